@@ -1,0 +1,95 @@
+"""The base model: trained on the spot in the offline profile, found by id or path otherwise."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.sources import device_manifest, triples
+from assets.step import materializing, parents
+from refine_dagster.language_model import ModelRef, model_shape, resolve_model
+from refine_dagster.lineage.checkpoints import Checkpoint
+from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.training.base_model import train_base_model
+from resources.checkpoints import CheckpointsResource
+from resources.gpu import GpuResource
+from resources.profile import ProfileResource
+from resources.warehouse import WarehouseResource
+
+OFFLINE = "offline"
+
+
+@dg.asset(group_name="model", kinds={"torch", "huggingface"}, owners=["team:models"],
+          deps=["seed_tasks"])  # fmt: skip
+def base_model(
+    context: dg.AssetExecutionContext,
+    profile: ProfileResource,
+    warehouse: WarehouseResource,
+    gpu: GpuResource,
+    checkpoints: CheckpointsResource,
+) -> dg.MaterializeResult[Any]:
+    """The language model that proposes, answers, judges and is fine-tuned.
+
+    With `base_model.id` = `offline`, a Llama of about a million parameters is trained here from the
+    packaged primer and the seeds. Anything else is a Hugging Face id or a folder; its revision and
+    the hash of its files are recorded, and a change of either is a new version.
+    """
+    with materializing(context, profile, warehouse) as step:
+        knobs = step.profile.base_model
+        if knobs.id != OFFLINE:
+            ref = resolve_model(knobs.id, knobs.revision)
+            if same := step.unchanged(model=ref.fingerprint):
+                return same
+            rows = {"base_model": [_row(knobs.id, ref, None, [])], "base_model_steps": []}
+            return step.commit(rows, figures={"parameters": model_shape(ref).parameters})
+        if same := step.unchanged(checkpoints):
+            return same
+        seeds = step.rows("seed_tasks")
+        examples = triples(seeds)
+        with gpu.session(step.profile.device) as device:
+            step.device = device
+            salt = step.profile.salt
+
+            def train(out: Path) -> dict[str, Any]:
+                return asdict(train_base_model(examples, knobs, out, device, salt))
+
+            manifest = {
+                "knobs": knobs.model_dump(),
+                "salt": salt,
+                "device": device_manifest(device),
+                "seeds": [example.render() for example in examples],
+            }
+            checkpoint = checkpoints.store().train_or_reuse("base_model", manifest, train)
+        ref = resolve_model(str(checkpoint.path))
+        row = _row(OFFLINE, ref, checkpoint, parents(seeds, "seed_tasks", "trained_on"))
+        steps = [
+            make_row("base_model_steps", one, [Parent("base_model", row["row_id"], "model")])
+            for one in checkpoint.record["steps"]
+        ]
+        return step.commit(
+            {"base_model": [row], "base_model_steps": steps},
+            checkpoints=[checkpoint],
+            figures={
+                "parameters": row["parameters"],
+                "loss": steps[-1]["loss"],
+                "checkpoint_reused": checkpoint.reused,
+            },
+        )
+
+
+def _row(model: str, ref: ModelRef, checkpoint: Checkpoint | None, trained_on: list[Parent]) -> Row:
+    shape = model_shape(ref)
+    return make_row(
+        "base_model",
+        {
+            "model": model,
+            "revision": ref.revision,
+            "fingerprint": ref.fingerprint,
+            "parameters": shape.parameters,
+            "vocab_size": shape.vocab_size,
+            "context_length": shape.context_length,
+            "checkpoint_hash": checkpoint.content_hash if checkpoint else None,
+        },
+        trained_on,
+    )

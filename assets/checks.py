@@ -1,0 +1,120 @@
+"""Asset checks: what must hold before anything downstream may run."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from resources.warehouse import WarehouseResource
+
+# Standard errors by which the judge's accuracy must exceed chance.
+STANDARD_ERRORS = 2.0
+
+
+@dg.asset_check(asset="instruction_decisions", blocking=True)
+def funnel_reconciles(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Candidates = kept + rejected + unparsed in every round, one decision for each candidate."""
+    broken = warehouse.open().query(
+        """
+        WITH candidates AS (
+            SELECT method, round, count(*) AS candidates, count(DISTINCT row_id) AS ids
+            FROM raw_instructions GROUP BY ALL
+        ), decided AS (
+            SELECT method, round, count(*) AS decisions,
+                   count(DISTINCT candidate_id) AS ids,
+                   count(*) FILTER (kept AND rule = 'kept') AS kept,
+                   count(*) FILTER (NOT kept AND rule = 'unparsed') AS failed,
+                   count(*) FILTER (NOT kept AND rule NOT IN ('kept', 'unparsed')) AS rejected
+            FROM instruction_decisions GROUP BY ALL
+        )
+        SELECT method, round, candidates, kept, rejected, failed
+        FROM candidates FULL JOIN decided USING (method, round)
+        WHERE candidates IS DISTINCT FROM kept + rejected + failed
+           OR candidates.ids IS DISTINCT FROM decided.ids
+        """
+    )
+    return dg.AssetCheckResult(
+        passed=broken.is_empty(), metadata={"rounds_that_do_not": broken.height}
+    )
+
+
+@dg.asset_check(asset="instruction_dataset", blocking=True)
+def instances_reconcile(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Accepted instructions = kept + rejected instances, and the kept ones are the dataset."""
+    counts = warehouse.open().query(
+        """
+        SELECT (SELECT count(*) FROM filtered_instructions) AS instructions,
+               (SELECT count(DISTINCT instruction_id) FROM instance_decisions) AS decisions,
+               (SELECT count(*) FROM instance_decisions WHERE kept) AS kept,
+               (SELECT count(*) FROM instruction_dataset) AS dataset
+        """
+    )
+    instructions, decisions, kept, dataset = counts.row(0)
+    return dg.AssetCheckResult(
+        passed=instructions == decisions and kept == dataset,
+        metadata={name: int(counts[name].item()) for name in counts.columns},
+    )
+
+
+def _not_empty(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset, name="not_empty", blocking=True, description=f"`{asset}` has at least one row."
+    )
+    def not_empty(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        rows = int(warehouse.open().query(f"SELECT count(*) FROM {asset}").item())
+        return dg.AssetCheckResult(passed=rows > 0, metadata={"rows": rows})
+
+    return not_empty
+
+
+@dg.asset_check(asset="feedback_judge", blocking=True)
+def judge_better_than_chance(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Held-out accuracy of every dimension exceeds chance by two standard errors."""
+    rows = warehouse.open().query(
+        "SELECT dimension, accuracy, chance, examples FROM feedback_judge_accuracy "
+        "WHERE corruption = 'all' ORDER BY dimension"
+    )
+    weak = [
+        dimension
+        for dimension, accuracy, chance, examples in rows.rows()
+        if accuracy - chance <= STANDARD_ERRORS * (chance * (1 - chance) / examples) ** 0.5
+    ]
+    return dg.AssetCheckResult(
+        passed=not weak and not rows.is_empty(),
+        metadata={
+            "no_better_than_chance": ", ".join(weak) or "none",
+            **{dimension: accuracy for dimension, accuracy, _, _ in rows.rows()},
+        },
+    )
+
+
+@dg.asset_check(asset="rl_policy_checkpoint", blocking=True)
+def reward_rose(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """The held-out reward rose by more than its bootstrap interval: the lower bound is over 0."""
+    rows = warehouse.open().query(
+        "SELECT reward_before, reward_after, gain, gain_low, gain_high FROM rl_policy_checkpoint"
+    )
+    return dg.AssetCheckResult(
+        passed=not rows.is_empty() and bool((rows["gain_low"] > 0).all()),
+        metadata={name: float(rows[name].item()) for name in rows.columns} if rows.height else {},
+    )
+
+
+def asset_checks() -> Sequence[dg.AssetChecksDefinition]:
+    """All checks of the pipeline's own assets."""
+    emptiness = [
+        _not_empty(asset)
+        for asset in (
+            "seed_tasks",
+            "filtered_instructions",
+            "reward_scored_instructions",
+            "instruction_dataset",
+            "evaluation_report",
+        )
+    ]
+    return [
+        funnel_reconciles,
+        instances_reconcile,
+        judge_better_than_chance,
+        reward_rose,
+        *emptiness,
+    ]

@@ -1,0 +1,146 @@
+"""The fine-tuned model, and the baselines that it is compared with.
+
+All arms start from the same base, take the same number of optimiser steps with the same knobs, and
+differ only in what they learn from. The steps are set by the pool of accepted instructions, which
+all arms share.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.sources import as_parent, device_manifest, triples
+from assets.step import Step, materializing, parents
+from refine_dagster.device import Device
+from refine_dagster.lineage.checkpoints import Checkpoint
+from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.training.supervised import train_supervised
+from resources.checkpoints import CheckpointsResource
+from resources.gpu import GpuResource
+from resources.profile import ProfileResource
+from resources.warehouse import WarehouseResource
+
+Arm = tuple[Row, list[Row], Checkpoint]
+
+
+@dg.asset(group_name="model", kinds={"torch", "huggingface"}, owners=["team:models"],
+          deps=["base_model", "filtered_instructions", "instruction_dataset"])  # fmt: skip
+def fine_tuned_model(
+    context: dg.AssetExecutionContext,
+    profile: ProfileResource,
+    warehouse: WarehouseResource,
+    gpu: GpuResource,
+    checkpoints: CheckpointsResource,
+) -> dg.MaterializeResult[Any]:
+    """The base model fine-tuned with LoRA on the instruction dataset (arm `refine_af`)."""
+    with materializing(context, profile, warehouse) as step:
+        if same := step.unchanged(checkpoints):
+            return same
+        rows = step.rows("instruction_dataset")
+        with gpu.session(step.profile.device) as device:
+            step.device = device
+            arms = [_fine_tune(step, "refine_af", "instruction_dataset", rows, checkpoints, device)]
+        return _commit(step, arms)
+
+
+@dg.asset(group_name="model", kinds={"torch", "huggingface"}, owners=["team:models"],
+          deps=["seed_tasks", "base_model", "filtered_instructions",
+                "reward_scored_instructions"])  # fmt: skip
+def baseline_model(
+    context: dg.AssetExecutionContext,
+    profile: ProfileResource,
+    warehouse: WarehouseResource,
+    gpu: GpuResource,
+    checkpoints: CheckpointsResource,
+) -> dg.MaterializeResult[Any]:
+    """Two baselines with the base and budget of the fine-tuned model.
+
+    `self_instruct` learns from the base policy's instances of the same instructions, under the same
+    rules and selection; `seeds_only` learns from the seed tasks alone.
+    """
+    with materializing(context, profile, warehouse) as step:
+        if same := step.unchanged(checkpoints):
+            return same
+        seeds = step.rows("seed_tasks")
+        base_instances = [row for row in step.rows("reward_scored_instructions") if row["kept"]]
+        with gpu.session(step.profile.device) as device:
+            step.device = device
+            arms = [
+                _fine_tune(step, "seeds_only", "seed_tasks", seeds, checkpoints, device),
+                _fine_tune(
+                    step,
+                    "self_instruct",
+                    "reward_scored_instructions",
+                    base_instances,
+                    checkpoints,
+                    device,
+                ),
+            ]
+        return _commit(step, arms)
+
+
+def _fine_tune(
+    step: Step,
+    arm: str,
+    source: str,
+    rows: Sequence[Row],
+    checkpoints: CheckpointsResource,
+    device: Device,
+) -> Arm:
+    model = step.row("base_model")
+    base = checkpoints.base_model(model)
+    knobs, salt = step.profile.supervised, step.profile.salt
+    pool = len(step.rows("filtered_instructions"))
+    steps = math.ceil(pool / knobs.batch_size) * knobs.epochs
+    examples = triples(list(rows))
+
+    def train(out: Path) -> dict[str, Any]:
+        return asdict(train_supervised(base, examples, knobs, steps, out, device, salt))
+
+    manifest = {
+        "knobs": knobs.model_dump(),
+        "steps": steps,
+        "salt": salt,
+        "device": device_manifest(device),
+        "base": base.fingerprint,
+        "examples": [example.render() for example in examples],
+    }
+    checkpoint = checkpoints.store().train_or_reuse(step.asset, manifest, train)
+    tuned = checkpoints.adapted_model(step.asset, checkpoint.content_hash, base)
+    logged = checkpoint.record["steps"]
+    row = make_row(
+        step.asset,
+        {
+            "arm": arm,
+            "fingerprint": tuned.fingerprint,
+            "checkpoint_hash": checkpoint.content_hash,
+            "rows": checkpoint.record["rows"],
+            "steps": steps,
+            "loss_first": logged[0]["loss"],
+            "loss_last": logged[-1]["loss"],
+        },
+        [as_parent("base_model", model, "base"), *parents(rows, source, "trained_on")],
+    )
+    owner = Parent(step.asset, row["row_id"], "model")
+    log = [make_row(f"{step.asset}_steps", {"arm": arm, **one}, [owner]) for one in logged]
+    return row, log, checkpoint
+
+
+def _commit(step: Step, arms: Sequence[Arm]) -> dg.MaterializeResult[Any]:
+    figures: dict[str, float | int | bool] = {}
+    for row, _, checkpoint in arms:
+        figures[f"{row['arm']}_rows"] = row["rows"]
+        figures[f"{row['arm']}_loss"] = row["loss_last"]
+        figures[f"{row['arm']}_reused"] = checkpoint.reused
+    return step.commit(
+        {
+            step.asset: [row for row, _, _ in arms],
+            f"{step.asset}_steps": [one for _, log, _ in arms for one in log],
+        },
+        checkpoints=[checkpoint for _, _, checkpoint in arms],
+        figures=figures,
+    )

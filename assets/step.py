@@ -1,0 +1,226 @@
+"""What every asset body does around its work: read, see whether anything changed, commit, report.
+
+An asset is a function of its inputs' data versions, its knobs and its code. `Step.unchanged` finds
+the last materialization made from the same three and, where its checkpoints are still whole, lets
+the body end there: "Materialize all" with nothing changed asks nothing and trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets.preview import markdown_table
+from assets.versions import code_version, config_hash
+from refine_dagster import progress
+from refine_dagster.device import Device, peak_memory_mb
+from refine_dagster.errors import RefineError
+from refine_dagster.lineage.checkpoints import Checkpoint
+from refine_dagster.lineage.completions import CompletionsStore
+from refine_dagster.lineage.ledger import Commit, Record
+from refine_dagster.lineage.rows import Parent, Row, frame
+from refine_dagster.lineage.tables import TABLES, tables_of
+from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.profile import Profile
+from resources.checkpoints import CheckpointsResource
+from resources.profile import ProfileResource
+from resources.warehouse import WarehouseResource
+
+Figures = Mapping[str, float | int | str | bool | None]
+
+
+class Step:
+    """One materialization of one asset.
+
+    Attributes:
+        asset: the asset's key.
+        run_id: Dagster's run.
+        profile: the knobs of the run.
+        warehouse: the engine's warehouse.
+        store: the completions store, once a generator session uses it; its counts are recorded.
+        device: the device lent, once one is; recorded.
+    """
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        profile: Profile,
+        warehouse: Warehouse,
+    ) -> None:
+        self.asset = context.asset_key.to_user_string()
+        self.run_id = context.run.run_id
+        self.profile = profile
+        self.warehouse = warehouse
+        self.store: CompletionsStore | None = None
+        self.device: Device | None = None
+        self._started_at = datetime.now(UTC)
+        self._code_version = code_version(self.asset, profile)
+        self._config_hash = config_hash(self.asset, profile)
+        self._inputs = self._upstream(context)
+
+    def rows(self, table: str) -> list[Row]:
+        """The live rows of an upstream table, by row id."""
+        owner = TABLES[table].asset
+        if owner != self.asset and owner not in self._inputs:
+            raise KeyError(f"{self.asset} reads {table} without depending on {owner}")
+        return self.warehouse.read(table).to_dicts()
+
+    def row(self, table: str) -> Row:
+        """The single live row of an upstream table."""
+        found = self.rows(table)
+        if len(found) != 1:
+            raise RefineError(
+                f"{table} has {len(found)} live rows, one was expected",
+                fix=f"materialise {TABLES[table].asset} again",
+            )
+        return found[0]
+
+    def unchanged(
+        self, checkpoints: CheckpointsResource | None = None, **outside: str
+    ) -> dg.MaterializeResult[Any] | None:
+        """The result of the last materialization, if this one would only repeat it.
+
+        Args:
+            checkpoints: where the asset's checkpoints live; they must be whole.
+            outside: content hashes of what the asset reads besides its inputs, such as files.
+        """
+        self._inputs = {**self._inputs, **{f"file:{k}": v for k, v in outside.items()}}
+        last = self.warehouse.last_record(self.asset)
+        if last is None or last.inputs != self._inputs:
+            return None
+        if (last.code_version, last.config_hash) != (self._code_version, self._config_hash):
+            return None
+        if checkpoints is not None and not self._whole(checkpoints):
+            return None
+        commit = self.warehouse.commit(self._record(last.metrics), None)
+        return self._result(commit, last.metrics, unchanged=True)
+
+    def commit(
+        self,
+        tables: Mapping[str, Sequence[Row]],
+        *,
+        checkpoints: Sequence[Checkpoint] = (),
+        figures: Figures | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> dg.MaterializeResult[Any]:
+        """Commit the asset's rows with their record, and tell Dagster.
+
+        Args:
+            tables: every table of the asset -> all its rows.
+            figures: numbers and short texts for the ledger and the UI's plots.
+            metadata: further Dagster metadata, shown but not recorded.
+        """
+        frames = {name: frame(name, rows) for name, rows in tables.items()}
+        record = self._record(figures or {})
+        commit = self.warehouse.commit(record, frames, checkpoints)
+        return self._result(commit, record.metrics, metadata)
+
+    def _record(self, figures: Mapping[str, Any]) -> Record:
+        device: dict[str, Any] = {}
+        if self.device is not None:
+            device = {
+                "name": self.device.name,
+                "dtype": self.device.dtype,
+                "threads": self.device.threads,
+                "deterministic": self.device.deterministic,
+                "peak_memory_mb": round(peak_memory_mb(self.device)),
+            }
+        return Record(
+            asset=self.asset,
+            run_id=self.run_id,
+            code_version=self._code_version,
+            config_hash=self._config_hash,
+            inputs=self._inputs,
+            usage=self.store.usage if self.store else {},
+            metrics={name: value for name, value in figures.items() if value is not None},
+            device=device,
+            started_at=self._started_at,
+        )
+
+    def _result(
+        self,
+        commit: Commit,
+        figures: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        unchanged: bool = False,
+    ) -> dg.MaterializeResult[Any]:
+        usage = self.store.usage.values() if self.store else ()
+        seconds = (datetime.now(UTC) - self._started_at).total_seconds()
+        sent = sum(role.sent for role in usage)
+        told = "unchanged" if unchanged else f"+{commit.rows_added} -{commit.rows_removed}"
+        progress.note(
+            f"{self.asset}: {commit.rows_total} rows ({told}), {sent} requests sent, "
+            f"{seconds:.1f} s"
+        )
+        main = tables_of(self.asset)[0]
+        shown: dict[str, Any] = {
+            "dagster/row_count": commit.rows_total,
+            "rows_added": commit.rows_added,
+            "rows_removed": commit.rows_removed,
+            "rows_reused": commit.rows_reused,
+            "requests_sent": sent,
+            "requests_reused": sum(role.reused for role in usage),
+            "seconds": seconds,
+            "unchanged": unchanged,
+            "sequence": commit.sequence,
+            "preview": dg.MetadataValue.md(markdown_table(self._preview(main.name))),
+            "dagster/column_schema": dg.TableSchema(
+                [
+                    dg.TableColumn(name, kind, description=meaning)
+                    for name, (kind, meaning) in main.columns.items()
+                ]
+            ),
+            **figures,
+            **(metadata or {}),
+        }
+        return dg.MaterializeResult(
+            metadata=shown, data_version=dg.DataVersion(commit.data_version)
+        )
+
+    def _preview(self, table: str) -> pl.DataFrame:
+        return self.warehouse.query(f"SELECT * EXCLUDE (parents) FROM main.{table} LIMIT 5")
+
+    def _upstream(self, context: dg.AssetExecutionContext) -> dict[str, str]:
+        keys = context.assets_def.asset_deps[context.asset_key]
+        names = sorted(key.to_user_string() for key in keys)
+        versions = {name: self.warehouse.data_version(name) for name in names}
+        missing = [name for name, version in versions.items() if version is None]
+        if missing:
+            raise RefineError(
+                f"{self.asset} needs {', '.join(missing)}, never materialised",
+                where=str(self.warehouse.path),
+                fix="materialise those first, or run the job `everything`",
+            )
+        return {name: version for name, version in versions.items() if version is not None}
+
+    def _whole(self, checkpoints: CheckpointsResource) -> bool:
+        """Whether every checkpoint that the live rows name is there, byte for byte."""
+        hashes = self.warehouse.read(self.asset)["checkpoint_hash"].drop_nulls()
+        return all(checkpoints.store().is_whole(self.asset, one) for one in hashes)
+
+
+@contextmanager
+def materializing(
+    context: dg.AssetExecutionContext, profile: ProfileResource, warehouse: WarehouseResource
+) -> Iterator[Step]:
+    """A step whose progress goes to the run's log and whose mendable errors fail the step."""
+    reporter = progress.CallbackReporter(context.log.info)
+    try:
+        if progress.is_reporting():
+            yield Step(context, profile.load(), warehouse.open())
+        else:
+            with progress.reporting(reporter):
+                yield Step(context, profile.load(), warehouse.open())
+    except RefineError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def parents(rows: Sequence[Row], asset: str, role: str) -> list[Parent]:
+    """Rows of an asset as parents in one role."""
+    return [Parent(asset, row["row_id"], role) for row in rows]

@@ -1,0 +1,17 @@
+-- Whether each stage's funnel adds up: per method and round, in = kept + rejected + failed.
+SELECT
+    stage,                                             -- What is decided on. #not_null
+    method,                                            -- What proposed the instruction. #not_null
+    round,                                             -- Round of the loop, from 0; null where a stage has no rounds.
+    coalesce(sum(rows) FILTER (WHERE outcome = 'in'), 0)::BIGINT AS rows_in,         -- Rows that the stage read.
+    coalesce(sum(rows) FILTER (WHERE outcome = 'kept'), 0)::BIGINT AS kept,          -- Rows that went on.
+    coalesce(sum(rows) FILTER (WHERE outcome = 'rejected'), 0)::BIGINT AS rejected,  -- Rows that a rule stopped.
+    coalesce(sum(rows) FILTER (WHERE outcome = 'failed'), 0)::BIGINT AS failed,      -- Rows that could not be read.
+    round(coalesce(sum(rows) FILTER (WHERE outcome = 'kept'), 0)
+        / nullif(sum(rows) FILTER (WHERE outcome = 'in'), 0), 6) AS kept_share,      -- Kept over in.
+    (coalesce(sum(rows) FILTER (WHERE outcome = 'in'), 0)
+        - coalesce(sum(rows) FILTER (WHERE outcome <> 'in'), 0))::BIGINT
+        AS unaccounted                                 -- In less everything decided. #not_null #accepted{0}
+FROM marts.yield_funnel
+GROUP BY stage, method, round
+ORDER BY stage, method, round

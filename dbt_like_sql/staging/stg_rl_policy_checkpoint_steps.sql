@@ -1,0 +1,18 @@
+-- The policy's training step by step, with a running mean of the reward over five steps.
+SELECT
+    row_id,                                            -- The row's id. #unique #not_null
+    step,                                              -- Optimiser step, from 1. #unique #not_null
+    reward,
+    round(avg(reward) OVER (ORDER BY step ROWS BETWEEN 4 PRECEDING AND CURRENT ROW), 6)
+        AS reward_smooth,                              -- Mean reward of this step and the four before.
+    naturalness,
+    coherence,
+    understandability,
+    reward_model,
+    format_valid,
+    kl,
+    entropy,
+    length,
+    diversity,
+    loss
+FROM main.rl_policy_checkpoint_steps

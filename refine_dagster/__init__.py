@@ -1,0 +1,1 @@
+"""refine-dagster: seed tasks in, instruction dataset and fine-tuned model out."""

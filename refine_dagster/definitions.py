@@ -1,0 +1,100 @@
+"""The Dagster code location: assets, checks, jobs and the resources injected into them.
+
+Loading it opens no database and imports neither torch nor transformers. The profile is chosen by
+`REFINE_PROFILE` and adjusted by `REFINE_<SECTION>__<KNOB>`; files live under `REFINE_HOME`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets import base_model, dataset, evaluation, feedback, instructions, models, policy, seeds
+from assets.checks import asset_checks
+from assets.marts import sql_model_assets
+from assets.versions import code_version
+from refine_dagster.home import Home, find_home
+from refine_dagster.profile import Profile, load_profile
+from resources.checkpoints import CheckpointsResource
+from resources.generator import GeneratorResource
+from resources.gpu import GpuResource
+from resources.judge import JudgeResource
+from resources.profile import ProfileResource
+from resources.warehouse import WarehouseResource
+
+PIPELINE = (
+    seeds.seed_tasks,
+    base_model.base_model,
+    feedback.feedback_judge,
+    instructions.raw_instructions,
+    instructions.instruction_decisions,
+    instructions.filtered_instructions,
+    feedback.reward_scored_instructions,
+    policy.rl_policy_checkpoint,
+    dataset.instruction_dataset,
+    models.fine_tuned_model,
+    models.baseline_model,
+    evaluation.evaluation_report,
+)
+TRAINING = ("fine_tuned_model", "baseline_model", "evaluation_report")
+
+
+def build_definitions(
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    home: Home | None = None,
+) -> dg.Definitions:
+    """The code location for a profile; the module-level `defs` is the environment's.
+
+    Args:
+        profile: a packaged profile or a YAML file; None reads `REFINE_PROFILE`.
+        overrides: dotted knob -> value.
+        home: where files live; None reads `REFINE_HOME`.
+
+    Raises:
+        ProfileError: the profile or a knob is unknown or out of range.
+    """
+    knobs = load_profile(profile, overrides)
+    home = home or find_home()
+    return dg.Definitions(
+        assets=[*(_versioned(asset, knobs) for asset in PIPELINE), *sql_model_assets()],
+        asset_checks=asset_checks(),
+        jobs=[
+            dg.define_asset_job(
+                "everything", selection="*", description="Seeds in, fine-tuned model out."
+            ),
+            dg.define_asset_job(
+                "dataset_only",
+                selection=dg.AssetSelection.assets("instruction_dataset").upstream(),
+                description="Up to the instruction dataset, without fine-tuning.",
+            ),
+            dg.define_asset_job(
+                "train_only",
+                selection=dg.AssetSelection.assets(*TRAINING),
+                description="Fine-tunes and evaluates on the dataset as it is.",
+            ),
+        ],
+        resources={
+            "profile": ProfileResource(name=profile or knobs.name, overrides=dict(overrides or {})),
+            "warehouse": WarehouseResource(database=str(home.warehouse)),
+            "gpu": GpuResource(),
+            "generator": GeneratorResource(),
+            "judge": JudgeResource(),
+            "checkpoints": CheckpointsResource(root=str(home.checkpoints)),
+        },
+        # One process: models and DuckDB are opened once a step, and steps start in milliseconds.
+        executor=dg.in_process_executor,
+    )
+
+
+def _versioned(asset: dg.AssetsDefinition, knobs: Profile) -> dg.AssetsDefinition:
+    return asset.map_asset_specs(
+        lambda spec: spec.replace_attributes(
+            code_version=code_version(spec.key.to_user_string(), knobs)
+        )
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,146 @@
+"""Where models run: one session on one device, which leaves the process as it found it.
+
+A session chooses device and threads, turns PyTorch's deterministic mode on, bounds the share of a
+card's memory, and at its end restores each setting and gives the memory back, so that assets that
+run one after another in one process do not see each other.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from refine_dagster.errors import RefineError
+from refine_dagster.profile import DeviceKnobs
+
+# cuBLAS is deterministic only with a workspace of fixed size, set before its first use.
+CUBLAS_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
+CUBLAS_WORKSPACE = ":4096:8"
+
+
+class DeviceError(RefineError):
+    """The device that was asked for is not there."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device lent by a session.
+
+    Attributes:
+        name: `cpu`, `cuda` or `mps`.
+        dtype: PyTorch's name of the dtype of weights and activations, `float32`.
+        threads: CPU threads of PyTorch.
+        deterministic: whether operations without a deterministic implementation are refused.
+    """
+
+    name: str
+    dtype: str
+    threads: int
+    deterministic: bool
+
+    @property
+    def torch_dtype(self) -> Any:
+        """The `torch.dtype` of that name."""
+        import torch
+
+        return getattr(torch, self.dtype)
+
+
+@contextmanager
+def device_session(knobs: DeviceKnobs) -> Iterator[Device]:
+    """Lend a device; restore threads and modes and give memory back at the end.
+
+    Raises:
+        DeviceError: the named device is not available on this machine.
+    """
+    import torch
+
+    name = _choose(knobs.device)
+    device = Device(name, knobs.dtype, knobs.threads or _free_threads(), knobs.deterministic)
+    threads = torch.get_num_threads()
+    mode = torch.get_deterministic_debug_mode()
+    workspace = os.environ.get(CUBLAS_VARIABLE)
+    torch.set_num_threads(device.threads)
+    if device.deterministic:
+        os.environ.setdefault(CUBLAS_VARIABLE, CUBLAS_WORKSPACE)
+        torch.use_deterministic_algorithms(True)
+    if name == "cuda":
+        torch.cuda.set_per_process_memory_fraction(knobs.memory_share)
+        torch.cuda.reset_peak_memory_stats()
+    elif name == "mps":
+        torch.mps.set_per_process_memory_fraction(knobs.memory_share)
+    try:
+        yield device
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        if workspace is None:
+            os.environ.pop(CUBLAS_VARIABLE, None)
+        give_back_memory(device)
+        if name == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def give_back_memory(device: Device) -> None:
+    """Collect what nothing refers to any more and return cached memory to the card."""
+    import torch
+
+    gc.collect()
+    if device.name == "cuda":
+        torch.cuda.empty_cache()
+    elif device.name == "mps":
+        torch.mps.empty_cache()
+
+
+def peak_memory_mb(device: Device) -> float:
+    """Most memory held so far, in MiB.
+
+    On `cuda` the tensors of this session; on `mps` what the driver holds now; on `cpu` the
+    resident set of the whole process since it started.
+    """
+    import torch
+
+    if device.name == "cuda":
+        return float(torch.cuda.max_memory_allocated()) / 2**20
+    if device.name == "mps":
+        return float(torch.mps.driver_allocated_memory()) / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts KiB, macOS bytes.
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _choose(wanted: str) -> str:
+    import torch
+
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return next(name for name, there in available.items() if there)
+    if not available[wanted]:
+        names = ", ".join(name for name, there in available.items() if there)
+        raise DeviceError(
+            f"this machine has no {wanted} device that PyTorch can use",
+            where="knob device.device",
+            fix=f"choose `auto` or one of: {names}",
+        )
+    return wanted
+
+
+def _free_threads() -> int:
+    """OMP_NUM_THREADS where it is a positive number, else the cores this process may use."""
+    declared = os.environ.get("OMP_NUM_THREADS", "")
+    if declared.isdigit() and int(declared) > 0:
+        return int(declared)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,31 @@
+"""The one shape every error that a user can mend has: what is wrong, where, and how to mend it.
+
+Anything a user can cause (a bad seed file, an unknown knob, a model folder without weights, a
+spent budget, a held lock) is raised as a `RefineError` or a subclass that lives beside its noun.
+The command line prints it without a traceback; Dagster shows it as the step's failure. Any other
+exception is a bug in this project and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class RefineError(Exception):
+    """An error with a place and a remedy.
+
+    Args:
+        what: what is wrong, one sentence without a full stop.
+        where: file, line, field, asset or knob; None when `what` already says it.
+        fix: what to do about it, an imperative sentence.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.fix = fix
+        place = f"{where}: " if where else ""
+        remedy = f"\n  How to mend it: {fix}" if fix else ""
+        super().__init__(f"{place}{what}{remedy}")
+
+
+class BudgetSpentError(RefineError):
+    """A budget (`max_requests`, `max_tokens`) stopped the run; everything so far is kept."""

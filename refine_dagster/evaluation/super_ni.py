@@ -1,0 +1,254 @@
+"""Task files of SUPER-NATURALINSTRUCTIONS, and the benchmark's zero-shot prompt for them.
+
+The held-out tasks that come with the package and any folder a user names have one format, the
+benchmark's own (methods B, SUPER-NI protocol). The prompt lives here because fine-tuning renders
+its examples with the very same function: a model is asked in the words it was trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Protocol
+
+from refine_dagster.errors import RefineError
+from refine_dagster.lineage.content import canonical_json
+from refine_dagster.refine_af.instance_prompt import NO_INPUT
+
+PACKAGED = "packaged"
+
+
+class TaskFileError(RefineError):
+    """Task files are missing or malformed; `problems` has every one found, in file order."""
+
+    def __init__(self, problems: Sequence[TaskProblem], *, where: str) -> None:
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        count = len(self.problems)
+        super().__init__(
+            f"{count} problem{'s' if count != 1 else ''} in the task files{lines}",
+            where=where,
+            fix="name a folder of SUPER-NI task files (*.json with Definition, Categories and "
+            "Instances of input and output), or `packaged`",
+        )
+
+
+@dataclass(frozen=True)
+class TaskProblem:
+    """One thing wrong with a task file; `field` is a path such as `Instances[3].output`."""
+
+    file: str
+    field: str | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.field + ': ' if self.field else ''}{self.message}"
+
+
+@dataclass(frozen=True)
+class TaskInstance:
+    """One question of a task: its input (may be empty) and its right answers, at least one."""
+
+    input: str
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A held-out task.
+
+    Attributes:
+        name: the file's name without `.json`.
+        definition: what to do; where the file gives several, the first.
+        categories: at least one; the first is the task's category in reports.
+        instances: the first `max_instances` of the file.
+    """
+
+    name: str
+    definition: str
+    categories: tuple[str, ...]
+    instances: tuple[TaskInstance, ...]
+
+
+def zero_shot_prompt(definition: str, input: str) -> str:
+    """The benchmark's prompt with a definition and no examples.
+
+    A field whose last character is no ASCII punctuation gets a full stop; an empty input is
+    written `<noinput>`, as everywhere in this project. The prompt ends in `Output:` without the
+    space that the benchmark puts there: completions begin with that space, so that byte-level
+    tokenisers see `Output:` and ` answer` in training and in evaluation alike.
+
+    >>> print(zero_shot_prompt("Name the largest number", "3, 9, 4"))
+    Definition: Name the largest number.
+    <BLANKLINE>
+    Now complete the following example -
+    Input: 3, 9, 4.
+    Output:
+    """
+    return (
+        f"Definition: {_ended(definition)}\n\n"
+        f"Now complete the following example -\nInput: {_ended(input) or NO_INPUT}\nOutput:"
+    )
+
+
+def _ended(text: str) -> str:
+    text = text.strip()
+    return f"{text}." if text and text[-1] not in string.punctuation else text
+
+
+def load_tasks(path: str, max_instances: int) -> list[Task]:
+    """Read every task file (`*.json`) of a folder, in name order.
+
+    Args:
+        path: `packaged` for the held-out tasks of this package, or a folder.
+        max_instances: how many instances of a task count, its first (the benchmark: 100).
+
+    Raises:
+        TaskFileError: no such folder, no task files, or any file that is not a task; one error
+            with every problem of every file. All instances are checked, those beyond
+            `max_instances` too.
+    """
+    folder: Traversable
+    if path == PACKAGED:
+        folder = files("refine_dagster") / "evaluation" / "held_out"
+    else:
+        folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise TaskFileError([TaskProblem(path, None, "there is no such folder")], where=path)
+    entries = sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".json") and entry.is_file()),
+        key=lambda entry: entry.name,
+    )
+    if not entries:
+        raise TaskFileError([TaskProblem(path, None, "holds no *.json files")], where=path)
+    problems: list[TaskProblem] = []
+    tasks = [
+        task
+        for entry in entries
+        if (task := _read_task(entry, max_instances, problems)) is not None
+    ]
+    if problems:
+        raise TaskFileError(problems, where=path)
+    return tasks
+
+
+def tasks_hash(tasks: Sequence[Task]) -> str:
+    """sha256 of the tasks as loaded, 64 hex digits; the files' layout does not count."""
+    text = canonical_json([asdict(task) for task in tasks])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_task(entry: Traversable, max_instances: int, problems: list[TaskProblem]) -> Task | None:
+    """Read one file, or add what is wrong with it to `problems`."""
+    found: list[TaskProblem] = []
+
+    def problem(field: str | None, message: str) -> None:
+        found.append(TaskProblem(entry.name, field, message))
+
+    try:
+        content: Any = json.loads(entry.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        problem(None, f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        problem(None, f"is not UTF-8: bad byte at offset {error.start}")
+    except json.JSONDecodeError as error:
+        problem(f"line {error.lineno}", f"is not JSON: {error.msg}")
+    except RecursionError:
+        problem(None, "is nested too deeply")
+    if found:
+        problems += found
+        return None
+    if not isinstance(content, dict):
+        problems.append(TaskProblem(entry.name, None, f"must be an object, not {_kind(content)}"))
+        return None
+
+    definitions = _texts(content, "Definition", "Definition", problem)
+    categories = _texts(content, "Categories", "Categories", problem)
+    for name in ("Positive Examples", "Negative Examples"):
+        examples = _objects(content.get(name, []), name, problem)
+        for place, example in examples:
+            _text(example, "input", f"{name}[{place}].input", problem, may_be_empty=True)
+            _text(example, "output", f"{name}[{place}].output", problem, may_be_empty=True)
+    instances: list[TaskInstance] = []
+    if "Instances" not in content:
+        problem("Instances", "is missing")
+    else:
+        if content["Instances"] == []:
+            problem("Instances", "is empty")
+        for place, instance in _objects(content["Instances"], "Instances", problem):
+            where = f"Instances[{place}]"
+            given = _text(instance, "input", f"{where}.input", problem, may_be_empty=True)
+            references = _texts(instance, "output", f"{where}.output", problem)
+            instances.append(TaskInstance(given, references))
+    if found:
+        problems += found
+        return None
+    return Task(
+        entry.name.removesuffix(".json"),
+        definitions[0],
+        categories,
+        tuple(instances[:max_instances]),
+    )
+
+
+class _Report(Protocol):
+    def __call__(self, field: str | None, message: str) -> None: ...
+
+
+def _objects(value: Any, field: str, problem: _Report) -> list[tuple[int, dict[str, Any]]]:
+    if not isinstance(value, list):
+        problem(field, f"must be a list, not {_kind(value)}")
+        return []
+    for place, item in enumerate(value):
+        if not isinstance(item, dict):
+            problem(f"{field}[{place}]", f"must be an object, not {_kind(item)}")
+    return [(place, item) for place, item in enumerate(value) if isinstance(item, dict)]
+
+
+def _texts(holder: dict[str, Any], key: str, field: str, problem: _Report) -> tuple[str, ...]:
+    """A field that is a text or a list of at least one text."""
+    value = holder.get(key)
+    if not isinstance(value, list):
+        return (_text(holder, key, field, problem),)
+    if not value:
+        problem(field, "is an empty list")
+    return tuple(
+        _text({key: item}, key, f"{field}[{place}]", problem) for place, item in enumerate(value)
+    )
+
+
+def _text(
+    holder: dict[str, Any], key: str, field: str, problem: _Report, *, may_be_empty: bool = False
+) -> str:
+    if key not in holder:
+        problem(field, "is missing")
+        return ""
+    value = holder[key]
+    if not isinstance(value, str):
+        problem(field, f"must be text, not {_kind(value)}")
+        return ""
+    text = value.strip()
+    if not text and not may_be_empty:
+        problem(field, "is empty")
+    if "\0" in text:
+        problem(field, "holds a NUL character")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        problem(field, "holds half of a surrogate pair, which no file can store")
+    return text
+
+
+def _kind(value: Any) -> str:
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "a truth value",
+        type(None): "null",
+    }
+    return names.get(type(value), "a number")

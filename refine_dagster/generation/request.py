@@ -1,0 +1,109 @@
+"""What is asked of a language model, and what it answers.
+
+A request is everything that decides its completion besides the model itself: the rendered prompt,
+the sampling parameters and a seed of its own. Its key, taken together with the model's fingerprint,
+names the completion for ever (architecture 3.1): equal keys are answered from the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal, Protocol
+
+from refine_dagster.lineage.content import canonical_json
+
+Role = Literal["propose", "instance", "rewrite", "review", "respond", "judge"]
+FinishReason = Literal["stop", "eos", "length"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        max_new_tokens: longest completion, in tokens.
+        temperature: divides the logits; 0 takes the likeliest token (greedy).
+        top_p: smallest nucleus of the next-token distribution that is sampled from.
+        presence_penalty: taken off the logit of every token that the completion already has.
+        stop: strings at which a completion ends; the text is cut before the first of them.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion asked for. `seed` is the source of all its sampling noise (63 bits)."""
+
+    role: Role
+    prompt: str
+    sampling: Sampling
+    seed: int
+
+    def key(self, model_fingerprint: str) -> str:
+        """The completion's name: sha256 of model, prompt, sampling and seed, 64 hex digits.
+
+        The role is a label for the ledger and no part of the key.
+        """
+        parts = [model_fingerprint, self.prompt, asdict(self.sampling), self.seed]
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A model's answer.
+
+    Attributes:
+        text: the completion without the stop string or the end-of-sequence token.
+        finish_reason: `stop` (a stop string), `eos`, or `length` (max_new_tokens reached).
+        prompt_tokens: length of the prompt in tokens.
+        completion_tokens: tokens decoded, the one that ended the text included.
+        reused: whether it came from the completions store.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    reused: bool = field(default=False, compare=False)
+
+
+class Backend(Protocol):
+    """Runs requests on one loaded model.
+
+    Attributes:
+        name: `transformers` or `vllm`; part of the fingerprint, since backends differ in rounding.
+        fingerprint: names model weights, tokenizer, adapter and backend.
+    """
+
+    name: str
+    fingerprint: str
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
+        """Yield batch after batch of (position in `requests`, completion).
+
+        The next batch starts when the caller asks for it, so that each can be kept before.
+        """
+
+    def count_tokens(self, text: str) -> int:
+        """Length of `text` in the model's tokens."""
+
+    def cut(self, text: str, max_tokens: int) -> str:
+        """The longest start of `text` of at most `max_tokens` tokens."""
+
+
+# How engine code asks a model: requests in, completions in the same order. The completions store
+# (`lineage/completions.py`) is the one that answers; a test may answer from a table.
+Complete = Callable[[Sequence[Request]], list[Completion]]
+
+
+def request_seed(*parts: str | int) -> int:
+    """A 63-bit seed drawn from a name: `request_seed(salt, "propose", round, request)`."""
+    digest = hashlib.sha256(canonical_json(list(parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

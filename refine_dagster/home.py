@@ -1,0 +1,39 @@
+"""Where a project keeps its files: one folder, `REFINE_HOME`, or `refine_home` here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HOME_VARIABLE = "REFINE_HOME"
+DEFAULT_HOME = "refine_home"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder and what lies in it. Nothing is made before something is written."""
+
+    root: Path
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file."""
+        return self.root / "warehouse.duckdb"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The artifact root."""
+        return self.root / "checkpoints"
+
+    @property
+    def dagster(self) -> Path:
+        """Dagster's own home: runs, events, schedules."""
+        return self.root / "dagster"
+
+
+def find_home(environment: Mapping[str, str] | None = None) -> Home:
+    """The home that the environment names, as an absolute path."""
+    environment = os.environ if environment is None else environment
+    return Home(Path(environment.get(HOME_VARIABLE) or DEFAULT_HOME).expanduser().resolve())

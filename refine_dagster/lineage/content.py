@@ -1,0 +1,46 @@
+"""Content ids: equal content has one name, on every machine, for ever.
+
+A row's id is the hash of everything that made it: its asset, its payload and the ids of its
+parents. Ids therefore form a Merkle graph: a row whose ancestor changed is another row, and a clean
+rebuild gives the very same ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+ID_DIGITS = 32
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces, and text as it is; equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_id(kind: str, *parts: Any) -> str:
+    """The name of a piece of content: 32 hex digits (128 bits) of sha256.
+
+    Args:
+        kind: what is named, usually an asset's key; different kinds never share an id.
+        parts: JSON values that together are the content.
+    """
+    text = canonical_json([kind, *parts])
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes, 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_files(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file under `folder`, in path order."""
+    return {
+        path.relative_to(folder).as_posix(): file_hash(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,106 @@
+"""The warehouse's schema: its migrations, and the history table and live view of each table.
+
+Fixed tables come from the numbered files under `migrations/`, each applied once and recorded;
+history tables and views come from `lineage/tables.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from refine_dagster.errors import RefineError
+from refine_dagster.lineage.tables import PARENTS_TYPE, TABLES, Table
+
+
+class WarehouseError(RefineError):
+    """The warehouse cannot be opened, read or written."""
+
+
+class WarehouseLockedError(WarehouseError):
+    """Another process holds the warehouse for longer than we were willing to wait."""
+
+
+def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Bring the schema up to date in one transaction; a no-op where it is.
+
+    Raises:
+        WarehouseError: the database was written by a newer version.
+    """
+    known = _migrations()
+    version = _schema_version(connection)
+    if version > len(known):
+        raise WarehouseError(
+            f"written by a newer version (schema {version}, this one knows {len(known)})",
+            where=str(path),
+            fix="upgrade refine-dagster, or choose another REFINE_HOME",
+        )
+    if version == len(known):
+        return
+    connection.execute("BEGIN TRANSACTION")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS main.schema_migrations "
+        "(version BIGINT PRIMARY KEY, name VARCHAR NOT NULL, applied_at VARCHAR NOT NULL)"
+    )
+    for number, (name, sql) in enumerate(known[version:], version + 1):
+        connection.execute(sql)
+        connection.execute(
+            "INSERT INTO main.schema_migrations VALUES (?, ?, ?)",
+            [number, name, datetime.now(UTC).isoformat()],
+        )
+    for table in TABLES.values():
+        create_table(connection, table)
+    connection.execute("COMMIT")
+
+
+def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """The history table and the live view of a declaration, with its texts as comments."""
+    payload = "".join(f"{name} {kind}, " for name, (kind, _) in table.columns.items())
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS history.{table.name} (row_id VARCHAR NOT NULL, {payload}"
+        f"parents {PARENTS_TYPE}, row_hash VARCHAR NOT NULL, added_in BIGINT NOT NULL, "
+        "removed_in BIGINT)"
+    )
+    columns = ", ".join(["row_id", *table.columns, "parents"])
+    connection.execute(
+        f"CREATE OR REPLACE VIEW main.{table.name} AS "
+        f"SELECT {columns} FROM history.{table.name} WHERE removed_in IS NULL"
+    )
+    connection.execute(f"COMMENT ON VIEW main.{table.name} IS {_quoted(table.description)}")
+    for name, (_, meaning) in table.columns.items():
+        connection.execute(f"COMMENT ON COLUMN history.{table.name}.{name} IS {_quoted(meaning)}")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _schema_version(connection: duckdb.DuckDBPyConnection) -> int:
+    known = first_row(
+        connection,
+        "SELECT count(*) FROM duckdb_tables() "
+        "WHERE schema_name = 'main' AND table_name = 'schema_migrations'",
+    )
+    if known is None or known[0] == 0:
+        return 0
+    row = first_row(connection, "SELECT max(version) FROM main.schema_migrations")
+    return int(row[0]) if row and row[0] is not None else 0
+
+
+def _migrations() -> list[tuple[str, str]]:
+    folder = files("refine_dagster.lineage") / "migrations"
+    entries = sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
+        key=lambda entry: entry.name,
+    )
+    return [(entry.name, entry.read_text(encoding="utf-8")) for entry in entries]
+
+
+def first_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | None:
+    # All rows are fetched: DuckDB 2.0 refuses new work beside a half-read result.
+    rows = connection.execute(sql).fetchall()
+    return rows[0] if rows else None

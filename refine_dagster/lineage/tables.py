@@ -1,0 +1,325 @@
+"""Every table of the warehouse: its columns, their DuckDB types and meaning, and whose it is.
+
+A table holds rows with `row_id`, the payload below, and `parents`, a list of (asset, row_id, role).
+`lineage/warehouse.py` stores each as a history table and shows its live rows as a view of the
+table's name. Declaring them here, once, is what lets inserts go by name, the UI show columns and
+the documentation list them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+PARENTS_TYPE = "STRUCT(asset VARCHAR, row_id VARCHAR, role VARCHAR)[]"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's declaration.
+
+    Attributes:
+        name: the live view's name.
+        asset: the asset that commits it.
+        columns: payload column -> (DuckDB type, meaning).
+        description: what one row is.
+    """
+
+    name: str
+    asset: str
+    columns: MappingProxyType[str, tuple[str, str]]
+    description: str
+
+
+def _table(
+    name: str, description: str, columns: dict[str, tuple[str, str]], *, asset: str | None = None
+) -> Table:
+    return Table(name, asset or name, MappingProxyType(columns), description)
+
+
+_TRIPLE = {
+    "instruction": ("VARCHAR", "The instruction."),
+    "input": ("VARCHAR", "The instance's input; empty where none is needed."),
+    "output": ("VARCHAR", "The instance's output."),
+}
+_INSTANCE = {
+    "instruction_id": ("VARCHAR", "Row of `filtered_instructions` that the instance is for."),
+    **_TRIPLE,
+    "method": ("VARCHAR", "What proposed the instruction: `self_instruct` or `teams_rl`."),
+    "policy": ("VARCHAR", "Fingerprint of the policy that wrote the instance."),
+    "completion_key": ("VARCHAR", "The completion in `store.completions`."),
+    "format_valid": ("BOOLEAN", "Whether the completion passed the format gate."),
+    "format_problem": ("VARCHAR", "Why it did not; null where it did."),
+    "naturalness": ("DOUBLE", "Judge's probability that the text reads naturally, 0 to 1."),
+    "coherence": ("DOUBLE", "Judge's probability that the output answers the task, 0 to 1."),
+    "understandability": ("DOUBLE", "Judge's probability that the text is understandable, 0 to 1."),
+    "reward_model": ("DOUBLE", "Bradley-Terry reward, a real number."),
+    "reward": ("DOUBLE", "The parts weighed by the reward rule, after the format gate."),
+    "kept": ("BOOLEAN", "Whether the instance may be learnt from."),
+    "rule": ("VARCHAR", "`kept`, or the rule that rejected it."),
+    "value": ("DOUBLE", "What the rule measured; null where it measures nothing."),
+    "threshold": ("DOUBLE", "What the rule compared it with; null likewise."),
+}
+_STEPS = {
+    "step": ("BIGINT", "Optimiser step, from 1."),
+    "loss": ("DOUBLE", "Mean training loss at the step."),
+}
+
+_ALL = [
+    _table(
+        "seed_tasks",
+        "One seed task, white space normalised.",
+        {
+            "seed_id": ("VARCHAR", "The id given in the seed file."),
+            "name": ("VARCHAR", "Short name given in the seed file."),
+            "instruction": ("VARCHAR", "The instruction."),
+            "input": ("VARCHAR", "Input of the first instance; empty where none is needed."),
+            "output": ("VARCHAR", "Output of the first instance."),
+            "instances": (
+                "STRUCT(input VARCHAR, output VARCHAR)[]",
+                "All instances, in file order.",
+            ),
+            "is_classification": (
+                "BOOLEAN",
+                "Whether the output is a label.",
+            ),
+        },
+    ),
+    _table(
+        "base_model",
+        "The language model that everything starts from.",
+        {
+            "model": ("VARCHAR", "`offline`, a Hugging Face id, or a path."),
+            "revision": ("VARCHAR", "Commit of a Hugging Face id; null otherwise."),
+            "fingerprint": ("VARCHAR", "sha256 over config, weights and tokenizer files."),
+            "parameters": ("BIGINT", "Number of weights."),
+            "vocab_size": ("BIGINT", "Entries of the tokenizer."),
+            "context_length": ("BIGINT", "Longest sequence in tokens."),
+            "checkpoint_hash": ("VARCHAR", "The checkpoint trained here; null for a given model."),
+        },
+    ),
+    _table(
+        "base_model_steps",
+        "One logged step of the offline base model's training.",
+        {**_STEPS, "learning_rate": ("DOUBLE", "Learning rate at the step.")},
+        asset="base_model",
+    ),
+    _table(
+        "feedback_judge",
+        "The judge whose scores are the automated feedback.",
+        {
+            "kind": ("VARCHAR", "`offline` or `published`."),
+            "fingerprint": ("VARCHAR", "Names the judge's weights."),
+            "checkpoint_hash": ("VARCHAR", "The checkpoint trained here; null for a given judge."),
+            "held_out_examples": ("BIGINT", "Examples the accuracies are measured on."),
+        },
+    ),
+    _table(
+        "feedback_judge_accuracy",
+        "The judge's held-out accuracy on one dimension and kind of corruption.",
+        {
+            "dimension": ("VARCHAR", "naturalness, coherence, understandability or reward_model."),
+            "corruption": ("VARCHAR", "Kind of corruption told apart, or `all`."),
+            "examples": ("BIGINT", "Examples (pairs for reward_model) measured."),
+            "accuracy": (
+                "DOUBLE",
+                "Balanced accuracy; reward_model: share of pairs in order.",
+            ),
+            "chance": ("DOUBLE", "What guessing would score."),
+        },
+        asset="feedback_judge",
+    ),
+    _table(
+        "raw_instructions",
+        "One candidate instruction as parsed from a completion, or a piece that could not be.",
+        {
+            "method": ("VARCHAR", "`self_instruct` or `teams_rl`."),
+            "slot": (
+                "VARCHAR",
+                "round/request/position, zero-padded: the order of decisions.",
+            ),
+            "round": ("BIGINT", "Round of the loop, from 0."),
+            "request": ("BIGINT", "Request of the round, from 0."),
+            "position": ("BIGINT", "Place in the completion, from 0."),
+            "instruction": ("VARCHAR", "The text of the candidate."),
+            "parsed": ("BOOLEAN", "Whether the piece could be read as a candidate."),
+            "parse_problem": ("VARCHAR", "Why it could not; null where it could."),
+            "completion_key": ("VARCHAR", "The completion in `store.completions`."),
+            "policy": ("VARCHAR", "Fingerprint of the model that wrote it."),
+        },
+    ),
+    _table(
+        "instruction_decisions",
+        "The decision on one candidate: kept, or rejected by which rule.",
+        {
+            "candidate_id": ("VARCHAR", "Row of `raw_instructions`."),
+            "method": ("VARCHAR", "`self_instruct` or `teams_rl`."),
+            "slot": ("VARCHAR", "The candidate's slot."),
+            "round": ("BIGINT", "The candidate's round."),
+            "instruction": ("VARCHAR", "The candidate's text."),
+            "kept": ("BOOLEAN", "Whether it joined the pool."),
+            "rule": ("VARCHAR", "`kept`, `unparsed`, or the rule that rejected it."),
+            "value": ("DOUBLE", "What the rule measured; null where it measures nothing."),
+            "threshold": ("DOUBLE", "What the rule compared it with; null likewise."),
+            "nearest_asset": ("VARCHAR", "Where the nearest text of the pool lives."),
+            "nearest_id": ("VARCHAR", "Its row."),
+            "nearest_score": ("DOUBLE", "ROUGE-L F with it."),
+        },
+    ),
+    _table(
+        "filtered_instructions",
+        "One accepted instruction.",
+        {
+            "instruction": ("VARCHAR", "The instruction."),
+            "method": ("VARCHAR", "What proposed it: `self_instruct` or `teams_rl`."),
+            "slot": ("VARCHAR", "Its slot."),
+            "policy": ("VARCHAR", "Fingerprint of the model that proposed it."),
+            "nearest_score": (
+                "DOUBLE",
+                "Highest ROUGE-L F with seeds and earlier accepted ones.",
+            ),
+        },
+    ),
+    _table(
+        "reward_scored_instructions",
+        "The base policy's instance of one accepted instruction, scored and decided on.",
+        dict(_INSTANCE),
+    ),
+    _table(
+        "rl_policy_checkpoint",
+        "One policy trained by reinforcement learning from automated feedback.",
+        {
+            "policy": ("VARCHAR", "The policy's fingerprint (base model and adapter)."),
+            "algorithm": ("VARCHAR", "`grpo`."),
+            "preset": ("VARCHAR", "The reward rule's name."),
+            "checkpoint_hash": ("VARCHAR", "The LoRA adapter's checkpoint."),
+            "steps": ("BIGINT", "Optimiser steps taken."),
+            "held_out_prompts": ("BIGINT", "Instructions kept from training to measure the gain."),
+            "reward_before": ("DOUBLE", "Mean held-out reward of the base policy."),
+            "reward_after": ("DOUBLE", "Mean held-out reward of this policy."),
+            "gain": ("DOUBLE", "Mean paired difference."),
+            "gain_low": ("DOUBLE", "2.5 % bound of the gain's bootstrap interval."),
+            "gain_high": ("DOUBLE", "97.5 % bound of the gain's bootstrap interval."),
+        },
+    ),
+    _table(
+        "rl_policy_checkpoint_steps",
+        "One step of the policy's training.",
+        {
+            "step": ("BIGINT", "Optimiser step, from 1."),
+            "reward": ("DOUBLE", "Mean reward of the step's rollouts."),
+            "naturalness": ("DOUBLE", "Mean naturalness of the valid rollouts."),
+            "coherence": ("DOUBLE", "Mean coherence of the valid rollouts."),
+            "understandability": ("DOUBLE", "Mean understandability of the valid rollouts."),
+            "reward_model": ("DOUBLE", "Mean Bradley-Terry reward of the valid rollouts."),
+            "format_valid": ("DOUBLE", "Share of rollouts that pass the format gate."),
+            "kl": ("DOUBLE", "Mean KL estimate to the base policy, nats a token."),
+            "entropy": ("DOUBLE", "Mean entropy of the next-token distribution, nats."),
+            "length": ("DOUBLE", "Mean completion length in tokens."),
+            "diversity": ("DOUBLE", "Share of distinct bigrams among the rollouts' bigrams."),
+            "loss": ("DOUBLE", "Training loss."),
+        },
+        asset="rl_policy_checkpoint",
+    ),
+    _table(
+        "instruction_dataset",
+        "One row of the dataset: an instruction with the refined policy's instance.",
+        {
+            name: _INSTANCE[name]
+            for name in _INSTANCE
+            if name not in ("format_valid", "format_problem", "kept", "rule", "value", "threshold")
+        },
+    ),
+    _table(
+        "instance_decisions",
+        "The refined policy's instance of one accepted instruction, scored and decided on.",
+        dict(_INSTANCE),
+        asset="instruction_dataset",
+    ),
+]
+
+_MODEL = {
+    "arm": ("VARCHAR", "`seeds_only`, `self_instruct` or `refine_af`."),
+    "fingerprint": ("VARCHAR", "The fine-tuned model's fingerprint (base model and adapter)."),
+    "checkpoint_hash": ("VARCHAR", "The LoRA adapter's checkpoint."),
+    "rows": ("BIGINT", "Training examples."),
+    "steps": ("BIGINT", "Optimiser steps taken."),
+    "loss_first": ("DOUBLE", "Loss at the first logged step."),
+    "loss_last": ("DOUBLE", "Loss at the last logged step."),
+}
+_MODEL_STEPS = {"arm": _MODEL["arm"], **_STEPS}
+
+_ALL += [
+    _table("fine_tuned_model", "The model fine-tuned on the dataset.", dict(_MODEL)),
+    _table(
+        "fine_tuned_model_steps",
+        "One logged step of the fine-tuned model's training.",
+        dict(_MODEL_STEPS),
+        asset="fine_tuned_model",
+    ),
+    _table(
+        "baseline_model",
+        "A model fine-tuned with the same base and budget on other instances.",
+        dict(_MODEL),
+    ),
+    _table(
+        "baseline_model_steps",
+        "One logged step of a baseline's training.",
+        dict(_MODEL_STEPS),
+        asset="baseline_model",
+    ),
+    _table(
+        "evaluation_report",
+        "One arm's score on one held-out task.",
+        {
+            "arm": ("VARCHAR", "`base`, `seeds_only`, `self_instruct` or `refine_af`."),
+            "task": ("VARCHAR", "Name of the task file."),
+            "category": ("VARCHAR", "The task's first category."),
+            "instances": ("BIGINT", "Instances scored."),
+            "rouge_l": ("DOUBLE", "Mean of the best ROUGE-L F over references, times 100."),
+            "exact_match": ("DOUBLE", "Share of exact answers, times 100."),
+        },
+    ),
+    _table(
+        "evaluation_comparisons",
+        "One arm against another over all tasks.",
+        {
+            "arm": ("VARCHAR", "The arm."),
+            "against": ("VARCHAR", "The arm it is compared with."),
+            "tasks": ("BIGINT", "Tasks compared."),
+            "wins": ("BIGINT", "Tasks on which the arm scores higher."),
+            "ties": ("BIGINT", "Tasks on which both score the same."),
+            "losses": ("BIGINT", "Tasks on which the arm scores lower."),
+            "mean_delta": ("DOUBLE", "Mean difference of ROUGE-L, points of 100."),
+            "delta_low": ("DOUBLE", "2.5 % bound of its bootstrap interval over tasks."),
+            "delta_high": ("DOUBLE", "97.5 % bound of its bootstrap interval over tasks."),
+            "win_share": ("DOUBLE", "Wins over all tasks."),
+            "win_share_low": ("DOUBLE", "2.5 % bound of its bootstrap interval over tasks."),
+            "win_share_high": ("DOUBLE", "97.5 % bound of its bootstrap interval over tasks."),
+        },
+        asset="evaluation_report",
+    ),
+    _table(
+        "evaluation_predictions",
+        "One arm's answer to one instance of a held-out task.",
+        {
+            "arm": ("VARCHAR", "The arm."),
+            "task": ("VARCHAR", "Name of the task file."),
+            "instance": ("BIGINT", "Place of the instance in its task, from 0."),
+            "prediction": ("VARCHAR", "The model's greedy answer."),
+            "reference_outputs": ("VARCHAR[]", "The right answers."),
+            "rouge_l": ("DOUBLE", "Best ROUGE-L F over the references, times 100."),
+        },
+        asset="evaluation_report",
+    ),
+]
+
+TABLES: MappingProxyType[str, Table] = MappingProxyType({table.name: table for table in _ALL})
+
+
+def tables_of(asset: str) -> list[Table]:
+    """The tables that an asset commits, its own first."""
+    return sorted(
+        (table for table in TABLES.values() if table.asset == asset),
+        key=lambda table: table.name != asset,
+    )

@@ -1,0 +1,290 @@
+"""The warehouse: one DuckDB file in which data and the record of its making change together.
+
+Every table of `lineage/tables.py` is a history table: a row carries the sequence number of the
+materialization that added it and of the one that removed it. What people query is the view of live
+rows; any past state is a WHERE clause. `commit` writes, in one transaction, the change to an
+asset's tables, the registered checkpoints, and the ledger row that links to the previous one by
+digest. A killed process leaves all of it or nothing.
+
+DuckDB lets one process at a time open a file for writing. Connections are therefore short: read,
+close, compute, open, commit, close; a held lock is retried for a bounded time and then reported
+with the process that holds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from refine_dagster.lineage.checkpoints import Checkpoint
+from refine_dagster.lineage.content import canonical_json
+from refine_dagster.lineage.ledger import (
+    GENESIS,
+    Commit,
+    LastRecord,
+    Record,
+    read_last_record,
+    write_checkpoints,
+    write_record,
+)
+from refine_dagster.lineage.schema import (
+    WarehouseError,
+    WarehouseLockedError,
+    first_row,
+    migrate,
+)
+from refine_dagster.lineage.tables import TABLES, Table, tables_of
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    # A missing table must be an error, not a Python variable of that name.
+    "python_enable_replacements": False,
+}
+
+
+class Warehouse:
+    """The DuckDB file at `path`, made on first use.
+
+    Args:
+        path: the database file.
+        lock_timeout_s: how long to wait for another process to let go of it.
+    """
+
+    def __init__(self, path: Path, *, lock_timeout_s: float = 30.0) -> None:
+        self.path = path
+        self.lock_timeout_s = lock_timeout_s
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A short connection to an up-to-date schema, closed whatever happens.
+
+        Raises:
+            WarehouseLockedError: another process held the file for `lock_timeout_s`.
+            WarehouseError: the file is no warehouse, is too new, or cannot be written.
+        """
+        connection = self._open()
+        try:
+            migrate(connection, self.path)
+            yield connection
+        except duckdb.IOException as error:
+            raise WarehouseError(
+                f"writing failed: {_first_line(error)}",
+                where=str(self.path),
+                fix="free disk space and run again; nothing of the failed commit was kept",
+            ) from error
+        finally:
+            connection.close()
+
+    def query(self, sql: str, parameters: Sequence[Any] | None = None) -> pl.DataFrame:
+        """The result of one SELECT."""
+        with self.connect() as connection:
+            return connection.sql(sql, params=parameters).pl()
+
+    def read(self, table: str, *, as_of: int | None = None) -> pl.DataFrame:
+        """The rows of a table, by `row_id`: live, or as they were after materialization `as_of`.
+
+        Raises:
+            WarehouseError: there is no such table.
+        """
+        declared = _declared(table)
+        columns = ", ".join(["row_id", *declared.columns, "parents"])
+        with self.connect() as connection:
+            if as_of is None:
+                source, parameters = f"main.{table}", []
+            else:
+                source = f"history.{table} WHERE added_in <= ? AND coalesce(removed_in > ?, true)"
+                parameters = [as_of, as_of]
+            sql = f"SELECT {columns} FROM {source} ORDER BY row_id"
+            return connection.sql(sql, params=parameters).pl()
+
+    def relations(self) -> dict[str, str]:
+        """What can be queried by name: tables, staging views, marts -> their qualified names."""
+        found = self.query(
+            "SELECT table_schema, table_name FROM information_schema.tables "
+            "WHERE table_schema IN ('main', 'staging', 'marts') ORDER BY ALL"
+        )
+        return {name: f"{schema}.{name}" for schema, name in found.rows()}
+
+    def data_version(self, asset: str) -> str | None:
+        """The data version of an asset's last materialization; None where there is none."""
+        found = self.query(
+            "SELECT data_version FROM lineage.materializations WHERE asset = ? "
+            "ORDER BY sequence DESC LIMIT 1",
+            [asset],
+        )
+        return None if found.is_empty() else str(found.item())
+
+    def last_record(self, asset: str) -> LastRecord | None:
+        """What the asset's last materialization was made from; None where there is none."""
+        with self.connect() as connection:
+            return read_last_record(connection, asset)
+
+    def commit(
+        self,
+        record: Record,
+        tables: Mapping[str, pl.DataFrame] | None,
+        checkpoints: Sequence[Checkpoint] = (),
+    ) -> Commit:
+        """Make the asset's live rows equal to `tables` and write the record of it, or do neither.
+
+        Args:
+            record: what the materialization says of itself.
+            tables: every table that the asset owns -> all its rows (`lineage.rows.frame`); None
+                records that they stand as they are.
+            checkpoints: folders that the rows refer to, already published.
+
+        Raises:
+            WarehouseError: the tables are not the asset's, or a row id occurs twice.
+        """
+        owned = tables_of(record.asset)
+        if tables is not None and {table.name for table in owned} != set(tables):
+            raise WarehouseError(
+                f"{record.asset} owns {[t.name for t in owned]}, not {sorted(tables)}"
+            )
+        with self.connect() as connection:
+            connection.execute("BEGIN TRANSACTION")
+            last = first_row(
+                connection,
+                "SELECT sequence, digest FROM lineage.materializations "
+                "ORDER BY sequence DESC LIMIT 1",
+            )
+            sequence, previous = (last[0] + 1, last[1]) if last else (1, GENESIS)
+            counts = [
+                _replace_rows(connection, table, tables[table.name], sequence)
+                if tables is not None
+                else (_live_rows(connection, table), 0, 0)
+                for table in owned
+            ]
+            hashes = {table.name: content_hash(connection, table.name) for table in owned}
+            commit = Commit(
+                sequence=sequence,
+                data_version=hashlib.sha256(canonical_json(hashes).encode()).hexdigest(),
+                rows_total=counts[0][0],
+                rows_added=counts[0][1],
+                rows_removed=counts[0][2],
+                rows_reused=counts[0][0] - counts[0][1],
+            )
+            write_checkpoints(connection, checkpoints, sequence)
+            write_record(connection, record, commit, hashes, previous)
+            connection.execute("COMMIT")
+        return commit
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WarehouseError(
+                f"cannot make the folder: {error.strerror}",
+                where=str(self.path.parent),
+                fix="choose another REFINE_HOME, or make room",
+            ) from error
+        deadline = time.monotonic() + self.lock_timeout_s
+        pause = 0.05
+        while True:
+            try:
+                return duckdb.connect(str(self.path), config=_CONFIG)
+            except duckdb.IOException as error:
+                holder = re.search(r"Conflicting lock is held in (.+?)\. ", str(error))
+                if holder is None and "lock" not in str(error):
+                    raise WarehouseError(
+                        f"cannot open the database: {_first_line(error)}",
+                        where=str(self.path),
+                        fix="check that the file is a refine-dagster warehouse and that the disk "
+                        "has room, or choose another REFINE_HOME",
+                    ) from error
+                if time.monotonic() >= deadline:
+                    by = holder.group(1) if holder else "another process"
+                    raise WarehouseLockedError(
+                        f"the database is held by {by}, waited {self.lock_timeout_s:g} s",
+                        where=str(self.path),
+                        fix="wait for that process, or stop it, and run again",
+                    ) from error
+            time.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+
+
+def content_hash(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+    """One hash of a table's live rows, independent of their physical order, 64 hex digits."""
+    row = first_row(
+        connection,
+        f"""
+        SELECT sha256(coalesce(string_agg(part, '' ORDER BY prefix), ''))
+        FROM (
+            SELECT left(row_id, 2) AS prefix,
+                   sha256(string_agg(row_id || row_hash, '' ORDER BY row_id)) AS part
+            FROM history.{table} WHERE removed_in IS NULL GROUP BY prefix
+        )
+        """,
+    )
+    assert row is not None
+    return str(row[0])
+
+
+def _declared(table: str) -> Table:
+    if table not in TABLES:
+        raise WarehouseError(f"there is no table {table!r}", fix=f"one of {', '.join(TABLES)}")
+    return TABLES[table]
+
+
+def _replace_rows(
+    connection: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame, sequence: int
+) -> tuple[int, int, int]:
+    """Close the rows that are gone, open the new ones; (total, added, removed)."""
+    names = ["row_id", *table.columns, "parents"]
+    listed = ", ".join(names)
+    packed = ", ".join(f"{name} := {name}" for name in names)
+    connection.register("incoming_rows", rows.select(names).to_arrow())
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT {listed}, "
+        f"sha256(CAST(to_json(struct_pack({packed})) AS VARCHAR)) AS row_hash FROM incoming_rows"
+    )
+    connection.unregister("incoming_rows")
+    twice = connection.execute(
+        "SELECT row_id FROM incoming GROUP BY row_id HAVING count(*) > 1 ORDER BY row_id LIMIT 3"
+    ).fetchall()
+    if twice:
+        raise WarehouseError(f"{table.name}: row ids occur twice: {[row[0] for row in twice]}")
+    removed = _count(
+        connection,
+        f"""
+        UPDATE history.{table.name} AS old SET removed_in = {sequence}
+        WHERE old.removed_in IS NULL AND NOT EXISTS (
+            SELECT 1 FROM incoming
+            WHERE incoming.row_id = old.row_id AND incoming.row_hash = old.row_hash
+        )
+        """,
+    )
+    added = _count(
+        connection,
+        f"""
+        INSERT INTO history.{table.name} BY NAME
+        SELECT {listed}, row_hash, {sequence} AS added_in FROM incoming
+        WHERE NOT EXISTS (
+            SELECT 1 FROM history.{table.name} AS old
+            WHERE old.removed_in IS NULL AND old.row_id = incoming.row_id
+        )
+        ORDER BY row_id
+        """,
+    )
+    connection.execute("DROP TABLE incoming")
+    return rows.height, added, removed
+
+
+def _live_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
+    return _count(connection, f"SELECT count(*) FROM history.{table.name} WHERE removed_in IS NULL")
+
+
+def _count(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+    row = first_row(connection, sql)
+    return int(row[0]) if row else 0
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,106 @@
+"""DOOR: runs the graph in this process, as the UI would, and tells mendable errors from bugs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from refine_dagster.definitions import build_definitions
+from refine_dagster.errors import RefineError
+from refine_dagster.home import Home
+
+_DAGSTER_YAML = "# Dagster reports nothing about you to anybody.\ntelemetry:\n  enabled: false\n"
+# Progress is shown by the terminal; Dagster's own log stays in its event log.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class RunFailedError(RefineError):
+    """A step or a blocking check of the run failed."""
+
+
+def prepare_dagster_home(home: Home) -> None:
+    """Make the folder in which Dagster keeps runs and events, and point Dagster to it.
+
+    Raises:
+        RefineError: the folder cannot be made.
+    """
+    settings = home.dagster / "dagster.yaml"
+    try:
+        home.dagster.mkdir(parents=True, exist_ok=True)
+        if not settings.is_file():
+            settings.write_text(_DAGSTER_YAML, encoding="utf-8")
+    except OSError as error:
+        raise RefineError(
+            f"cannot write: {error.strerror}",
+            where=str(home.dagster),
+            fix="make room, or set REFINE_HOME to a folder that can be written",
+        ) from error
+    os.environ["DAGSTER_HOME"] = str(home.dagster)
+
+
+def run_pipeline(
+    home: Home,
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    select: str = "*",
+) -> None:
+    """Materialise the selected assets, their checks included.
+
+    Args:
+        home: where files live.
+        profile: a packaged profile or a YAML file; None reads `REFINE_PROFILE`.
+        overrides: dotted knob -> value.
+        select: assets in Dagster's selection syntax: `*`, `seed_tasks`, `+evaluation_report`.
+
+    Raises:
+        RefineError: a mendable error of a step, or a blocking check that failed.
+        KeyboardInterrupt: the run was interrupted; everything committed stays.
+    """
+    definitions = build_definitions(profile, overrides, home)
+    prepare_dagster_home(home)
+    keys = _selected(definitions, select)
+    job = definitions.resolve_job_def("everything")
+    with dg.DagsterInstance.get() as instance:
+        try:
+            result = job.execute_in_process(
+                run_config=_QUIET, instance=instance, asset_selection=keys
+            )
+        except dg.DagsterExecutionInterruptedError as error:
+            raise KeyboardInterrupt from error
+        except (dg.Failure, dg.DagsterError) as error:
+            raise _mendable(error) from error
+        failed = [
+            f"{one.asset_key.to_user_string()}: {one.check_name}"
+            for one in result.get_asset_check_evaluations()
+            if not one.passed
+        ]
+    if failed:
+        raise RunFailedError(f"checks failed: {', '.join(failed)}")
+
+
+def _selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
+    graph = definitions.resolve_asset_graph()
+    try:
+        keys = dg.AssetSelection.from_string(select).resolve(graph)
+    except dg.DagsterError as error:
+        raise RefineError(
+            f"{select!r} selects nothing: {str(error).splitlines()[0]}",
+            where="--select",
+            fix="use Dagster's selection syntax: `*`, an asset's name, `+name` for all upstream",
+        ) from error
+    return sorted(keys)
+
+
+def _mendable(error: BaseException) -> BaseException:
+    """The RefineError that caused a Dagster error; the error itself where there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RefineError):
+            return cause
+        if isinstance(cause, KeyboardInterrupt):
+            return cause
+        cause = cause.__cause__
+    return error

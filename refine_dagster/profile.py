@@ -1,0 +1,364 @@
+"""A profile: every knob of the pipeline, described, typed and validated in one place.
+
+The three packaged profiles (`profiles/offline.yaml`, `laptop.yaml`, `gpu.yaml`) hold values; this
+module holds meaning. A knob is named by its section and name, `reinforcement.steps`, and is set by,
+in rising order of precedence: the default here, the profile's YAML, the environment
+(`REFINE_REINFORCEMENT__STEPS=60`, and `REFINE_BASE_MODEL=/path` as a short form of
+`REFINE_BASE_MODEL__ID`), and the overrides of a run (command line options, launchpad config).
+An unknown profile, section or knob, or a value out of range, is one `ProfileError` that lists every
+problem at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from refine_dagster.errors import RefineError
+
+PROFILE_VARIABLE = "REFINE_PROFILE"
+DEFAULT_PROFILE = "offline"
+SHORT_VARIABLES = {"REFINE_BASE_MODEL": "base_model.id", "REFINE_SEEDS": "seeds.path"}
+# Read by the doors, not knobs of a profile.
+OTHER_VARIABLES = {PROFILE_VARIABLE, "REFINE_HOME"}
+
+
+class ProfileError(RefineError):
+    """The profile, or one of its knobs, does not exist or has a value out of range."""
+
+
+class Knobs(BaseModel):
+    """A section of a profile; unknown names are refused and values are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SeedsKnobs(Knobs):
+    path: str = Field(
+        "packaged",
+        description="`packaged`, a seed file (.jsonl, Alpaca .json, .csv, .parquet), or a folder "
+        "of SUPER-NI task files.",
+    )
+
+
+class DeviceKnobs(Knobs):
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Dtype of model weights and activations."
+    )
+    threads: int = Field(
+        0, ge=0, description="CPU threads of PyTorch; 0 takes OMP_NUM_THREADS or the cores at hand."
+    )
+    deterministic: bool = Field(
+        True, description="Refuse PyTorch operations that have no deterministic implementation."
+    )
+    memory_share: float = Field(
+        0.9, gt=0, le=1, description="Largest share of the card's memory a session may take."
+    )
+
+
+class BaseModelKnobs(Knobs):
+    id: str = Field(
+        "offline",
+        description="`offline` trains a small Llama on the spot; anything else is a Hugging Face "
+        "id or a folder with config.json and weights.",
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of a Hugging Face id.")
+    hidden_size: int = Field(128, ge=32, description="Offline: width of the residual stream.")
+    layers: int = Field(4, ge=1, description="Offline: number of decoder layers.")
+    heads: int = Field(4, ge=1, description="Offline: attention heads (width / heads >= 32).")
+    vocab_size: int = Field(1536, ge=300, description="Offline: entries of the byte-level BPE.")
+    context_length: int = Field(1024, ge=128, description="Offline: longest sequence in tokens.")
+    primer_tasks: int = Field(6000, ge=50, description="Offline: primer tasks to train on.")
+    steps: int = Field(320, ge=1, description="Offline: optimiser steps.")
+    batch_size: int = Field(8, ge=1, description="Offline: sequences in a step.")
+    sequence_length: int = Field(320, ge=32, description="Offline: tokens in a training sequence.")
+    learning_rate: float = Field(4e-3, gt=0, description="Offline: peak learning rate of AdamW.")
+
+
+class GeneratorKnobs(Knobs):
+    backend: Literal["transformers"] = Field(
+        "transformers", description="What runs the language model."
+    )
+    batch_size: int = Field(
+        32, ge=1, description="Requests decoded together and committed together."
+    )
+    max_requests: int | None = Field(
+        None, ge=1, description="Budget: requests a run may send to the backend; null is no limit."
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="Budget: tokens (prompt and completion) a run may send; null: none."
+    )
+
+
+class SelfInstructKnobs(Knobs):
+    target: int = Field(160, ge=1, description="Accepted instructions at which the loop ends.")
+    requests_per_round: int = Field(24, ge=1, description="Requests sent before filters run again.")
+    max_rounds: int = Field(40, ge=1, description="Bound on rounds, and so on requests.")
+    stall_rounds: int = Field(
+        4,
+        ge=1,
+        description="Rounds in a row with no accepted instruction after which the loop ends.",
+    )
+    human_demonstrations: int = Field(6, ge=1, description="Seeds shown beside machine ones.")
+    machine_demonstrations: int = Field(
+        2,
+        ge=0,
+        description="Accepted instructions of earlier rounds shown; seeds stand in for "
+        "those that do not exist yet.",
+    )
+    max_demonstration_tokens: int = Field(
+        80, ge=8, description="Longer instructions are never shown as demonstrations."
+    )
+    temperature: float = Field(0.9, ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus of the next-token distribution.")
+    presence_penalty: float = Field(
+        0.0, description="Taken off the logit of a token already written."
+    )
+    max_new_tokens: int = Field(128, ge=1, description="Longest completion in tokens.")
+    novelty_threshold: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description="ROUGE-L F at which a candidate is too near to an accepted one.",
+    )
+    refuse_at: Literal["reaches", "exceeds"] = Field(
+        "reaches",
+        description="REFINE-AF refuses at the threshold, Self-Instruct's code only above it.",
+    )
+
+
+class InstanceKnobs(Knobs):
+    demonstrations: int = Field(3, ge=0, description="Seed triples shown before the instruction.")
+    max_demonstration_tokens: int = Field(
+        96, ge=8, description="Longer triples are never shown as demonstrations."
+    )
+    temperature: float = Field(0.7, ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus of the next-token distribution.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest completion in tokens.")
+
+
+class JudgeKnobs(Knobs):
+    kind: Literal["offline"] = Field(
+        "offline", description="A judge trained on corruptions of the seeds."
+    )
+    primer_tasks: int = Field(
+        1200, ge=0, description="Primer tasks corrupted beside the seeds, for breadth."
+    )
+    steps: int = Field(250, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(32, ge=1, description="Triples in a step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    held_out_share: float = Field(
+        0.2, gt=0, lt=1, description="Share of source tasks whose corruptions are only for testing."
+    )
+
+
+class RewardKnobs(Knobs):
+    preset: Literal["refine_af"] = Field(
+        "refine_af", description="Named coefficients of the reward parts (methods A, stage 2)."
+    )
+    whiten: bool = Field(
+        False, description="Standardise each part over the base policy's scores before weighing it."
+    )
+    invalid_reward: float = Field(
+        -1.0, description="Reward of a completion that fails the format gate."
+    )
+
+
+class ReinforcementKnobs(Knobs):
+    algorithm: Literal["grpo"] = Field("grpo", description="Policy-gradient algorithm (TRL).")
+    steps: int = Field(50, ge=1, description="Optimiser steps.")
+    prompts_per_step: int = Field(4, ge=1, description="Different instructions in a step.")
+    group_size: int = Field(8, ge=2, description="Completions sampled for each instruction.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    kl_coefficient: float = Field(0.02, ge=0, description="Weight of KL to the base policy.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature of rollouts.")
+    held_out_share: float = Field(
+        0.25,
+        gt=0,
+        lt=1,
+        description="Share of instructions kept from training to measure the gain.",
+    )
+    held_out_samples: int = Field(
+        4, ge=1, description="Completions sampled for each held-out instruction, before and after."
+    )
+    lora_rank: int = Field(16, ge=1, description="Rank of the LoRA update.")
+    lora_alpha: int = Field(32, ge=1, description="Scale of the LoRA update.")
+
+
+class SelectionKnobs(Knobs):
+    keep_share: float = Field(
+        0.9, gt=0, le=1, description="Share of rule-abiding instances kept, by reward, per dataset."
+    )
+
+
+class SupervisedKnobs(Knobs):
+    epochs: int = Field(
+        3, ge=1, description="Passes over the larger arm's dataset; sets the steps."
+    )
+    batch_size: int = Field(8, ge=1, description="Examples in a step.")
+    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW.")
+    max_tokens: int = Field(256, ge=16, description="Longest training example in tokens.")
+    lora_rank: int = Field(16, ge=1, description="Rank of the LoRA update.")
+    lora_alpha: int = Field(32, ge=1, description="Scale of the LoRA update.")
+
+
+class EvaluationKnobs(Knobs):
+    tasks: str = Field("packaged", description="`packaged`, or a folder of SUPER-NI task files.")
+    max_instances: int = Field(100, ge=1, description="Instances of a task that count: its first.")
+    max_source_tokens: int = Field(1024, ge=16, description="Longer prompts are cut.")
+    max_new_tokens: int = Field(128, ge=1, description="Longest greedy answer in tokens.")
+    bootstrap_samples: int = Field(2000, ge=100, description="Resamples of every interval.")
+    tie_margin: float = Field(
+        0.0,
+        ge=0,
+        description="Difference of mean ROUGE-L (points of 100) up to which a task is tied.",
+    )
+
+
+class Profile(Knobs):
+    """All knobs of a run. `salt` seeds every draw; two runs with one profile are the same run."""
+
+    name: str = Field(description="The profile's name.")
+    salt: str = Field("refine", description="Seeds every draw of the run.")
+    seeds: SeedsKnobs = SeedsKnobs()
+    device: DeviceKnobs = DeviceKnobs()
+    base_model: BaseModelKnobs = BaseModelKnobs()
+    generator: GeneratorKnobs = GeneratorKnobs()
+    self_instruct: SelfInstructKnobs = SelfInstructKnobs()
+    instances: InstanceKnobs = InstanceKnobs()
+    judge: JudgeKnobs = JudgeKnobs()
+    reward: RewardKnobs = RewardKnobs()
+    reinforcement: ReinforcementKnobs = ReinforcementKnobs()
+    selection: SelectionKnobs = SelectionKnobs()
+    supervised: SupervisedKnobs = SupervisedKnobs()
+    evaluation: EvaluationKnobs = EvaluationKnobs()
+
+
+def packaged_profiles() -> list[str]:
+    """Names of the profiles that come with the package, sorted."""
+    folder = files("refine_dagster") / "profiles"
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load_profile(
+    name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Profile:
+    """Read a profile and apply the environment and the overrides of a run.
+
+    Args:
+        name: a packaged profile, or the path of a YAML file; None reads `REFINE_PROFILE`, then
+            takes `offline`.
+        overrides: dotted knob -> value, `{"self_instruct.target": 200}`.
+        environment: None reads `os.environ`.
+
+    Raises:
+        ProfileError: the profile is unknown or unreadable, or any knob is unknown or out of range.
+    """
+    environment = os.environ if environment is None else environment
+    name = name or environment.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
+    values = _read(name)
+    problems: list[str] = []
+    for variable, text in sorted(environment.items()):
+        knob = _knob_of(variable)
+        if knob:
+            _set(values, knob, _parse(text), source=variable, problems=problems)
+    for knob, value in (overrides or {}).items():
+        _set(values, knob, value, source="override", problems=problems)
+    try:
+        profile = Profile.model_validate(values)
+    except ValidationError as error:
+        problems += [_describe(item) for item in error.errors()]
+    if problems:
+        raise ProfileError(
+            "; ".join(problems),
+            where=f"profile {name}",
+            fix="see `refine_dagster/profile.py` for every knob, its meaning and its range",
+        )
+    return profile
+
+
+def _read(name: str) -> dict[str, Any]:
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ProfileError("no such file", where=name, fix="name an existing YAML file")
+        text, default_name = path.read_text(encoding="utf-8"), path.stem
+    elif name in packaged_profiles():
+        entry = files("refine_dagster") / "profiles" / f"{name}.yaml"
+        text, default_name = entry.read_text(encoding="utf-8"), name
+    else:
+        known = packaged_profiles()
+        near = get_close_matches(name, known, n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise ProfileError(
+            f"there is no profile {name!r}",
+            fix=f"{guess}choose one of {', '.join(known)}, or name a YAML file",
+        )
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ProfileError(f"not YAML: {error}", where=name, fix="mend the file") from error
+    if not isinstance(values, dict):
+        raise ProfileError("a profile is a mapping of sections", where=name, fix="mend the file")
+    return {"name": default_name, **values}
+
+
+def _knob_of(variable: str) -> str | None:
+    if variable in SHORT_VARIABLES:
+        return SHORT_VARIABLES[variable]
+    if not variable.startswith("REFINE_") or variable in OTHER_VARIABLES:
+        return None
+    return variable.removeprefix("REFINE_").lower().replace("__", ".")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _set(
+    values: dict[str, Any], knob: str, value: Any, *, source: str, problems: list[str]
+) -> None:
+    section, _, name = knob.rpartition(".")
+    field = Profile.model_fields.get(section or name)
+    known: list[str] = []
+    if field is None or (section and not _is_section(field.annotation)):
+        known = list(Profile.model_fields)
+    elif section and name not in field.annotation.model_fields:  # type: ignore[union-attr]
+        known = [f"{section}.{other}" for other in field.annotation.model_fields]  # type: ignore[union-attr]
+    if known:
+        near = get_close_matches(knob, known, n=1)
+        guess = f", did you mean {near[0]!r}?" if near else ""
+        problems.append(f"unknown knob {knob!r} ({source}){guess}")
+        return
+    if not section:
+        values[name] = value
+        return
+    values[section] = {**(values.get(section) or {}), name: value}
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Knobs)
+
+
+def _describe(item: Any) -> str:
+    knob = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"unknown knob {knob!r}"
+    return f"{knob} = {item['input']!r}: {item['msg']}"

@@ -1,0 +1,183 @@
+"""Asks a policy for the instance of each accepted instruction, scores it, and decides on it.
+
+The same code serves the base policy (`reward_scored_instructions`), the refined policy
+(`instruction_dataset`) and the prompts that reinforcement learning samples from: the arms of every
+comparison differ only in the policy. Demonstrations are drawn by rendezvous, by the instruction's
+text, so that both policies see the same prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from refine_dagster.generation.request import Completion, Request, Sampling, request_seed
+from refine_dagster.generation.session import GeneratorSession
+from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.profile import InstanceKnobs, SelectionKnobs
+from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.refine_af.instance_prompt import STOP, Triple, instance_prompt
+from refine_dagster.self_instruct.decisions import KEPT
+from refine_dagster.self_instruct.draws import draw
+from refine_dagster.self_instruct.instance_rules import Judged, decide_instances
+
+
+@dataclass(frozen=True)
+class SeedTriple:
+    """A seed task's first instance, as a demonstration."""
+
+    row_id: str
+    seed_id: str
+    triple: Triple
+
+
+@dataclass(frozen=True)
+class InstancePrompt:
+    """What a policy is shown for one instruction, and which seeds are in it."""
+
+    instruction: Row
+    prompt: str
+    shown: tuple[SeedTriple, ...]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The model that writes instances, as this module sees it.
+
+    Attributes:
+        complete: answers requests in order.
+        fingerprint: the backend's fingerprint, part of every completion key.
+        model: the model's fingerprint, which rows name as their policy.
+        rows: rows the policy is made of, parents of every instance.
+    """
+
+    complete: Callable[[Sequence[Request]], list[Completion]]
+    fingerprint: str
+    model: str
+    rows: tuple[Parent, ...]
+
+    @classmethod
+    def of(cls, session: GeneratorSession, *rows: Parent) -> Policy:
+        """The policy that a generator session has loaded."""
+        return cls(session.complete, session.backend.fingerprint, session.model, rows)
+
+
+def instance_prompts(
+    instructions: Sequence[Row],
+    seeds: Sequence[SeedTriple],
+    count_tokens: Callable[[str], int],
+    knobs: InstanceKnobs,
+    salt: str,
+) -> list[InstancePrompt]:
+    """The prompt for each row of `filtered_instructions`, the same for every policy."""
+    shown = {
+        seed.seed_id: seed
+        for seed in seeds
+        if count_tokens(seed.triple.render()) <= knobs.max_demonstration_tokens
+    }
+    prompts = []
+    for row in instructions:
+        names = draw(shown, knobs.demonstrations, salt, "instance", row["instruction"])
+        drawn = tuple(shown[name] for name in names)
+        prompt = instance_prompt(row["instruction"], [seed.triple for seed in drawn])
+        prompts.append(InstancePrompt(row, prompt, drawn))
+    return prompts
+
+
+def instance_requests(
+    prompts: Sequence[InstancePrompt], knobs: InstanceKnobs, salt: str, sample: int = 0
+) -> list[Request]:
+    """One request a prompt; its noise is named by the instruction's text and the sample."""
+    sampling = Sampling(
+        max_new_tokens=knobs.max_new_tokens,
+        temperature=knobs.temperature,
+        top_p=knobs.top_p,
+        stop=STOP,
+    )
+    return [
+        Request(
+            "instance",
+            one.prompt,
+            sampling,
+            request_seed(salt, "instance", one.instruction["instruction"], sample),
+        )
+        for one in prompts
+    ]
+
+
+def scored_instances(
+    table: str,
+    prompts: Sequence[InstancePrompt],
+    policy: Policy,
+    feedback: Feedback,
+    judge: Parent,
+    knobs: InstanceKnobs,
+    selection: SelectionKnobs,
+    salt: str,
+) -> list[Row]:
+    """Rows of `table` (`reward_scored_instructions` or `instance_decisions`), one a prompt."""
+    requests = instance_requests(prompts, knobs, salt)
+    completions = policy.complete(requests)
+    scored = feedback.score(
+        [one.instruction["instruction"] for one in prompts],
+        [completion.text for completion in completions],
+        [completion.finish_reason != "length" for completion in completions],
+    )
+    judged = [
+        Judged(one.instruction["instruction"], result)
+        for one, result in zip(prompts, scored, strict=True)
+    ]
+    verdicts = decide_instances(judged, selection)
+    rows = []
+    for one, request, result, verdict in zip(prompts, requests, scored, verdicts, strict=True):
+        found, scores = result.instance, result.scores
+        rows.append(
+            make_row(
+                table,
+                {
+                    "instruction_id": one.instruction["row_id"],
+                    "instruction": one.instruction["instruction"],
+                    "input": found.input,
+                    "output": found.output,
+                    "method": one.instruction["method"],
+                    "policy": policy.model,
+                    "completion_key": request.key(policy.fingerprint),
+                    "format_valid": found.format_valid,
+                    "format_problem": found.problem,
+                    "naturalness": scores.naturalness if scores else None,
+                    "coherence": scores.coherence if scores else None,
+                    "understandability": scores.understandability if scores else None,
+                    "reward_model": scores.reward_model if scores else None,
+                    "reward": result.reward,
+                    "kept": verdict is None,
+                    "rule": verdict.rule if verdict else KEPT,
+                    "value": verdict.value if verdict else None,
+                    "threshold": verdict.threshold if verdict else None,
+                },
+                [
+                    Parent("filtered_instructions", one.instruction["row_id"], "instruction"),
+                    judge,
+                    *policy.rows,
+                    *(Parent("seed_tasks", seed.row_id, "demonstration") for seed in one.shown),
+                ],
+            )
+        )
+    return rows
+
+
+def dataset_rows(decisions: Sequence[Row]) -> list[Row]:
+    """Rows of `instruction_dataset`: the instances that the decisions keep."""
+    dropped = {"row_id", "parents", "format_valid", "format_problem"}
+    dropped |= {"kept", "rule", "value", "threshold"}
+    return [
+        make_row(
+            "instruction_dataset",
+            {name: value for name, value in row.items() if name not in dropped},
+            [
+                *(Parent(**parent) for parent in row["parents"]),
+                Parent("instance_decisions", row["row_id"], "decision"),
+            ],
+        )
+        for row in decisions
+        if row["kept"]
+    ]

@@ -1,0 +1,370 @@
+"""Trains the offline judge on corruptions of good triples, and tests it on tasks it never saw.
+
+Source tasks are split before anything is made of them: a task's corruptions are all for training
+or all for testing, and wrong inputs and outputs are taken from tasks on the same side. A task's
+side is decided by its own text alone, so adding a seed moves no other task across.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from refine_dagster import progress
+from refine_dagster.device import Device
+from refine_dagster.generation.request import request_seed
+from refine_dagster.language_model import ModelRef, loaded_model
+from refine_dagster.lineage.content import canonical_json
+from refine_dagster.profile import JudgeKnobs
+from refine_dagster.refine_af.corruptions import (
+    DIMENSIONS,
+    KINDS,
+    Corruption,
+    Corruptor,
+    Dimension,
+)
+from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.refine_af.judge import (
+    OUTPUTS,
+    Encoded,
+    JudgeError,
+    Network,
+    TrainedJudge,
+    judge_fingerprint,
+    new_heads,
+    write_network,
+)
+from refine_dagster.training.primer import primer_tasks
+
+ALL = "all"
+CHANCE = 0.5
+# The corruptions that stand beside each good triple in training: one place for each, by group.
+# Near misses are the hardest to tell and the commonest in what a policy writes.
+PLACES = ("damage", "mismatch", "near_miss", "near_miss")
+WARMUP_SHARE = 0.08
+FINAL_RATE_SHARE = 0.05
+WEIGHT_DECAY = 0.01
+BETAS = (0.9, 0.98)
+MAX_GRADIENT_NORM = 1.0
+# Weight of the Bradley-Terry loss beside the sum of the three dimensions' losses.
+PAIR_WEIGHT = 1.0
+# Groups of similar length are batched together within stretches of this many steps.
+STRETCH_STEPS = 25
+
+
+@dataclass(frozen=True)
+class JudgeAccuracy:
+    """Held-out accuracy on one dimension and kind of corruption (columns of the table).
+
+    Attributes:
+        dimension: a dimension, or `reward_model`.
+        corruption: a kind of corruption that harms the dimension, or `all`.
+        examples: triples (pairs for `reward_model`) measured.
+        accuracy: balanced accuracy at a probability of one half; for `reward_model` the share of
+            pairs whose good triple has the higher reward, a tie counting one half.
+        chance: what guessing would score.
+    """
+
+    dimension: str
+    corruption: str
+    examples: int
+    accuracy: float
+    chance: float
+
+
+@dataclass(frozen=True)
+class JudgeTraining:
+    """What training gave; `fingerprint` is the one that `loaded_judge` gives the judge."""
+
+    accuracies: list[JudgeAccuracy]
+    held_out_examples: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A triple with what is known of it; `source` is its place in the batch's pairs."""
+
+    encoded: Encoded
+    labels: tuple[bool | None, ...]
+
+
+_Group = list[_Example]
+
+
+def train_judge(
+    base: ModelRef,
+    seeds: Sequence[Triple],
+    knobs: JudgeKnobs,
+    out: Path,
+    device: Device,
+    salt: str,
+) -> JudgeTraining:
+    """Train a judge and save it in the folder `out`, which then stands alone.
+
+    Equal arguments on one machine give equal files. Weights are float32 whatever the device's
+    dtype: scores are compared at six decimals.
+
+    Args:
+        base: the language model whose body is fine-tuned, and whose tokenizer is used.
+        seeds: good triples, in any order; `knobs.primer_tasks` primer tasks are put beside them.
+        salt: seeds every draw.
+
+    Raises:
+        JudgeError: there are too few good triples to train on some and test on others, or the
+            loss is no longer a number.
+    """
+    primer = primer_tasks(knobs.primer_tasks, request_seed(salt, "judge", "primer"))
+    good = sorted(
+        {*seeds, *(task.triple for task in primer)},
+        key=lambda triple: (triple.instruction, triple.input, triple.output),
+    )
+    testing = [triple for triple in good if is_held_out(triple, knobs.held_out_share, salt)]
+    training = [triple for triple in good if not is_held_out(triple, knobs.held_out_share, salt)]
+    if not training or not testing:
+        raise JudgeError(
+            f"{len(good)} good triples leave {len(training)} to train on and {len(testing)} to "
+            "test on",
+            where="knobs judge.primer_tasks and judge.held_out_share",
+            fix="give more seeds, or raise judge.primer_tasks",
+        )
+    with loaded_model(base, replace(device, dtype="float32")) as loaded:
+        backbone = loaded.model.base_model
+        heads = new_heads(backbone).to(device.name)
+        network = Network(backbone, heads, loaded.tokenizer, device)
+        _train(network, training, knobs, salt)
+        accuracies, examples = _test(network, testing, salt)
+        card = {
+            "accuracies": [vars(accuracy) for accuracy in accuracies],
+            "base_fingerprint": base.fingerprint,
+            "held_out_examples": examples,
+            "knobs": knobs.model_dump(mode="json"),
+            "outputs": list(OUTPUTS),
+            "salt": salt,
+            "training_tasks": len(training),
+        }
+        write_network(network, out, card)
+    return JudgeTraining(accuracies, examples, judge_fingerprint(out))
+
+
+def is_held_out(triple: Triple, share: float, salt: str) -> bool:
+    """Whether a source task is only tested on; decided by its instruction and input alone."""
+    text = canonical_json(["judge", "held_out", salt, triple.instruction, triple.input])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < share * 2**64
+
+
+def _train(network: Network, sources: list[Triple], knobs: JudgeKnobs, salt: str) -> None:
+    import torch
+
+    parameters = [*network.backbone.parameters(), *network.heads.parameters()]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=knobs.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
+    )
+    batches = _batches(network, sources, knobs, salt)
+    weights = _class_weights([group for batch in batches for group in batch])
+    network.backbone.train()
+    with progress.task("training the judge", len(batches)) as advance:
+        for step, batch in enumerate(batches):
+            rate = knobs.learning_rate * _rate_share(step, len(batches))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss = _loss(network, batch, weights)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+            optimiser.step()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise JudgeError(
+                    f"the judge's loss is {value} at step {step + 1}",
+                    where="knob judge.learning_rate",
+                    fix="lower it",
+                )
+            advance(1, loss=value)
+    network.backbone.eval()
+
+
+def _batches(
+    network: Network, sources: list[Triple], knobs: JudgeKnobs, salt: str
+) -> list[list[_Group]]:
+    """`knobs.steps` batches of groups; each pass over the sources corrupts them anew."""
+    random = Random(request_seed(salt, "judge", "batches"))
+    corruptor = Corruptor(sources)
+    groups_a_step = max(1, knobs.batch_size // (1 + len(PLACES)))
+    wanted = knobs.steps * groups_a_step
+    groups: list[_Group] = []
+    epoch = 0
+    while len(groups) < wanted:
+        order = list(sources)
+        random.shuffle(order)
+        groups += [
+            _group(network, corruptor, source, f"{salt}/{epoch}")
+            for source in order[: wanted - len(groups)]
+        ]
+        epoch += 1
+    batches: list[list[_Group]] = []
+    for start in range(0, wanted, STRETCH_STEPS * groups_a_step):
+        stretch = groups[start : start + STRETCH_STEPS * groups_a_step]
+        stretch.sort(key=_length)
+        made = [stretch[at : at + groups_a_step] for at in range(0, len(stretch), groups_a_step)]
+        random.shuffle(made)
+        batches += made
+    return batches
+
+
+def _group(network: Network, corruptor: Corruptor, source: Triple, salt: str) -> _Group:
+    """The good triple and its corruptions, one for each of `PLACES` that a kind can fill."""
+    random = Random(request_seed(salt, "group", source.instruction, source.input, source.output))
+    kinds = list(KINDS)
+    random.shuffle(kinds)
+    chosen: dict[str, Corruption] = {}
+    for place in PLACES:
+        # Kinds of the place's own group first, any other where none of them applies.
+        for kind in sorted(kinds, key=lambda name: KINDS[name].group != place):
+            made = None if kind in chosen else corruptor.corrupt(source, kind, salt)
+            if made is not None:
+                chosen[kind] = made
+                break
+    return [
+        _Example(network.encode(source), (True,) * len(DIMENSIONS)),
+        *(_example(network, one) for one in chosen.values()),
+    ]
+
+
+def _example(network: Network, corruption: Corruption) -> _Example:
+    labels = tuple(corruption.label(dimension) for dimension in DIMENSIONS)
+    return _Example(network.encode(corruption.triple), labels)
+
+
+def _length(group: _Group) -> int:
+    return max(len(example.encoded.ids) for example in group)
+
+
+def _class_weights(groups: list[_Group]) -> list[tuple[float, float]]:
+    """For each dimension the weight of a harmed and of a good example; both classes then weigh one
+    half, so that one half is where the probability decides.
+    """
+    weights = []
+    for place in range(len(DIMENSIONS)):
+        labels = [example.labels[place] for group in groups for example in group]
+        known = sum(label is not None for label in labels)
+        counts = [sum(label is wanted for label in labels) for wanted in (False, True)]
+        harmed, whole = (known / (2 * count) if count else 0.0 for count in counts)
+        weights.append((harmed, whole))
+    return weights
+
+
+def _loss(network: Network, batch: list[_Group], weights: list[tuple[float, float]]) -> Any:
+    """Weighted cross-entropy of the dimensions, and the Bradley-Terry loss within each group."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+
+    examples = [example for group in batch for example in group]
+    raw = network.outputs([example.encoded for example in examples], max(map(_length, batch)))
+    targets = torch.tensor(
+        [[float(bool(label)) for label in example.labels] for example in examples]
+    ).to(raw.device)
+    known = torch.tensor(
+        [
+            [
+                0.0 if label is None else pair[label]
+                for label, pair in zip(row, weights, strict=True)
+            ]
+            for row in (example.labels for example in examples)
+        ]
+    ).to(raw.device)
+    losses = binary_cross_entropy_with_logits(
+        raw[:, : len(DIMENSIONS)], targets, weight=known, reduction="sum"
+    )
+    pairs = []
+    start = 0
+    for group in batch:
+        rewards = raw[start : start + len(group), -1]
+        pairs.append(-logsigmoid(rewards[0] - rewards[1:]))
+        start += len(group)
+    return losses / len(examples) + PAIR_WEIGHT * torch.cat(pairs).mean()
+
+
+def _rate_share(step: int, steps: int) -> float:
+    """Linear warm-up to 1, then half a cosine down to `FINAL_RATE_SHARE`."""
+    warmup = max(1, round(steps * WARMUP_SHARE))
+    if step < warmup:
+        return (step + 1) / warmup
+    way = (step - warmup) / max(1, steps - warmup)
+    return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * (1 + math.cos(math.pi * way)) / 2
+
+
+def _test(network: Network, sources: list[Triple], salt: str) -> tuple[list[JudgeAccuracy], int]:
+    """Accuracies on the sources and one corruption of each kind of each, and how many triples."""
+    corruptor = Corruptor(sources)
+    made = [(source, corruptor.corruptions(source, f"{salt}/held_out")) for source in sources]
+    triples = [
+        triple for source, worse in made for triple in (source, *(one.triple for one in worse))
+    ]
+    scores = iter(TrainedJudge(network, "in training").score(triples))
+    right: dict[tuple[str, str, bool], list[float]] = defaultdict(list)
+    for _, worse in made:
+        whole = next(scores)
+        for dimension in DIMENSIONS:
+            passed = float(getattr(whole, dimension) > CHANCE)
+            for kind in (ALL, *(name for name in KINDS if dimension in KINDS[name].harms)):
+                right[dimension, kind, True].append(passed)
+        for one in worse:
+            found = next(scores)
+            order = _order(whole.reward_model, found.reward_model)
+            right["reward_model", ALL, False].append(order)
+            right["reward_model", one.kind, False].append(order)
+            for dimension in DIMENSIONS:
+                label = one.label(dimension)
+                if label is None:
+                    continue
+                correct = float((getattr(found, dimension) > CHANCE) == label)
+                right[dimension, ALL, label].append(correct)
+                if not label:
+                    right[dimension, one.kind, False].append(correct)
+    return _accuracies(right), len(triples)
+
+
+def _order(better: float, worse: float) -> float:
+    return 0.5 if better == worse else float(better > worse)
+
+
+def _accuracies(right: dict[tuple[str, str, bool], list[float]]) -> list[JudgeAccuracy]:
+    accuracies = []
+    for dimension in (*DIMENSIONS, "reward_model"):
+        for kind in (ALL, *KINDS):
+            harmed = right.get((dimension, kind, False), [])
+            whole = right.get((dimension, kind, True), [])
+            if not harmed:
+                continue
+            shares = [sum(side) / len(side) for side in (harmed, whole) if side]
+            accuracies.append(
+                JudgeAccuracy(
+                    dimension,
+                    kind,
+                    len(harmed) + len(whole),
+                    round(sum(shares) / len(shares), 6),
+                    CHANCE,
+                )
+            )
+    return accuracies
+
+
+def accuracy_of(
+    accuracies: Sequence[JudgeAccuracy], dimension: Dimension | str, kind: str = ALL
+) -> float:
+    """The accuracy on a dimension and kind.
+
+    Raises:
+        KeyError: nothing of the kind was measured.
+    """
+    for one in accuracies:
+        if (one.dimension, one.corruption) == (dimension, kind):
+            return one.accuracy
+    raise KeyError((dimension, kind))

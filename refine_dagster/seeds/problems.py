@@ -1,0 +1,96 @@
+"""What is wrong with a seed file: one entry a problem, all of them reported together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from refine_dagster.errors import RefineError
+
+Severity = Literal["error", "warning", "note"]
+# The message of a SeedFileError prints this many; `.problems` holds all.
+PRINTED = 40
+
+
+@dataclass(frozen=True)
+class SeedProblem:
+    """One finding in a seed file.
+
+    Attributes:
+        file: the path as the user gave it; in a folder, the file's path.
+        line: from 1: the line (JSONL), the line on which the task begins (JSON, CSV), the row
+            (Parquet); None where the finding is about the whole file.
+        field: `instruction`, `instances[0].output`, ...; None where no field is meant.
+        message: what is wrong, without a full stop.
+        severity: an `error` makes the file unusable; with a `warning` it is used, but not as
+            written; a `note` changes nothing.
+        fix: how to mend it, an imperative sentence.
+    """
+
+    file: str
+    line: int | None
+    field: str | None
+    message: str
+    severity: Severity
+    fix: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        field = "" if self.field is None else f" field `{self.field}`:"
+        return f"{place}: {self.severity}:{field} {self.message} ({self.fix})"
+
+
+class SeedFileError(RefineError):
+    """A seed file cannot be used; `problems` holds every finding, warnings and notes included."""
+
+    def __init__(self, source: str, problems: Sequence[SeedProblem]) -> None:
+        self.problems = list(problems)
+        errors = [problem for problem in self.problems if problem.severity == "error"]
+        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        lines = [f"  {problem}" for problem in errors[:PRINTED]]
+        if len(errors) > PRINTED:
+            lines.append(f"  ... and {len(errors) - PRINTED} more")
+        super().__init__(
+            "\n".join([f"the seeds cannot be used, {count}", *lines]),
+            where=shown(source),
+            fix="mend every entry above; `refine-dagster seeds check` lists them all",
+        )
+
+
+class Findings:
+    """Collects the findings of one file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.found: list[SeedProblem] = []
+
+    @property
+    def has_error(self) -> bool:
+        """Whether any finding makes the file unusable."""
+        return any(problem.severity == "error" for problem in self.found)
+
+    def error(self, line: int | None, field: str | None, message: str, fix: str) -> None:
+        self._add(line, field, message, "error", fix)
+
+    def warning(self, line: int | None, field: str | None, message: str, fix: str) -> None:
+        self._add(line, field, message, "warning", fix)
+
+    def note(self, line: int | None, field: str | None, message: str, fix: str) -> None:
+        self._add(line, field, message, "note", fix)
+
+    def _add(
+        self, line: int | None, field: str | None, message: str, severity: Severity, fix: str
+    ) -> None:
+        self.found.append(SeedProblem(shown(self.file, 1000), line, field, message, severity, fix))
+
+
+def shown(text: str, limit: int = 200) -> str:
+    """`text` as it may be printed: on one line, short, and without undecodable characters.
+
+    >>> shown("a\\nb")
+    'a\\\\nb'
+    """
+    safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
+    return safe if len(safe) <= limit else f"{safe[: limit - 3]}..."

@@ -1,0 +1,124 @@
+"""The seed task: what every row of the project descends from.
+
+White space is normalised when a `SeedTask` is made, so two files that differ only in line ends,
+indentation of an instruction or spaces at line ends give the same tasks, the same row ids and the
+same versions: a cosmetic edit stops here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from refine_dagster.lineage.content import content_id
+from refine_dagster.refine_af.instance_prompt import Triple
+
+TABLE = "seed_tasks"
+
+
+def normal_line(text: str) -> str:
+    """`text` on one line, every run of white space one space.
+
+    >>> normal_line(" a\\tfew  words\\n")
+    'a few words'
+    """
+    return " ".join(text.split())
+
+
+def normal_instruction(text: str) -> str:
+    """An instruction with LF line ends, bare line ends, and runs of spaces and tabs collapsed.
+
+    >>> normal_instruction("  Sort  these:\\r\\n\\tby size ")
+    'Sort these:\\nby size'
+    """
+    lines = _unix(text).split("\n")
+    return "\n".join(re.sub(r"[ \t]+", " ", line).strip() for line in lines).strip()
+
+
+def normal_field(text: str) -> str:
+    """An input or output with LF line ends, no spaces at line ends, and bare ends.
+
+    White space inside a line stays: it may be the point of the task (code, a table).
+
+    >>> normal_field("if x:  \\r\\n    y\\n\\n")
+    'if x:\\n    y'
+    """
+    return "\n".join(line.rstrip() for line in _unix(text).split("\n")).strip()
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@dataclass(frozen=True)
+class SeedInstance:
+    """One worked example of a task; `input` is "" where the task needs none."""
+
+    input: str
+    output: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input", normal_field(self.input))
+        object.__setattr__(self, "output", normal_field(self.output))
+
+
+@dataclass(frozen=True)
+class SeedTask:
+    """A task of the seed file in Self-Instruct's schema (methods B), white space normalised.
+
+    Attributes:
+        seed_id: the id given in the file, or one derived from the content; unique in its file.
+        name: a short name.
+        instruction: what to do, without the data to do it to.
+        instances: one or more worked examples, in file order.
+        is_classification: whether the output is one of a closed set of labels.
+    """
+
+    seed_id: str
+    name: str
+    instruction: str
+    instances: tuple[SeedInstance, ...]
+    is_classification: bool
+
+    def __post_init__(self) -> None:
+        if not self.instances:
+            raise ValueError(f"seed {self.seed_id!r} has no instance")
+        object.__setattr__(self, "seed_id", normal_line(self.seed_id))
+        object.__setattr__(self, "name", normal_line(self.name))
+        object.__setattr__(self, "instruction", normal_instruction(self.instruction))
+
+    @property
+    def triple(self) -> Triple:
+        """The instruction with its first instance, as prompts and trainers take it."""
+        first = self.instances[0]
+        return Triple(self.instruction, first.input, first.output)
+
+    @property
+    def content_key(self) -> str:
+        """32 hex digits over instruction and instances: what makes two tasks duplicates."""
+        return task_content(self.instruction, self.instances)
+
+    def row(self) -> dict[str, Any]:
+        """The payload columns of table `seed_tasks`."""
+        first = self.instances[0]
+        return {
+            "seed_id": self.seed_id,
+            "name": self.name,
+            "instruction": self.instruction,
+            "input": first.input,
+            "output": first.output,
+            "instances": [{"input": one.input, "output": one.output} for one in self.instances],
+            "is_classification": self.is_classification,
+        }
+
+    @property
+    def row_id(self) -> str:
+        """The row's content id: 32 hex digits over the whole payload."""
+        return content_id(TABLE, self.row())
+
+
+def task_content(instruction: str, instances: tuple[SeedInstance, ...]) -> str:
+    """32 hex digits over an instruction (normalised here) and its instances."""
+    pairs = [[one.input, one.output] for one in instances]
+    return content_id("seed_content", normal_instruction(instruction), pairs)

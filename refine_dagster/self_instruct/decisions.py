@@ -1,0 +1,137 @@
+"""A decision for every candidate instruction, in slot order (architecture 3.3).
+
+The loop that proposes and the asset that filters share this one decider: the loop asks it round by
+round, the asset replays all candidates at once, and both come to the same decisions because each
+depends only on the seeds, the knobs and the candidates before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.profile import SelfInstructKnobs
+from refine_dagster.self_instruct.heuristics import Verdict, first_verdict
+from refine_dagster.self_instruct.novelty import NoveltyFilter
+
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """An instruction that can be shown: where it lives and its text.
+
+    Attributes:
+        name: what draws go by: a seed's id, a candidate's slot.
+    """
+
+    asset: str
+    row_id: str
+    name: str
+    instruction: str
+
+    def as_parent(self, role: str) -> Parent:
+        return Parent(self.asset, self.row_id, role)
+
+
+class InstructionDecider:
+    """Decides on candidates of one method in slot order.
+
+    Args:
+        seeds: the pool at the start.
+        knobs: threshold, operator and target.
+    """
+
+    def __init__(self, seeds: Sequence[Demonstration], knobs: SelfInstructKnobs) -> None:
+        self.target = knobs.target
+        self.accepted: list[Demonstration] = []
+        self._novelty = NoveltyFilter(knobs.novelty_threshold, knobs.refuse_at)
+        self._novelty.preload([(seed.row_id, seed.instruction) for seed in seeds])
+        self._homes = {seed.row_id: seed.asset for seed in seeds}
+
+    @property
+    def full(self) -> bool:
+        """Whether the target is reached."""
+        return len(self.accepted) >= self.target
+
+    def decide(self, candidates: Sequence[Row]) -> list[Row]:
+        """Rows of `instruction_decisions` for rows of `raw_instructions`, which come in slot order.
+
+        The rules stand in this order: `unparsed`, the heuristics, `over_target`, `too_similar`.
+        """
+        return [self._decide(candidate) for candidate in candidates]
+
+    def _decide(self, candidate: Row) -> Row:
+        text = str(candidate["instruction"])
+        score, nearest = None, None
+        if not candidate["parsed"]:
+            verdict: Verdict | None = Verdict("unparsed")
+        else:
+            verdict = first_verdict(text)
+        if verdict is None and self.full:
+            verdict = Verdict("over_target", float(len(self.accepted) + 1), float(self.target))
+        if verdict is None:
+            decision = self._novelty.accept([(candidate["row_id"], text)])[0]
+            score, nearest = decision.score, decision.nearest
+            if decision.kept:
+                self._accept(candidate)
+            else:
+                verdict = Verdict("too_similar", score, self._novelty.threshold)
+        parents = [Parent("raw_instructions", candidate["row_id"], "candidate")]
+        home = self._homes[nearest] if nearest is not None else None
+        if nearest is not None and home is not None:
+            parents.append(Parent(home, nearest, "nearest"))
+        return make_row(
+            "instruction_decisions",
+            {
+                "candidate_id": candidate["row_id"],
+                "method": candidate["method"],
+                "slot": candidate["slot"],
+                "round": candidate["round"],
+                "instruction": text,
+                "kept": verdict is None,
+                "rule": verdict.rule if verdict else KEPT,
+                "value": verdict.value if verdict else None,
+                "threshold": verdict.threshold if verdict else None,
+                "nearest_asset": home,
+                "nearest_id": nearest,
+                "nearest_score": score,
+            },
+            parents,
+        )
+
+    def _accept(self, candidate: Row) -> None:
+        self._homes[candidate["row_id"]] = "raw_instructions"
+        self.accepted.append(
+            Demonstration(
+                "raw_instructions", candidate["row_id"], candidate["slot"], candidate["instruction"]
+            )
+        )
+
+
+def filtered_rows(candidates: Sequence[Row], decisions: Sequence[Row]) -> list[Row]:
+    """Rows of `filtered_instructions`: the candidates whose decision is to keep them."""
+    by_id = {row["row_id"]: row for row in candidates}
+    rows = []
+    for decision in decisions:
+        if not decision["kept"]:
+            continue
+        candidate = by_id[decision["candidate_id"]]
+        rows.append(
+            make_row(
+                "filtered_instructions",
+                {
+                    "instruction": candidate["instruction"],
+                    "method": candidate["method"],
+                    "slot": candidate["slot"],
+                    "policy": candidate["policy"],
+                    "nearest_score": decision["nearest_score"],
+                },
+                [
+                    Parent("raw_instructions", candidate["row_id"], "candidate"),
+                    Parent("instruction_decisions", decision["row_id"], "decision"),
+                ],
+            )
+        )
+    return rows

@@ -1,0 +1,198 @@
+"""The Self-Instruct loop: rounds of requests until enough candidates are accepted.
+
+Request i of round r shows seeds and instructions accepted in earlier rounds, both drawn by
+rendezvous, and asks for more. A round's completions are parsed and decided on before the next round
+starts. The loop ends at the target, after `stall_rounds` rounds without a single accepted
+candidate, or after `max_rounds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from refine_dagster import progress
+from refine_dagster.errors import RefineError
+from refine_dagster.generation.request import Completion, Request, Sampling, request_seed
+from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.profile import SelfInstructKnobs
+from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
+from refine_dagster.self_instruct.draws import draw
+from refine_dagster.self_instruct.parsing import parse_task_list
+from refine_dagster.self_instruct.prompts import STOP, propose_prompt
+
+METHOD = "self_instruct"
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """The model that proposes, as the loop sees it.
+
+    Attributes:
+        complete: answers requests in order.
+        count_tokens: length of a text in the model's tokens.
+        fingerprint: the backend's fingerprint, part of every completion key.
+        model: the model's fingerprint, which rows name as their policy.
+        row: the model's row, the parent of every candidate.
+    """
+
+    complete: Callable[[Sequence[Request]], list[Completion]]
+    count_tokens: Callable[[str], int]
+    fingerprint: str
+    model: str
+    row: Parent
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What the loop made.
+
+    Attributes:
+        rows: rows of `raw_instructions`, in slot order.
+        accepted: how many of them are accepted.
+        rounds: rounds sent.
+        ended_by: `target`, `stall` or `max_rounds`.
+    """
+
+    rows: list[Row]
+    accepted: int
+    rounds: int
+    ended_by: str
+
+
+def propose(
+    seeds: Sequence[Demonstration], proposer: Proposer, knobs: SelfInstructKnobs, salt: str
+) -> Proposals:
+    """Run the loop.
+
+    Args:
+        seeds: the seed tasks; those longer than `max_demonstration_tokens` are not shown.
+        salt: seeds every draw and all sampling noise.
+
+    Raises:
+        RefineError: no seed is short enough to be shown.
+    """
+    shown = [
+        seed
+        for seed in seeds
+        if proposer.count_tokens(seed.instruction) <= knobs.max_demonstration_tokens
+    ]
+    if not shown:
+        raise RefineError(
+            f"no seed instruction has at most {knobs.max_demonstration_tokens} tokens",
+            where="self_instruct.max_demonstration_tokens",
+            fix="raise the knob or add shorter seeds",
+        )
+    decider = InstructionDecider(seeds, knobs)
+    rows: list[Row] = []
+    stalled = number = 0
+    with progress.task("accepted instructions", total=knobs.target) as advance:
+        while not decider.full and stalled < knobs.stall_rounds and number < knobs.max_rounds:
+            fresh = _round(number, shown, decider.accepted, proposer, knobs, salt)
+            before = len(decider.accepted)
+            decider.decide(fresh)
+            gained = len(decider.accepted) - before
+            stalled = 0 if gained else stalled + 1
+            rows += fresh
+            number += 1
+            advance(gained, round=number, candidates=len(rows))
+    if decider.full:
+        ended_by = "target"
+    else:
+        ended_by = "stall" if stalled >= knobs.stall_rounds else "max_rounds"
+    return Proposals(rows, len(decider.accepted), number, ended_by)
+
+
+def _round(
+    number: int,
+    seeds: Sequence[Demonstration],
+    accepted: Sequence[Demonstration],
+    proposer: Proposer,
+    knobs: SelfInstructKnobs,
+    salt: str,
+) -> list[Row]:
+    machine = [
+        one
+        for one in accepted
+        if proposer.count_tokens(one.instruction) <= knobs.max_demonstration_tokens
+    ]
+    shown = [
+        demonstrations(seeds, machine, knobs, salt, number, request)
+        for request in range(knobs.requests_per_round)
+    ]
+    sampling = Sampling(
+        max_new_tokens=knobs.max_new_tokens,
+        temperature=knobs.temperature,
+        top_p=knobs.top_p,
+        presence_penalty=knobs.presence_penalty,
+        stop=STOP,
+    )
+    requests = [
+        Request(
+            "propose",
+            propose_prompt([one.instruction for one in demos]),
+            sampling,
+            request_seed(salt, "propose", number, place),
+        )
+        for place, demos in enumerate(shown)
+    ]
+    completions = proposer.complete(requests)
+    return [
+        row
+        for place, (demos, request, completion) in enumerate(
+            zip(shown, requests, completions, strict=True)
+        )
+        for row in _candidates(number, place, demos, request, completion, proposer)
+    ]
+
+
+def demonstrations(
+    seeds: Sequence[Demonstration],
+    machine: Sequence[Demonstration],
+    knobs: SelfInstructKnobs,
+    salt: str,
+    number: int,
+    request: int,
+) -> list[Demonstration]:
+    """What request `request` of round `number` shows: seeds, then machine-made instructions.
+
+    Seeds stand in for machine-made instructions that do not exist yet (REFINE-AF section 3.1).
+    """
+    by_slot = {one.name: one for one in machine}
+    chosen = draw(by_slot, knobs.machine_demonstrations, salt, "machine", number, request)
+    by_seed = {one.name: one for one in seeds}
+    wanted = knobs.human_demonstrations + knobs.machine_demonstrations - len(chosen)
+    human = draw(by_seed, wanted, salt, "human", number, request)
+    return [by_seed[name] for name in human] + [by_slot[name] for name in chosen]
+
+
+def _candidates(
+    number: int,
+    place: int,
+    shown: Sequence[Demonstration],
+    request: Request,
+    completion: Completion,
+    proposer: Proposer,
+) -> list[Row]:
+    parents = [proposer.row, *(one.as_parent("demonstration") for one in shown)]
+    key = request.key(proposer.fingerprint)
+    pieces = parse_task_list(completion.text, finished=completion.finish_reason != "length")
+    return [
+        make_row(
+            "raw_instructions",
+            {
+                "method": METHOD,
+                "slot": f"{number:04d}/{place:04d}/{position:03d}",
+                "round": number,
+                "request": place,
+                "position": position,
+                "instruction": piece.text,
+                "parsed": piece.problem is None,
+                "parse_problem": piece.problem,
+                "completion_key": key,
+                "policy": proposer.model,
+            },
+            parents,
+        )
+        for position, piece in enumerate(pieces)
+    ]

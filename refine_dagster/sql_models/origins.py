@@ -1,0 +1,115 @@
+"""The columns of a SQL model: what each means, and which stored columns it is computed from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.lineage import Node, lineage
+from sqlglot.optimizer.qualify import qualify
+from sqlglot.optimizer.scope import build_scope
+from sqlglot.schema import MappingSchema
+
+from refine_dagster.sql_models.catalog import Relation
+from refine_dagster.sql_models.draft import (
+    ColumnComment,
+    Draft,
+    comment_of,
+    read_comment,
+    stored_tables,
+)
+from refine_dagster.sql_models.model import DIALECT, Column, Origin, SqlModel, SqlProblem
+
+
+def with_columns(
+    draft: Draft, catalog: Mapping[str, Relation], problems: list[SqlProblem]
+) -> SqlModel:
+    """The finished model: stars spelt out, each column described and traced to stored columns."""
+    try:
+        columns = _columns(draft, catalog, problems)
+    except SqlglotError as error:
+        problems.append(_column_problem(draft, error))
+        columns = []
+    assets = {asset for relation in draft.reads for asset in catalog[relation].assets}
+    return replace(
+        draft.model,
+        reads=tuple(sorted(draft.reads)),
+        depends_on=tuple(sorted(assets)),
+        columns=tuple(columns),
+    )
+
+
+def _columns(
+    draft: Draft, catalog: Mapping[str, Relation], problems: list[SqlProblem]
+) -> list[Column]:
+    nested: dict[str, dict[str, object]] = {}
+    for relation, known in catalog.items():
+        schema_name, table_name = relation.split(".")
+        types = {name: kind for name, (kind, _) in known.columns.items()}
+        nested.setdefault(schema_name, {})[table_name] = types
+    query = draft.query.copy()
+    for table in stored_tables(query):
+        if not table.db and isinstance(table.this, exp.Identifier):
+            table.set("db", exp.to_identifier("main"))
+    schema = MappingSchema({**nested}, dialect=DIALECT)
+    query = qualify(
+        query, schema=schema, dialect=DIALECT, validate_qualify_columns=False, identify=False
+    )
+    scope = build_scope(query)
+    comments: dict[str, ColumnComment] = {
+        select.alias_or_name.lower(): comment_of(draft, place)
+        for place, select in enumerate(draft.query.selects)
+        if not select.is_star
+    }
+    columns = []
+    for name in query.named_selects:
+        comment = comments.get(name.lower(), ColumnComment("", draft.first_line))
+        node = lineage(
+            name, query, schema, scope=scope, dialect=DIALECT, trim_selects=False, copy=False
+        )
+        origins = _origins(node, catalog)
+        for origin in origins:
+            if origin.column not in catalog[origin.relation].columns:
+                problems.append(
+                    draft.problem(comment.line, f"{origin.relation} has no {origin.column!r}")
+                )
+        description, checks, _ = read_comment(name, comment.text)
+        if not description and len(origins) == 1 and _is_passed_on(node):
+            known_columns = catalog[origins[0].relation].columns
+            description = known_columns.get(origins[0].column, ("", ""))[1]
+        columns.append(Column(name, description, checks, origins))
+    return columns
+
+
+def _column_problem(draft: Draft, error: SqlglotError) -> SqlProblem:
+    told = str(error).splitlines()[0]
+    named = re.search(r"column:? '?\"?(\w+)", told)
+    lines = [
+        column.this.meta.get("line", draft.first_line)
+        for column in draft.query.find_all(exp.Column)
+        if named and column.name.lower() == named[1].lower()
+    ]
+    return draft.problem(lines[0] if lines else draft.first_line, told)
+
+
+def _origins(node: Node, catalog: Mapping[str, Relation]) -> tuple[Origin, ...]:
+    found: set[Origin] = set()
+    for leaf in node.walk():
+        table = leaf.expression
+        if isinstance(table, exp.Table):
+            relation = f"{table.db or 'main'}.{table.name}".lower()
+            if relation in catalog:
+                column = leaf.name.rsplit(".", 1)[-1].strip('"')
+                found.add(Origin(relation, column, catalog[relation].maker))
+    return tuple(sorted(found, key=lambda origin: (origin.relation, origin.column)))
+
+
+def _is_passed_on(node: Node) -> bool:
+    """Whether the column is a stored column as it is, under whatever name."""
+    return all(
+        isinstance(step.expression, exp.Table) or isinstance(step.expression.unalias(), exp.Column)
+        for step in node.walk()
+    )

@@ -1,0 +1,97 @@
+"""What a run came to: funnels, reward, evaluation, cost per asset, and where the files are.
+
+Everything is read from the warehouse, so `refine-dagster status` tells the same story later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from refine_dagster.home import Home
+from refine_dagster.lineage.warehouse import Warehouse
+
+FUNNELS = """
+    SELECT 'instructions' AS stage, rule AS outcome, count(*) AS rows
+    FROM instruction_decisions GROUP BY ALL
+    UNION ALL
+    SELECT 'instances, base policy', rule, count(*) FROM reward_scored_instructions GROUP BY ALL
+    UNION ALL
+    SELECT 'instances, refined policy', rule, count(*) FROM instance_decisions GROUP BY ALL
+    ORDER BY stage, outcome <> 'kept', rows DESC, outcome
+"""
+REWARD = """
+    SELECT algorithm, preset, steps, held_out_prompts AS prompts, reward_before AS before,
+           reward_after AS after, format('{:.4f} [{:.4f}, {:.4f}]', gain, gain_low, gain_high)
+               AS "gain, 95 % interval"
+    FROM rl_policy_checkpoint
+"""
+JUDGE = """
+    SELECT dimension, accuracy, chance, examples FROM feedback_judge_accuracy
+    WHERE corruption = 'all' ORDER BY dimension
+"""
+EVALUATION = """
+    SELECT arm, count(*) AS tasks, avg(rouge_l) AS rouge_l, avg(exact_match) AS exact_match
+    FROM evaluation_report GROUP BY arm
+    ORDER BY list_position(['base', 'seeds_only', 'self_instruct', 'refine_af'], arm)
+"""
+COMPARISONS = """
+    SELECT arm, against, wins, ties, losses,
+           format('{:+.2f} [{:+.2f}, {:+.2f}]', mean_delta, delta_low, delta_high)
+               AS "ROUGE-L difference",
+           format('{:.0f} % [{:.0f}, {:.0f}]', 100 * win_share, 100 * win_share_low,
+                  100 * win_share_high)
+               AS "tasks won"
+    FROM evaluation_comparisons
+    ORDER BY list_position(['base', 'seeds_only', 'self_instruct', 'refine_af'], arm),
+             list_position(['base', 'seeds_only', 'self_instruct', 'refine_af'], against)
+"""
+# The last materialization of each asset, in the order they were made.
+COST = """
+    SELECT asset, rows_total AS rows, rows_added AS added, rows_removed AS removed,
+           requests_asked AS asked, requests_reused AS reused, requests_sent AS sent,
+           date_diff('millisecond', started_at::TIMESTAMPTZ, finished_at::TIMESTAMPTZ) / 1000
+               AS seconds,
+           left(data_version, 12) AS version
+    FROM lineage.materializations
+    QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1
+    ORDER BY sequence
+"""
+
+
+def show_summary(console: Console, warehouse: Warehouse, home: Home) -> None:
+    """Print every section that has rows."""
+    sections = (
+        ("Funnel per stage", FUNNELS),
+        ("Judge, accuracy on held-out tasks", JUDGE),
+        ("Reward on held-out instructions, before and after RL", REWARD),
+        ("Evaluation, mean ROUGE-L over held-out tasks", EVALUATION),
+        ("Arms compared over held-out tasks", COMPARISONS),
+        ("Last materialization of each asset", COST),
+    )
+    for title, sql in sections:
+        rows = warehouse.query(sql)
+        if not rows.is_empty():
+            console.print(rich_table(title, rows))
+    console.print(f"warehouse    {home.warehouse}", highlight=False, soft_wrap=True)
+    console.print(f"checkpoints  {home.checkpoints}", highlight=False, soft_wrap=True)
+    console.print(f"dagster      {home.dagster}", highlight=False, soft_wrap=True)
+
+
+def rich_table(title: str | None, rows: pl.DataFrame) -> Table:
+    """A frame as a table for the terminal; numbers to the right, four digits."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name, kind in rows.schema.items():
+        table.add_column(name, justify="right" if kind.is_numeric() else "left", overflow="fold")
+    for row in rows.rows():
+        table.add_row(*(_text(value) for value in row))
+    return table
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

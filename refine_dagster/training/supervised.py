@@ -1,0 +1,131 @@
+"""Supervised fine-tuning of the base model on instances: REFINE-AF's stage 3, on TRL's SFT.
+
+An example is asked in the words of the evaluation's zero-shot prompt, and only the output and the
+end-of-sequence token are learned. All arms get the same number of optimiser steps, so they differ
+only in whose instances they learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refine_dagster import progress
+from refine_dagster.device import Device
+from refine_dagster.evaluation.super_ni import zero_shot_prompt
+from refine_dagster.language_model import ModelRef, loaded_model, save_adapter
+from refine_dagster.profile import SupervisedKnobs
+from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.training.trainer_session import TrainingError, listen, lora, trainer_session
+
+# What the trainers of PyTorch take for a token without loss.
+NO_LOSS = -100
+WARMUP_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class SupervisedStep:
+    """One optimiser step, from 1, and its mean loss over output tokens, nats."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class SupervisedTraining:
+    """A fine-tuning's steps in order, and the examples it learned from and left out (too long)."""
+
+    steps: list[SupervisedStep]
+    rows: int
+    left_out: int
+
+
+def train_supervised(
+    base: ModelRef,
+    triples: Sequence[Triple],
+    knobs: SupervisedKnobs,
+    steps: int,
+    out: Path,
+    device: Device,
+    salt: str,
+) -> SupervisedTraining:
+    """Fine-tune a LoRA adapter on instances and save it in `out`.
+
+    Args:
+        triples: in any order; the result does not depend on it.
+        knobs: examples longer than `max_tokens` are left out whole, never cut.
+        steps: optimiser steps, exactly.
+        out: folder of the adapter; made if it does not exist.
+        salt: names all noise: equal arguments give equal files on one machine.
+
+    Raises:
+        TrainingError: no example is short enough, or the loss is no longer a number.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    trained: list[SupervisedStep] = []
+    with (
+        progress.task("fine-tuning", total=steps) as advance,
+        trainer_session(device, "supervised", salt) as session,
+        loaded_model(base, device) as loaded,
+    ):
+        ordered = sorted(triples, key=lambda row: (row.instruction, row.input, row.output))
+        examples = [
+            example
+            for example in (training_example(loaded.tokenizer, triple) for triple in ordered)
+            if len(example["input_ids"]) <= knobs.max_tokens
+        ]
+        if not examples:
+            raise TrainingError(
+                f"none of {len(ordered)} examples has at most {knobs.max_tokens} tokens",
+                fix="raise supervised.max_tokens, or give shorter seeds",
+            )
+        trainer = SFTTrainer(
+            model=loaded.model,
+            args=SFTConfig(
+                **session.arguments(steps, knobs.learning_rate),
+                lr_scheduler_type="linear",
+                warmup_steps=max(1, round(WARMUP_SHARE * steps)),
+                per_device_train_batch_size=min(knobs.batch_size, len(examples)),
+                dataset_kwargs={"skip_prepare_dataset": True},
+                max_length=None,
+            ),
+            train_dataset=Dataset.from_list(examples),
+            processing_class=loaded.tokenizer,
+            peft_config=lora(knobs.lora_rank, knobs.lora_alpha),
+        )
+
+        def heard(step: int, logs: Mapping[str, float]) -> None:
+            trained.append(SupervisedStep(step, logs["loss"]))
+            advance(1, loss=logs["loss"])
+
+        listen(trainer, heard)
+        trainer.train()
+        save_adapter(trainer.model, out)
+    return SupervisedTraining(trained, len(examples), len(ordered) - len(examples))
+
+
+def training_example(tokenizer: Any, triple: Triple) -> dict[str, list[int]]:
+    """Tokens of prompt, output and end-of-sequence, with labels on the latter two only.
+
+    The prompt ends in `Output:` and the completion begins with a space. Its tokens are those that
+    the prompt has at inference; where the tokenizer agrees, the two are tokenised as one text.
+    """
+    prompt = zero_shot_prompt(triple.instruction, triple.input)
+    completion = f" {triple.output}"
+    prompt_ids: list[int] = tokenizer(prompt)["input_ids"]
+    joint: list[int] = tokenizer(prompt + completion)["input_ids"]
+    if tokenizer.eos_token_id is not None and joint[-1:] == [tokenizer.eos_token_id]:
+        joint = joint[:-1]
+    if joint[: len(prompt_ids)] == prompt_ids:
+        output_ids = joint[len(prompt_ids) :]
+    else:
+        output_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    output_ids = [*output_ids, tokenizer.eos_token_id]
+    return {
+        "input_ids": [*prompt_ids, *output_ids],
+        "labels": [NO_LOSS] * len(prompt_ids) + output_ids,
+    }

@@ -1,0 +1,46 @@
+"""Resource `generator`: the one way to ask a language model anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from pydantic import Field
+
+from refine_dagster.device import Device
+from refine_dagster.generation.session import GeneratorSession, open_generator
+from refine_dagster.language_model import ModelRef
+from refine_dagster.lineage.completions import Budget, CompletionsStore
+from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.profile import GeneratorKnobs
+
+
+class GeneratorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Answers requests from the completions store, and the rest from a model.
+
+    A field left unset follows the profile's `generator` section.
+    """
+
+    batch_size: int | None = Field(default=None, description="Requests decoded together.")
+    max_requests: int | None = Field(default=None, description="Budget of requests for the run.")
+    max_tokens: int | None = Field(default=None, description="Budget of tokens for the run.")
+
+    def knobs(self, profile: GeneratorKnobs) -> GeneratorKnobs:
+        """The profile's knobs with this resource's settings over them."""
+        own = {name: getattr(self, name) for name in ("batch_size", "max_requests", "max_tokens")}
+        set_here = {name: value for name, value in own.items() if value is not None}
+        return GeneratorKnobs.model_validate({**profile.model_dump(), **set_here})
+
+    def store(self, warehouse: Warehouse, run_id: str, profile: GeneratorKnobs) -> CompletionsStore:
+        """The completions store for a run, under the run's budget."""
+        knobs = self.knobs(profile)
+        return CompletionsStore(warehouse, run_id, Budget(knobs.max_requests, knobs.max_tokens))
+
+    @contextmanager
+    def session(
+        self, ref: ModelRef, device: Device, store: CompletionsStore, profile: GeneratorKnobs
+    ) -> Iterator[GeneratorSession]:
+        """Lend a loaded model that answers through the store."""
+        with open_generator(ref, device, store, self.knobs(profile)) as session:
+            yield session

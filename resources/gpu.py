@@ -1,0 +1,42 @@
+"""Resource `gpu`: the device that models run on, lent for a session at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from pydantic import Field
+
+from refine_dagster.device import Device, device_session
+from refine_dagster.profile import DeviceKnobs
+
+
+class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Lends the device; a field left unset follows the profile's `device` section."""
+
+    device: str | None = Field(
+        default=None, description="Where models run: auto, cpu, cuda or mps."
+    )
+    dtype: str | None = Field(
+        default=None, description="Dtype of weights: float32, bfloat16 or float16."
+    )
+    threads: int | None = Field(default=None, description="CPU threads; 0 takes what is free.")
+    deterministic: bool | None = Field(
+        default=None, description="Refuse operations without a deterministic implementation."
+    )
+    memory_share: float | None = Field(
+        default=None, description="Largest share of the card's memory a session may take."
+    )
+
+    def knobs(self, profile: DeviceKnobs) -> DeviceKnobs:
+        """The profile's knobs with this resource's settings over them."""
+        own = {name: getattr(self, name) for name in DeviceKnobs.model_fields}
+        set_here = {name: value for name, value in own.items() if value is not None}
+        return DeviceKnobs.model_validate({**profile.model_dump(), **set_here})
+
+    @contextmanager
+    def session(self, profile: DeviceKnobs) -> Iterator[Device]:
+        """Lend the device; at the end its memory is free and every setting is as before."""
+        with device_session(self.knobs(profile)) as device:
+            yield device

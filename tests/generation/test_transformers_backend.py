@@ -1,0 +1,254 @@
+"""Completions are a function of the request; ends, budgets of length and sampling are exact."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refine_dagster.device import device_session
+from refine_dagster.generation.request import Request, Sampling
+from refine_dagster.generation.transformers_backend import (
+    ROWS,
+    PromptTooLongError,
+    TransformersBackend,
+    choose_token,
+)
+from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
+from refine_dagster.profile import DeviceKnobs
+
+WORDS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp")
+SAMPLING = Sampling(max_new_tokens=24, temperature=0.9, top_p=0.95, stop=("\n\n",))
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model_folder: Path) -> Iterator[LoadedModel]:
+    with (
+        device_session(DeviceKnobs(device="cpu", threads=1)) as device,
+        loaded_model(resolve_model(str(tiny_model_folder)), device) as model,
+    ):
+        yield model
+
+
+def _requests(count: int, sampling: Sampling = SAMPLING) -> list[Request]:
+    """Requests whose prompts have from about 8 to 120 tokens."""
+    rng = random.Random(11)
+    return [
+        Request(
+            "propose",
+            f"Instruction: {' '.join(rng.choices(WORDS, k=rng.randint(1, 50)))}\nInput:",
+            sampling,
+            rng.getrandbits(63),
+        )
+        for _ in range(count)
+    ]
+
+
+def _run(backend: TransformersBackend, requests: list[Request]) -> list[tuple[int, Completion]]:
+    """All batches of the backend, one after the other."""
+    return [answer for batch in backend.generate(requests) for answer in batch]
+
+
+def test_a_completion_does_not_depend_on_its_neighbours(loaded: LoadedModel) -> None:
+    requests = _requests(240)
+    together = dict(_run(TransformersBackend(loaded, 32), requests))
+    assert sorted(together) == list(range(240))
+    assert len({completion.text for completion in together.values()}) > 120
+
+    order = list(range(240))
+    random.Random(3).shuffle(order)
+    shuffled = dict(_run(TransformersBackend(loaded, 32), [requests[n] for n in order]))
+    assert all(shuffled[place] == together[n] for place, n in enumerate(order))
+
+    assert dict(_run(TransformersBackend(loaded, 7), requests)) == together
+
+    backend = TransformersBackend(loaded, 32)
+    for number in range(0, 240, 6):
+        assert list(_run(backend, [requests[number]])) == [(0, together[number])]
+
+
+def test_logits_are_equal_bit_for_bit_in_any_place_of_a_batch(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, list[bytes]] = {}
+
+    def record(logits: np.ndarray, written: list[int], sampling: Sampling, uniform: float) -> int:
+        token = choose_token(logits, written, sampling, uniform)
+        seen.setdefault(round(uniform * 2**53), []).append(logits.tobytes())
+        return token
+
+    monkeypatch.setattr("refine_dagster.generation.transformers_backend.choose_token", record)
+    requests = _requests(24)
+    backend = TransformersBackend(loaded, 32)
+    list(_run(backend, requests))
+    list(_run(backend, requests[::-1]))
+    for request in requests:
+        list(_run(backend, [request]))
+    assert len(seen) > 200
+    assert all(len(rows) == 3 and len(set(rows)) == 1 for rows in seen.values())
+
+
+def test_noise_is_the_request_s_own(loaded: LoadedModel) -> None:
+    backend = TransformersBackend(loaded, 8)
+    one = _requests(1)[0]
+    others = [dataclasses.replace(one, seed=seed) for seed in range(12)]
+    texts = [completion.text for _, completion in _run(backend, [one, one, *others])]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) > 6
+
+
+def test_greedy_needs_no_seed_and_follows_the_model(loaded: LoadedModel) -> None:
+    import torch
+
+    sampling = Sampling(max_new_tokens=12)
+    request = dataclasses.replace(_requests(1, sampling)[0], seed=1)
+    again = dataclasses.replace(request, seed=2)
+    backend = TransformersBackend(loaded, 4)
+    first, second = (completion for _, completion in _run(backend, [request, again]))
+    assert first == second
+    ids = loaded.tokenizer(request.prompt, return_tensors="pt")["input_ids"]
+    start = ids.shape[1]
+    with torch.inference_mode():
+        for _ in range(first.completion_tokens):
+            token = loaded.model(input_ids=ids).logits[0, -1].argmax()
+            ids = torch.cat([ids, token.view(1, 1)], dim=1)
+    expected = loaded.tokenizer.decode(ids[0, start:], skip_special_tokens=True)
+    assert first.text == expected
+
+
+def test_finish_reasons(loaded: LoadedModel) -> None:
+    hot = Sampling(max_new_tokens=40, temperature=2.0)
+    open_end = list(_run(TransformersBackend(loaded, 16), _requests(64, hot)))
+    for _, completion in open_end:
+        assert (completion.finish_reason == "length") == (completion.completion_tokens == 40)
+    stops = dataclasses.replace(hot, stop=("e", "\nOutput"))
+    for _, completion in _run(TransformersBackend(loaded, 16), _requests(64, stops)):
+        assert "e" not in completion.text
+        assert "\nOutput" not in completion.text
+    reasons = Counter(
+        completion.finish_reason
+        for _, completion in _run(TransformersBackend(loaded, 16), _requests(64, stops))
+    )
+    assert reasons["stop"] > 50
+
+
+def test_stop_string_cuts_the_very_text_that_would_have_been(loaded: LoadedModel) -> None:
+    free = dataclasses.replace(SAMPLING, stop=())
+    backend = TransformersBackend(loaded, 16)
+    whole = dict(_run(backend, _requests(48, free)))
+    stop = dataclasses.replace(SAMPLING, stop=("at the", "\n"))
+    for number, completion in _run(backend, _requests(48, stop)):
+        text = whole[number].text
+        cuts = [text.index(end) for end in stop.stop if end in text]
+        assert completion.text == (text[: min(cuts)] if cuts else text)
+        assert (completion.finish_reason == "stop") == bool(cuts)
+        assert completion.completion_tokens <= whole[number].completion_tokens
+
+
+def test_end_token_ends(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tiny model has never read an end token: let the line break be one.
+    (newline,) = loaded.tokenizer("\n")["input_ids"]
+    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", [newline])
+    done = [one for _, one in _run(TransformersBackend(loaded, 16), _requests(32))]
+    ended = [one for one in done if one.finish_reason == "eos"]
+    assert len(ended) > 8
+    assert all("\n" not in one.text for one in done)
+    assert all(
+        one.completion_tokens == len(loaded.tokenizer(one.text)["input_ids"]) + 1
+        for one in ended
+        if one.text.isascii() and one.text.endswith(".")
+    )
+
+
+def test_batches_are_yielded_one_by_one(loaded: LoadedModel) -> None:
+    sizes = [len(batch) for batch in TransformersBackend(loaded, 8).generate(_requests(40))]
+    assert sum(sizes) == 40
+    assert max(sizes) == 8
+    stream = TransformersBackend(loaded, 8).generate(_requests(40))
+    assert isinstance(stream, Generator)
+    assert 1 <= len(next(stream)) <= 8
+    stream.close()
+
+
+def test_a_prompt_beyond_the_context_is_refused(loaded: LoadedModel) -> None:
+    fits = Request("instance", "a " * 200, SAMPLING, 1)
+    long = Request("instance", "cat dog " * 400, SAMPLING, 1)
+    with pytest.raises(PromptTooLongError, match=r"prompt of \d+ tokens and 24 new") as caught:
+        next(TransformersBackend(loaded, 4).generate([fits, long]))
+    assert "512" in str(caught.value)
+    assert "instances.max_demonstration_tokens" in str(caught.value.fix)
+
+
+def test_nothing_asked_and_empty_prompt(loaded: LoadedModel) -> None:
+    backend = TransformersBackend(loaded, ROWS)
+    assert list(_run(backend, [])) == []
+    ((_, completion),) = _run(backend, [Request("propose", "", SAMPLING, 5)])
+    assert completion.completion_tokens >= 1
+
+
+@pytest.mark.parametrize("text", ["Name the place of a cat.", "naïve 日本 🙂 cats", "\n\n  x", ""])
+@pytest.mark.parametrize("most", [0, 1, 3, 1000])
+def test_cut_is_the_longest_start_that_fits(loaded: LoadedModel, text: str, most: int) -> None:
+    backend = TransformersBackend(loaded, 4)
+    cut = backend.cut(text, most)
+    assert text.startswith(cut)
+    assert backend.count_tokens(cut) <= most
+    if cut != text:
+        assert backend.count_tokens(text[: len(cut) + 1]) > most
+
+
+def test_fingerprint_names_what_rounding_depends_on(
+    loaded: LoadedModel, tiny_model_folder: Path
+) -> None:
+    free = dataclasses.replace(loaded.device, deterministic=False)
+    half = dataclasses.replace(loaded.device, dtype="bfloat16")
+    devices = [loaded.device, free, half]
+    names = {
+        TransformersBackend(dataclasses.replace(loaded, device=device), 4).fingerprint
+        for device in devices
+    }
+    assert len(names) == 3
+    assert TransformersBackend(loaded, 9).fingerprint in names
+
+
+def test_without_determinism_completions_are_as_good(
+    loaded: LoadedModel, tiny_model_folder: Path
+) -> None:
+    free = dataclasses.replace(
+        loaded, device=dataclasses.replace(loaded.device, deterministic=False)
+    )
+    requests = _requests(40)
+    exact = dict(_run(TransformersBackend(loaded, 16), requests))
+    loose = dict(_run(TransformersBackend(free, 10), requests))
+    # Rounding differs, and with it a token here and there.
+    assert sum(exact[n].text == loose[n].text for n in range(40)) >= 36
+
+
+def test_choice_by_inverse_distribution() -> None:
+    logits = np.log(np.array([0.5, 0.25, 0.125, 0.125], dtype=np.float32))
+    sampling = Sampling(max_new_tokens=1, temperature=1.0)
+    places = [choose_token(logits, [], sampling, u) for u in (0.0, 0.4, 0.6, 0.8, 0.9)]
+    assert places == [0, 0, 1, 2, 3]
+    nucleus = dataclasses.replace(sampling, top_p=0.7)
+    chosen = Counter(choose_token(logits, [], nucleus, (u + 0.5) / 300) for u in range(300))
+    assert chosen == {0: 200, 1: 100}
+    narrow = dataclasses.replace(sampling, top_p=0.1)
+    assert {choose_token(logits, [], narrow, u / 50) for u in range(50)} == {0}
+
+
+def test_presence_penalty_counts_a_token_once() -> None:
+    logits = np.array([2.0, 1.0, 0.0], dtype=np.float32)
+    greedy = Sampling(max_new_tokens=1, presence_penalty=1.5)
+    assert choose_token(logits, [], greedy, 0.0) == 0
+    assert choose_token(logits, [0, 0, 0], greedy, 0.0) == 1
+    assert choose_token(logits, [0, 1], greedy, 0.0) == 0
+
+
+def test_greedy_ties_go_to_the_lowest_id() -> None:
+    logits = np.array([0.0, 3.0, 3.0], dtype=np.float32)
+    assert choose_token(logits, [], Sampling(max_new_tokens=1), 0.99) == 1

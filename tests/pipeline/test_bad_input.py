@@ -1,0 +1,180 @@
+"""What a user can do wrong: one clear error or a clean stop each, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from refine_dagster.cli import app
+from refine_dagster.errors import BudgetSpentError, RefineError
+from refine_dagster.home import Home
+from refine_dagster.language_model import ModelError
+from refine_dagster.lineage.schema import WarehouseLockedError
+from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.pipeline import run_pipeline
+from refine_dagster.profile import ProfileError
+from refine_dagster.seeds.problems import SeedFileError
+from tests.pipeline.conftest import SMALL
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    home = Home(tmp_path / "home")
+    monkeypatch.setenv("REFINE_HOME", str(home.root))
+    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
+    return home
+
+
+def ledger_rows(home: Home) -> int:
+    warehouse = Warehouse(home.warehouse)
+    return int(warehouse.query("SELECT count(*) FROM lineage.materializations").item())
+
+
+def test_unknown_profile(home: Home) -> None:
+    with pytest.raises(ProfileError, match="there is no profile 'nonsense'"):
+        run_pipeline(home, "nonsense")
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b'{"id": "a"}\n', b"\xff\xfe\x00"])
+def test_unusable_seeds(home: Home, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "seeds.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(SeedFileError, match=r"seeds\.jsonl"):
+        run_pipeline(home, SMALL, {"seeds.path": str(path)}, "seed_tasks")
+    assert ledger_rows(home) == 0
+
+
+def test_a_seed_file_that_is_not_there(home: Home) -> None:
+    with pytest.raises(SeedFileError, match=r"absent\.jsonl"):
+        run_pipeline(home, SMALL, {"seeds.path": "absent.jsonl"}, "seed_tasks")
+
+
+def test_a_model_path_without_weights(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ModelError, match="weights"):
+        run_pipeline(
+            home, SMALL, {"base_model.id": str(tmp_path / "model")}, "seed_tasks or base_model"
+        )
+    assert ledger_rows(home) == 1  # seed_tasks stands, base_model left nothing
+
+
+def test_a_selection_that_selects_nothing(home: Home) -> None:
+    with pytest.raises(RefineError, match="select"):
+        run_pipeline(home, SMALL, select="no_such_asset")
+
+
+def test_upstream_never_materialised(home: Home) -> None:
+    with pytest.raises(RefineError, match="needs base_model, seed_tasks, never materialised"):
+        run_pipeline(home, SMALL, select="raw_instructions")
+
+
+def test_a_locked_warehouse(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    Warehouse(home.warehouse).query("SELECT 1")
+    held = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print(1, flush=True); " \
+        "time.sleep(60)"  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", held, str(home.warehouse)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        monkeypatch.setattr("resources.warehouse.LOCK_TIMEOUT_S", 0.5)
+        with pytest.raises(WarehouseLockedError, match=str(process.pid)):
+            run_pipeline(home, SMALL, select="seed_tasks")
+        process.kill()
+    run_pipeline(home, SMALL, select="seed_tasks")
+    assert ledger_rows(home) == 1
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RefineError, match="cannot write"):
+        run_pipeline(Home(tmp_path / "file" / "home"), SMALL, select="seed_tasks")
+
+
+def test_a_spent_budget_stops_cleanly_and_the_rest_goes_on(built_home: Home, home: Home) -> None:
+    model = _base_model_folder(built_home)
+    overrides = {"base_model.id": model, "generator.max_requests": 20, "self_instruct.target": 10}
+    wanted = "seed_tasks or base_model or raw_instructions"
+    with pytest.raises(BudgetSpentError, match="max_requests = 20"):
+        run_pipeline(home, SMALL, {**overrides, "self_instruct.target": 1000}, wanted)
+    kept = Warehouse(home.warehouse).query("SELECT count(*) FROM store.completions").item()
+    assert kept == 20
+    assert Warehouse(home.warehouse).read("raw_instructions").is_empty()
+    overrides.pop("generator.max_requests")
+    run_pipeline(home, SMALL, overrides, wanted)
+    reused = Warehouse(home.warehouse).query(
+        "SELECT requests_reused FROM lineage.materializations WHERE asset = 'raw_instructions'"
+    )
+    assert reused.item() >= 12
+
+
+def test_ctrl_c_stops_cleanly(built_home: Home, home: Home) -> None:
+    environment = {
+        **os.environ,
+        "REFINE_BASE_MODEL": _base_model_folder(built_home),
+        "REFINE_SELF_INSTRUCT__TARGET": "100000",
+        "REFINE_SELF_INSTRUCT__MAX_ROUNDS": "100000",
+    }
+    command = [sys.executable, "-m", "refine_dagster.cli", "run", "--profile", SMALL]
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        asked = 0
+        while asked < 24:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(1.0)
+            asked = _completions(home)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run again to go on" in stderr
+    assert "Traceback" not in stderr
+    warehouse = Warehouse(home.warehouse)
+    assert warehouse.read("raw_instructions").is_empty()
+    assert _completions(home) >= asked
+
+
+def test_the_command_line_tells_errors_without_a_traceback(home: Home) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "refine_dagster.cli", "run", "--profile", "nonsense"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "REFINE_HOME": str(home.root)},
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "there is no profile 'nonsense'" in result.stderr
+    assert "How to mend it" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_commands_before_any_run(home: Home) -> None:
+    for command in (["status"], ["show", "seed_tasks"], ["export", "--to", "x.json"]):
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, RefineError)
+        assert "no warehouse here yet" in str(result.exception)
+
+
+def _base_model_folder(built_home: Home) -> str:
+    content_hash = Warehouse(built_home.warehouse).read("base_model")["checkpoint_hash"].item()
+    return str(built_home.checkpoints / "base_model" / content_hash[:16])
+
+
+def _completions(home: Home) -> int:
+    try:
+        warehouse = Warehouse(home.warehouse, lock_timeout_s=10)
+        return int(warehouse.query("SELECT count(*) FROM store.completions").item())
+    except WarehouseLockedError:
+        return 0

@@ -1,0 +1,74 @@
+"""A session sets the process up and leaves it as it was."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from refine_dagster.device import DeviceError, device_session, peak_memory_mb
+from refine_dagster.profile import DeviceKnobs
+
+
+def test_session_sets_and_restores() -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    with device_session(DeviceKnobs(device="cpu", threads=threads + 1)) as device:
+        assert (device.name, device.dtype, device.threads) == ("cpu", "float32", threads + 1)
+        assert torch.get_num_threads() == threads + 1
+        assert torch.are_deterministic_algorithms_enabled()
+        assert device.torch_dtype is torch.float32
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+
+
+def test_settings_come_back_after_an_error() -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    with (
+        pytest.raises(ZeroDivisionError),
+        device_session(DeviceKnobs(device="cpu", threads=threads + 1)),
+    ):
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_threads_default_to_the_declared_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with device_session(DeviceKnobs(device="cpu")) as device:
+        assert device.threads == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    with device_session(DeviceKnobs(device="cpu")) as device:
+        assert 1 <= device.threads <= (os.cpu_count() or 1)
+
+
+def test_nondeterministic_session_leaves_the_mode_off() -> None:
+    import torch
+
+    with device_session(DeviceKnobs(device="cpu", deterministic=False)) as device:
+        assert not device.deterministic
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_missing_card_is_named_with_what_is_there() -> None:
+    import torch
+
+    missing = "mps" if torch.cuda.is_available() else "cuda"
+    with (
+        pytest.raises(DeviceError, match=r"device\.device.*no " + missing) as caught,
+        device_session(DeviceKnobs.model_validate({"device": missing})),
+    ):
+        pass
+    assert "cpu" in str(caught.value.fix)
+
+
+def test_peak_memory_is_this_process_s() -> None:
+    with device_session(DeviceKnobs(device="cpu")) as device:
+        held = bytearray(64 * 2**20)
+        held[::4096] = b"x" * len(held[::4096])
+        # An interpreter with PyTorch takes between 100 MB and a few GB.
+        assert 100 < peak_memory_mb(device) < 20_000

@@ -1,0 +1,143 @@
+"""The offline base model learns its formats, is reproducible, and loads like any other model."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refine_dagster.device import Device
+from refine_dagster.language_model import ModelError, loaded_model, resolve_model
+from refine_dagster.lineage.content import folder_files
+from refine_dagster.profile import BaseModelKnobs
+from refine_dagster.refine_af.instance_prompt import HEADER, Triple
+from refine_dagster.self_instruct.prompts import propose_prompt
+from refine_dagster.training.base_corpus import Corpus
+from refine_dagster.training.base_model import train_base_model
+from refine_dagster.training.tokenizer import END
+
+SEEDS = [
+    Triple("Name the sound of a dog.", "", "bark"),
+    Triple("Reverse the order of the words.", "red fish", "fish red"),
+    Triple("Count the words in the line.", "a small cat", "3"),
+]
+TINY = BaseModelKnobs.model_validate(
+    {
+        "hidden_size": 64,
+        "layers": 1,
+        "heads": 2,
+        "vocab_size": 400,
+        "context_length": 256,
+        "primer_tasks": 60,
+        "steps": 12,
+        "batch_size": 4,
+        "sequence_length": 64,
+        "learning_rate": 5e-3,
+    }
+)
+SCRIPT = """
+import sys
+from pathlib import Path
+from refine_dagster.device import device_session
+from refine_dagster.profile import BaseModelKnobs, DeviceKnobs
+from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.training.base_model import train_base_model
+knobs = BaseModelKnobs.model_validate_json(sys.argv[2])
+seeds = [Triple(*fields) for fields in eval(sys.argv[3])]
+with device_session(DeviceKnobs(device="cpu", threads=1)) as device:
+    train_base_model(seeds, knobs, Path(sys.argv[1]), device, salt="a")
+"""
+
+
+def test_training_lowers_the_loss_and_saves_a_whole_model(
+    tmp_path: Path, cpu_device: Device
+) -> None:
+    knobs = TINY.model_copy(update={"steps": 60})
+    training = train_base_model(SEEDS, knobs, tmp_path, cpu_device, salt="a")
+    losses = [step.loss for step in training.steps]
+    assert [step.step for step in training.steps] == list(range(1, 61))
+    assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
+    rates = [step.learning_rate for step in training.steps]
+    assert max(rates) == pytest.approx(5e-3)
+    assert rates[0] < max(rates)
+    assert rates[-1] < 0.1 * max(rates)
+    with loaded_model(resolve_model(str(tmp_path)), cpu_device) as loaded:
+        assert loaded.model.num_parameters() == training.parameters
+        assert loaded.model.config.max_position_embeddings == 256
+        assert loaded.tokenizer.model_max_length == 256
+        assert loaded.model.config.eos_token_id == loaded.tokenizer.eos_token_id
+        assert loaded.tokenizer.pad_token_id not in (None, loaded.tokenizer.eos_token_id)
+
+
+def test_equal_inputs_give_equal_files_in_another_process(
+    tmp_path: Path, cpu_device: Device
+) -> None:
+    train_base_model(SEEDS, TINY, tmp_path / "here", cpu_device, salt="a")
+    seeds = repr([(seed.instruction, seed.input, seed.output) for seed in SEEDS])
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "there")]
+    # Another hash seed, so that no order of a set can have slipped in.
+    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    subprocess.run([*command, TINY.model_dump_json(), seeds], check=True, env=environment)
+    here = folder_files(tmp_path / "here")
+    assert here == folder_files(tmp_path / "there")
+    assert "model.safetensors" in here
+    train_base_model(SEEDS, TINY, tmp_path / "salted", cpu_device, salt="b")
+    assert folder_files(tmp_path / "salted")["model.safetensors"] != here["model.safetensors"]
+    train_base_model(SEEDS[:2], TINY, tmp_path / "fewer", cpu_device, salt="a")
+    assert folder_files(tmp_path / "fewer")["model.safetensors"] != here["model.safetensors"]
+
+
+def test_long_and_odd_seeds_are_learnt_from(tmp_path: Path, cpu_device: Device) -> None:
+    odd = [
+        Triple("Repeat. " * 5000, "=" * 20_000, " " * 20_000 + "x"),
+        Triple("Übersetze 日本語 🙂.", "\t\r\n", "naïve"),
+    ]
+    knobs = TINY.model_copy(update={"steps": 4})
+    training = train_base_model(odd, knobs, tmp_path, cpu_device, salt="a")
+    assert len(training.steps) == 4
+    assert all(0 < step.loss < 20 for step in training.steps)
+
+
+def test_training_leaves_global_randomness_alone(tmp_path: Path, cpu_device: Device) -> None:
+    import torch
+
+    before = torch.random.get_rng_state()
+    train_base_model(SEEDS, TINY.model_copy(update={"steps": 1}), tmp_path, cpu_device, salt="a")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"heads": 4}, r"base_model\.heads"),
+        ({"heads": 3}, r"base_model\.heads"),
+        ({"sequence_length": 512}, r"base_model\.sequence_length"),
+    ],
+)
+def test_knobs_that_do_not_fit_are_named(
+    tmp_path: Path, cpu_device: Device, change: dict[str, int], said: str
+) -> None:
+    with pytest.raises(ModelError, match=said):
+        train_base_model(SEEDS, TINY.model_copy(update=change), tmp_path, cpu_device, salt="a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_documents_are_the_prompts_gone_on_with() -> None:
+    primer = [Triple(f"Say the number {n}.", "", str(n)) for n in range(40)]
+    rows = list(Corpus(SEEDS, primer, random.Random(1)).rows(300, 900))
+    assert all(len(row) == 900 for row in rows)
+    # The last document of a row may be cut short.
+    documents = [document for row in rows for document in row.split(END)[:-1]]
+    lists = [text for text in documents if not text.startswith(HEADER)]
+    assert 0.3 < len(lists) / len(documents) < 0.7
+    for text in lists:
+        lines = [line.split(": ", 1)[1] for line in text.splitlines() if line.startswith("Task ")]
+        assert len(lines) == len(set(lines))
+        for shown in range(1, len(lines)):
+            assert text.startswith(propose_prompt(lines[:shown]) + f" {lines[shown]}")
+    seed_lines = sum(text.count(seed.instruction) for text in documents for seed in SEEDS)
+    assert seed_lines > 0

@@ -1,0 +1,233 @@
+"""GRPO from a judge's reward, on a tiny model that writes well-formed instances."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from refine_dagster.device import Device, device_session
+from refine_dagster.language_model import ModelRef, loaded_model, resolve_model, with_adapter
+from refine_dagster.lineage.content import folder_files
+from refine_dagster.lineage.tables import TABLES
+from refine_dagster.profile import DeviceKnobs, InstanceKnobs, ReinforcementKnobs
+from refine_dagster.progress import Figure, reporting
+from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.refine_af.instance_prompt import STOP, Triple
+from refine_dagster.refine_af.judge import Scores
+from refine_dagster.refine_af.reward_rule import PRESETS
+from refine_dagster.training.policy_gain import paired_gain
+from refine_dagster.training.reinforcement import (
+    PolicyPrompt,
+    PolicyTraining,
+    distinct_bigrams,
+    train_policy,
+)
+from refine_dagster.training.rollouts import sample_rollouts
+from refine_dagster.training.trainer_session import TrainingError
+from tests.training.writing_model import prompt_of, write_model
+
+INVALID = -0.5
+SAMPLING = InstanceKnobs(max_new_tokens=24)
+KNOBS = ReinforcementKnobs(
+    steps=2, prompts_per_step=3, group_size=4, learning_rate=3e-3, lora_rank=8, lora_alpha=16
+)
+
+
+class LetterJudge:
+    """Likes an output the more of its letters are `o`."""
+
+    fingerprint = "letter o"
+
+    def score(self, triples: Sequence[Triple]) -> list[Scores]:
+        shares = [row.output.count("o") / max(1, len(row.output)) for row in triples]
+        return [
+            Scores(naturalness=share, coherence=share, understandability=0.0, reward_model=1.0)
+            for share in shares
+        ]
+
+
+class Listener:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, int | None]] = []
+        self.figures: list[dict[str, Figure]] = []
+
+    def start(self, description: str, total: int | None) -> int:
+        self.started.append((description, total))
+        return len(self.started) - 1
+
+    def advance(self, handle: int, steps: int, figures: dict[str, Figure]) -> None:
+        if self.started[handle][0] == "reinforcement":
+            self.figures.append(figures)
+
+    def finish(self, handle: int) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Device]:
+    with device_session(DeviceKnobs(device="cpu", threads=1)) as lent:
+        yield lent
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    return resolve_model(str(write_model(tmp_path_factory.mktemp("writer"))))
+
+
+def _prompts(numbers: Sequence[int]) -> list[PolicyPrompt]:
+    return [PolicyPrompt(f"id{number:03d}", *prompt_of(number)) for number in numbers]
+
+
+def _feedback() -> Feedback:
+    return Feedback(LetterJudge(), PRESETS["refine_af"], INVALID)
+
+
+def _train(
+    base: ModelRef,
+    out: Path,
+    device: Device,
+    knobs: ReinforcementKnobs = KNOBS,
+    prompts: Sequence[PolicyPrompt] | None = None,
+    salt: str = "s",
+) -> PolicyTraining:
+    chosen = _prompts(range(40)) if prompts is None else prompts
+    return train_policy(base, chosen, _feedback(), knobs, SAMPLING, out, device, salt)
+
+
+def _rewards(ref: ModelRef, device: Device, prompts: Sequence[PolicyPrompt]) -> list[float]:
+    """Mean reward of 8 completions of each prompt, the same noise for every model."""
+    with loaded_model(ref, device) as loaded:
+        rollouts = sample_rollouts(
+            loaded.model,
+            loaded.tokenizer,
+            [row.prompt for row in prompts],
+            [[100 * number + i for i in range(8)] for number, _ in enumerate(prompts)],
+            max_new_tokens=24,
+            temperature=1.0,
+            stop=STOP,
+        )
+    scored = _feedback().score(
+        [row.instruction for row in prompts for _ in range(8)],
+        [rollout.text for rollout in rollouts],
+        [rollout.finished for rollout in rollouts],
+    )
+    rewards = [row.reward for row in scored]
+    return [fmean(rewards[start : start + 8]) for start in range(0, len(rewards), 8)]
+
+
+def test_held_out_reward_rises_beyond_noise(base: ModelRef, tmp_path: Path, device: Device) -> None:
+    files = folder_files(Path(base.path))
+    knobs = KNOBS.model_copy(update={"steps": 14, "prompts_per_step": 4, "group_size": 8})
+    training = _train(base, tmp_path / "policy", device, knobs)
+
+    held_out = _prompts(range(100, 140))
+    before = _rewards(base, device, held_out)
+    after = _rewards(with_adapter(base, tmp_path / "policy"), device, held_out)
+    gain = paired_gain(before, after, salt="test")
+    assert gain.low > 0.02, gain
+    assert fmean(step.reward for step in training.steps[-4:]) > fmean(
+        step.reward for step in training.steps[:4]
+    )
+    assert training.steps[-1].kl > training.steps[0].kl
+    assert folder_files(Path(base.path)) == files
+
+
+def test_steps_have_the_tables_columns_and_are_reported(
+    base: ModelRef, tmp_path: Path, device: Device
+) -> None:
+    listener = Listener()
+    with reporting(listener):
+        training = _train(base, tmp_path / "policy", device)
+
+    assert ("reinforcement", KNOBS.steps) in listener.started
+    assert [set(figures) for figures in listener.figures] == [{"reward", "kl"}] * KNOBS.steps
+    assert [step.step for step in training.steps] == [1, 2]
+    for step in training.steps:
+        assert set(asdict(step)) == set(TABLES["rl_policy_checkpoint_steps"].columns)
+        assert all(math.isfinite(value) for value in asdict(step).values())
+        assert step.kl >= -1e-9
+        assert 0 <= step.format_valid <= 1
+        assert 0 < step.length <= SAMPLING.max_new_tokens
+        assert 0 < step.diversity <= 1
+        assert step.entropy > 0
+        assert step.reward_model == pytest.approx(1.0)
+    # A new LoRA adapter is the base policy.
+    assert training.steps[0].kl == pytest.approx(0.0, abs=1e-6)
+    assert sorted(folder_files(tmp_path)) == [
+        "policy/adapter_config.json",
+        "policy/adapter_model.safetensors",
+    ]
+
+
+def test_training_is_a_function_of_its_arguments(
+    base: ModelRef, tmp_path: Path, device: Device
+) -> None:
+    prompts = _prompts(range(40))
+    first = _train(base, tmp_path / "first", device, prompts=prompts)
+    random.seed(99)
+    import torch
+
+    torch.manual_seed(99)
+    shuffled = random.Random(2).sample(prompts, len(prompts))
+    second = _train(base, tmp_path / "second", device, prompts=shuffled)
+    other = _train(base, tmp_path / "other", device, prompts=prompts, salt="t")
+    assert first == second
+    assert folder_files(tmp_path / "first") == folder_files(tmp_path / "second")
+    assert folder_files(tmp_path / "first") != folder_files(tmp_path / "other")
+    assert first != other
+
+
+def test_global_generators_are_left_as_they_were(
+    base: ModelRef, tmp_path: Path, device: Device
+) -> None:
+    import numpy
+    import torch
+
+    random.seed(5)
+    numpy.random.seed(5)
+    torch.manual_seed(5)
+    expected = random.random(), numpy.random.random(), float(torch.rand(1))
+    random.seed(5)
+    numpy.random.seed(5)
+    torch.manual_seed(5)
+    _train(base, tmp_path / "policy", device, KNOBS.model_copy(update={"steps": 1}))
+    assert (random.random(), numpy.random.random(), float(torch.rand(1))) == expected
+
+
+def test_divergence_is_measured_where_it_is_not_penalised(
+    base: ModelRef, tmp_path: Path, device: Device
+) -> None:
+    free = KNOBS.model_copy(update={"kl_coefficient": 0.0, "steps": 4})
+    held = KNOBS.model_copy(update={"kl_coefficient": 20.0, "steps": 4})
+    far = _train(base, tmp_path / "far", device, free).steps[-1].kl
+    near = _train(base, tmp_path / "near", device, held).steps[-1].kl
+    assert far > 2 * near > 0
+
+
+def test_fewer_prompts_than_a_step_asks_for_are_enough(
+    base: ModelRef, tmp_path: Path, device: Device
+) -> None:
+    twice = [*_prompts([1, 2]), PolicyPrompt("id999", *prompt_of(1))]
+    training = _train(base, tmp_path / "policy", device, prompts=twice)
+    assert len(training.steps) == KNOBS.steps
+
+
+def test_no_prompts_are_an_error(base: ModelRef, tmp_path: Path, device: Device) -> None:
+    with pytest.raises(TrainingError, match="no instructions to train the policy on"):
+        _train(base, tmp_path / "policy", device, prompts=[])
+    assert not (tmp_path / "policy").exists()
+
+
+def test_distinct_bigrams() -> None:
+    assert distinct_bigrams(["a b c", "a b d"]) == 0.75
+    assert distinct_bigrams(["a b"] * 4) == 0.25
+    assert distinct_bigrams(["a", ""]) == 0.0
