@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from refine_dagster.device import device_session
-from refine_dagster.generation.request import Request, Sampling
+from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.generation.transformers_backend import (
     ROWS,
     PromptTooLongError,
