@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.feedback import instance_figures
-from assets.sources import as_parent, prompts
+from assets.sources import as_parent, base_scores, prompts
 from assets.step import materializing
 from refine_dagster.refine_af.instances import Policy, dataset_rows, scored_instances
 from resources.checkpoints import CheckpointsResource
@@ -18,7 +18,7 @@ from resources.warehouse import WarehouseResource
 
 @dg.asset(group_name="dataset", kinds={"huggingface", "duckdb"}, owners=["team:data"],
           deps=["seed_tasks", "base_model", "feedback_judge", "filtered_instructions",
-                "rl_policy_checkpoint"])  # fmt: skip
+                "reward_scored_instructions", "rl_policy_checkpoint"])  # fmt: skip
 def instruction_dataset(
     context: dg.AssetExecutionContext,
     profile: ProfileResource,
@@ -47,7 +47,9 @@ def instruction_dataset(
             step.store = generator.store(step.warehouse, step.run_id, step.profile.generator)
             with (
                 generator.session(ref, device, step.store, step.profile.generator) as session,
-                judge.session(judge_row, checkpoints, device, step.profile.reward) as feedback,
+                judge.session(
+                    judge_row, checkpoints, device, step.profile.reward, base_scores(step)
+                ) as feedback,
             ):
                 decisions = scored_instances(
                     "instance_decisions",

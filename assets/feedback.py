@@ -129,6 +129,7 @@ def reward_scored_instructions(
                     step.profile.instances,
                     step.profile.selection,
                     step.profile.salt,
+                    whiten_by_own=step.profile.reward.whiten,
                 )
         return step.commit({"reward_scored_instructions": rows}, figures=instance_figures(rows))
 

@@ -1,22 +1,25 @@
 """Stage 2: the policy refined by reinforcement learning from automated feedback."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import dagster as dg
 
 from assets.preview import line_plots
-from assets.sources import as_parent, device_manifest, prompts
+from assets.sources import as_parent, base_scores, device_manifest, prompts
 from assets.step import Step, materializing, parents
 from refine_dagster.device import Device
+from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.content import content_id
 from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.gain import mean_rewards
 from refine_dagster.refine_af.instances import InstancePrompt
-from refine_dagster.training.policy_gain import Gain, held_out_split, paired_gain
+from refine_dagster.training.policy_gain import held_out_split, paired_gain
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
@@ -54,81 +57,98 @@ def rl_policy_checkpoint(
             return same
         model, judge_row = step.row("base_model"), step.row("feedback_judge")
         base = checkpoints.base_model(model)
-        knobs, salt = step.profile.reinforcement, step.profile.salt
-        with gpu.session(step.profile.device) as device:
+        lend = partial(generator.session, profile=step.profile.generator)
+        with (
+            gpu.session(step.profile.device) as device,
+            judge.session(
+                judge_row, checkpoints, device, step.profile.reward, base_scores(step)
+            ) as feedback,
+        ):
             step.device = device
             step.store = generator.store(step.warehouse, step.run_id, step.profile.generator)
-            with (
-                generator.session(base, device, step.store, step.profile.generator) as session,
-                judge.session(judge_row, checkpoints, device, step.profile.reward) as feedback,
-            ):
-                pool = {
-                    one.instruction["row_id"]: one
-                    for one in prompts(step, session.backend.count_tokens)
-                }
-                by_text = {one.instruction["instruction"]: key for key, one in pool.items()}
-                training, held_out = (
-                    [pool[by_text[text]] for text in texts]
-                    for texts in held_out_split(by_text, knobs.held_out_share, salt)
-                )
-                samples = knobs.held_out_samples
-                before = mean_rewards(
-                    held_out, session.complete, feedback, step.profile.instances, samples, salt
-                )
-            with judge.session(judge_row, checkpoints, device, step.profile.reward) as feedback:
-                manifest = {
-                    "knobs": knobs.model_dump(),
-                    "instances": step.profile.instances.model_dump(),
-                    "reward": step.profile.reward.model_dump(),
-                    "salt": salt,
-                    "device": device_manifest(device),
-                    "base": base.fingerprint,
-                    "judge": judge_row["fingerprint"],
-                    "prompts": sorted(one.prompt for one in training),
-                }
-
-                def train(out: Path) -> dict[str, Any]:
-                    return _train(step, base, training, feedback, out, device)
-
-                checkpoint = checkpoints.store().train_or_reuse(step.asset, manifest, train)
-                policy = checkpoints.adapted_model(step.asset, checkpoint.content_hash, base)
-                with generator.session(
-                    policy, device, step.store, step.profile.generator
-                ) as session:
-                    after = mean_rewards(
-                        held_out, session.complete, feedback, step.profile.instances, samples, salt
-                    )
-        gain = paired_gain(before, after, salt=salt)
+            with lend(base, device, step.store) as session:
+                training, held_out = _split(step, session)
+                before = _rewards(step, session, held_out, feedback)
+            manifest = _manifest(step, device, base, judge_row, feedback, training)
+            checkpoint = checkpoints.store().train_or_reuse(
+                step.asset, manifest, partial(_train, step, base, training, feedback, device)
+            )
+            policy = checkpoints.adapted_model(step.asset, checkpoint.content_hash, base)
+            with lend(policy, device, step.store) as session:
+                after = _rewards(step, session, held_out, feedback)
+        gain = paired_gain(before, after, salt=step.profile.salt)
         row = make_row(
             "rl_policy_checkpoint",
             {
                 "policy": policy.fingerprint,
-                "algorithm": knobs.algorithm,
+                "algorithm": step.profile.reinforcement.algorithm,
                 "preset": step.profile.reward.preset,
                 "checkpoint_hash": checkpoint.content_hash,
                 "steps": len(checkpoint.record["steps"]),
                 "held_out_prompts": len(held_out),
-                "reward_before": sum(before) / len(before),
-                "reward_after": sum(after) / len(after),
+                "reward_before": fmean(before),
+                "reward_after": fmean(after),
                 "gain": gain.mean,
                 "gain_low": gain.low,
                 "gain_high": gain.high,
             },
             _parents(model, judge_row, training, held_out),
         )
+        owner = Parent(step.asset, row["row_id"], "policy")
         steps = [
-            make_row(
-                "rl_policy_checkpoint_steps", one, [Parent(step.asset, row["row_id"], "policy")]
-            )
+            make_row("rl_policy_checkpoint_steps", one, [owner])
             for one in checkpoint.record["steps"]
         ]
         plots = {name: [float(one[name] or 0.0) for one in steps] for name in _PLOTTED}
+        told = ("reward_before", "reward_after", "gain", "gain_low", "gain_high", "steps")
         return step.commit(
             {"rl_policy_checkpoint": [row], "rl_policy_checkpoint_steps": steps},
             checkpoints=[checkpoint],
-            figures={**_figures(row, gain), "checkpoint_reused": checkpoint.reused},
+            figures={name: row[name] for name in told} | {"checkpoint_reused": checkpoint.reused},
             metadata={"training": dg.MetadataValue.md(line_plots(plots, across="step"))},
         )
+
+
+def _split(
+    step: Step, session: GeneratorSession
+) -> tuple[list[InstancePrompt], list[InstancePrompt]]:
+    """Prompts to train on and prompts to measure on, by each instruction's own hash."""
+    pool = {
+        one.instruction["instruction"]: one for one in prompts(step, session.backend.count_tokens)
+    }
+    share = step.profile.reinforcement.held_out_share
+    training, held_out = held_out_split(pool, share, step.profile.salt)
+    return [pool[text] for text in training], [pool[text] for text in held_out]
+
+
+def _rewards(
+    step: Step, session: GeneratorSession, held_out: list[InstancePrompt], feedback: Feedback
+) -> list[float]:
+    samples = step.profile.reinforcement.held_out_samples
+    return mean_rewards(
+        held_out, session.complete, feedback, step.profile.instances, samples, step.profile.salt
+    )
+
+
+def _manifest(
+    step: Step,
+    device: Device,
+    base: ModelRef,
+    judge: Row,
+    feedback: Feedback,
+    training: list[InstancePrompt],
+) -> dict[str, Any]:
+    return {
+        "knobs": step.profile.reinforcement.model_dump(),
+        "instances": step.profile.instances.model_dump(),
+        "rule": asdict(feedback.rule),
+        "invalid_reward": feedback.invalid_reward,
+        "salt": step.profile.salt,
+        "device": device_manifest(device),
+        "base": base.fingerprint,
+        "judge": judge["fingerprint"],
+        "prompts": sorted(one.prompt for one in training),
+    }
 
 
 def _train(
@@ -136,8 +156,8 @@ def _train(
     base: ModelRef,
     training: list[InstancePrompt],
     feedback: Feedback,
-    out: Path,
     device: Device,
+    out: Path,
 ) -> dict[str, Any]:
     asked = [
         PolicyPrompt(
@@ -157,27 +177,14 @@ def _train(
 def _parents(
     model: Row, judge: Row, training: list[InstancePrompt], held_out: list[InstancePrompt]
 ) -> list[Parent]:
-    instructions = [one.instruction for one in training]
-    measured = [one.instruction for one in held_out]
     return [
         as_parent("base_model", model, "base"),
         as_parent("feedback_judge", judge, "judge"),
-        *parents(instructions, "filtered_instructions", "trained_on"),
-        *parents(measured, "filtered_instructions", "measured_on"),
+        *parents([one.instruction for one in training], "filtered_instructions", "trained_on"),
+        *parents([one.instruction for one in held_out], "filtered_instructions", "measured_on"),
         *(
             Parent("seed_tasks", seed.row_id, "demonstration")
             for one in (*training, *held_out)
             for seed in one.shown
         ),
     ]
-
-
-def _figures(row: Row, gain: Gain) -> dict[str, float]:
-    return {
-        "reward_before": row["reward_before"],
-        "reward_after": row["reward_after"],
-        "gain": gain.mean,
-        "gain_low": gain.low,
-        "gain_high": gain.high,
-        "steps": row["steps"],
-    }

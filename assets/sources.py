@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 from assets.step import Step
@@ -10,6 +11,7 @@ from refine_dagster.device import Device
 from refine_dagster.lineage.rows import Parent, Row
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.instances import InstancePrompt, SeedTriple, instance_prompts
+from refine_dagster.refine_af.judge import Scores
 from refine_dagster.self_instruct.decisions import Demonstration
 
 
@@ -42,6 +44,15 @@ def prompts(step: Step, count_tokens: Callable[[str], int]) -> list[InstanceProm
     return instance_prompts(
         instructions, seeds, count_tokens, step.profile.instances, step.profile.salt
     )
+
+
+def base_scores(step: Step) -> list[Scores]:
+    """The judge's scores of the base policy's valid instances: the scale of whitened rewards."""
+    return [
+        Scores(**{part.name: row[part.name] for part in fields(Scores)})
+        for row in step.rows("reward_scored_instructions")
+        if row["format_valid"]
+    ]
 
 
 def as_parent(asset: str, row: Row, role: str) -> Parent:

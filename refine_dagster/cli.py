@@ -134,7 +134,7 @@ def show(
         raise RefineError(f"there is no table {table!r}", fix=f"one of {', '.join(home_of)}")
     total = warehouse.query(f"SELECT count(*) FROM {home_of[table]}").item()
     rows = warehouse.query(
-        f"SELECT COLUMNS(c -> c <> 'parents') FROM {home_of[table]} LIMIT {limit}"
+        f"SELECT COLUMNS(lambda c: c <> 'parents') FROM {home_of[table]} LIMIT {limit}"
     )
     console.print(rich_table(f"{table}: {rows.height} of {total} rows", rows))
 

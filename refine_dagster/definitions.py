@@ -6,6 +6,7 @@ Loading it opens no database and imports neither torch nor transformers. The pro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from assets.checks import asset_checks
 from assets.marts import sql_model_assets
 from assets.versions import code_version
 from refine_dagster.home import Home, find_home
-from refine_dagster.profile import Profile, load_profile
+from refine_dagster.profile import DEFAULT_PROFILE, PROFILE_VARIABLE, Profile, load_profile
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
 from resources.gpu import GpuResource
@@ -56,6 +57,8 @@ def build_definitions(
     Raises:
         ProfileError: the profile or a knob is unknown or out of range.
     """
+    # Steps load the profile again, so they get what was asked for: a YAML file's path, not its name.
+    profile = profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
     knobs = load_profile(profile, overrides)
     home = home or find_home()
     return dg.Definitions(
@@ -63,7 +66,9 @@ def build_definitions(
         asset_checks=asset_checks(),
         jobs=[
             dg.define_asset_job(
-                "everything", selection="*", description="Seeds in, fine-tuned model out."
+                "everything",
+                selection=dg.AssetSelection.all(),
+                description="Seeds in, fine-tuned model out.",
             ),
             dg.define_asset_job(
                 "dataset_only",
@@ -77,7 +82,7 @@ def build_definitions(
             ),
         ],
         resources={
-            "profile": ProfileResource(name=profile or knobs.name, overrides=dict(overrides or {})),
+            "profile": ProfileResource(name=profile, overrides=dict(overrides or {})),
             "warehouse": WarehouseResource(database=str(home.warehouse)),
             "gpu": GpuResource(),
             "generator": GeneratorResource(),

@@ -83,6 +83,8 @@ def run_pipeline(
 
 def _selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
     graph = definitions.resolve_asset_graph()
+    if select == "*":
+        return sorted(graph.get_all_asset_keys())
     try:
         keys = dg.AssetSelection.from_string(select).resolve(graph)
     except dg.DagsterError as error:

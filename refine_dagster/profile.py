@@ -77,7 +77,7 @@ class BaseModelKnobs(Knobs):
     vocab_size: int = Field(1536, ge=300, description="Offline: entries of the byte-level BPE.")
     context_length: int = Field(1024, ge=128, description="Offline: longest sequence in tokens.")
     primer_tasks: int = Field(6000, ge=50, description="Offline: primer tasks to train on.")
-    steps: int = Field(320, ge=1, description="Offline: optimiser steps.")
+    steps: int = Field(300, ge=1, description="Offline: optimiser steps.")
     batch_size: int = Field(8, ge=1, description="Offline: sequences in a step.")
     sequence_length: int = Field(320, ge=32, description="Offline: tokens in a training sequence.")
     learning_rate: float = Field(4e-3, gt=0, description="Offline: peak learning rate of AdamW.")
@@ -165,7 +165,7 @@ class RewardKnobs(Knobs):
         "refine_af", description="Named coefficients of the reward parts (methods A, stage 2)."
     )
     whiten: bool = Field(
-        False, description="Standardise each part over the base policy's scores before weighing it."
+        True, description="Standardise each part over the base policy's scores before weighing it."
     )
     invalid_reward: float = Field(
         -1.0, description="Reward of a completion that fails the format gate."
@@ -177,8 +177,8 @@ class ReinforcementKnobs(Knobs):
     steps: int = Field(50, ge=1, description="Optimiser steps.")
     prompts_per_step: int = Field(4, ge=1, description="Different instructions in a step.")
     group_size: int = Field(8, ge=2, description="Completions sampled for each instruction.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
-    kl_coefficient: float = Field(0.02, ge=0, description="Weight of KL to the base policy.")
+    learning_rate: float = Field(7e-4, gt=0, description="Peak learning rate of AdamW.")
+    kl_coefficient: float = Field(0.1, ge=0, description="Weight of KL to the base policy.")
     temperature: float = Field(1.0, gt=0, description="Sampling temperature of rollouts.")
     held_out_share: float = Field(
         0.25,

@@ -29,7 +29,7 @@ DIMENSIONS: tuple[Dimension, ...] = (N, C, U)
 # Neighbours by wording from which a near miss takes its answer; the power by which nearer ones are
 # preferred; redraws of a rule that gave the original back.
 NEIGHBOURS = 12
-NEARNESS = 2
+NEARNESS = 3
 TRIES = 8
 # Words of a text below which damage to their order or number would not show.
 MIN_WORDS = 4
@@ -66,10 +66,10 @@ def _kind(group: Group, harms: tuple[Dimension, ...], spares: tuple[Dimension, .
 KINDS: dict[str, Kind] = {
     "shuffled_words": _kind("damage", (N, U, C)),
     "dropped_words": _kind("damage", (N, U, C)),
-    "truncated": _kind("damage", (N, U)),
-    "misspelt": _kind("damage", (N, U)),
+    "truncated": _kind("damage", (N, U, C)),
+    "misspelt": _kind("damage", (N,), (U,)),
     "repeated": _kind("damage", (N,), (U,)),
-    "garbled_input": _kind("damage", (N, U)),
+    "garbled_input": _kind("damage", (N, U, C)),
     "format_leftover": _kind("damage", (N,)),
     "other_output": _kind("mismatch", (C,), (N, U)),
     "other_input": _kind("mismatch", (C,), (N, U)),
@@ -290,16 +290,13 @@ def _dropped_words(triple: Triple, random: Random) -> Triple | None:
 
 
 def _truncated(triple: Triple, random: Random) -> Triple | None:
-    if _is_prose(triple.output):
-        return _with_output(triple, _cut(triple.output, random))
-    last = triple.output.split()[-1:]
-    if not last or len(last[0]) < MIN_WORDS or not last[0].isalpha():
+    if not _is_prose(triple.output):
         return None
-    return _with_output(triple, triple.output.rstrip()[: -random.randint(1, len(last[0]) - 2)])
+    return _with_output(triple, _cut(triple.output, random))
 
 
 def _misspelt(triple: Triple, random: Random) -> Triple | None:
-    """Inside one or two words, two letters change places, or one is lost or doubled."""
+    """In one or two words, two letters change places, one is lost or doubled, or the end is cut."""
     words = triple.output.split()
     places = [at for at, word in enumerate(words) if len(word) >= MIN_WORDS and word.isalpha()]
     if not places:
@@ -307,7 +304,10 @@ def _misspelt(triple: Triple, random: Random) -> Triple | None:
     for at in random.sample(places, min(len(places), random.randint(1, 2))):
         word = words[at]
         letter = random.randint(1, len(word) - 2)
-        change = random.choice(("swap", "lose", "double"))
+        change = random.choice(("swap", "lose", "double", "cut"))
+        if change == "cut":
+            words[at] = word[: letter + 1]
+            continue
         if change == "swap":
             middle = word[letter + 1] + word[letter]
         else:

@@ -8,7 +8,7 @@ input and one output is never judged, and costs a fixed reward.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from refine_dagster.refine_af.instance_prompt import Instance, Triple, read_instance
 from refine_dagster.refine_af.judge import Judge, Scores
@@ -72,6 +72,21 @@ class Feedback:
             if instance.format_valid
             else ScoredInstance(instance, None, self.invalid_reward)
             for instance in instances
+        ]
+
+    def whitened(self, base: Sequence[Scores]) -> Feedback:
+        """This feedback with the rule's parts standardised over the base policy's scores.
+
+        Where the base policy has no valid instance there is nothing to standardise over, and the
+        rule stays as it is.
+        """
+        return replace(self, rule=self.rule.whitened(base)) if base else self
+
+    def weigh(self, scored: Sequence[ScoredInstance]) -> list[ScoredInstance]:
+        """The same scores with this feedback's rewards; nothing is judged again."""
+        return [
+            one if one.scores is None else self._rewarded(one.instance, one.scores)
+            for one in scored
         ]
 
     def _rewarded(self, instance: Instance, scores: Scores) -> ScoredInstance:

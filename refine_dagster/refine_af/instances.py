@@ -114,8 +114,14 @@ def scored_instances(
     knobs: InstanceKnobs,
     selection: SelectionKnobs,
     salt: str,
+    *,
+    whiten_by_own: bool = False,
 ) -> list[Row]:
-    """Rows of `table` (`reward_scored_instructions` or `instance_decisions`), one a prompt."""
+    """Rows of `table` (`reward_scored_instructions` or `instance_decisions`), one a prompt.
+
+    With `whiten_by_own`, the reward's parts are standardised over these very instances: the policy
+    is the base policy, whose scores set the scale for all others.
+    """
     requests = instance_requests(prompts, knobs, salt)
     completions = policy.complete(requests)
     scored = feedback.score(
@@ -123,6 +129,9 @@ def scored_instances(
         [completion.text for completion in completions],
         [completion.finish_reason != "length" for completion in completions],
     )
+    if whiten_by_own:
+        own = [one.scores for one in scored if one.scores is not None]
+        scored = feedback.whitened(own).weigh(scored)
     judged = [
         Judged(one.instruction["instruction"], result)
         for one, result in zip(prompts, scored, strict=True)

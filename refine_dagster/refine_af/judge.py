@@ -1,10 +1,13 @@
 """The judge: one backbone, four outputs, which give the automated feedback on a triple.
 
-The backbone is a copy of the base model's transformer body, fine-tuned with attention in both
-directions; what it makes of the tokens is pooled over the whole text, over the output and at the
-end, and four linear outputs read that: naturalness, coherence and understandability as
-probabilities, and a Bradley-Terry reward (REFINE-AF's four indicators, methods A, stage 2). A
-triple is read as `Triple.render()` and the end token.
+The backbone is a copy of the base model, fine-tuned. A triple is read as `Triple.render()` and the
+end token, and pooled: what the transformer body makes of the tokens, over the whole text, over the
+output and at the end, and how much the tokens of input and output surprise the language model. Four
+linear outputs read that (REFINE-AF's four indicators, methods A, stage 2): understandability,
+naturalness and coherence given that the text can be understood, and a Bradley-Terry reward. Text
+that cannot be understood is neither natural nor an answer, so those two probabilities are products
+and never exceed understandability. Attention stays causal: with attention in both directions
+coherence was learnt less well in the same time.
 
 A score must not depend on what else was scored in the same call, since it becomes part of a row's
 content. So every pass through the network has one of a few fixed shapes.
@@ -32,9 +35,12 @@ ROWS = 16
 LENGTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 # A pass over a long text has fewer rows, so that attention's memory stays bounded.
 MAX_TOKENS_A_PASS = 4096
+# Mean state of the text, mean state of the output, state of the end token.
 POOLS = 3
-OUTPUTS = ("naturalness", "coherence", "understandability", "reward_model")
-PROBABILITIES = 3
+# Mean and lowest log-probability of a token, of the input and of the output.
+SURPRISES = 4
+# The linear outputs in order; all but the last are logits.
+OUTPUTS = ("naturalness_if_understood", "coherence_if_understood", "understandability", "reward")
 FORMAT = 1
 BACKBONE = "backbone"
 HEADS = "heads.safetensors"
@@ -77,18 +83,32 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A triple in tokens; `response` is where the output's tokens begin."""
+    """A triple in tokens; where the tokens after `Input:` and those after `Output:` begin."""
 
     ids: tuple[int, ...]
+    given: int
     response: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the network makes of a batch of texts, as tensors in float32.
+
+    Attributes:
+        raw: shape (rows, 4), the outputs before any squashing, in the order of `OUTPUTS`.
+        log_likelihood: shape (rows,), mean log-probability of a token of input and output.
+    """
+
+    raw: Any
+    log_likelihood: Any
 
 
 class Network:
     """Backbone and outputs in memory.
 
     Args:
-        backbone: a `transformers` model that returns `last_hidden_state`.
-        heads: `torch.nn.Linear(POOLS * width, 4)`, outputs in the order of `OUTPUTS`.
+        backbone: a causal language model of `transformers`.
+        heads: `torch.nn.Linear(POOLS * width + SURPRISES, 4)`, in the order of `OUTPUTS`.
         tokenizer: the base model's.
         device: where both are.
     """
@@ -108,34 +128,52 @@ class Network:
         room, and the task keeps its start and its end in what is left.
         """
         prompt, _, _ = Triple(triple.instruction, triple.input, "").render().rpartition(" ")
+        question, marker, _ = prompt.partition("\nInput:")
         task = self._ids(prompt)
+        given = min(len(self._ids(question + marker)), len(task) - 1)
         answer = [*self._ids(f" {triple.output}"), self._tokenizer.eos_token_id]
         room = self.max_length
         if len(task) + len(answer) > room:
             answer = _without_middle(answer, max(room // 2, room - len(task)))
             task = _without_middle(task, room - len(answer))
-        return Encoded((*task, *answer), len(task))
+            given = min(given, len(task) // 2)
+        return Encoded((*task, *answer), given, len(task))
 
-    def outputs(self, batch: Sequence[Encoded], length: int) -> Any:
-        """The four raw outputs, float32, shape (rows, 4), of texts padded to `length` tokens."""
+    def read(self, batch: Sequence[Encoded], length: int) -> Reading:
+        """Read texts, padded on the right to `length` tokens.
+
+        Attention is causal, so no token of a text sees the padding after it.
+        """
         import torch
 
-        lengths = torch.tensor([len(one.ids) for one in batch])
-        places = torch.arange(length)
-        there = places[None, :] < lengths[:, None]
-        answer = there & (places[None, :] >= torch.tensor([one.response for one in batch])[:, None])
         pad = self._tokenizer.pad_token_id
-        ids = torch.tensor([[*one.ids, *[pad] * (length - len(one.ids))] for one in batch])
-        ids, there, answer = (part.to(self._device.name) for part in (ids, there, answer))
-        # Every token sees every token: the mask hides padding only.
-        hidden_from = torch.zeros(there.shape, dtype=torch.float32, device=there.device)
-        hidden_from = hidden_from.masked_fill(~there, torch.finfo(torch.float32).min)
-        attention = hidden_from[:, None, None, :].expand(-1, 1, length, -1).contiguous()
-        states = self.backbone(
-            input_ids=ids, attention_mask=attention, use_cache=False
-        ).last_hidden_state
-        last = states[torch.arange(len(batch)), lengths - 1]
-        return self.heads(torch.cat([_mean(states, there), _mean(states, answer), last], dim=-1))
+        table = [[*one.ids, *[pad] * (length - len(one.ids))] for one in batch]
+        ids = torch.tensor(table, device=self._device.name)
+        marks = torch.tensor(
+            [[one.given, one.response, len(one.ids)] for one in batch], device=self._device.name
+        )
+        given, response, end = marks[:, 0:1], marks[:, 1:2], marks[:, 2:3]
+        places = torch.arange(length, device=self._device.name)[None, :]
+        states = self.backbone.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        logits = self.backbone.get_output_embeddings()(states[:, :-1])
+        # The token at place p is foretold at p - 1; the first is foretold by nothing.
+        told = -torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+        ).view(len(batch), length - 1)
+        of_input = (places >= given) & (places < response)
+        of_output = (places >= response) & (places < end)
+        last = states[torch.arange(len(batch), device=ids.device), end[:, 0] - 1]
+        features = [
+            _mean(states, places < end),
+            _mean(states, of_output),
+            last,
+            *(_surprise(told, part[:, 1:]) for part in (of_input, of_output)),
+        ]
+        either = of_input | of_output
+        return Reading(
+            self.heads(torch.cat(features, dim=-1)),
+            _mean(told[..., None], either[:, 1:])[:, 0],
+        )
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -173,14 +211,8 @@ class TrainedJudge:
         # Rows that nobody asked for fill the pass up to its fixed shape.
         filled = batch + [batch[0]] * (rows - len(batch))
         with torch.no_grad():
-            raw = self._network.outputs(filled, length)[: len(batch)]
-            values = torch.cat([raw[:, :PROBABILITIES].sigmoid(), raw[:, PROBABILITIES:]], dim=-1)
-        return [
-            Scores(
-                **{name: round(value, DECIMALS) for name, value in zip(OUTPUTS, row, strict=True)}
-            )
-            for row in values.double().cpu().tolist()
-        ]
+            raw = self._network.read(filled, length).raw[: len(batch)]
+        return [_scores(row) for row in raw.double().cpu()]
 
 
 @contextmanager
@@ -208,7 +240,7 @@ def read_network(folder: Path, device: Device) -> Network:
     """Read backbone, outputs and tokenizer from a judge's folder, in float32."""
     import torch
     from safetensors.torch import load_file
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     parts = (CARD, HEADS, f"{BACKBONE}/config.json", f"{BACKBONE}/tokenizer.json")
@@ -228,7 +260,7 @@ def read_network(folder: Path, device: Device) -> Network:
         )
     logging.disable_progress_bar()
     try:
-        backbone = AutoModel.from_pretrained(
+        backbone = AutoModelForCausalLM.from_pretrained(
             folder / BACKBONE, dtype=torch.float32, local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder / BACKBONE, local_files_only=True)
@@ -263,7 +295,7 @@ def new_heads(backbone: Any) -> Any:
     """Four linear outputs, all zero: an untrained judge answers one half to everything."""
     import torch
 
-    heads = torch.nn.Linear(POOLS * backbone.config.hidden_size, len(OUTPUTS))
+    heads = torch.nn.Linear(POOLS * backbone.config.hidden_size + SURPRISES, len(OUTPUTS))
     torch.nn.init.zeros_(heads.weight)
     torch.nn.init.zeros_(heads.bias)
     return heads
@@ -274,9 +306,27 @@ def padded_length(tokens: int, longest: int) -> int:
     return next((length for length in LENGTHS if tokens <= length < longest), longest)
 
 
+def _scores(raw: Any) -> Scores:
+    natural, coherent, understood = raw[:3].sigmoid().tolist()
+    return Scores(
+        naturalness=round(natural * understood, DECIMALS),
+        coherence=round(coherent * understood, DECIMALS),
+        understandability=round(understood, DECIMALS),
+        reward_model=round(raw[3].item(), DECIMALS),
+    )
+
+
 def _mean(states: Any, chosen: Any) -> Any:
     weights = chosen.to(states.dtype)[..., None]
     return (states * weights).sum(1) / weights.sum(1)
+
+
+def _surprise(told: Any, chosen: Any) -> Any:
+    """Mean and lowest of the chosen log-probabilities, shape (rows, 2)."""
+    import torch
+
+    lowest = told.masked_fill(~chosen, 0.0).amin(dim=1, keepdim=True)
+    return torch.cat([_mean(told[..., None], chosen), lowest], dim=-1)
 
 
 def _without_middle(ids: list[int], room: int) -> list[int]:

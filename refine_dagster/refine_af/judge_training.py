@@ -54,6 +54,8 @@ BETAS = (0.9, 0.98)
 MAX_GRADIENT_NORM = 1.0
 # Weight of the Bradley-Terry loss beside the sum of the three dimensions' losses.
 PAIR_WEIGHT = 1.0
+# Weight of the language modelling loss on the good triples, nats a token.
+LANGUAGE_WEIGHT = 1.0
 # Groups of similar length are batched together within stretches of this many steps.
 STRETCH_STEPS = 25
 
@@ -89,7 +91,11 @@ class JudgeTraining:
 
 @dataclass(frozen=True)
 class _Example:
-    """A triple with what is known of it; `source` is its place in the batch's pairs."""
+    """A triple with what is known of it, one label for each of `DIMENSIONS`.
+
+    Naturalness and coherence are learnt given that the text can be understood, and so have no label
+    where it cannot.
+    """
 
     encoded: Encoded
     labels: tuple[bool | None, ...]
@@ -135,9 +141,8 @@ def train_judge(
             fix="give more seeds, or raise judge.primer_tasks",
         )
     with loaded_model(base, replace(device, dtype="float32")) as loaded:
-        backbone = loaded.model.base_model
-        heads = new_heads(backbone).to(device.name)
-        network = Network(backbone, heads, loaded.tokenizer, device)
+        heads = new_heads(loaded.model).to(device.name)
+        network = Network(loaded.model, heads, loaded.tokenizer, device)
         _train(network, training, knobs, salt)
         accuracies, examples = _test(network, testing, salt)
         card = {
@@ -238,7 +243,11 @@ def _group(network: Network, corruptor: Corruptor, source: Triple, salt: str) ->
 
 
 def _example(network: Network, corruption: Corruption) -> _Example:
-    labels = tuple(corruption.label(dimension) for dimension in DIMENSIONS)
+    understood = corruption.label("understandability") is not False
+    labels = tuple(
+        corruption.label(dimension) if understood or dimension == "understandability" else None
+        for dimension in DIMENSIONS
+    )
     return _Example(network.encode(corruption.triple), labels)
 
 
@@ -266,7 +275,8 @@ def _loss(network: Network, batch: list[_Group], weights: list[tuple[float, floa
     from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
     examples = [example for group in batch for example in group]
-    raw = network.outputs([example.encoded for example in examples], max(map(_length, batch)))
+    reading = network.read([example.encoded for example in examples], max(map(_length, batch)))
+    raw = reading.raw
     targets = torch.tensor(
         [[float(bool(label)) for label in example.labels] for example in examples]
     ).to(raw.device)
@@ -283,12 +293,18 @@ def _loss(network: Network, batch: list[_Group], weights: list[tuple[float, floa
         raw[:, : len(DIMENSIONS)], targets, weight=known, reduction="sum"
     )
     pairs = []
+    good = []
     start = 0
     for group in batch:
         rewards = raw[start : start + len(group), -1]
+        good.append(reading.log_likelihood[start])
         pairs.append(-logsigmoid(rewards[0] - rewards[1:]))
         start += len(group)
-    return losses / len(examples) + PAIR_WEIGHT * torch.cat(pairs).mean()
+    return (
+        losses / len(examples)
+        + PAIR_WEIGHT * torch.cat(pairs).mean()
+        - LANGUAGE_WEIGHT * torch.stack(good).mean()
+    )
 
 
 def _rate_share(step: int, steps: int) -> float:
