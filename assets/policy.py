@@ -8,7 +8,6 @@ from typing import Any
 
 import dagster as dg
 
-from assets.preview import line_plots
 from assets.sources import as_parent, base_scores, device_manifest, prompts
 from assets.step import Step, materializing, parents
 from refine_dagster.device import Device
@@ -27,11 +26,6 @@ from resources.gpu import GpuResource
 from resources.judge import JudgeResource
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
-
-_PLOTTED = (
-    "reward", "naturalness", "coherence", "understandability", "reward_model", "format_valid",
-    "kl", "entropy", "length", "diversity",
-)  # fmt: skip
 
 
 @dg.asset(group_name="policy", kinds={"torch", "huggingface"}, owners=["team:models"],
@@ -99,13 +93,11 @@ def rl_policy_checkpoint(
             make_row("rl_policy_checkpoint_steps", one, [owner])
             for one in checkpoint.record["steps"]
         ]
-        plots = {name: [float(one[name] or 0.0) for one in steps] for name in _PLOTTED}
         told = ("reward_before", "reward_after", "gain", "gain_low", "gain_high", "steps")
         return step.commit(
             {"rl_policy_checkpoint": [row], "rl_policy_checkpoint_steps": steps},
             checkpoints=[checkpoint],
             figures={name: row[name] for name in told} | {"checkpoint_reused": checkpoint.reused},
-            metadata={"training": dg.MetadataValue.md(line_plots(plots, across="step"))},
         )
 
 

@@ -4,21 +4,59 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
+# The UI gives a preview about 600 pixels and lets the rest run off: few columns may be long, many
+# must be short, and a table that is too wide is turned on its side.
+LONGEST_LINE = 480
 LONGEST_CELL = 80
+WIDEST = 7
+RECORDS = 3
+HASH = re.compile(r"[0-9a-f]{32,64}")
+HASH_SHOWN = 12
 
 
 def markdown_table(rows: pl.DataFrame) -> str:
-    """A frame as a Markdown table, long cells cut, line breaks and bars made safe."""
+    """A frame as a Markdown table, long cells and hashes cut, line breaks and bars made safe.
+
+    A frame of more than `WIDEST` columns is turned: a line for each, with its first `RECORDS` rows.
+    """
     if rows.is_empty():
         return "*no rows*"
-    head = f"| {' | '.join(rows.columns)} |\n|{'---|' * len(rows.columns)}\n"
-    body = "\n".join(f"| {' | '.join(_cell(value) for value in row)} |" for row in rows.rows())
-    return head + body
+    if rows.width > WIDEST:
+        records = rows.head(RECORDS).rows()
+        turned = {
+            "column": rows.columns,
+            **{
+                f"row {number}": [_cell(value) for value in record]
+                for number, record in enumerate(records, 1)
+            },
+        }
+        return _markdown(list(turned), list(zip(*turned.values(), strict=True)))
+    longest = max(LONGEST_CELL, LONGEST_LINE // rows.width)
+    return _markdown(rows.columns, [[_cell(v, longest) for v in row] for row in rows.rows()])
+
+
+def step_plots(rows: pl.DataFrame) -> str:
+    """Every figure of a table of training steps, in the order of its columns, as small plots.
+
+    Args:
+        rows: columns `step`, figures, and perhaps `arm`: each arm then has plots of its own.
+    """
+    rows = rows.sort("step")
+    arms = rows.partition_by("arm", as_dict=True) if "arm" in rows.columns else {("",): rows}
+    series = {
+        f"{arm} {name}".strip(): [math.nan if one is None else float(one) for one in steps[name]]
+        for (arm,), steps in sorted(arms.items(), key=lambda item: item[0])
+        for name, kind in rows.schema.items()
+        if kind.is_numeric() and name != "step"
+    }
+    return line_plots(series, across="step")
 
 
 def line_plots(series: Mapping[str, Sequence[float]], across: str) -> str:
@@ -30,23 +68,35 @@ def line_plots(series: Mapping[str, Sequence[float]], across: str) -> str:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    columns = 3
+    columns = min(3, len(series))
     lines = -(-len(series) // columns)
-    figure = Figure(figsize=(4 * columns, 2.4 * lines), layout="constrained")
+    figure = Figure(figsize=(3.5 * columns, 2.2 * lines), layout="constrained")
     for place, (title, values) in enumerate(series.items(), 1):
         axes = figure.add_subplot(lines, columns, place)
         axes.plot(range(1, len(values) + 1), values, linewidth=1.2)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(across, fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelsize=7)
     stream = io.BytesIO()
     FigureCanvasAgg(figure).print_png(stream)
     return f"![plots](data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()})"
 
 
-def _cell(value: Any) -> str:
+def _markdown(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
+    return head + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any, longest: int = LONGEST_CELL) -> str:
+    if value is None:
+        return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = str(value).replace("|", "\\|").replace("\n", "⏎")
-    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if HASH.fullmatch(text):
+        return f"{text[:HASH_SHOWN]}…"
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
+    return text.replace("|", "\\|").replace("\n", "⏎")

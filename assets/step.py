@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets.preview import markdown_table
+from assets.preview import markdown_table, step_plots
 from assets.versions import code_version, config_hash
 from refine_dagster import progress
 from refine_dagster.device import Device, peak_memory_mb
@@ -176,12 +176,20 @@ class Step:
                     for name, (kind, meaning) in main.columns.items()
                 ]
             ),
+            **self._training(),
             **figures,
             **(metadata or {}),
         }
         return dg.MaterializeResult(
             metadata=shown, data_version=dg.DataVersion(commit.data_version)
         )
+
+    def _training(self) -> dict[str, Any]:
+        """Plots of the asset's training steps, if it has a table of them."""
+        steps = [table.name for table in tables_of(self.asset) if "step" in table.columns]
+        if not steps:
+            return {}
+        return {"training": dg.MetadataValue.md(step_plots(self.warehouse.read(steps[0])))}
 
     def _preview(self, table: str) -> pl.DataFrame:
         return self.warehouse.query(f"SELECT * EXCLUDE (parents) FROM main.{table} LIMIT 5")

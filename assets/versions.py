@@ -14,7 +14,7 @@ from refine_dagster.profile import Profile
 REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "seed_tasks": (1, ()),
     "base_model": (1, ("base_model", "device")),
-    "feedback_judge": (1, ("judge", "device")),
+    "feedback_judge": (2, ("judge", "device")),
     "raw_instructions": (1, ("self_instruct", "device")),
     "instruction_decisions": (1, ("self_instruct",)),
     "filtered_instructions": (1, ()),

@@ -30,6 +30,9 @@ app.add_typer(seeds_app, name="seeds")
 
 # A log file has no width of its own; tables need some.
 LOG_WIDTH = 120
+# Columns a table cell needs, its border included, before words are broken up.
+NARROWEST = 14
+DEFINITIONS = "refine_dagster.definitions"
 console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
 errors = Console(stderr=True)
 
@@ -49,7 +52,7 @@ def main() -> None:
     try:
         app()
     except RefineError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False)
+        errors.print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("stopped; what was finished is kept, run again to go on")
@@ -126,7 +129,7 @@ def show(
 
     Example: refine-dagster show instruction_dataset --limit 5
     """
-    from refine_dagster.summary import rich_table
+    from refine_dagster.summary import rich_records, rich_table
 
     warehouse = _warehouse(_existing_home())
     home_of = warehouse.relations()
@@ -136,7 +139,8 @@ def show(
     rows = warehouse.query(
         f"SELECT COLUMNS(lambda c: c <> 'parents') FROM {home_of[table]} LIMIT {limit}"
     )
-    console.print(rich_table(f"{table}: {rows.height} of {total} rows", rows))
+    shown = rich_table if rows.width * NARROWEST <= console.width else rich_records
+    console.print(shown(f"{table}: {rows.height} of {total} rows", rows))
 
 
 @app.command()
@@ -179,10 +183,7 @@ def ui(
     prepare_dagster_home(home)
     os.environ["REFINE_HOME"] = str(home.root)
     command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
-    workspace = Path("workspace.yaml")
-    command += (
-        ["-w", str(workspace)] if workspace.is_file() else ["-m", "refine_dagster.definitions"]
-    )
+    command += ["-w", "workspace.yaml"] if _our_workspace() else ["-m", DEFINITIONS]
     os.execv(sys.executable, command)
 
 
@@ -208,6 +209,12 @@ def _summary(home: Home) -> None:
     show_summary(console, _warehouse(home), home)
 
 
+def _our_workspace() -> bool:
+    """Whether the current folder has a workspace that loads this project, and not another one."""
+    workspace = Path("workspace.yaml")
+    return workspace.is_file() and DEFINITIONS in workspace.read_text(encoding="utf-8")
+
+
 def _existing_home() -> Home:
     home = find_home()
     if not home.warehouse.is_file():
@@ -229,3 +236,7 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,7 @@ def build_definitions(
     Raises:
         ProfileError: the profile or a knob is unknown or out of range.
     """
-    # Steps load the profile again, so they get what was asked for: a YAML file's path, not its name.
+    # Steps load the profile again, so they get what was asked for: a file's path, not its name.
     profile = profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
     knobs = load_profile(profile, overrides)
     home = home or find_home()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
 
 from refine_dagster.definitions import build_definitions
 from refine_dagster.errors import RefineError
@@ -70,6 +73,8 @@ def run_pipeline(
             )
         except dg.DagsterExecutionInterruptedError as error:
             raise KeyboardInterrupt from error
+        except DagsterAssetCheckFailedError as error:
+            raise _checks_failed(str(error).splitlines()[1:]) from error
         except (dg.Failure, dg.DagsterError) as error:
             raise _mendable(error) from error
         failed = [
@@ -78,22 +83,47 @@ def run_pipeline(
             if not one.passed
         ]
     if failed:
-        raise RunFailedError(f"checks failed: {', '.join(failed)}")
+        raise _checks_failed(failed)
+
+
+def _checks_failed(checks: Sequence[str]) -> RunFailedError:
+    return RunFailedError(
+        f"checks failed: {', '.join(check.strip() for check in checks)}",
+        fix="`refine-dagster status` shows what was made, `refine-dagster ui` why a check failed",
+    )
 
 
 def _selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
     graph = definitions.resolve_asset_graph()
-    if select == "*":
-        return sorted(graph.get_all_asset_keys())
+    names = {key.to_user_string() for key in graph.get_all_asset_keys()}
     try:
-        keys = dg.AssetSelection.from_string(select).resolve(graph)
+        with warnings.catch_warnings():
+            # Dagster's parser of selections warns of a parameter that it passes to itself.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            keys = dg.AssetSelection.from_string(_keyed(select, names)).resolve(graph)
     except dg.DagsterError as error:
         raise RefineError(
             f"{select!r} selects nothing: {str(error).splitlines()[0]}",
             where="--select",
-            fix="use Dagster's selection syntax: `*`, an asset's name, `+name` for all upstream",
+            fix="use Dagster's selection syntax: `*`, an asset's name, `a or b`, "
+            "`+name` for all upstream, `group:marts`",
         ) from error
+    if not keys:
+        raise RefineError(f"{select!r} selects nothing", where="--select", fix="name an asset")
     return sorted(keys)
+
+
+def _keyed(select: str, names: Collection[str]) -> str:
+    """The selection with `key:` before bare names: Dagster takes those only on their own.
+
+    >>> _keyed("+b or group:a", {"a", "b"})
+    '+key:"b" or group:a'
+    """
+    return re.sub(
+        r'(?<![\w:"=/])\w+(?![\w:"=/])',
+        lambda word: f'key:"{word[0]}"' if word[0] in names else word[0],
+        select,
+    )
 
 
 def _mendable(error: BaseException) -> BaseException:

@@ -77,7 +77,7 @@ class BaseModelKnobs(Knobs):
     vocab_size: int = Field(1536, ge=300, description="Offline: entries of the byte-level BPE.")
     context_length: int = Field(1024, ge=128, description="Offline: longest sequence in tokens.")
     primer_tasks: int = Field(6000, ge=50, description="Offline: primer tasks to train on.")
-    steps: int = Field(300, ge=1, description="Offline: optimiser steps.")
+    steps: int = Field(260, ge=1, description="Offline: optimiser steps.")
     batch_size: int = Field(8, ge=1, description="Offline: sequences in a step.")
     sequence_length: int = Field(320, ge=32, description="Offline: tokens in a training sequence.")
     learning_rate: float = Field(4e-3, gt=0, description="Offline: peak learning rate of AdamW.")
@@ -150,9 +150,9 @@ class JudgeKnobs(Knobs):
         "offline", description="A judge trained on corruptions of the seeds."
     )
     primer_tasks: int = Field(
-        1200, ge=0, description="Primer tasks corrupted beside the seeds, for breadth."
+        2000, ge=0, description="Primer tasks corrupted beside the seeds, for breadth."
     )
-    steps: int = Field(250, ge=1, description="Optimiser steps.")
+    steps: int = Field(400, ge=1, description="Optimiser steps.")
     batch_size: int = Field(32, ge=1, description="Triples in a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     held_out_share: float = Field(

@@ -5,15 +5,19 @@ Everything is read from the warehouse, so `refine-dagster status` tells the same
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import polars as pl
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from refine_dagster.home import Home
 from refine_dagster.lineage.warehouse import Warehouse
 
+HASH = re.compile(r"[0-9a-f]{32,64}")
+HASH_SHOWN = 12
 FUNNELS = """
     SELECT 'instructions' AS stage, rule AS outcome, count(*) AS rows
     FROM instruction_decisions GROUP BY ALL
@@ -82,16 +86,33 @@ def show_summary(console: Console, warehouse: Warehouse, home: Home) -> None:
 
 
 def rich_table(title: str | None, rows: pl.DataFrame) -> Table:
-    """A frame as a table for the terminal; numbers to the right, four digits."""
+    """A frame as a table for the terminal; numbers to the right, four digits, hashes cut."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for name, kind in rows.schema.items():
         table.add_column(name, justify="right" if kind.is_numeric() else "left", overflow="fold")
     for row in rows.rows():
-        table.add_row(*(_text(value) for value in row))
+        table.add_row(*(Text(_text(value)) for value in row))
     return table
 
 
-def _text(value: Any) -> str:
+def rich_records(title: str | None, rows: pl.DataFrame) -> Table:
+    """A frame with too many columns for the terminal: a line for each, hashes whole."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table.add_column("column", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    for row in rows.rows():
+        for name, value in zip(rows.columns, row, strict=True):
+            table.add_row(name, Text(_text(value, whole=True)))
+        table.add_section()
+    return table
+
+
+def _text(value: Any, *, whole: bool = False) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_text(one, whole=whole) for one in value)
+    text = str(value)
+    return f"{text[:HASH_SHOWN]}…" if HASH.fullmatch(text) and not whole else text

@@ -1,13 +1,9 @@
-"""The judge: one backbone, four outputs, which give the automated feedback on a triple.
+"""The judge, whose four scores of a triple are the automated feedback (methods A, stage 2).
 
-The backbone is a copy of the base model, fine-tuned. A triple is read as `Triple.render()` and the
-end token, and pooled: what the transformer body makes of the tokens, over the whole text, over the
-output and at the end, and how much the tokens of input and output surprise the language model. Four
-linear outputs read that (REFINE-AF's four indicators, methods A, stage 2): understandability,
-naturalness and coherence given that the text can be understood, and a Bradley-Terry reward. Text
-that cannot be understood is neither natural nor an answer, so those two probabilities are products
-and never exceed understandability. Attention stays causal: with attention in both directions
-coherence was learnt less well in the same time.
+The offline judge's network (`judge_network.py`) answers with understandability, with naturalness
+and coherence given that the text can be understood, and with a Bradley-Terry reward. Text that
+cannot be understood is neither natural nor an answer, so those two probabilities are products and
+never exceed understandability.
 
 A score must not depend on what else was scored in the same call, since it becomes part of a row's
 content. So every pass through the network has one of a few fixed shapes.
@@ -16,39 +12,29 @@ content. So every pass through the network has one of a few fixed shapes.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from refine_dagster import progress
 from refine_dagster.device import Device, give_back_memory
-from refine_dagster.errors import RefineError
 from refine_dagster.lineage.content import canonical_json, folder_files
 from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.refine_af.judge_network import (
+    MAX_LENGTH,
+    Encoded,
+    Network,
+    log_probabilities,
+    read_network,
+)
 
 DECIMALS = 6
 # Rows of every pass, and the lengths in tokens that a pass may have; both are part of a score.
 ROWS = 16
-LENGTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
+LENGTHS = (32, 48, 64, 96, 128, 192, 256, 384, MAX_LENGTH)
 # A pass over a long text has fewer rows, so that attention's memory stays bounded.
 MAX_TOKENS_A_PASS = 4096
-# Mean state of the text, mean state of the output, state of the end token.
-POOLS = 3
-# Mean and lowest log-probability of a token, of the input and of the output.
-SURPRISES = 4
-# The linear outputs in order; all but the last are logits.
-OUTPUTS = ("naturalness_if_understood", "coherence_if_understood", "understandability", "reward")
-FORMAT = 1
-BACKBONE = "backbone"
-HEADS = "heads.safetensors"
-CARD = "judge.json"
-
-
-class JudgeError(RefineError):
-    """A judge cannot be trained or loaded."""
 
 
 @dataclass(frozen=True)
@@ -81,104 +67,6 @@ class Judge(Protocol):
         """One `Scores` a triple, in order; a triple's scores do not depend on the others."""
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A triple in tokens; where the tokens after `Input:` and those after `Output:` begin."""
-
-    ids: tuple[int, ...]
-    given: int
-    response: int
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the network makes of a batch of texts, as tensors in float32.
-
-    Attributes:
-        raw: shape (rows, 4), the outputs before any squashing, in the order of `OUTPUTS`.
-        log_likelihood: shape (rows,), mean log-probability of a token of input and output.
-    """
-
-    raw: Any
-    log_likelihood: Any
-
-
-class Network:
-    """Backbone and outputs in memory.
-
-    Args:
-        backbone: a causal language model of `transformers`.
-        heads: `torch.nn.Linear(POOLS * width + SURPRISES, 4)`, in the order of `OUTPUTS`.
-        tokenizer: the base model's.
-        device: where both are.
-    """
-
-    def __init__(self, backbone: Any, heads: Any, tokenizer: Any, device: Device) -> None:
-        self.backbone = backbone
-        self.heads = heads
-        self._tokenizer = tokenizer
-        self._device = device
-        context = getattr(backbone.config, "max_position_embeddings", None) or LENGTHS[-1]
-        self.max_length = min(context, LENGTHS[-1])
-
-    def encode(self, triple: Triple) -> Encoded:
-        """Tokens of the triple and the end token.
-
-        Of a triple that is too long, the output keeps its start and its end and at most half of the
-        room, and the task keeps its start and its end in what is left.
-        """
-        prompt, _, _ = Triple(triple.instruction, triple.input, "").render().rpartition(" ")
-        question, marker, _ = prompt.partition("\nInput:")
-        task = self._ids(prompt)
-        given = min(len(self._ids(question + marker)), len(task) - 1)
-        answer = [*self._ids(f" {triple.output}"), self._tokenizer.eos_token_id]
-        room = self.max_length
-        if len(task) + len(answer) > room:
-            answer = _without_middle(answer, max(room // 2, room - len(task)))
-            task = _without_middle(task, room - len(answer))
-            given = min(given, len(task) // 2)
-        return Encoded((*task, *answer), given, len(task))
-
-    def read(self, batch: Sequence[Encoded], length: int) -> Reading:
-        """Read texts, padded on the right to `length` tokens.
-
-        Attention is causal, so no token of a text sees the padding after it.
-        """
-        import torch
-
-        pad = self._tokenizer.pad_token_id
-        table = [[*one.ids, *[pad] * (length - len(one.ids))] for one in batch]
-        ids = torch.tensor(table, device=self._device.name)
-        marks = torch.tensor(
-            [[one.given, one.response, len(one.ids)] for one in batch], device=self._device.name
-        )
-        given, response, end = marks[:, 0:1], marks[:, 1:2], marks[:, 2:3]
-        places = torch.arange(length, device=self._device.name)[None, :]
-        states = self.backbone.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        logits = self.backbone.get_output_embeddings()(states[:, :-1])
-        # The token at place p is foretold at p - 1; the first is foretold by nothing.
-        told = -torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-        ).view(len(batch), length - 1)
-        of_input = (places >= given) & (places < response)
-        of_output = (places >= response) & (places < end)
-        last = states[torch.arange(len(batch), device=ids.device), end[:, 0] - 1]
-        features = [
-            _mean(states, places < end),
-            _mean(states, of_output),
-            last,
-            *(_surprise(told, part[:, 1:]) for part in (of_input, of_output)),
-        ]
-        either = of_input | of_output
-        return Reading(
-            self.heads(torch.cat(features, dim=-1)),
-            _mean(told[..., None], either[:, 1:])[:, 0],
-        )
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
 class TrainedJudge:
     """A judge read from a folder."""
 
@@ -195,14 +83,12 @@ class TrainedJudge:
             waiting.setdefault(padded_length(len(one.ids), self._network.max_length), []).append(
                 triple
             )
-        with progress.task("judging", len(encoded)) as advance:
-            for length, ready in sorted(waiting.items()):
-                rows = max(1, min(ROWS, MAX_TOKENS_A_PASS // length))
-                for start in range(0, len(ready), rows):
-                    chunk = ready[start : start + rows]
-                    batch = [encoded[triple] for triple in chunk]
-                    found.update(zip(chunk, self._pass(batch, rows, length), strict=True))
-                    advance(len(chunk))
+        for length, ready in sorted(waiting.items()):
+            rows = max(1, min(ROWS, MAX_TOKENS_A_PASS // length))
+            for start in range(0, len(ready), rows):
+                chunk = ready[start : start + rows]
+                batch = [encoded[triple] for triple in chunk]
+                found.update(zip(chunk, self._pass(batch, rows, length), strict=True))
         return [found[triple] for triple in triples]
 
     def _pass(self, batch: list[Encoded], rows: int, length: int) -> list[Scores]:
@@ -212,7 +98,11 @@ class TrainedJudge:
         filled = batch + [batch[0]] * (rows - len(batch))
         with torch.no_grad():
             raw = self._network.read(filled, length).raw[: len(batch)]
-        return [_scores(row) for row in raw.double().cpu()]
+            values = torch.cat([log_probabilities(raw).exp(), raw[:, 3:]], dim=-1)
+        return [
+            Scores(*(round(value, DECIMALS) for value in row))
+            for row in values.double().cpu().tolist()
+        ]
 
 
 @contextmanager
@@ -236,101 +126,6 @@ def judge_fingerprint(folder: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_network(folder: Path, device: Device) -> Network:
-    """Read backbone, outputs and tokenizer from a judge's folder, in float32."""
-    import torch
-    from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    parts = (CARD, HEADS, f"{BACKBONE}/config.json", f"{BACKBONE}/tokenizer.json")
-    missing = [name for name in parts if not (folder / name).is_file()]
-    if missing:
-        raise JudgeError(
-            f"not a whole judge, missing: {', '.join(missing)}",
-            where=str(folder),
-            fix="materialise feedback_judge again",
-        )
-    card = json.loads((folder / CARD).read_text("utf-8"))
-    if card.get("format") != FORMAT:
-        raise JudgeError(
-            f"a judge of format {card.get('format')}, and this version reads format {FORMAT}",
-            where=str(folder / CARD),
-            fix="materialise feedback_judge again",
-        )
-    logging.disable_progress_bar()
-    try:
-        backbone = AutoModelForCausalLM.from_pretrained(
-            folder / BACKBONE, dtype=torch.float32, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder / BACKBONE, local_files_only=True)
-        heads = new_heads(backbone)
-        heads.load_state_dict(load_file(folder / HEADS))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise JudgeError(
-            f"the judge cannot be loaded: {str(error).strip().splitlines()[0]}",
-            where=str(folder),
-            fix="materialise feedback_judge again",
-        ) from error
-    backbone.to(device.name).eval()
-    return Network(backbone, heads.to(device.name).eval(), tokenizer, device)
-
-
-def write_network(network: Network, folder: Path, card: dict[str, Any]) -> None:
-    """Write backbone, tokenizer, outputs and a card; equal values give equal bytes."""
-    from safetensors.torch import save_file
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    folder.mkdir(parents=True, exist_ok=True)
-    network.backbone.to("cpu").save_pretrained(folder / BACKBONE)
-    network._tokenizer.save_pretrained(folder / BACKBONE)
-    heads = {name: weight.cpu().contiguous() for name, weight in network.heads.state_dict().items()}
-    save_file(heads, folder / HEADS, metadata={"format": "pt"})
-    text = json.dumps({"format": FORMAT, **card}, sort_keys=True, indent=2, ensure_ascii=False)
-    (folder / CARD).write_text(text + "\n", encoding="utf-8")
-
-
-def new_heads(backbone: Any) -> Any:
-    """Four linear outputs, all zero: an untrained judge answers one half to everything."""
-    import torch
-
-    heads = torch.nn.Linear(POOLS * backbone.config.hidden_size + SURPRISES, len(OUTPUTS))
-    torch.nn.init.zeros_(heads.weight)
-    torch.nn.init.zeros_(heads.bias)
-    return heads
-
-
 def padded_length(tokens: int, longest: int) -> int:
     """The shortest of the fixed lengths, or `longest`, that holds `tokens`."""
     return next((length for length in LENGTHS if tokens <= length < longest), longest)
-
-
-def _scores(raw: Any) -> Scores:
-    natural, coherent, understood = raw[:3].sigmoid().tolist()
-    return Scores(
-        naturalness=round(natural * understood, DECIMALS),
-        coherence=round(coherent * understood, DECIMALS),
-        understandability=round(understood, DECIMALS),
-        reward_model=round(raw[3].item(), DECIMALS),
-    )
-
-
-def _mean(states: Any, chosen: Any) -> Any:
-    weights = chosen.to(states.dtype)[..., None]
-    return (states * weights).sum(1) / weights.sum(1)
-
-
-def _surprise(told: Any, chosen: Any) -> Any:
-    """Mean and lowest of the chosen log-probabilities, shape (rows, 2)."""
-    import torch
-
-    lowest = told.masked_fill(~chosen, 0.0).amin(dim=1, keepdim=True)
-    return torch.cat([_mean(told[..., None], chosen), lowest], dim=-1)
-
-
-def _without_middle(ids: list[int], room: int) -> list[int]:
-    if len(ids) <= room:
-        return ids
-    head = room // 2
-    return ids[:head] + ids[len(ids) - (room - head) :]

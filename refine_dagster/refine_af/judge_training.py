@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,23 +26,21 @@ from refine_dagster.refine_af.corruptions import (
     KINDS,
     Corruption,
     Corruptor,
-    Dimension,
 )
 from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge import (
+from refine_dagster.refine_af.judge import TrainedJudge, judge_fingerprint
+from refine_dagster.refine_af.judge_accuracy import JudgeAccuracy, judge_accuracies
+from refine_dagster.refine_af.judge_network import (
     OUTPUTS,
     Encoded,
     JudgeError,
     Network,
-    TrainedJudge,
-    judge_fingerprint,
+    log_probabilities,
     new_heads,
     write_network,
 )
 from refine_dagster.training.primer import primer_tasks
 
-ALL = "all"
-CHANCE = 0.5
 # The corruptions that stand beside each good triple in training: one place for each, by group.
 # Near misses are the hardest to tell and the commonest in what a policy writes.
 PLACES = ("damage", "mismatch", "near_miss", "near_miss")
@@ -56,28 +53,10 @@ MAX_GRADIENT_NORM = 1.0
 PAIR_WEIGHT = 1.0
 # Weight of the language modelling loss on the good triples, nats a token.
 LANGUAGE_WEIGHT = 1.0
+# Log-probabilities nearer to 0 than this count as this in the loss.
+LEAST_DOUBT = -1e-6
 # Groups of similar length are batched together within stretches of this many steps.
 STRETCH_STEPS = 25
-
-
-@dataclass(frozen=True)
-class JudgeAccuracy:
-    """Held-out accuracy on one dimension and kind of corruption (columns of the table).
-
-    Attributes:
-        dimension: a dimension, or `reward_model`.
-        corruption: a kind of corruption that harms the dimension, or `all`.
-        examples: triples (pairs for `reward_model`) measured.
-        accuracy: balanced accuracy at a probability of one half; for `reward_model` the share of
-            pairs whose good triple has the higher reward, a tie counting one half.
-        chance: what guessing would score.
-    """
-
-    dimension: str
-    corruption: str
-    examples: int
-    accuracy: float
-    chance: float
 
 
 @dataclass(frozen=True)
@@ -91,11 +70,7 @@ class JudgeTraining:
 
 @dataclass(frozen=True)
 class _Example:
-    """A triple with what is known of it, one label for each of `DIMENSIONS`.
-
-    Naturalness and coherence are learnt given that the text can be understood, and so have no label
-    where it cannot.
-    """
+    """A triple with what is known of it, one label for each of `DIMENSIONS`."""
 
     encoded: Encoded
     labels: tuple[bool | None, ...]
@@ -144,7 +119,8 @@ def train_judge(
         heads = new_heads(loaded.model).to(device.name)
         network = Network(loaded.model, heads, loaded.tokenizer, device)
         _train(network, training, knobs, salt)
-        accuracies, examples = _test(network, testing, salt)
+        judge = TrainedJudge(network, "in training")
+        accuracies, examples = judge_accuracies(judge, testing, salt)
         card = {
             "accuracies": [vars(accuracy) for accuracy in accuracies],
             "base_fingerprint": base.fingerprint,
@@ -243,11 +219,7 @@ def _group(network: Network, corruptor: Corruptor, source: Triple, salt: str) ->
 
 
 def _example(network: Network, corruption: Corruption) -> _Example:
-    understood = corruption.label("understandability") is not False
-    labels = tuple(
-        corruption.label(dimension) if understood or dimension == "understandability" else None
-        for dimension in DIMENSIONS
-    )
+    labels = tuple(corruption.label(dimension) for dimension in DIMENSIONS)
     return _Example(network.encode(corruption.triple), labels)
 
 
@@ -272,14 +244,14 @@ def _class_weights(groups: list[_Group]) -> list[tuple[float, float]]:
 def _loss(network: Network, batch: list[_Group], weights: list[tuple[float, float]]) -> Any:
     """Weighted cross-entropy of the dimensions, and the Bradley-Terry loss within each group."""
     import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+    from torch.nn.functional import logsigmoid
 
     examples = [example for group in batch for example in group]
     reading = network.read([example.encoded for example in examples], max(map(_length, batch)))
     raw = reading.raw
-    targets = torch.tensor(
-        [[float(bool(label)) for label in example.labels] for example in examples]
-    ).to(raw.device)
+    targets = torch.tensor([[bool(label) for label in example.labels] for example in examples]).to(
+        raw.device
+    )
     known = torch.tensor(
         [
             [
@@ -289,9 +261,9 @@ def _loss(network: Network, batch: list[_Group], weights: list[tuple[float, floa
             for row in (example.labels for example in examples)
         ]
     ).to(raw.device)
-    losses = binary_cross_entropy_with_logits(
-        raw[:, : len(DIMENSIONS)], targets, weight=known, reduction="sum"
-    )
+    logs = log_probabilities(raw)
+    against = torch.log(-torch.expm1(logs.clamp(max=LEAST_DOUBT)))
+    losses = -(known * torch.where(targets, logs, against)).sum()
     pairs = []
     good = []
     start = 0
@@ -314,73 +286,3 @@ def _rate_share(step: int, steps: int) -> float:
         return (step + 1) / warmup
     way = (step - warmup) / max(1, steps - warmup)
     return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * (1 + math.cos(math.pi * way)) / 2
-
-
-def _test(network: Network, sources: list[Triple], salt: str) -> tuple[list[JudgeAccuracy], int]:
-    """Accuracies on the sources and one corruption of each kind of each, and how many triples."""
-    corruptor = Corruptor(sources)
-    made = [(source, corruptor.corruptions(source, f"{salt}/held_out")) for source in sources]
-    triples = [
-        triple for source, worse in made for triple in (source, *(one.triple for one in worse))
-    ]
-    scores = iter(TrainedJudge(network, "in training").score(triples))
-    right: dict[tuple[str, str, bool], list[float]] = defaultdict(list)
-    for _, worse in made:
-        whole = next(scores)
-        for dimension in DIMENSIONS:
-            passed = float(getattr(whole, dimension) > CHANCE)
-            for kind in (ALL, *(name for name in KINDS if dimension in KINDS[name].harms)):
-                right[dimension, kind, True].append(passed)
-        for one in worse:
-            found = next(scores)
-            order = _order(whole.reward_model, found.reward_model)
-            right["reward_model", ALL, False].append(order)
-            right["reward_model", one.kind, False].append(order)
-            for dimension in DIMENSIONS:
-                label = one.label(dimension)
-                if label is None:
-                    continue
-                correct = float((getattr(found, dimension) > CHANCE) == label)
-                right[dimension, ALL, label].append(correct)
-                if not label:
-                    right[dimension, one.kind, False].append(correct)
-    return _accuracies(right), len(triples)
-
-
-def _order(better: float, worse: float) -> float:
-    return 0.5 if better == worse else float(better > worse)
-
-
-def _accuracies(right: dict[tuple[str, str, bool], list[float]]) -> list[JudgeAccuracy]:
-    accuracies = []
-    for dimension in (*DIMENSIONS, "reward_model"):
-        for kind in (ALL, *KINDS):
-            harmed = right.get((dimension, kind, False), [])
-            whole = right.get((dimension, kind, True), [])
-            if not harmed:
-                continue
-            shares = [sum(side) / len(side) for side in (harmed, whole) if side]
-            accuracies.append(
-                JudgeAccuracy(
-                    dimension,
-                    kind,
-                    len(harmed) + len(whole),
-                    round(sum(shares) / len(shares), 6),
-                    CHANCE,
-                )
-            )
-    return accuracies
-
-
-def accuracy_of(
-    accuracies: Sequence[JudgeAccuracy], dimension: Dimension | str, kind: str = ALL
-) -> float:
-    """The accuracy on a dimension and kind.
-
-    Raises:
-        KeyError: nothing of the kind was measured.
-    """
-    for one in accuracies:
-        if (one.dimension, one.corruption) == (dimension, kind):
-            return one.accuracy
-    raise KeyError((dimension, kind))

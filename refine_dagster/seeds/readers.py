@@ -96,7 +96,7 @@ def read_seeds(path: str) -> SeedFile:
     if any(problem.severity == "error" for problem in problems):
         raise SeedFileError(path, problems)
     seeds = sorted((entry.seed for entry in entries), key=lambda seed: seed.seed_id)
-    content_hash = content_id("seed_file", *(seed.row_id for seed in seeds))
+    content_hash = content_id("seed_file", *(seed.payload_hash for seed in seeds))
     return SeedFile(seeds, content_hash, path, problems)
 
 

@@ -113,8 +113,8 @@ class SeedTask:
         }
 
     @property
-    def row_id(self) -> str:
-        """The row's content id: 32 hex digits over the whole payload."""
+    def payload_hash(self) -> str:
+        """32 hex digits over the whole payload."""
         return content_id(TABLE, self.row())
 
 

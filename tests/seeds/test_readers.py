@@ -160,7 +160,7 @@ def test_the_175_seeds_of_self_instruct_read_without_a_finding() -> None:
     file = read_seeds(str(SHARED))
     assert len(file.seeds) == 175
     assert file.warnings == []
-    assert len({seed.row_id for seed in file.seeds}) == 175
+    assert len({seed.payload_hash for seed in file.seeds}) == 175
 
 
 # --- rows and white space
@@ -171,7 +171,7 @@ def test_rows_have_the_columns_of_the_table(tmp_path: Path) -> None:
     assert list(seed.row()) == list(TABLES["seed_tasks"].columns)
     assert seed.row()["instances"] == SCHEMA["instances"]
     assert seed.row()["input"] == "hen"
-    assert seed.row_id == content_id("seed_tasks", seed.row())
+    assert seed.payload_hash == content_id("seed_tasks", seed.row())
 
 
 def test_a_cosmetic_edit_changes_no_row(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_cosmetic_edit_changes_no_row(tmp_path: Path) -> None:
     }
     before, after = read_seeds(jsonl(tmp_path, plain)), read_seeds(jsonl(tmp_path, spaced))
     assert before.content_hash == after.content_hash
-    assert before.seeds[0].row_id == after.seeds[0].row_id
+    assert before.seeds[0].payload_hash == after.seeds[0].payload_hash
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_a_cosmetic_edit_changes_no_row(tmp_path: Path) -> None:
     ],
 )
 def test_a_real_edit_changes_the_row(tmp_path: Path, change: dict[str, Any]) -> None:
-    before = read_seeds(jsonl(tmp_path, SCHEMA)).seeds[0].row_id
-    assert read_seeds(jsonl(tmp_path, {**SCHEMA, **change})).seeds[0].row_id != before
+    before = read_seeds(jsonl(tmp_path, SCHEMA)).seeds[0].payload_hash
+    assert read_seeds(jsonl(tmp_path, {**SCHEMA, **change})).seeds[0].payload_hash != before
 
 
 @given(st.text())
@@ -514,7 +514,7 @@ def refuses_or_reads(path: Path, data: bytes) -> None:
         assert str(refused.value).encode()
     else:
         seeds = read_seeds(str(path)).seeds
-        assert len({seed.row_id for seed in seeds}) == len(seeds) > 0
+        assert len({seed.payload_hash for seed in seeds}) == len(seeds) > 0
     assert all(str(problem).encode() for problem in found)
 
 

@@ -1,0 +1,182 @@
+"""The offline judge learns from corruptions, is the same twice, and scores each triple alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from refine_dagster.device import Device, device_session
+from refine_dagster.language_model import ModelRef, resolve_model
+from refine_dagster.lineage.content import folder_files
+from refine_dagster.profile import DeviceKnobs, JudgeKnobs
+from refine_dagster.refine_af.corruptions import DIMENSIONS, KINDS
+from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.refine_af.judge import LENGTHS, Judge, Scores, loaded_judge, padded_length
+from refine_dagster.refine_af.judge_accuracy import accuracy_of
+from refine_dagster.refine_af.judge_network import JudgeError, read_network
+from refine_dagster.refine_af.judge_training import JudgeTraining, is_held_out, train_judge
+from refine_dagster.training.primer import primer_tasks
+
+SEEDS = [task.triple for task in primer_tasks(40, 5)]
+KNOBS = JudgeKnobs(primer_tasks=260, steps=120, batch_size=32, learning_rate=5e-3)
+SMALL = JudgeKnobs(primer_tasks=20, steps=3, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Device]:
+    with device_session(DeviceKnobs(device="cpu", threads=1)) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model_folder: Path) -> ModelRef:
+    return resolve_model(str(tiny_model_folder))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    base: ModelRef, device: Device, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, JudgeTraining]:
+    out = tmp_path_factory.mktemp("judge") / "folder"
+    return out, train_judge(base, SEEDS, KNOBS, out, device, "salt")
+
+
+@pytest.fixture(scope="module")
+def judge(trained: tuple[Path, JudgeTraining], device: Device) -> Iterator[Judge]:
+    with loaded_judge(trained[0], device) as loaded:
+        yield loaded
+
+
+def test_beats_chance_on_tasks_it_never_saw(trained: tuple[Path, JudgeTraining]) -> None:
+    _, training = trained
+    for output in (*DIMENSIONS, "reward_model"):
+        assert accuracy_of(training.accuracies, output) > 0.55, output
+    assert all(0 <= one.accuracy <= 1 and one.examples > 0 for one in training.accuracies)
+    assert {one.chance for one in training.accuracies} == {0.5}
+
+
+def test_accuracy_is_told_for_each_kind_and_what_it_harms(
+    trained: tuple[Path, JudgeTraining],
+) -> None:
+    _, training = trained
+    names = [(one.dimension, one.corruption) for one in training.accuracies]
+    assert len(names) == len(set(names))
+    for dimension, kind in names:
+        assert kind == "all" or dimension == "reward_model" or dimension in KINDS[kind].harms
+    assert {kind for dimension, kind in names if dimension == "reward_model"} == {"all", *KINDS}
+    assert training.held_out_examples > len(KINDS)
+
+
+def test_garbled_text_scores_lower(judge: Judge) -> None:
+    good = [Triple("Write a sentence about the sea.", "", "The waves roll over the warm sand.")]
+    worse = [Triple(good[0].instruction, "", "sand the roll over waves warm The.")]
+    (better,), (lower,) = judge.score(good), judge.score(worse)
+    assert better.naturalness > lower.naturalness
+    assert better.reward_model > lower.reward_model
+
+
+def test_probabilities_are_bounded_by_understandability(judge: Judge) -> None:
+    for one in judge.score(SEEDS):
+        assert 0 <= one.naturalness <= one.understandability <= 1
+        assert 0 <= one.coherence <= one.understandability
+
+
+def test_a_score_does_not_depend_on_its_batch(judge: Judge) -> None:
+    long = Triple("Copy it.", " ".join(["word"] * 60), " ".join(["word"] * 60))
+    triples = [*SEEDS, long, SEEDS[3]]
+    together = judge.score(triples)
+    alone = [judge.score([triple])[0] for triple in triples]
+    assert together == alone
+    assert judge.score(triples[::-1]) == together[::-1]
+    assert judge.score([]) == []
+
+
+def test_a_triple_longer_than_the_context_is_scored(judge: Judge) -> None:
+    long = Triple("Say it. " * 400, "deep sea " * 900, "blue sky " * 900)
+    (found,) = judge.score([long])
+    assert 0 <= found.naturalness <= 1
+
+
+def test_a_long_triple_keeps_both_its_parts(
+    trained: tuple[Path, JudgeTraining], device: Device
+) -> None:
+    network = read_network(trained[0], device)
+    long = Triple("Say it. " * 400, "deep sea " * 900, "blue sky " * 900)
+    for triple in (long, Triple("Say it.", "", long.output), Triple("Say it.", long.input, "no")):
+        encoded = network.encode(triple)
+        assert len(encoded.ids) == network.max_length
+        assert 0 < encoded.given < encoded.response < network.max_length
+
+
+@pytest.mark.parametrize(
+    "triple", [Triple("", "", ""), Triple("a", "b", ""), Triple("é", "", "猫")]
+)
+def test_odd_triples_have_finite_scores(judge: Judge, triple: Triple) -> None:
+    (found,) = judge.score([triple])
+    assert all(abs(value) < 1e3 for value in vars(found).values())
+
+
+def test_two_trainings_give_the_same_files_whatever_the_order_of_seeds(
+    base: ModelRef, device: Device, tmp_path: Path
+) -> None:
+    first = train_judge(base, SEEDS, SMALL, tmp_path / "a", device, "salt")
+    again = train_judge(base, SEEDS[::-1], SMALL, tmp_path / "b", device, "salt")
+    other = train_judge(base, SEEDS, SMALL, tmp_path / "c", device, "pepper")
+    assert folder_files(tmp_path / "a") == folder_files(tmp_path / "b")
+    assert first == again
+    assert other.fingerprint != first.fingerprint
+
+
+def test_the_folder_stands_alone(
+    trained: tuple[Path, JudgeTraining], judge: Judge, device: Device, tmp_path: Path
+) -> None:
+    folder, training = trained
+    copy = tmp_path / "elsewhere"
+    for name in folder_files(folder):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes((folder / name).read_bytes())
+    with loaded_judge(copy, device) as loaded:
+        scores: Sequence[Scores] = loaded.score(SEEDS)
+        assert loaded.fingerprint == training.fingerprint == judge.fingerprint
+    assert scores == judge.score(SEEDS)
+    for name in folder_files(folder):
+        assert str(folder).encode() not in (folder / name).read_bytes()
+
+
+def test_a_folder_that_is_no_judge_is_refused(
+    trained: tuple[Path, JudgeTraining], device: Device, tmp_path: Path
+) -> None:
+    with pytest.raises(JudgeError, match=r"judge\.json"), loaded_judge(tmp_path, device):
+        pass
+    for name in folder_files(trained[0]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((trained[0] / name).read_bytes())
+    (tmp_path / "judge.json").write_text(json.dumps({"format": 99}), encoding="utf-8")
+    with pytest.raises(JudgeError, match="format 99"), loaded_judge(tmp_path, device):
+        pass
+
+
+def test_too_few_good_triples_are_refused(base: ModelRef, device: Device, tmp_path: Path) -> None:
+    knobs = JudgeKnobs(primer_tasks=0, steps=1)
+    with pytest.raises(JudgeError, match="1 good triples"):
+        train_judge(base, SEEDS[:1], knobs, tmp_path / "judge", device, "salt")
+    assert not (tmp_path / "judge").exists()
+
+
+def test_held_out_is_decided_by_task_alone() -> None:
+    chosen = [is_held_out(triple, 0.2, "salt") for triple in SEEDS]
+    answers = [Triple(triple.instruction, triple.input, "other") for triple in SEEDS]
+    assert chosen == [is_held_out(triple, 0.2, "salt") for triple in answers]
+    many = [task.triple for task in primer_tasks(1000, 3)]
+    assert 150 < sum(is_held_out(triple, 0.2, "salt") for triple in many) < 250
+
+
+def test_padded_lengths_hold_the_text_and_never_pass_the_longest() -> None:
+    for longest in (100, 512):
+        for tokens in range(1, longest + 1):
+            length = padded_length(tokens, longest)
+            assert tokens <= length <= longest
+            assert length in LENGTHS or length == longest
