@@ -16,7 +16,7 @@ import dagster as dg
 import polars as pl
 
 from assets.preview import markdown_table, step_plots
-from assets.versions import code_version, config_hash
+from assets.versions import code_version, config_hash, config_of
 from refine_dagster import progress
 from refine_dagster.device import Device, peak_memory_mb
 from refine_dagster.errors import RefineError
@@ -136,7 +136,9 @@ class Step:
             code_version=self._code_version,
             config_hash=self._config_hash,
             inputs=self._inputs,
+            config=config_of(self.asset, self.profile),
             usage=self.store.usage if self.store else {},
+            uses=self.store.uses if self.store else {},
             metrics={name: value for name, value in figures.items() if value is not None},
             device=device,
             started_at=self._started_at,

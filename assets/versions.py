@@ -7,6 +7,8 @@ into its code version: change one, and the UI marks as outdated exactly the asse
 
 from __future__ import annotations
 
+from typing import Any
+
 from refine_dagster.lineage.content import content_id
 from refine_dagster.profile import Profile
 
@@ -27,11 +29,16 @@ REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 
 
+def config_of(asset: str, profile: Profile) -> dict[str, Any]:
+    """The knobs that the asset reads, and the salt; JSON values."""
+    _, sections = REVISIONS[asset]
+    knobs = {name: getattr(profile, name).model_dump(mode="json") for name in sections}
+    return {**knobs, "salt": profile.salt}
+
+
 def config_hash(asset: str, profile: Profile) -> str:
     """Hash of the knobs that the asset reads, and of the salt."""
-    _, sections = REVISIONS[asset]
-    knobs = {name: getattr(profile, name).model_dump() for name in sections}
-    return content_id("config", knobs, profile.salt)
+    return content_id("config", config_of(asset, profile))
 
 
 def code_version(asset: str, profile: Profile) -> str:

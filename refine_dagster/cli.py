@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from refine_dagster.commands.door import console, existing_home, open_warehouse
 from refine_dagster.errors import RefineError
 from refine_dagster.home import Home, find_home
 
@@ -28,12 +29,9 @@ app = typer.Typer(
 seeds_app = typer.Typer(no_args_is_help=True, help="Seed files.")
 app.add_typer(seeds_app, name="seeds")
 
-# A log file has no width of its own; tables need some.
-LOG_WIDTH = 120
 # Columns a table cell needs, its border included, before words are broken up.
 NARROWEST = 14
 DEFINITIONS = "refine_dagster.definitions"
-console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
 errors = Console(stderr=True)
 
 INTERRUPTED = 130
@@ -54,7 +52,10 @@ def main() -> None:
     except RefineError as error:
         errors.print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Typer turns Ctrl-C inside a command into an exit.
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
         errors.print("stopped; what was finished is kept, run again to go on")
         sys.exit(INTERRUPTED)
 
@@ -98,7 +99,7 @@ def status() -> None:
 
     Example: refine-dagster status
     """
-    _summary(_existing_home())
+    _summary(existing_home())
 
 
 @seeds_app.command("check")
@@ -131,7 +132,7 @@ def show(
     """
     from refine_dagster.summary import rich_records, rich_table
 
-    warehouse = _warehouse(_existing_home())
+    warehouse = open_warehouse(existing_home())
     home_of = warehouse.relations()
     if table not in home_of:
         raise RefineError(f"there is no table {table!r}", fix=f"one of {', '.join(home_of)}")
@@ -155,7 +156,7 @@ def export(
     """
     from refine_dagster.export import export_dataset
 
-    warehouse = _warehouse(_existing_home())
+    warehouse = open_warehouse(existing_home())
     version = warehouse.data_version("instruction_dataset")
     if version is None:
         raise RefineError(
@@ -206,30 +207,13 @@ def _overrides(seeds: str | None, target: int | None, knobs: list[str]) -> dict[
 def _summary(home: Home) -> None:
     from refine_dagster.summary import show_summary
 
-    show_summary(console, _warehouse(home), home)
+    show_summary(console, open_warehouse(home), home)
 
 
 def _our_workspace() -> bool:
     """Whether the current folder has a workspace that loads this project, and not another one."""
     workspace = Path("workspace.yaml")
     return workspace.is_file() and DEFINITIONS in workspace.read_text(encoding="utf-8")
-
-
-def _existing_home() -> Home:
-    home = find_home()
-    if not home.warehouse.is_file():
-        raise RefineError(
-            "there is no warehouse here yet",
-            where=str(home.warehouse),
-            fix="run `refine-dagster run` first, or set REFINE_HOME",
-        )
-    return home
-
-
-def _warehouse(home: Home) -> Any:
-    from refine_dagster.lineage.warehouse import Warehouse
-
-    return Warehouse(home.warehouse)
 
 
 def _escaped(text: str) -> str:

@@ -33,6 +33,10 @@ class Budget:
 class CompletionsStore:
     """Answers requests for one run and counts them by role.
 
+    Attributes:
+        usage: role -> what was asked, reused and sent since the store was opened.
+        uses: key of each completion lent since then -> whether it had to be sent.
+
     Args:
         warehouse: where completions are kept.
         run_id: who asks; the budget is counted per run.
@@ -44,6 +48,7 @@ class CompletionsStore:
         self.run_id = run_id
         self.budget = budget or Budget()
         self.usage: dict[str, RoleUsage] = {}
+        self.uses: dict[str, bool] = {}
 
     def complete(self, backend: Backend, requests: Sequence[Request]) -> list[Completion]:
         """Answer `requests` in order, from the store where possible.
@@ -151,6 +156,7 @@ class CompletionsStore:
             used = self.usage.get(request.role, RoleUsage())
             answer = fresh.get(key) if key not in sent else None
             sent.add(key)
+            self.uses[key] = self.uses.get(key, False) or key in fresh
             self.usage[request.role] = used.plus(
                 sent=answer is not None,
                 prompt_tokens=answer.completion.prompt_tokens if answer else 0,

@@ -1,8 +1,9 @@
 """The ledger: what every materialization says of itself, chained by digest.
 
-Rows of `lineage.materializations`, `lineage.inputs`, `lineage.requests` and `lineage.checkpoints`
-are only ever added, in the transaction that changes the data they speak of
-(`lineage/warehouse.py`). Each row's digest covers the row, its inputs and the digest before it.
+Rows of `lineage.materializations` and of the tables attached to it (`inputs`, `requests`, `uses`,
+`checkpoints`, `configs`) are only ever added, in the transaction that changes the data they speak
+of (`lineage/warehouse.py`). Each row's digest covers the row, what is attached to it and the digest
+before it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
+import polars as pl
 
 from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.content import canonical_json
@@ -52,8 +54,11 @@ class Record:
     """What a materialization says of itself, besides its rows.
 
     Attributes:
-        inputs: upstream asset -> the data version that was read.
+        inputs: upstream asset -> the data version that was read; `file:<name>` -> the content hash
+            of what was read besides.
+        config: the knobs behind `config_hash`; JSON values.
         usage: role -> requests.
+        uses: key of each completion used -> whether it was sent in this materialization.
         metrics: figures for the ledger; JSON values.
         device: where it ran; JSON values.
     """
@@ -63,7 +68,9 @@ class Record:
     code_version: str
     config_hash: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, RoleUsage] = field(default_factory=dict)
+    uses: Mapping[str, bool] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -107,43 +114,32 @@ def read_last_record(connection: duckdb.DuckDBPyConnection, asset: str) -> LastR
     return LastRecord(dict(inputs), code_version, config_hash, json.loads(metrics))
 
 
-def write_checkpoints(
-    connection: duckdb.DuckDBPyConnection, checkpoints: Sequence[Checkpoint], sequence: int
-) -> None:
-    for checkpoint in checkpoints:
-        connection.execute(
-            """
-            INSERT INTO lineage.checkpoints
-            SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (
-                SELECT 1 FROM lineage.checkpoints
-                WHERE asset = ? AND content_hash = ? AND manifest_hash = ?
-            )
-            """,
-            [
-                checkpoint.asset,
-                checkpoint.content_hash,
-                checkpoint.manifest_hash,
-                canonical_json(checkpoint.manifest),
-                checkpoint.relative_path,
-                [{"path": path, "sha256": sha} for path, sha in checkpoint.files.items()],
-                sequence,
-                checkpoint.asset,
-                checkpoint.content_hash,
-                checkpoint.manifest_hash,
-            ],
-        )
-
-
 def write_record(
     connection: duckdb.DuckDBPyConnection,
     record: Record,
     commit: Commit,
     hashes: Mapping[str, str],
+    checkpoints: Sequence[Checkpoint],
     previous: str,
 ) -> None:
+    """Add the ledger row of a commit and all that is attached to it."""
+    sequence = commit.sequence
+    connection.execute(
+        "INSERT OR IGNORE INTO lineage.configs VALUES (?, ?)",
+        [record.config_hash, canonical_json(dict(record.config))],
+    )
+    inputs = [[asset, version] for asset, version in sorted(record.inputs.items())]
+    requests = [[role, *astuple(one)] for role, one in sorted(record.usage.items())]
+    registered = [
+        [one.asset, one.content_hash, one.manifest_hash]
+        for one in checkpoints
+        if _write_checkpoint(connection, one, sequence)
+    ]
+    _insert(connection, "lineage.inputs", [[sequence, *one] for one in inputs])
+    _insert(connection, "lineage.requests", [[sequence, *one] for one in requests])
     usage = record.usage.values()
     row: dict[str, Any] = {
-        "sequence": commit.sequence,
+        "sequence": sequence,
         "run_id": record.run_id,
         "asset": record.asset,
         "data_version": commit.data_version,
@@ -157,41 +153,80 @@ def write_record(
         "requests_reused": sum(role.reused for role in usage),
         "requests_sent": sum(role.sent for role in usage),
         "tables": canonical_json(dict(hashes)),
+        "completions": _write_uses(connection, record.uses, sequence),
         "metrics": canonical_json(dict(record.metrics)),
         "device": canonical_json(dict(record.device)),
         "started_at": record.started_at.isoformat(),
         "finished_at": datetime.now(UTC).isoformat(),
+        "previous_digest": previous,
     }
-    inputs = [[asset, version] for asset, version in sorted(record.inputs.items())]
-    row["previous_digest"] = previous
-    row["digest"] = record_digest(row, inputs)
-    marks = ", ".join("?" * len(row))
-    connection.execute(
-        f"INSERT INTO lineage.materializations ({', '.join(row)}) VALUES ({marks})",
-        list(row.values()),
-    )
-    for asset, version in inputs:
-        connection.execute(
-            "INSERT INTO lineage.inputs VALUES (?, ?, ?)", [commit.sequence, asset, version]
-        )
-    for role, used in sorted(record.usage.items()):
-        connection.execute(
-            "INSERT INTO lineage.requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                commit.sequence,
-                role,
-                used.asked,
-                used.reused,
-                used.sent,
-                used.prompt_tokens,
-                used.completion_tokens,
-                used.seconds,
-            ],
-        )
+    attached = {"inputs": inputs, "requests": requests, "checkpoints": sorted(registered)}
+    row["digest"] = record_digest(row, attached)
+    _insert(connection, f"lineage.materializations ({', '.join(row)})", [list(row.values())])
 
 
-def record_digest(row: Mapping[str, Any], inputs: Sequence[Sequence[str]]) -> str:
-    """The digest of a ledger row (without its own `digest`) and of its inputs, 64 hex digits."""
+def record_digest(row: Mapping[str, Any], attached: Mapping[str, Sequence[Sequence[Any]]]) -> str:
+    """The digest of a ledger row, 64 hex digits.
+
+    Args:
+        row: the row; its own `digest` is left out.
+        attached: the rows of that sequence, sorted, without the sequence: `inputs` (asset,
+            data_version), `requests` (all columns in order) and `checkpoints` (asset, content_hash,
+            manifest_hash).
+    """
     told = {name: value for name, value in row.items() if name != "digest"}
-    text = canonical_json([told, [list(pair) for pair in inputs]])
-    return hashlib.sha256(text.encode()).hexdigest()
+    lists = {name: [list(one) for one in rows] for name, rows in attached.items()}
+    return hashlib.sha256(canonical_json([told, lists]).encode()).hexdigest()
+
+
+def completions_hash(connection: duckdb.DuckDBPyConnection, sequence: int) -> str:
+    """One hash of the completions that a materialization used, as they stand, 64 hex digits."""
+    found = connection.execute(
+        """
+        SELECT sha256(coalesce(string_agg(part, '' ORDER BY key), ''))
+        FROM (
+            SELECT key, sha256(sent || CAST(to_json(completion) AS VARCHAR)) AS part
+            FROM lineage.uses LEFT JOIN store.completions AS completion USING (key)
+            WHERE sequence = ?
+        )
+        """,
+        [sequence],
+    ).fetchall()
+    return str(found[0][0])
+
+
+def _write_uses(
+    connection: duckdb.DuckDBPyConnection, uses: Mapping[str, bool], sequence: int
+) -> str:
+    if uses:
+        listed = pl.DataFrame({"key": list(uses), "sent": list(uses.values())})
+        connection.register("used", listed.to_arrow())
+        connection.execute(f"INSERT INTO lineage.uses SELECT {sequence}, key, sent FROM used")
+        connection.unregister("used")
+    return completions_hash(connection, sequence)
+
+
+def _write_checkpoint(
+    connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint, sequence: int
+) -> bool:
+    """Register a checkpoint; whether it was not registered before."""
+    named = [checkpoint.asset, checkpoint.content_hash, checkpoint.manifest_hash]
+    known = connection.execute(
+        "SELECT 1 FROM lineage.checkpoints "
+        "WHERE asset = ? AND content_hash = ? AND manifest_hash = ?",
+        named,
+    ).fetchall()
+    if known:
+        return False
+    files = [{"path": path, "sha256": sha} for path, sha in checkpoint.files.items()]
+    row = [*named, canonical_json(checkpoint.manifest), checkpoint.relative_path, files, sequence]
+    _insert(connection, "lineage.checkpoints", [row])
+    return True
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Sequence[Any]]
+) -> None:
+    if rows:
+        marks = ", ".join("?" * len(rows[0]))
+        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)

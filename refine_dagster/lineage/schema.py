@@ -7,6 +7,7 @@ history tables and views come from `lineage/tables.py`.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import duckdb
 
 from refine_dagster.errors import RefineError
+from refine_dagster.lineage.content import content_id
 from refine_dagster.lineage.tables import PARENTS_TYPE, TABLES, Table
 
 
@@ -32,14 +34,15 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         WarehouseError: the database was written by a newer version.
     """
     known = _migrations()
-    version = _schema_version(connection)
+    version, fingerprint = _state(connection)
     if version > len(known):
         raise WarehouseError(
             f"written by a newer version (schema {version}, this one knows {len(known)})",
             where=str(path),
             fix="upgrade refine-dagster, or choose another REFINE_HOME",
         )
-    if version == len(known):
+    declared = declarations_fingerprint()
+    if (version, fingerprint) == (len(known), declared):
         return
     connection.execute("BEGIN TRANSACTION")
     connection.execute(
@@ -54,7 +57,20 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         )
     for table in TABLES.values():
         create_table(connection, table)
+    _create_lineage_views(connection)
+    connection.execute("DELETE FROM lineage.declarations")
+    connection.execute("INSERT INTO lineage.declarations VALUES (?)", [declared])
     connection.execute("COMMIT")
+
+
+@cache
+def declarations_fingerprint() -> str:
+    """A hash of everything that history tables and views are made from."""
+    declared = [
+        [table.name, table.asset, table.description, [list(c) for c in table.columns.items()]]
+        for table in TABLES.values()
+    ]
+    return content_id("declarations", declared, _lineage_views())
 
 
 def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -65,6 +81,10 @@ def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
         f"parents {PARENTS_TYPE}, row_hash VARCHAR NOT NULL, added_in BIGINT NOT NULL, "
         "removed_in BIGINT)"
     )
+    for name, (kind, _) in table.columns.items():
+        connection.execute(
+            f"ALTER TABLE history.{table.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
+        )
     columns = ", ".join(["row_id", *table.columns, "parents"])
     connection.execute(
         f"CREATE OR REPLACE VIEW main.{table.name} AS "
@@ -79,18 +99,39 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _schema_version(connection: duckdb.DuckDBPyConnection) -> int:
+def _create_lineage_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """`lineage.rows`, every row of every table with its life, and the views over it."""
+    union = " UNION ALL ".join(
+        f"SELECT '{name}' AS table_name, '{table.asset}' AS asset, row_id, added_in, removed_in "
+        f"FROM history.{name}"
+        for name, table in TABLES.items()
+    )
+    connection.execute(f"CREATE OR REPLACE VIEW lineage.rows AS {union}")
+    connection.execute(_lineage_views())
+
+
+def _lineage_views() -> str:
+    return (files("refine_dagster.lineage") / "views.sql").read_text(encoding="utf-8")
+
+
+def _state(connection: duckdb.DuckDBPyConnection) -> tuple[int, str | None]:
+    """Schema version and fingerprint of the declarations; (0, None) of a new file."""
     known = first_row(
         connection,
         "SELECT count(*) FROM duckdb_tables() "
         "WHERE schema_name = 'main' AND table_name = 'schema_migrations'",
     )
     if known is None or known[0] == 0:
-        return 0
+        return 0, None
     row = first_row(connection, "SELECT max(version) FROM main.schema_migrations")
-    return int(row[0]) if row and row[0] is not None else 0
+    version = int(row[0]) if row and row[0] is not None else 0
+    if version > len(_migrations()):
+        return version, None
+    declared = first_row(connection, "SELECT fingerprint FROM lineage.declarations")
+    return version, str(declared[0]) if declared else None
 
 
+@cache
 def _migrations() -> list[tuple[str, str]]:
     folder = files("refine_dagster.lineage") / "migrations"
     entries = sorted(

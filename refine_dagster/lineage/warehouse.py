@@ -32,7 +32,6 @@ from refine_dagster.lineage.ledger import (
     LastRecord,
     Record,
     read_last_record,
-    write_checkpoints,
     write_record,
 )
 from refine_dagster.lineage.schema import (
@@ -43,10 +42,17 @@ from refine_dagster.lineage.schema import (
 )
 from refine_dagster.lineage.tables import TABLES, Table, tables_of
 
+# Inputs that are no assets are named with this prefix: `file:seeds`.
+OUTSIDE = "file:"
+
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # A missing table must be an error, not a Python variable of that name.
     "python_enable_replacements": False,
 }
+
+
+class StaleInputsError(WarehouseError):
+    """An input changed between reading it and committing what was made from it."""
 
 
 class Warehouse:
@@ -142,6 +148,7 @@ class Warehouse:
 
         Raises:
             WarehouseError: the tables are not the asset's, or a row id occurs twice.
+            StaleInputsError: an input was materialised anew since it was read.
         """
         owned = tables_of(record.asset)
         if tables is not None and {table.name for table in owned} != set(tables):
@@ -150,6 +157,7 @@ class Warehouse:
             )
         with self.connect() as connection:
             connection.execute("BEGIN TRANSACTION")
+            _require_fresh(connection, record)
             last = first_row(
                 connection,
                 "SELECT sequence, digest FROM lineage.materializations "
@@ -171,8 +179,7 @@ class Warehouse:
                 rows_removed=counts[0][2],
                 rows_reused=counts[0][0] - counts[0][1],
             )
-            write_checkpoints(connection, checkpoints, sequence)
-            write_record(connection, record, commit, hashes, previous)
+            write_record(connection, record, commit, hashes, checkpoints, previous)
             connection.execute("COMMIT")
         return commit
 
@@ -227,6 +234,28 @@ def content_hash(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     return str(row[0])
 
 
+def _require_fresh(connection: duckdb.DuckDBPyConnection, record: Record) -> None:
+    """Refuse a commit whose inputs are no longer what it was made from."""
+    latest = dict(
+        connection.execute(
+            "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
+            "GROUP BY asset"
+        ).fetchall()
+    )
+    stale = [
+        asset
+        for asset, version in sorted(record.inputs.items())
+        if not asset.startswith(OUTSIDE) and latest.get(asset) != version
+    ]
+    if stale:
+        raise StaleInputsError(
+            f"{', '.join(stale)} changed while {record.asset} was being made from it",
+            where=f"commit of {record.asset}",
+            fix="another run works in this home; when it has ended, run again: "
+            "nothing of this commit was kept, every completion was",
+        )
+
+
 def _declared(table: str) -> Table:
     if table not in TABLES:
         raise WarehouseError(f"there is no table {table!r}", fix=f"one of {', '.join(TABLES)}")
@@ -272,6 +301,20 @@ def _replace_rows(
         )
         ORDER BY row_id
         """,
+    )
+    connection.execute(
+        f"""
+        INSERT INTO lineage.parents
+        SELECT '{table.name}', row_id, parent.asset, parent.row_id, parent.role
+        FROM (
+            SELECT row_id, unnest(parents) AS parent FROM incoming
+            WHERE row_id IN (SELECT row_id FROM history.{table.name} WHERE added_in = {sequence})
+        )
+        WHERE row_id::UUID NOT IN (
+            SELECT row_id FROM lineage.parents WHERE table_name = '{table.name}'
+        )
+        ORDER BY ALL
+        """
     )
     connection.execute("DROP TABLE incoming")
     return rows.height, added, removed

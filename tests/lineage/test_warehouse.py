@@ -18,7 +18,7 @@ from refine_dagster.lineage.ledger import GENESIS, Record, RoleUsage, record_dig
 from refine_dagster.lineage.rows import Parent, Row, frame, make_row
 from refine_dagster.lineage.schema import WarehouseError, WarehouseLockedError
 from refine_dagster.lineage.tables import TABLES, tables_of
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.lineage.warehouse import StaleInputsError, Warehouse
 
 
 def seed(name: str, instruction: str = "Name a fruit.") -> Row:
@@ -112,14 +112,19 @@ def test_recommit_as_they_are(warehouse: Warehouse) -> None:
 
 def test_ledger_is_a_hash_chain(warehouse: Warehouse) -> None:
     usage = {"propose": RoleUsage(5, 2, 3, 10, 20, 0.5), "instance": RoleUsage(1, 0, 1)}
-    warehouse.commit(record(inputs={"file": "x"}, usage=usage, metrics={"a": 1.5}), seeds("a"))
+    warehouse.commit(record(inputs={"file:x": "x"}, usage=usage, metrics={"a": 1.5}), seeds("a"))
     warehouse.commit(record(), seeds("a", "b"))
     rows = warehouse.query("SELECT * FROM lineage.materializations ORDER BY sequence").to_dicts()
     assert rows[0]["previous_digest"] == GENESIS
     assert rows[1]["previous_digest"] == rows[0]["digest"]
-    assert record_digest(rows[0], [["file", "x"]]) == rows[0]["digest"]
-    assert record_digest({**rows[0], "rows_total": 2}, [["file", "x"]]) != rows[0]["digest"]
-    assert record_digest(rows[0], []) != rows[0]["digest"]
+    attached: dict[str, list[list[object]]] = {
+        "inputs": [["file:x", "x"]],
+        "requests": [["instance", 1, 0, 1, 0, 0, 0.0], ["propose", 5, 2, 3, 10, 20, 0.5]],
+        "checkpoints": [],
+    }
+    assert record_digest(rows[0], attached) == rows[0]["digest"]
+    assert record_digest({**rows[0], "rows_total": 2}, attached) != rows[0]["digest"]
+    assert record_digest(rows[0], {**attached, "inputs": []}) != rows[0]["digest"]
     assert [rows[0][f"requests_{kind}"] for kind in ("asked", "reused", "sent")] == [6, 2, 4]
     assert json.loads(rows[0]["metrics"]) == {"a": 1.5}
     roles = warehouse.query("SELECT role, sent FROM lineage.requests ORDER BY role").rows()
@@ -127,6 +132,41 @@ def test_ledger_is_a_hash_chain(warehouse: Warehouse) -> None:
     last = warehouse.last_record("seed_tasks")
     assert last is not None
     assert last.inputs == {}
+
+
+def test_a_commit_of_stale_inputs_is_refused(warehouse: Warehouse) -> None:
+    version = warehouse.commit(record(), seeds("a")).data_version
+    warehouse.commit(record(), seeds("a", "b"))
+    with pytest.raises(StaleInputsError, match="seed_tasks changed while base_model"):
+        warehouse.commit(record("base_model", inputs={"seed_tasks": version}), None)
+    assert warehouse.last_record("base_model") is None
+
+
+def test_parents_are_kept_once_for_ever(warehouse: Warehouse) -> None:
+    (one,) = [seed("a")]
+    child = make_row(
+        "filtered_instructions",
+        {
+            "instruction": "Name a bird.",
+            "method": "self_instruct",
+            "slot": "0",
+            "policy": "p",
+            "nearest_score": 0.1,
+        },
+        [Parent("seed_tasks", one["row_id"], "demonstration")],
+    )
+    for rows in ([child], [], [child]):
+        tables = {"filtered_instructions": frame("filtered_instructions", rows)}
+        warehouse.commit(record("filtered_instructions"), tables)
+    edges = warehouse.query("SELECT * FROM lineage.edges").rows()
+    assert edges == [
+        ("filtered_instructions", child["row_id"], "seed_tasks", one["row_id"], "demonstration")
+    ]
+    lives = warehouse.query(
+        "SELECT added_in, removed_in FROM lineage.rows WHERE row_id = ? ORDER BY 1",
+        [child["row_id"]],
+    )
+    assert lives.rows() == [(1, 2), (3, None)]
 
 
 def test_a_failed_commit_leaves_nothing(warehouse: Warehouse) -> None:

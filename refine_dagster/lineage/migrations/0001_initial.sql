@@ -3,8 +3,11 @@ CREATE SCHEMA history;
 CREATE SCHEMA lineage;
 CREATE SCHEMA store;
 
--- One row per materialization of an asset, append-only. `digest` is
--- sha256(previous_digest + the row as canonical JSON), so the rows form a hash chain.
+-- The declarations of `lineage/tables.py` that the history tables and views were last made from.
+CREATE TABLE lineage.declarations (fingerprint VARCHAR NOT NULL);
+
+-- One row per materialization of an asset, append-only. `digest` is the sha256 of the row, of what
+-- is attached to it in the tables below, and of the previous digest: the rows form a hash chain.
 CREATE TABLE lineage.materializations (
     sequence BIGINT PRIMARY KEY,
     run_id VARCHAR NOT NULL,
@@ -20,6 +23,7 @@ CREATE TABLE lineage.materializations (
     requests_reused BIGINT NOT NULL,
     requests_sent BIGINT NOT NULL,
     tables VARCHAR NOT NULL,       -- JSON: table -> content hash
+    completions VARCHAR NOT NULL,  -- sha256 over the completions used, text included
     metrics VARCHAR NOT NULL,      -- JSON
     device VARCHAR NOT NULL,       -- JSON
     started_at VARCHAR NOT NULL,   -- ISO 8601, UTC
@@ -35,6 +39,22 @@ CREATE TABLE lineage.inputs (
     data_version VARCHAR NOT NULL
 );
 
+-- Knobs and salt behind each config hash.
+CREATE TABLE lineage.configs (
+    config_hash VARCHAR PRIMARY KEY,
+    config VARCHAR NOT NULL        -- JSON
+);
+
+-- What each row was made from, one row for each parent. A row's id is the hash of its content and
+-- of its parents' ids, so this holds for ever; ids are those of the tables, as 128-bit numbers.
+CREATE TABLE lineage.parents (
+    table_name VARCHAR NOT NULL,
+    row_id UUID NOT NULL,
+    parent_table VARCHAR NOT NULL,
+    parent_id UUID NOT NULL,
+    role VARCHAR NOT NULL
+);
+
 -- Requests of a materialization by role.
 CREATE TABLE lineage.requests (
     sequence BIGINT NOT NULL,
@@ -45,6 +65,13 @@ CREATE TABLE lineage.requests (
     prompt_tokens BIGINT NOT NULL,
     completion_tokens BIGINT NOT NULL,
     seconds DOUBLE NOT NULL
+);
+
+-- The completions that a materialization used, and whether it was the one to send them.
+CREATE TABLE lineage.uses (
+    sequence BIGINT NOT NULL,
+    key VARCHAR NOT NULL,
+    sent BOOLEAN NOT NULL
 );
 
 -- Folders under the artifact root, named by the hash of their content.
