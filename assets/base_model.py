@@ -32,8 +32,9 @@ def base_model(
     """The language model that proposes, answers, judges and is fine-tuned.
 
     With `base_model.id` = `offline`, a Llama of about a million parameters is trained here from the
-    packaged primer and the seeds. Anything else is a Hugging Face id or a folder; its revision and
-    the hash of its files are recorded, and a change of either is a new version.
+    packaged primer and, unless `base_model.learn_seeds` is off, the seeds. Anything else is a
+    Hugging Face id or a folder; its revision and the hash of its files are recorded, and a change
+    of either is a new version.
     """
     with materializing(context, profile, warehouse) as step:
         knobs = step.profile.base_model
@@ -45,7 +46,7 @@ def base_model(
             return step.commit(rows, figures={"parameters": model_shape(ref).parameters})
         if same := step.unchanged(checkpoints):
             return same
-        seeds = step.rows("seed_tasks")
+        seeds = step.rows("seed_tasks") if knobs.learn_seeds else []
         examples = triples(seeds)
         with gpu.session(step.profile.device) as device:
             step.device = device

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from refine_dagster.lineage.warehouse import Warehouse
 from resources.warehouse import WarehouseResource
 
 # Standard errors by which the judge's accuracy must exceed chance.
 STANDARD_ERRORS = 2.0
+# Commands that write to the ledger beside Dagster.
+BESIDE_DAGSTER = ("exports", "prune")
 
 
 @dg.asset_check(asset="instruction_decisions", blocking=True)
@@ -99,6 +102,60 @@ def reward_rose(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     )
 
 
+@dg.asset_check(asset="evaluation_report", blocking=True)
+def ledger_agrees_with_dagster(
+    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
+) -> dg.AssetCheckResult:
+    """Of every asset, the ledger's last record and Dagster's last event tell of the same run and
+    the same data version. If not, something was committed behind Dagster's back, or a run was
+    killed between the two: materialise the assets named here again."""
+    differing, compared = disagreements(context.instance, warehouse.open(), context.run.run_id)
+    return dg.AssetCheckResult(
+        passed=not differing,
+        metadata={
+            "assets_compared": compared,
+            "assets_that_differ": ", ".join(sorted(differing)) or "none",
+            **differing,
+        },
+    )
+
+
+def disagreements(
+    instance: dg.DagsterInstance, warehouse: Warehouse, run_id: str
+) -> tuple[dict[str, str], int]:
+    """Asset -> how the ledger and Dagster's event log differ on it; and how many were compared.
+
+    Args:
+        run_id: the run under way. What it has yet to materialise is not compared.
+    """
+    last = warehouse.query(
+        "SELECT asset, sequence, run_id, data_version FROM lineage.materializations "
+        "WHERE NOT list_contains(?, asset) "
+        "QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1 ORDER BY asset",
+        [list(BESIDE_DAGSTER)],
+    )
+    differing: dict[str, str] = {}
+    compared = 0
+    for asset, sequence, ledger_run, ledger_version in last.rows():
+        key = dg.AssetKey(asset)
+        event = instance.get_latest_materialization_event(key)
+        told = event.asset_materialization if event else None
+        planned = instance.get_latest_planned_materialization_info(key)
+        if planned and planned.run_id == run_id and (event is None or event.run_id != run_id):
+            continue
+        compared += 1
+        version = (told.tags or {}).get("dagster/data_version") if told else None
+        if event is None or told is None:
+            differing[asset] = f"materialization {sequence} is unknown to Dagster"
+        elif version != ledger_version:
+            differing[asset] = f"{ledger_version} in materialization {sequence}, here {version}"
+        elif event.run_id != ledger_run:
+            differing[asset] = (
+                f"run {ledger_run} in materialization {sequence}, here {event.run_id}"
+            )
+    return differing, compared
+
+
 def asset_checks() -> Sequence[dg.AssetChecksDefinition]:
     """All checks of the pipeline's own assets."""
     emptiness = [
@@ -116,5 +173,6 @@ def asset_checks() -> Sequence[dg.AssetChecksDefinition]:
         instances_reconcile,
         judge_better_than_chance,
         reward_rose,
+        ledger_agrees_with_dagster,
         *emptiness,
     ]

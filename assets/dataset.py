@@ -6,7 +6,9 @@ import dagster as dg
 
 from assets.feedback import instance_figures
 from assets.sources import as_parent, base_scores, prompts
-from assets.step import materializing
+from assets.step import Step, materializing
+from refine_dagster.lineage.trace import trace
+from refine_dagster.lineage.trace_text import as_markdown
 from refine_dagster.refine_af.instances import Policy, dataset_rows, scored_instances
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
@@ -36,7 +38,7 @@ def instruction_dataset(
     """
     with materializing(context, profile, warehouse) as step:
         if same := step.unchanged():
-            return same
+            return _with_trace(step, same)
         model, judge_row = step.row("base_model"), step.row("feedback_judge")
         refined = step.row("rl_policy_checkpoint")
         ref = checkpoints.adapted_model(
@@ -61,7 +63,17 @@ def instruction_dataset(
                     step.profile.selection,
                     step.profile.salt,
                 )
-        return step.commit(
+        result = step.commit(
             {"instruction_dataset": dataset_rows(decisions), "instance_decisions": decisions},
             figures=instance_figures(decisions),
         )
+        return _with_trace(step, result)
+
+
+def _with_trace(step: Step, result: dg.MaterializeResult[Any]) -> dg.MaterializeResult[Any]:
+    """The result with the trace of one committed row, for the UI."""
+    row_id = step.warehouse.query("SELECT min(row_id) FROM main.instruction_dataset").item()
+    if row_id is None:
+        return result
+    shown = dg.MetadataValue.md(as_markdown(trace(step.warehouse, row_id)))
+    return result._replace(metadata={**(result.metadata or {}), "trace": shown})

@@ -52,10 +52,12 @@ def sql_model_asset(model: SqlModel) -> dg.AssetsDefinition:
             for check in model.checks
         ],
     )
-    def sql_model(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult[Any]]:
+    def sql_model(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         try:
             opened = warehouse.open()
-            made = sql_models.materialize(opened, model)
+            made = sql_models.materialize(opened, model, run_id=context.run.run_id)
             checked = sql_models.run_checks(opened, model)
         except RefineError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
@@ -99,6 +101,7 @@ def _metadata(model: SqlModel, made: ModelResult) -> dict[str, Any]:
         "preview": dg.MetadataValue.md(markdown_table(made.preview)),
         "query": dg.MetadataValue.md(f"```sql\n{model.query}\n```"),
         "materialized": model.materialized,
+        "sequence": made.sequence,
     }
 
 

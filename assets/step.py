@@ -183,7 +183,10 @@ class Step:
             **(metadata or {}),
         }
         return dg.MaterializeResult(
-            metadata=shown, data_version=dg.DataVersion(commit.data_version)
+            metadata=shown,
+            data_version=dg.DataVersion(commit.data_version),
+            # What was run, whatever the launchpad or an edited file made of what was loaded.
+            tags={"dagster/code_version": self._code_version},
         )
 
     def _training(self) -> dict[str, Any]:

@@ -1,23 +1,39 @@
 """Code versions: what, besides its inputs, decides an asset's content.
 
 Run configuration is no part of Dagster's staleness, so the knobs that an asset reads are hashed
-into its code version: change one, and the UI marks as outdated exactly the assets that read it.
+into its code version: change one, and the UI marks as unsynced exactly the assets that read it.
 `REVISIONS` is raised by hand when an asset's own logic changes what it makes.
+
+Files read from outside the graph count by content: the seeds of `seed_tasks`, the held-out tasks of
+`evaluation_report`. They are read when the code location is loaded, so the UI sees an edit after
+"Reload definitions"; the sensor `seed_file_changed` sees it without, and after its run the UI
+shows `seed_tasks` by the version that was loaded until they are reloaded. A model folder named by
+`base_model.id` is not hashed here, as its weights may be gigabytes: a change of it shows when
+`base_model` next runs.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from refine_dagster.errors import RefineError
+from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, tasks_hash
 from refine_dagster.lineage.content import content_id
-from refine_dagster.profile import Profile
+from refine_dagster.profile import EvaluationKnobs, Profile
+from refine_dagster.seeds.readers import read_seeds
+
+# Stands for the content of a file that is absent or has errors; the run says which.
+UNREADABLE = "unreadable"
+# Held-out tasks beyond this are not read while definitions load; loading must stay quick.
+MOST_TASK_BYTES = 16 * 1024 * 1024
 
 # asset -> (revision of its logic, sections of the profile that it reads)
 REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "seed_tasks": (1, ()),
     "base_model": (1, ("base_model", "device")),
     "feedback_judge": (2, ("judge", "device")),
-    "raw_instructions": (1, ("self_instruct", "device")),
+    "raw_instructions": (2, ("self_instruct", "device")),
     "instruction_decisions": (1, ("self_instruct",)),
     "filtered_instructions": (1, ()),
     "reward_scored_instructions": (1, ("instances", "reward", "selection", "device")),
@@ -42,6 +58,32 @@ def config_hash(asset: str, profile: Profile) -> str:
 
 
 def code_version(asset: str, profile: Profile) -> str:
-    """The asset's code version: revision and knobs."""
+    """The asset's code version: revision, knobs, and the content of files read besides.
+
+    Never fails on a bad file: its version is `unreadable`, and the run reports the errors.
+    """
     revision, _ = REVISIONS[asset]
-    return f"{revision}.{config_hash(asset, profile)[:12]}"
+    version = f"{revision}.{config_hash(asset, profile)[:12]}"
+    if asset == "seed_tasks":
+        return f"{version}.{_seeds_version(profile.seeds.path)[:12]}"
+    if asset == "evaluation_report":
+        return f"{version}.{_tasks_version(profile.evaluation)[:12]}"
+    return version
+
+
+def _seeds_version(path: str) -> str:
+    try:
+        return read_seeds(path).content_hash
+    except RefineError:
+        return UNREADABLE
+
+
+def _tasks_version(knobs: EvaluationKnobs) -> str:
+    try:
+        if knobs.tasks != PACKAGED:
+            entries = Path(knobs.tasks).expanduser().glob("*.json")
+            if sum(entry.stat().st_size for entry in entries) > MOST_TASK_BYTES:
+                return "unread"
+        return tasks_hash(load_tasks(knobs.tasks, knobs.max_instances))
+    except (RefineError, OSError):
+        return UNREADABLE

@@ -1,4 +1,4 @@
-"""The Dagster code location: assets, checks, jobs and the resources injected into them.
+"""The Dagster code location: assets, checks, jobs, sensors and the resources injected into them.
 
 Loading it opens no database and imports neither torch nor transformers. The profile is chosen by
 `REFINE_PROFILE` and adjusted by `REFINE_<SECTION>__<KNOB>`; files live under `REFINE_HOME`.
@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from assets import base_model, dataset, evaluation, feedback, instructions, models, policy, seeds
+from assets.automation import AUTOMATED, KEEP_FRESH, condition_sensors, seed_file_changed
 from assets.checks import asset_checks
 from assets.marts import sql_model_assets
 from assets.versions import code_version
@@ -62,8 +63,12 @@ def build_definitions(
     knobs = load_profile(profile, overrides)
     home = home or find_home()
     return dg.Definitions(
-        assets=[*(_versioned(asset, knobs) for asset in PIPELINE), *sql_model_assets()],
+        assets=[
+            *(_versioned(asset, knobs) for asset in PIPELINE),
+            *(_kept_fresh(asset) for asset in sql_model_assets()),
+        ],
         asset_checks=asset_checks(),
+        sensors=[seed_file_changed, *condition_sensors()],
         jobs=[
             dg.define_asset_job(
                 "everything",
@@ -95,10 +100,15 @@ def build_definitions(
 
 
 def _versioned(asset: dg.AssetsDefinition, knobs: Profile) -> dg.AssetsDefinition:
+    name = asset.key.to_user_string()
+    version = code_version(name, knobs)
+    versioned = asset.map_asset_specs(lambda spec: spec.replace_attributes(code_version=version))
+    return _kept_fresh(versioned) if name in AUTOMATED else versioned
+
+
+def _kept_fresh(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
     return asset.map_asset_specs(
-        lambda spec: spec.replace_attributes(
-            code_version=code_version(spec.key.to_user_string(), knobs)
-        )
+        lambda spec: spec.replace_attributes(automation_condition=KEEP_FRESH)
     )
 
 

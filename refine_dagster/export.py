@@ -14,13 +14,19 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
+from uuid import uuid4
 
 import polars
 
 from refine_dagster.errors import RefineError
-from refine_dagster.lineage.content import canonical_json
+from refine_dagster.lineage.content import canonical_json, content_id
+from refine_dagster.lineage.ledger import Record
+from refine_dagster.lineage.rows import Parent, frame, make_row
+from refine_dagster.lineage.tables import EXPORTS
+from refine_dagster.lineage.warehouse import Warehouse
 
 ExportFormat = Literal["alpaca", "messages", "parquet"]
+DATASET = "instruction_dataset"
 PROVENANCE_SUFFIX = ".provenance.json"
 _NEEDED = ("row_id", "instruction", "input", "output")
 
@@ -42,6 +48,46 @@ class ExportResult:
     files: tuple[Path, ...]
     rows: int
     sha256: str
+
+
+def export_live_dataset(
+    warehouse: Warehouse, format: ExportFormat, to: Path, *, overwrite: bool = False
+) -> ExportResult:
+    """Export the live rows of `instruction_dataset`, and record in table `exports` what left.
+
+    Raises:
+        ExportError: as `export_dataset`, or there is no dataset yet.
+        WarehouseError: the warehouse cannot be written.
+    """
+    version = warehouse.data_version(DATASET)
+    if version is None:
+        raise ExportError(
+            "there is no instruction_dataset yet", fix="run `refine-dagster run` first"
+        )
+    rows = warehouse.read(DATASET)
+    result = export_dataset(rows, format, to, overwrite=overwrite, data_version=version)
+    path = str(to.expanduser().resolve())
+    row = make_row(
+        EXPORTS,
+        {
+            "path": path,
+            "format": format,
+            "sha256": result.sha256,
+            "rows": result.rows,
+            "data_version": version,
+        },
+        [Parent(DATASET, row_id, "exported") for row_id in rows["row_id"]],
+    )
+    others = [one for one in warehouse.read(EXPORTS).to_dicts() if one["path"] != path]
+    record = Record(
+        asset=EXPORTS,
+        run_id=f"export-{uuid4()}",
+        code_version="1",
+        config_hash=content_id("config", {}),
+        inputs={DATASET: version},
+    )
+    warehouse.commit(record, {EXPORTS: frame(EXPORTS, [*others, row])})
+    return result
 
 
 def export_dataset(

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
+from sqlalchemy.exc import DBAPIError
 
+from refine_dagster import progress
 from refine_dagster.definitions import build_definitions
 from refine_dagster.errors import RefineError
 from refine_dagster.home import Home
+from refine_dagster.lineage.run_lock import holding_run_lock
+from resources.warehouse import end_run_that_was_cut_off
 
 _DAGSTER_YAML = "# Dagster reports nothing about you to anybody.\ntelemetry:\n  enabled: false\n"
 # Progress is shown by the terminal; Dagster's own log stays in its event log.
@@ -49,6 +55,7 @@ def run_pipeline(
     profile: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     select: str = "*",
+    wait_s: float = 0.0,
 ) -> None:
     """Materialise the selected assets, their checks included.
 
@@ -57,8 +64,10 @@ def run_pipeline(
         profile: a packaged profile or a YAML file; None reads `REFINE_PROFILE`.
         overrides: dotted knob -> value.
         select: assets in Dagster's selection syntax: `*`, `seed_tasks`, `+evaluation_report`.
+        wait_s: seconds to wait for another run in this home to end.
 
     Raises:
+        RunLockedError: another run works in this home; nothing was started.
         RefineError: a mendable error of a step, or a blocking check that failed.
         KeyboardInterrupt: the run was interrupted; everything committed stays.
     """
@@ -66,10 +75,17 @@ def run_pipeline(
     prepare_dagster_home(home)
     keys = _selected(definitions, select)
     job = definitions.resolve_job_def("everything")
-    with dg.DagsterInstance.get() as instance:
+    run_id = str(uuid4())
+    with (
+        holding_run_lock(home.root, run_id, wait_s=wait_s, say=progress.note) as cut_off,
+        _telling_of_dagsters_files(home),
+        dg.DagsterInstance.get() as instance,
+    ):
+        if cut_off:
+            end_run_that_was_cut_off(instance, cut_off)
         try:
             result = job.execute_in_process(
-                run_config=_QUIET, instance=instance, asset_selection=keys
+                run_config=_QUIET, instance=instance, asset_selection=keys, run_id=run_id
             )
         except dg.DagsterExecutionInterruptedError as error:
             raise KeyboardInterrupt from error
@@ -124,6 +140,28 @@ def _keyed(select: str, names: Collection[str]) -> str:
         lambda word: f'key:"{word[0]}"' if word[0] in names else word[0],
         select,
     )
+
+
+@contextmanager
+def _telling_of_dagsters_files(home: Home) -> Iterator[None]:
+    """Say in one error that Dagster cannot write its own files.
+
+    The disk that is full for Dagster was so for the step too, and what the step said comes first.
+    """
+    try:
+        yield
+    except (DBAPIError, OSError) as error:
+        first: BaseException | None = error
+        while first is not None and not isinstance(first, RefineError):
+            first = first.__cause__ or first.__context__
+        if first is not None:
+            raise first from first.__cause__
+        reason = error.orig if isinstance(error, DBAPIError) else error.strerror
+        raise RefineError(
+            f"Dagster's own files cannot be written: {reason}",
+            where=str(home.dagster),
+            fix="make room and run again; what was finished before is kept",
+        ) from error
 
 
 def _mendable(error: BaseException) -> BaseException:

@@ -76,6 +76,11 @@ class BaseModelKnobs(Knobs):
     heads: int = Field(4, ge=1, description="Offline: attention heads (width / heads >= 32).")
     vocab_size: int = Field(1536, ge=300, description="Offline: entries of the byte-level BPE.")
     context_length: int = Field(1024, ge=128, description="Offline: longest sequence in tokens.")
+    learn_seeds: bool = Field(
+        True,
+        description="Offline: train on the seeds beside the primer. Without, the model is the same "
+        "whatever the seeds, and an edited seed costs only the requests that depend on it.",
+    )
     primer_tasks: int = Field(6000, ge=50, description="Offline: primer tasks to train on.")
     steps: int = Field(260, ge=1, description="Offline: optimiser steps.")
     batch_size: int = Field(8, ge=1, description="Offline: sequences in a step.")
@@ -100,7 +105,7 @@ class GeneratorKnobs(Knobs):
 
 class SelfInstructKnobs(Knobs):
     target: int = Field(160, ge=1, description="Accepted instructions at which the loop ends.")
-    requests_per_round: int = Field(24, ge=1, description="Requests sent before filters run again.")
+    requests_per_round: int = Field(48, ge=1, description="Requests sent before filters run again.")
     max_rounds: int = Field(40, ge=1, description="Bound on rounds, and so on requests.")
     stall_rounds: int = Field(
         4,
@@ -113,6 +118,12 @@ class SelfInstructKnobs(Knobs):
         ge=0,
         description="Accepted instructions of earlier rounds shown; seeds stand in for "
         "those that do not exist yet.",
+    )
+    machine_pool: Literal["lane", "all"] = Field(
+        "lane",
+        description="Where machine demonstrations are drawn from: `lane`, what requests of the "
+        "same number wrote in earlier rounds, which keeps a changed seed to the lanes that showed "
+        "it; `all`, every accepted instruction, as published.",
     )
     max_demonstration_tokens: int = Field(
         80, ge=8, description="Longer instructions are never shown as demonstrations."

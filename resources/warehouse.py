@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import dagster as dg
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
+from refine_dagster.lineage.run_lock import Holder, holding_run_lock
 from refine_dagster.lineage.warehouse import Warehouse
 
 LOCK_TIMEOUT_S = 30.0
+RUN_WAIT_S = 600.0
 
 
 class WarehouseResource(DuckDBResource):
@@ -20,12 +23,18 @@ class WarehouseResource(DuckDBResource):
 
     `get_connection`, as in any DuckDBResource, lends a connection; this one is closed after an
     exception too, has the schema in place and waits for a held lock.
+
+    A run holds its home from its first step to its last (`lineage/run_lock.py`): another run, from
+    the UI or the command line, waits for it.
     """
 
     lock_timeout_s: float | None = Field(
         default=None,
         description=f"Seconds to wait for another process to let go of the file; "
         f"{LOCK_TIMEOUT_S:g} if unset.",
+    )
+    run_wait_s: float = Field(
+        default=RUN_WAIT_S, description="Seconds to wait for another run in the same home to end."
     )
 
     def open(self) -> Warehouse:
@@ -37,3 +46,34 @@ class WarehouseResource(DuckDBResource):
         """Lend a short connection."""
         with self.open().connect() as connection:
             yield connection
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Self, None, None]:
+        """Lend the resource; to a run, together with its home.
+
+        Raises:
+            RunLockError: another run held the home for `run_wait_s`, or it cannot be locked.
+        """
+        with super().yield_for_execution(context) as lent:
+            if context.run is None:
+                yield lent
+                return
+            with holding_run_lock(
+                Path(self.database).parent,
+                context.run.run_id,
+                wait_s=self.run_wait_s,
+                say=context.log.info if context.log else None,
+            ) as cut_off:
+                if context.instance and cut_off:
+                    end_run_that_was_cut_off(context.instance, cut_off)
+                yield lent
+
+
+def end_run_that_was_cut_off(instance: dg.DagsterInstance, holder: Holder) -> None:
+    """Tell Dagster that a run is over whose process was killed before it could say so.
+
+    It would be shown as running for ever, and automation would wait for it.
+    """
+    run = instance.get_run_by_id(holder.run)
+    if run is not None and not run.is_finished:
+        instance.report_run_failed(run, f"process {holder.pid} ended without a word")

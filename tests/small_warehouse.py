@@ -112,7 +112,7 @@ def _instructions(warehouse: Warehouse, seeds: list[Row], base: Row) -> list[Row
     second_prompt = [
         *written,
         *_parents("seed_tasks", seeds[2:], "demonstration"),
-        *_parents("filtered_instructions", pool, "demonstration"),
+        *_parents("raw_instructions", candidates[:1], "demonstration"),
     ]
     candidates += [
         _candidate("0001/0000/00", "Count the letters of the word.", second_prompt),

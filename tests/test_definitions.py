@@ -147,6 +147,7 @@ def snapshot(definitions: dg.Definitions) -> dict[str, Any]:
             "owners": sorted(spec.owners),
             "deps": sorted(dep.asset_key.to_user_string() for dep in spec.deps),
             "described": bool(spec.description),
+            "automated": spec.automation_condition is not None,
             "blocking_checks": sorted(
                 check.name for check in checks if check.asset_key == spec.key and check.blocking
             ),
@@ -159,6 +160,10 @@ def snapshot(definitions: dg.Definitions) -> dict[str, Any]:
         "jobs": {job: job_assets(definitions, job) for job in JOBS},
         "all_jobs": sorted(job.name for job in definitions.resolve_all_job_defs()),
         "resources": sorted(definitions.resources or {}),
+        "sensors": {
+            sensor.name: sensor.default_status.value
+            for sensor in definitions.get_repository_def().sensor_defs
+        },
     }
 
 

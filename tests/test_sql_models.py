@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from refine_dagster import sql_models
-from refine_dagster.lineage.tables import TABLES
+from refine_dagster.lineage.tables import GRAPH_ASSETS, TABLES
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.sql_models import Check, SqlModel, SqlModelError
 from tests.small_warehouse import BASE, JUDGE, POLICY, commit, small_warehouse
@@ -71,7 +71,7 @@ def test_everything_that_a_file_says(tmp_path: Path) -> None:
     assert model.query.startswith("WITH named")
     assert model.query.endswith("named AS n")
     assert model.reads == ("lineage.materializations", "main.seed_tasks")
-    assert set(model.depends_on) == {table.asset for table in TABLES.values()}
+    assert model.depends_on == GRAPH_ASSETS
     by_name = {column.name: column for column in model.columns}
     assert list(by_name) == ["id", "name", "loud", "runs"]
     assert by_name["id"].description == "The id, twice as good."
@@ -473,7 +473,7 @@ def test_dataset_lineage(made: Warehouse) -> None:
     assert (colour["seeds_shown"], colour["machine_shown"]) == (["s1", "s2"], [])
     assert (letters["slot"], letters["round"]) == ("0001/0000/00", 1)
     assert (letters["seeds_shown"], letters["seeds_shown_count"]) == (["s3"], 1)
-    assert letters["machine_shown"] == [ids["Name a colour."]]
+    assert letters["machine_shown"] == [candidates["0000/0000/00"]]
 
 
 def test_staging_views(made: Warehouse) -> None:

@@ -23,10 +23,10 @@ seeds AS (
     GROUP BY e.row_id
 ),
 machine AS (
-    SELECT e.row_id, list(DISTINCT f.row_id ORDER BY f.row_id) AS shown
+    SELECT e.row_id, list(DISTINCT r.row_id ORDER BY r.row_id) AS shown
     FROM staging.stg_parents AS e
-    JOIN staging.stg_filtered_instructions AS f
-        ON e.parent_asset = 'filtered_instructions' AND f.row_id = e.parent_id
+    JOIN staging.stg_raw_instructions AS r
+        ON e.parent_asset = 'raw_instructions' AND r.row_id = e.parent_id
     WHERE e.table_name = 'raw_instructions'
     GROUP BY e.row_id
 )
@@ -45,7 +45,7 @@ SELECT
     coalesce(own.judge, p.judge) AS judge,             -- That judge's fingerprint.
     coalesce(s.shown, CAST([] AS VARCHAR[])) AS seeds_shown,  -- Ids of the seeds in the prompt that led to the candidate.
     len(coalesce(s.shown, CAST([] AS VARCHAR[]))) AS seeds_shown_count,  -- How many.
-    coalesce(m.shown, CAST([] AS VARCHAR[])) AS machine_shown,  -- Rows of `filtered_instructions` in that prompt.
+    coalesce(m.shown, CAST([] AS VARCHAR[])) AS machine_shown,  -- Rows of `raw_instructions` in that prompt.
     len(coalesce(m.shown, CAST([] AS VARCHAR[]))) AS machine_shown_count,  -- How many.
     coalesce(i.shown, CAST([] AS VARCHAR[])) AS instance_seeds_shown  -- Ids of the seeds in the prompt that led to the instance.
 FROM staging.stg_instruction_dataset AS d

@@ -1,6 +1,6 @@
--- The states that each asset has been in: of the materializations that led to the same data by the
--- same code and configuration, the first. A run in which nothing changed adds no row here, though
--- it does add to `lineage.materializations`.
+-- The states that each asset with rows of its own has been in: of the materializations that led to
+-- the same data by the same code and configuration, the first. A run in which nothing changed adds
+-- no row here, though it does add to `lineage.materializations`; nor do SQL models or a prune.
 SELECT
     sequence,                                          -- Place in the ledger, from 1. #unique #not_null
     asset,                                             -- The asset. #not_null
@@ -21,6 +21,8 @@ SELECT
         AS seconds,                                    -- Wall time from start to commit.
     digest                                             -- Hash of this row and of the one before it.
 FROM lineage.materializations
+-- SQL models, this one among them, are recorded under qualified names, and a prune has no table.
+WHERE regexp_matches(tables, '^\{"[a-z0-9_]+"')
 QUALIFY row_number() OVER (
     PARTITION BY asset, data_version, code_version, config_hash ORDER BY sequence
 ) = 1

@@ -15,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from refine_dagster.errors import RefineError
 from refine_dagster.lineage.content import canonical_json, folder_files
 
 RECORD = "record.json"
+_PARTIAL = ".partial-"
 
 
 class CheckpointError(RefineError):
@@ -86,15 +88,24 @@ class CheckpointStore:
             return found
         try:
             (self.root / asset).mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.root / asset))
+            self._drop_unfinished(asset)
+            partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self.root / asset))
         except OSError as error:
             raise _unwritable(self.root, error) from error
         try:
             record = train(partial)
             (partial / RECORD).write_text(canonical_json(record) + "\n", encoding="utf-8")
             return self._publish(asset, manifest, partial, record)
+        except RefineError:
+            raise
         except OSError as error:
             raise _unwritable(self.root, error) from error
+        except Exception as error:
+            # Libraries written in Rust tell an error of the system in words only.
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise _unwritable(self.root, _os_error(int(number[1]))) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -120,6 +131,11 @@ class CheckpointStore:
     def path_of(self, asset: str, content_hash: str) -> Path:
         """Where the checkpoint of that hash lies."""
         return self.root / asset / content_hash[:16]
+
+    def _drop_unfinished(self, asset: str) -> None:
+        """Remove what killed trainings left; a run has its home, and so this folder, to itself."""
+        for folder in (self.root / asset).glob(f"{_PARTIAL}*"):
+            shutil.rmtree(folder)
 
     def _publish(
         self, asset: str, manifest: Mapping[str, Any], partial: Path, record: dict[str, Any]
@@ -174,6 +190,10 @@ def hash_manifest(manifest: Mapping[str, Any]) -> str:
 def hash_files(files: Mapping[str, str]) -> str:
     """One hash for a folder's files and their names (`content.folder_files`), 64 hex digits."""
     return hashlib.sha256(canonical_json(dict(files)).encode()).hexdigest()
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
 
 
 def _unwritable(root: Path, error: OSError) -> CheckpointError:

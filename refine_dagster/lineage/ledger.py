@@ -22,6 +22,10 @@ from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.content import canonical_json
 
 GENESIS = "0" * 64
+# The ledger's name for a prune (`lineage/prune.py`), which is no asset.
+PRUNE = "prune"
+# What a use says of its completion: SQL over `sent` and a row `completion` of the store.
+USE_DIGEST = "sha256(sent || CAST(to_json(completion) AS VARCHAR))"
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,14 @@ class LastRecord:
     code_version: str
     config_hash: str
     metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prune:
+    """A past prune. Before and at `horizon`, rows that lived then are no longer all there."""
+
+    sequence: int
+    horizon: int
 
 
 def read_last_record(connection: duckdb.DuckDBPyConnection, asset: str) -> LastRecord | None:
@@ -180,19 +192,30 @@ def record_digest(row: Mapping[str, Any], attached: Mapping[str, Sequence[Sequen
 
 
 def completions_hash(connection: duckdb.DuckDBPyConnection, sequence: int) -> str:
-    """One hash of the completions that a materialization used, as they stand, 64 hex digits."""
+    """One hash of the completions that a materialization used, as they were, 64 hex digits."""
     found = connection.execute(
-        """
-        SELECT sha256(coalesce(string_agg(part, '' ORDER BY key), ''))
-        FROM (
-            SELECT key, sha256(sent || CAST(to_json(completion) AS VARCHAR)) AS part
-            FROM lineage.uses LEFT JOIN store.completions AS completion USING (key)
-            WHERE sequence = ?
-        )
-        """,
+        "SELECT sha256(coalesce(string_agg(digest, '' ORDER BY key), '')) "
+        "FROM lineage.uses WHERE sequence = ?",
         [sequence],
     ).fetchall()
     return str(found[0][0])
+
+
+def next_link(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
+    """Sequence of the ledger row that would come next, and the digest that it is linked to."""
+    found = connection.execute(
+        "SELECT sequence, digest FROM lineage.materializations ORDER BY sequence DESC LIMIT 1"
+    ).fetchall()
+    return (found[0][0] + 1, found[0][1]) if found else (1, GENESIS)
+
+
+def read_prunes(connection: duckdb.DuckDBPyConnection) -> list[Prune]:
+    """Every prune, oldest first."""
+    found = connection.execute(
+        "SELECT sequence, metrics FROM lineage.materializations WHERE asset = ? ORDER BY sequence",
+        [PRUNE],
+    ).fetchall()
+    return [Prune(sequence, int(json.loads(metrics)["horizon"])) for sequence, metrics in found]
 
 
 def _write_uses(
@@ -201,7 +224,11 @@ def _write_uses(
     if uses:
         listed = pl.DataFrame({"key": list(uses), "sent": list(uses.values())})
         connection.register("used", listed.to_arrow())
-        connection.execute(f"INSERT INTO lineage.uses SELECT {sequence}, key, sent FROM used")
+        connection.execute(
+            f"INSERT INTO lineage.uses BY NAME SELECT {sequence} AS sequence, key, sent, "
+            f"{USE_DIGEST} AS digest "
+            "FROM used LEFT JOIN store.completions AS completion USING (key)"
+        )
         connection.unregister("used")
     return completions_hash(connection, sequence)
 

@@ -54,8 +54,13 @@ def make_row(table: str, payload: Mapping[str, Any], parents: Iterable[Parent] =
         {"asset": parent.asset, "row_id": parent.row_id, "role": parent.role}
         for parent in sorted(set(parents))
     ]
-    row_id = content_id(table, dict(payload), ordered)
-    return {"row_id": row_id, **{name: payload[name] for name in declared}, "parents": ordered}
+    values = {name: _as_stored(payload[name], declared[name][0]) for name in declared}
+    return {"row_id": content_id(table, values, ordered), **values, "parents": ordered}
+
+
+def _as_stored(value: Any, duckdb_type: str) -> Any:
+    """A value as the warehouse gives it back: 3 in a DOUBLE column is 3.0, and has its hash."""
+    return float(value) if duckdb_type == "DOUBLE" and isinstance(value, int) else value
 
 
 def schema_of(table: Table) -> dict[str, pl.DataType]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
+# What left the house is recorded by the command that writes files, not by an asset of the graph.
+EXPORTS = "exports"
 PARENTS_TYPE = "STRUCT(asset VARCHAR, row_id VARCHAR, role VARCHAR)[]"
 
 
@@ -312,9 +314,23 @@ _ALL += [
         },
         asset="evaluation_report",
     ),
+    _table(
+        EXPORTS,
+        "One file that the dataset was exported to, as last written.",
+        {
+            "path": ("VARCHAR", "The file."),
+            "format": ("VARCHAR", "`alpaca`, `messages` or `parquet`."),
+            "sha256": ("VARCHAR", "Hash of the file's bytes."),
+            "rows": ("BIGINT", "Rows in it."),
+            "data_version": ("VARCHAR", "The data version of `instruction_dataset` in it."),
+        },
+    ),
 ]
 
 TABLES: MappingProxyType[str, Table] = MappingProxyType({table.name: table for table in _ALL})
+
+
+GRAPH_ASSETS = tuple(sorted({table.asset for table in _ALL} - {EXPORTS}))
 
 
 def tables_of(asset: str) -> list[Table]:

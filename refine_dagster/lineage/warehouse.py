@@ -27,11 +27,12 @@ import polars as pl
 from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.content import canonical_json
 from refine_dagster.lineage.ledger import (
-    GENESIS,
     Commit,
     LastRecord,
     Record,
+    next_link,
     read_last_record,
+    read_prunes,
     write_record,
 )
 from refine_dagster.lineage.schema import (
@@ -79,7 +80,9 @@ class Warehouse:
         try:
             migrate(connection, self.path)
             yield connection
-        except duckdb.IOException as error:
+        except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:
+            if not isinstance(error, duckdb.IOException) and "Could not" not in str(error):
+                raise
             raise WarehouseError(
                 f"writing failed: {_first_line(error)}",
                 where=str(self.path),
@@ -97,7 +100,8 @@ class Warehouse:
         """The rows of a table, by `row_id`: live, or as they were after materialization `as_of`.
 
         Raises:
-            WarehouseError: there is no such table.
+            WarehouseError: there is no such table or no such materialization, or the rows of that
+                time were pruned.
         """
         declared = _declared(table)
         columns = ", ".join(["row_id", *declared.columns, "parents"])
@@ -105,6 +109,7 @@ class Warehouse:
             if as_of is None:
                 source, parameters = f"main.{table}", []
             else:
+                require_as_of(connection, as_of)
                 source = f"history.{table} WHERE added_in <= ? AND coalesce(removed_in > ?, true)"
                 parameters = [as_of, as_of]
             sql = f"SELECT {columns} FROM {source} ORDER BY row_id"
@@ -158,12 +163,7 @@ class Warehouse:
         with self.connect() as connection:
             connection.execute("BEGIN TRANSACTION")
             _require_fresh(connection, record)
-            last = first_row(
-                connection,
-                "SELECT sequence, digest FROM lineage.materializations "
-                "ORDER BY sequence DESC LIMIT 1",
-            )
-            sequence, previous = (last[0] + 1, last[1]) if last else (1, GENESIS)
+            sequence, previous = next_link(connection)
             counts = [
                 _replace_rows(connection, table, tables[table.name], sequence)
                 if tables is not None
@@ -199,7 +199,7 @@ class Warehouse:
                 return duckdb.connect(str(self.path), config=_CONFIG)
             except duckdb.IOException as error:
                 holder = re.search(r"Conflicting lock is held in (.+?)\. ", str(error))
-                if holder is None and "lock" not in str(error):
+                if "Could not set lock on file" not in str(error):
                     raise WarehouseError(
                         f"cannot open the database: {_first_line(error)}",
                         where=str(self.path),
@@ -217,8 +217,17 @@ class Warehouse:
             pause = min(pause * 1.5, 1.0)
 
 
-def content_hash(connection: duckdb.DuckDBPyConnection, table: str) -> str:
-    """One hash of a table's live rows, independent of their physical order, 64 hex digits."""
+def content_hash(
+    connection: duckdb.DuckDBPyConnection, table: str, as_of: int | None = None
+) -> str:
+    """One hash of a table's rows, independent of their physical order, 64 hex digits.
+
+    Args:
+        as_of: the sequence after which the rows lived; None takes the live rows.
+    """
+    alive = "removed_in IS NULL"
+    if as_of is not None:
+        alive = f"added_in <= {as_of} AND coalesce(removed_in > {as_of}, true)"
     row = first_row(
         connection,
         f"""
@@ -226,12 +235,37 @@ def content_hash(connection: duckdb.DuckDBPyConnection, table: str) -> str:
         FROM (
             SELECT left(row_id, 2) AS prefix,
                    sha256(string_agg(row_id || row_hash, '' ORDER BY row_id)) AS part
-            FROM history.{table} WHERE removed_in IS NULL GROUP BY prefix
+            FROM history.{table} WHERE {alive} GROUP BY prefix
         )
         """,
     )
     assert row is not None
     return str(row[0])
+
+
+def row_hash_sql(names: Sequence[str]) -> str:
+    """The SQL of a row's hash over the named columns: `row_id`, payload in order, `parents`."""
+    packed = ", ".join(f"{name} := {name}" for name in names)
+    return f"sha256(CAST(to_json(struct_pack({packed})) AS VARCHAR))"
+
+
+def require_as_of(connection: duckdb.DuckDBPyConnection, as_of: int) -> None:
+    """Refuse a place in the ledger whose rows cannot be told; 0 is before anything was made.
+
+    Raises:
+        WarehouseError: there is no such materialization, or rows of that time were pruned.
+    """
+    last = next_link(connection)[0] - 1
+    if not 0 <= as_of <= last:
+        raise WarehouseError(
+            f"there is no materialization {as_of}", fix=f"give a number from 0 to {last}"
+        )
+    horizon = max((prune.horizon for prune in read_prunes(connection)), default=0)
+    if 0 < as_of <= horizon:
+        raise WarehouseError(
+            f"rows that lived as of materialization {as_of} were pruned",
+            fix=f"give a number from {horizon + 1} to {last}",
+        )
 
 
 def _require_fresh(connection: duckdb.DuckDBPyConnection, record: Record) -> None:
@@ -268,11 +302,10 @@ def _replace_rows(
     """Close the rows that are gone, open the new ones; (total, added, removed)."""
     names = ["row_id", *table.columns, "parents"]
     listed = ", ".join(names)
-    packed = ", ".join(f"{name} := {name}" for name in names)
     connection.register("incoming_rows", rows.select(names).to_arrow())
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT {listed}, "
-        f"sha256(CAST(to_json(struct_pack({packed})) AS VARCHAR)) AS row_hash FROM incoming_rows"
+        f"{row_hash_sql(names)} AS row_hash FROM incoming_rows"
     )
     connection.unregister("incoming_rows")
     twice = connection.execute(

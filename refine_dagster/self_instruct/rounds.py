@@ -1,6 +1,6 @@
 """The Self-Instruct loop: rounds of requests until enough candidates are accepted.
 
-Request i of round r shows seeds and instructions accepted in earlier rounds, both drawn by
+Request i of round r shows seeds, and instructions accepted in earlier rounds, both drawn by
 rendezvous, and asks for more. A round's completions are parsed and decided on before the next round
 starts. The loop ends at the target, after `stall_rounds` rounds without a single accepted
 candidate, or after `max_rounds`.
@@ -18,6 +18,7 @@ from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.profile import SelfInstructKnobs
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.self_instruct.draws import draw
+from refine_dagster.self_instruct.machine_pool import MachinePool, slot_name
 from refine_dagster.self_instruct.parsing import parse_task_list
 from refine_dagster.self_instruct.prompts import STOP, propose_prompt
 
@@ -84,13 +85,15 @@ def propose(
             fix="raise the knob or add shorter seeds",
         )
     decider = InstructionDecider(seeds, knobs)
+    pool = MachinePool(seeds, decider, knobs)
     rows: list[Row] = []
     stalled = number = 0
     with progress.task("accepted instructions", total=knobs.target) as advance:
         while not decider.full and stalled < knobs.stall_rounds and number < knobs.max_rounds:
-            fresh = _round(number, shown, decider.accepted, proposer, knobs, salt)
+            fresh = _round(number, shown, pool, proposer, knobs, salt)
             before = len(decider.accepted)
             decider.decide(fresh)
+            pool.add(fresh)
             gained = len(decider.accepted) - before
             stalled = 0 if gained else stalled + 1
             rows += fresh
@@ -106,18 +109,24 @@ def propose(
 def _round(
     number: int,
     seeds: Sequence[Demonstration],
-    accepted: Sequence[Demonstration],
+    pool: MachinePool,
     proposer: Proposer,
     knobs: SelfInstructKnobs,
     salt: str,
 ) -> list[Row]:
-    machine = [
-        one
-        for one in accepted
-        if proposer.count_tokens(one.instruction) <= knobs.max_demonstration_tokens
-    ]
     shown = [
-        demonstrations(seeds, machine, knobs, salt, number, request)
+        demonstrations(
+            seeds,
+            [
+                one
+                for one in pool.of(request)
+                if proposer.count_tokens(one.instruction) <= knobs.max_demonstration_tokens
+            ],
+            knobs,
+            salt,
+            number,
+            request,
+        )
         for request in range(knobs.requests_per_round)
     ]
     sampling = Sampling(
@@ -182,7 +191,7 @@ def _candidates(
             "raw_instructions",
             {
                 "method": METHOD,
-                "slot": f"{number:04d}/{place:04d}/{position:03d}",
+                "slot": slot_name(number, place, position),
                 "round": number,
                 "request": place,
                 "position": position,

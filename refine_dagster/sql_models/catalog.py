@@ -10,7 +10,7 @@ from importlib.resources import files
 import sqlglot
 from sqlglot import exp
 
-from refine_dagster.lineage.tables import PARENTS_TYPE, TABLES
+from refine_dagster.lineage.tables import GRAPH_ASSETS, PARENTS_TYPE, TABLES
 from refine_dagster.sql_models.model import DIALECT
 
 # `store.completions` is filled by whatever calls a model, so a model over it comes after these.
@@ -38,19 +38,19 @@ class Relation:
 @cache
 def stored_relations() -> Mapping[str, Relation]:
     """The tables that are no models: live rows, their history, the ledger and the store."""
-    everything = tuple(sorted({table.asset for table in TABLES.values()}))
     parents = (PARENTS_TYPE, "Rows that this one was made from, each with its role.")
     found: dict[str, Relation] = {}
     for table in TABLES.values():
         columns = {"row_id": ("VARCHAR", "The row's id."), **table.columns, "parents": parents}
-        found[f"main.{table.name}"] = Relation(columns, (table.asset,), table.asset)
+        makers = (table.asset,) if table.asset in GRAPH_ASSETS else ()
+        found[f"main.{table.name}"] = Relation(columns, makers, table.asset)
         kept = {
             **columns,
             "row_hash": ("VARCHAR", "sha256 of the row."),
             "added_in": ("BIGINT", "Sequence of the materialization that added the row."),
             "removed_in": ("BIGINT", "Sequence of the one that removed it; null while it lives."),
         }
-        found[f"history.{table.name}"] = Relation(kept, (table.asset,), table.asset)
+        found[f"history.{table.name}"] = Relation(kept, makers, table.asset)
     for path in files("refine_dagster.lineage.migrations").iterdir():
         if not path.name.endswith(".sql"):
             continue
@@ -63,6 +63,6 @@ def stored_relations() -> Mapping[str, Relation]:
                 for column in statement.this.find_all(exp.ColumnDef)
                 if column.parent is statement.this and column.kind
             }
-            assets = MODEL_CALLERS if table_name.db == "store" else everything
+            assets = MODEL_CALLERS if table_name.db == "store" else GRAPH_ASSETS
             found[f"{table_name.db}.{table_name.name}"] = Relation(defined, assets, None)
     return found

@@ -1,18 +1,28 @@
-"""Makes the view or table of a SQL model in the warehouse, and checks what came out."""
+"""Makes the view or table of a SQL model in the warehouse, records it, and checks what came out.
+
+The ledger row is written in the transaction that makes the model. Its inputs are the assets and
+models that the query reads; the ledger and the completions store have no versions and are none. Its
+config holds the query, so that the ledger keeps every version of it. A model is made anew as a
+whole: its rows are counted as added where its content changed, and as reused where it did not.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import duckdb
 import polars as pl
 
-from refine_dagster.lineage.content import canonical_json
+from refine_dagster.lineage.content import content_id
+from refine_dagster.lineage.ledger import Commit, Record, next_link, write_record
+from refine_dagster.lineage.relations import content_of
+from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.sql_models.model import Check, SqlModel, SqlModelError, SqlProblem
+from refine_dagster.sql_models.model import LAYERS, Check, SqlModel, SqlModelError, SqlProblem
 
 _T = TypeVar("_T")
 
@@ -40,39 +50,53 @@ class ModelResult:
             the order of the rows does not matter.
         columns: (name, DuckDB type) in order.
         preview: the first rows.
+        sequence: place of its record in the ledger.
     """
 
     rows: int
     content_hash: str
     columns: tuple[tuple[str, str], ...]
     preview: pl.DataFrame
+    sequence: int
 
 
-def materialize(warehouse: Warehouse, model: SqlModel, *, preview_rows: int = 5) -> ModelResult:
-    """Make the model's view or table anew, in one transaction.
+def materialize(
+    warehouse: Warehouse, model: SqlModel, *, run_id: str | None = None, preview_rows: int = 5
+) -> ModelResult:
+    """Make the model's view or table anew and record it, in one transaction.
+
+    Args:
+        run_id: Dagster's run; None makes one up.
 
     Raises:
         SqlModelError: the query fails, for example because a model that it reads was never made.
         WarehouseError: the warehouse cannot be opened or written.
     """
 
+    started_at = datetime.now(UTC)
+
     def work(connection: duckdb.DuckDBPyConnection) -> ModelResult:
         connection.execute("BEGIN TRANSACTION")
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {model.layer}")
         _drop(connection, model)
         connection.execute(f"CREATE {model.materialized.upper()} {model.relation} AS {model.query}")
-        described = connection.execute(f"DESCRIBE {model.relation}").fetchall()
-        columns = tuple((str(row[0]), str(row[1])) for row in described)
         _comment_on(connection, model)
-        rows, content = connection.execute(
-            "SELECT count(*), sha256(coalesce(string_agg(part, '' ORDER BY part), '')) FROM ("
-            "SELECT sha256(CAST(to_json(model_row) AS VARCHAR)) AS part "
-            f"FROM {model.relation} AS model_row)"
-        ).fetchall()[0]
+        columns, rows, content = content_of(connection, model.relation)
         preview = connection.sql(f"SELECT * FROM {model.relation} LIMIT {preview_rows}").pl()
+        config = {"materialized": model.materialized, "query": model.query}
+        record = Record(
+            asset=model.name,
+            run_id=run_id or f"sql-{uuid4()}",
+            code_version=model.version,
+            config_hash=content_id("config", config),
+            inputs=_inputs(connection, model),
+            config=config,
+            started_at=started_at,
+        )
+        commit, previous = _next_commit(connection, model, rows, content)
+        write_record(connection, record, commit, {model.relation: content}, (), previous)
         connection.execute("COMMIT")
-        whole = canonical_json([[list(column) for column in columns], content])
-        return ModelResult(rows, hashlib.sha256(whole.encode()).hexdigest(), columns, preview)
+        return ModelResult(rows, content, columns, preview, commit.sequence)
 
     return _with_connection(warehouse, model, work)
 
@@ -100,6 +124,39 @@ def _with_connection(
             told = " ".join(line.strip() for line in str(error).splitlines()[:2])
             problem = SqlProblem(model.file, 1, f"DuckDB cannot run {model.relation}: {told}")
             raise SqlModelError([problem], where=str(warehouse.path)) from error
+
+
+def _inputs(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> dict[str, str]:
+    """The latest data version of each asset and model that the query reads."""
+    reads = [relation.split(".") for relation in model.reads]
+    read = {TABLES[name].asset for schema, name in reads if schema in ("main", "history")}
+    read |= {name for schema, name in reads if schema in LAYERS}
+    found = connection.execute(
+        "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations GROUP BY asset"
+    ).fetchall()
+    return {asset: version for asset, version in found if asset in read}
+
+
+def _next_commit(
+    connection: duckdb.DuckDBPyConnection, model: SqlModel, rows: int, content: str
+) -> tuple[Commit, str]:
+    """What the ledger says of the model made anew, and the digest that it is linked to."""
+    sequence, previous = next_link(connection)
+    last = connection.execute(
+        "SELECT data_version, rows_total FROM lineage.materializations "
+        "WHERE asset = ? ORDER BY sequence DESC LIMIT 1",
+        [model.name],
+    ).fetchall()
+    stayed = bool(last) and last[0][0] == content
+    commit = Commit(
+        sequence=sequence,
+        data_version=content,
+        rows_total=rows,
+        rows_added=0 if stayed else rows,
+        rows_removed=last[0][1] if last and not stayed else 0,
+        rows_reused=rows if stayed else 0,
+    )
+    return commit, previous
 
 
 def _drop(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> None:

@@ -31,7 +31,7 @@ class Corpus:
     """Documents drawn from seeds and primer.
 
     Args:
-        seeds: the user's seed triples, at least one.
+        seeds: the user's seed triples; without any, everything is drawn from the primer.
         primer: generated triples, at least one.
         rng: source of every draw.
     """
@@ -73,4 +73,5 @@ class Corpus:
         return "\n\n".join([HEADER, *(triple.render() for triple in drawn)])
 
     def _draw(self, seeds: Sequence[T], primer: Sequence[T]) -> T:
-        return self._rng.choice(seeds if self._rng.random() < SEED_SHARE else primer)
+        from_seeds = self._rng.random() < SEED_SHARE
+        return self._rng.choice(seeds if seeds and from_seeds else primer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,24 @@ from refine_dagster.lineage.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
 
+@pytest.fixture(scope="module")
+def home(built_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A copy: commands record what they do."""
+    copy = Home(tmp_path_factory.mktemp("cli") / "home")
+    shutil.copytree(built_home.root, copy.root)
+    return copy
+
+
+@pytest.fixture
+def built(home: Home) -> Warehouse:
+    """The warehouse of the copy."""
+    return Warehouse(home.warehouse)
+
+
 @pytest.fixture(autouse=True)
-def _in_built_home(built_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REFINE_HOME", str(built_home.root))
+def _in_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFINE_HOME", str(home.root))
+    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
 
 
 def call(*arguments: str) -> Result:
@@ -38,7 +54,7 @@ def test_run_again_changes_nothing_and_prints_the_summary(built: Warehouse) -> N
     assert built.data_version("seed_tasks") == before
 
 
-def test_status_tells_every_section(built: Warehouse, built_home: Home) -> None:
+def test_status_tells_every_section(built: Warehouse, home: Home) -> None:
     told = call("status").stdout
     for section in (
         "Funnel per stage",
@@ -58,7 +74,7 @@ def test_status_tells_every_section(built: Warehouse, built_home: Home) -> None:
         one for one in told.splitlines() if one.startswith("│ instructions ") if "kept" in one
     ]
     assert line.split("│")[3].strip() == str(kept)
-    assert f"warehouse    {built_home.warehouse}" in told
+    assert f"warehouse    {home.warehouse}" in told
 
 
 @pytest.mark.parametrize("table", [*TABLES, "yield_funnel", "stg_instruction_dataset"])

@@ -28,7 +28,8 @@ def test_every_asset_is_materialised(built_home: Home, built: Warehouse) -> None
 
 
 def test_every_table_has_rows(built: Warehouse) -> None:
-    empty = [name for name in TABLES if built.read(name).is_empty()]
+    made = [name for name, table in TABLES.items() if table.asset in REVISIONS]
+    empty = [name for name in made if built.read(name).is_empty()]
     assert empty == []
 
 

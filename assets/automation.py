@@ -1,0 +1,118 @@
+"""Automation: the dataset follows the seed file, and models are trained only by hand.
+
+Three sensors, all off until somebody switches them on in the UI. `seed_file_changed` watches the
+content of the seed file and materialises `seed_tasks`. `dataset_kept_fresh` then evaluates
+`KEEP_FRESH` on every asset of `AUTOMATED`, `marts_kept_fresh` on the SQL models, and both go on
+only as far as data versions change. They are two because of the blocking checks: in a run that
+automation starts for assets with checks of their own, as SQL models have, Dagster leaves out the
+checks that are defined apart from their asset, as those of the dataset are.
+
+Training costs the most and is left to people: `base_model`, `feedback_judge`,
+`rl_policy_checkpoint`, `fine_tuned_model`, `baseline_model` and, with them, `evaluation_report`
+have no condition. After an edit, what is automated is made from the models as they stand; the UI
+marks those as unsynced, and until they are trained again the dataset is not what a rebuild from the
+new seeds would give, and a removed seed is still among the ancestors of the models' rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from refine_dagster.errors import RefineError
+from refine_dagster.lineage.warehouse import OUTSIDE
+from refine_dagster.seeds.readers import read_seeds
+from resources.profile import ProfileResource
+from resources.warehouse import WarehouseResource
+
+# Besides these, every SQL model.
+AUTOMATED = (
+    "raw_instructions",
+    "instruction_decisions",
+    "filtered_instructions",
+    "reward_scored_instructions",
+    "instruction_dataset",
+)
+
+# `raw_instructions` is this far above the assets that read it through `filtered_instructions`.
+WAITS_FOR_LEVELS = 3
+
+
+def keep_fresh() -> dg.AutomationCondition[Any]:
+    """Materialise when an input's content, or the asset's code or knobs, changed.
+
+    `AutomationCondition.eager()` would go on at any update of an input, and so re-make everything
+    downstream of a cosmetic edit; data versions are content, so this stops where content does.
+    Most assets read the seeds besides the asset before them: each waits until what is being made
+    above it has come through, and asks the model once.
+    """
+    condition = dg.AutomationCondition
+    changed: dg.AutomationCondition[Any] = (
+        condition.newly_missing()
+        | condition.any_deps_match(condition.data_version_changed()).with_label("any_deps_changed")
+        | condition.code_version_changed()
+    )
+    moving = condition.in_progress() | condition.will_be_requested()
+    moving_upstream = condition.any_deps_match(moving)
+    for _ in range(WAITS_FOR_LEVELS - 1):
+        moving_upstream = condition.any_deps_match(moving | moving_upstream)
+    return (
+        changed.since_last_handled()
+        & ~condition.any_deps_missing()
+        & ~moving_upstream.with_label("any_in_progress_upstream")
+        & condition.all_deps_blocking_checks_passed()
+    ).with_label("keep_fresh")
+
+
+KEEP_FRESH = keep_fresh()
+
+
+@dg.sensor(
+    asset_selection=dg.AssetSelection.assets("seed_tasks"),
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+)
+def seed_file_changed(
+    context: dg.SensorEvaluationContext, profile: ProfileResource, warehouse: WarehouseResource
+) -> dg.SensorResult:
+    """Materialises `seed_tasks` when the content of the seed file changes.
+
+    The cursor is the hash of the content, so that other spacing, line ends or order start nothing.
+    A file that cannot be read is waited for; the tick says what is wrong with it. With no cursor
+    yet, the file is held against what `seed_tasks` was last made from.
+    """
+    try:
+        found = read_seeds(profile.load().seeds.path).content_hash
+        seen = context.cursor or _last_made_from(warehouse)
+    except RefineError as error:
+        return dg.SensorResult(skip_reason=str(error))
+    if found == seen:
+        return dg.SensorResult(skip_reason="the seeds are the same", cursor=found)
+    # No run key: Dagster starts nothing twice for one key, and an edit may be taken back.
+    return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=found)
+
+
+def condition_sensors() -> list[dg.AutomationConditionSensorDefinition]:
+    """The sensors that evaluate `KEEP_FRESH`, off at first."""
+    return [
+        dg.AutomationConditionSensorDefinition(
+            "dataset_kept_fresh",
+            target=dg.AssetSelection.assets(*AUTOMATED),
+            description="Makes the dataset anew where its inputs changed; trains nothing.",
+        ),
+        dg.AutomationConditionSensorDefinition(
+            "marts_kept_fresh",
+            target=dg.AssetSelection.groups("marts"),
+            description="Makes SQL models anew where what they read changed.",
+        ),
+    ]
+
+
+def _last_made_from(warehouse: WarehouseResource) -> str | None:
+    """The content hash that `seed_tasks` last recorded; None where it was never made."""
+    opened = warehouse.open()
+    if not opened.path.is_file():
+        return None
+    last = opened.last_record("seed_tasks")
+    return last.inputs.get(f"{OUTSIDE}seeds") if last else None

@@ -1,0 +1,90 @@
+"""`refine-dagster prune`: drops what nothing live refers to, after saying what that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+
+from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.home import Home
+
+if TYPE_CHECKING:
+    from refine_dagster.lineage.prune import PrunePlan
+
+
+def prune(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without, only say what it would drop.")
+    ] = False,
+) -> None:
+    """Drop completions, removed rows and checkpoint folders that nothing live refers to.
+
+    Afterwards the past is told only from the last dropped row on. Waits for no run: it stops if
+    one works in this home.
+
+    Example: refine-dagster prune --yes
+    """
+    from refine_dagster.lineage.prune import apply, plan
+
+    home = existing_home()
+    warehouse = open_warehouse(home)
+    if yes:
+        with _no_run_meanwhile(home):
+            done = apply(warehouse, home.checkpoints)
+    else:
+        done = plan(warehouse, home.checkpoints)
+    for line in _told(done, home.checkpoints):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _no_run_meanwhile(home: Home) -> Iterator[None]:
+    """Hold the home as a run does: a run's new checkpoints are named by no row before it commits.
+
+    Raises:
+        RunLockedError: a run works in this home.
+    """
+    from refine_dagster.lineage.run_lock import holding_run_lock
+
+    with holding_run_lock(home.root, f"prune-{uuid4()}") as cut_off:
+        if cut_off:
+            from dagster import DagsterInstance
+
+            from refine_dagster.pipeline import prepare_dagster_home
+            from resources.warehouse import end_run_that_was_cut_off
+
+            prepare_dagster_home(home)
+            with DagsterInstance.get() as instance:
+                end_run_that_was_cut_off(instance, cut_off)
+        yield
+
+
+def _told(plan: PrunePlan, root: Path) -> list[str]:
+    if plan.empty:
+        return ["there is nothing to drop"]
+    lines = [
+        f"completions that no asset's last materialization used: {plan.completions}"
+        + (f", {plan.unvouched} of them never used" if plan.unvouched else ""),
+        f"rows that were removed and that no live row was made from: {sum(plan.rows.values())}"
+        + (f" ({', '.join(f'{n} {table}' for table, n in plan.rows.items())})" * bool(plan.rows)),
+        f"files and folders that no row names: {len(plan.paths)}",
+        *(f"  {path.relative_to(root)}" for path in plan.paths),
+        f"size: {_megabytes(plan.stored_bytes)} in the database, "
+        f"{_megabytes(plan.file_bytes)} in files",
+    ]
+    if plan.horizon:
+        lines.append(
+            f"oldest state that can be told afterwards: as of materialization {plan.horizon + 1}"
+        )
+    if plan.sequence is None:
+        return [*lines, "nothing was dropped; do it with --yes"]
+    return [*lines, f"dropped, and recorded as materialization {plan.sequence}"]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

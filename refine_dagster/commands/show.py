@@ -1,0 +1,69 @@
+"""`refine-dagster show`: rows of a table, as they are or as they were."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.errors import RefineError
+
+if TYPE_CHECKING:
+    from refine_dagster.lineage.warehouse import Warehouse
+
+# Columns a table cell needs, its border included, before words are broken up.
+NARROWEST = 14
+
+
+def show(
+    table: Annotated[str, typer.Argument(help="A table, a staging view or a mart.")],
+    limit: Annotated[int, typer.Option(min=1, help="Rows shown.")] = 20,
+    as_of: Annotated[
+        int | None, typer.Option(help="Rows as they were after this materialization.")
+    ] = None,
+) -> None:
+    """Show the rows of a table: the live ones, or those of any past materialization.
+
+    Example: refine-dagster show instruction_dataset --limit 5 --as-of 12
+    """
+    from refine_dagster.summary import rich_records, rich_table
+
+    warehouse = open_warehouse(existing_home())
+    home_of = warehouse.relations()
+    if table not in home_of:
+        raise RefineError(f"there is no table {table!r}", fix=f"one of {', '.join(home_of)}")
+    if as_of is None:
+        source, when = home_of[table], ""
+    else:
+        source, when = _past(warehouse, table, as_of), f" as of materialization {as_of}"
+    total = warehouse.query(f"SELECT count(*) FROM {source}").item()
+    rows = warehouse.query(f"SELECT COLUMNS(lambda c: c <> 'parents') FROM {source} LIMIT {limit}")
+    shown = rich_table if rows.width * NARROWEST <= console.width else rich_records
+    console.print(shown(f"{table}{when}: {rows.height} of {total} rows", rows))
+
+
+def _past(warehouse: Warehouse, table: str, sequence: int) -> str:
+    """A subquery for the rows of a table as they were after a materialization.
+
+    Raises:
+        RefineError: the table keeps no history, there is no such materialization, or rows of that
+            time were pruned.
+    """
+    from refine_dagster.lineage.tables import TABLES
+    from refine_dagster.lineage.warehouse import require_as_of
+
+    if table not in TABLES:
+        raise RefineError(
+            f"{table} has no history: it is a view of live tables",
+            where="--as-of",
+            fix="leave --as-of out, or name a table that keeps every past row: "
+            f"{', '.join(TABLES)}",
+        )
+    with warehouse.connect() as connection:
+        require_as_of(connection, sequence)
+    columns = ", ".join(["row_id", *TABLES[table].columns])
+    return (
+        f"(SELECT {columns} FROM history.{table} WHERE added_in <= {sequence} "
+        f"AND (removed_in IS NULL OR removed_in > {sequence}) ORDER BY row_id)"
+    )

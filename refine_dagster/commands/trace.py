@@ -1,0 +1,73 @@
+"""`refine-dagster trace`: where a row came from, or what came of it."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from refine_dagster.commands.door import console, existing_home, open_warehouse
+
+if TYPE_CHECKING:
+    from refine_dagster.lineage.trace import Trace
+
+
+class TraceFormat(StrEnum):
+    """What `trace` prints."""
+
+    TREE = "tree"
+    JSON = "json"
+    MERMAID = "mermaid"
+    DOT = "dot"
+
+
+def trace(
+    row: Annotated[str, typer.Argument(help="A row_id, or its first 6 or more digits.")],
+    down: Annotated[
+        bool, typer.Option("--down", help="To what came of the row, not to where it came from.")
+    ] = False,
+    format: Annotated[
+        TraceFormat, typer.Option(help="A tree to read, or text for other tools.")
+    ] = TraceFormat.TREE,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List large groups, and open every row.")
+    ] = False,
+) -> None:
+    """Trace a row through policy, judge, prompts and demonstrations to the seeds.
+
+    Example: refine-dagster trace 0d7222cd --format mermaid
+    """
+    from refine_dagster.lineage import trace as engine
+    from refine_dagster.lineage.trace_picture import as_dot, as_mermaid
+    from refine_dagster.lineage.trace_text import as_json, as_tree
+
+    found = engine.trace(open_warehouse(existing_home()), row, down=down)
+    if format is TraceFormat.JSON:
+        typer.echo(json.dumps(as_json(found), ensure_ascii=False, indent=2))
+    elif format is TraceFormat.MERMAID:
+        typer.echo(as_mermaid(found, everything=everything), nl=False)
+    elif format is TraceFormat.DOT:
+        typer.echo(as_dot(found, everything=everything), nl=False)
+    else:
+        console.print(as_tree(found, everything=everything), highlight=False)
+        _after(found)
+
+
+def _after(found: Trace) -> None:
+    """The sizes, and the model call behind the row."""
+    kin = "descendants" if found.down else "ancestors"
+    console.print(
+        f"{found.rows.height - 1} {kin}, {found.edges.height} edges; row {found.asked.row_id}",
+        highlight=False,
+    )
+    call: dict[str, Any] | None = found.completion
+    if call is None:
+        return
+    console.rule("the model call behind it", align="left")
+    for name in ("role", "model", "seed", "sampling", "finish_reason"):
+        console.print(f"{name}: {call[name]}", markup=False, highlight=False, soft_wrap=True)
+    for name in ("prompt", "text"):
+        console.rule(name, align="left")
+        console.print(call[name], markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,68 @@
+"""The audit: does everything stored still say what was recorded when it was made?
+
+The ledger comes first, for the rest is held against it: its hash chain, then the rows of every
+table, the completions, the edges between rows, the checkpoints' files, and the views and tables of
+the SQL models. A chain without a witness outside cannot tell that its last links were cut off; that
+is what the asset check `ledger_agrees_with_dagster` is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from refine_dagster.lineage.audit_files import check_checkpoints, check_exports
+from refine_dagster.lineage.audit_ledger import check_chain, check_completions, check_registered
+from refine_dagster.lineage.audit_relations import check_models, check_schema
+from refine_dagster.lineage.audit_rows import (
+    check_history,
+    check_parents,
+    check_past_states,
+    check_row_ids,
+    check_tables,
+)
+from refine_dagster.lineage.findings import AuditReport
+from refine_dagster.lineage.warehouse import Warehouse
+
+Check = Callable[[duckdb.DuckDBPyConnection, AuditReport], None]
+
+
+def verify(warehouse: Warehouse, checkpoints_root: Path, deep: bool = False) -> AuditReport:
+    """Look at everything, change nothing.
+
+    Args:
+        checkpoints_root: the artifact root.
+        deep: also recompute every past state, the hashes of rows that are gone, the ids of live
+            rows from their content, and look at every registered checkpoint and exported file.
+
+    Raises:
+        WarehouseError: the database cannot be opened.
+    """
+    report = AuditReport(deep)
+    checks: list[tuple[str, Check]] = [
+        ("the ledger", check_chain),
+        ("what is registered in the ledger", check_registered),
+        ("the tables", check_tables),
+        ("the history", check_history),
+        ("the completions", check_completions),
+        ("lineage.parents", check_parents),
+        ("the checkpoints", lambda one, to: check_checkpoints(one, to, checkpoints_root)),
+        ("the SQL models", check_models),
+        ("the schema", check_schema),
+    ]
+    if deep:
+        checks += [
+            ("past states", check_past_states),
+            ("row ids", check_row_ids),
+            ("the exports", check_exports),
+        ]
+    with warehouse.connect() as connection:
+        for name, check in checks:
+            try:
+                check(connection, report)
+            except (duckdb.Error, ValueError) as error:
+                # A missing table, a damaged page or text that is no JSON is itself a finding.
+                report.broken(name, f"cannot be read: {str(error).splitlines()[0]}")
+    return report

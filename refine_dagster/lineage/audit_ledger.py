@@ -1,0 +1,221 @@
+"""Audit of the ledger: the chain of digests, what is attached to it, and the completions used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import duckdb
+
+from refine_dagster.lineage.checkpoints import hash_files, hash_manifest
+from refine_dagster.lineage.content import canonical_json, content_id
+from refine_dagster.lineage.findings import AuditReport
+from refine_dagster.lineage.ledger import (
+    GENESIS,
+    USE_DIGEST,
+    read_prunes,
+    record_digest,
+)
+from refine_dagster.lineage.prune import needed_keys_sql
+
+ATTACHED = ("inputs", "requests", "uses", "checkpoints")
+
+
+def check_chain(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """Sequences without gaps, each row linked to the one before it and true to its digest."""
+    rows = _dicts(connection, "SELECT * FROM lineage.materializations ORDER BY sequence")
+    attached = _attached(connection)
+    previous, due = GENESIS, 1
+    for row in rows:
+        place = f"materialization {row['sequence']} ({row['asset']})"
+        if row["sequence"] != due:
+            missing = f"materialization {due}"
+            report.broken(missing, f"is missing; the ledger goes on with {row['sequence']}")
+        elif row["previous_digest"] != previous:
+            report.broken(place, "is not linked to the one before it")
+        of_row = attached[row["sequence"]]
+        if record_digest(row, of_row) != row["digest"]:
+            report.broken(place, "the row, or what is attached to it, does not give its digest")
+        else:
+            _check_sums(report, place, row, of_row["requests"])
+        previous, due = row["digest"], row["sequence"] + 1
+    report.looked_at("materializations", len(rows))
+    for table in ATTACHED:
+        strays = connection.execute(
+            f"SELECT DISTINCT sequence FROM lineage.{table} "
+            "WHERE sequence NOT IN (SELECT sequence FROM lineage.materializations) ORDER BY 1"
+        ).fetchall()
+        report.broken_each(
+            (f"lineage.{table} of sequence {sequence}", "there is no such materialization")
+            for (sequence,) in strays
+        )
+
+
+def check_registered(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """Configs and checkpoints are what their hashes say, and each config is some record's."""
+    configs = connection.execute("SELECT * FROM lineage.configs ORDER BY config_hash").fetchall()
+    for config_hash, config in configs:
+        told = json.loads(config)
+        if content_id("config", told) != config_hash or canonical_json(told) != config:
+            report.broken(f"lineage.configs {config_hash}", "the config does not give its hash")
+    unmatched = connection.execute(
+        "SELECT config_hash, min(sequence) FROM lineage.configs "
+        "FULL JOIN lineage.materializations AS made USING (config_hash) "
+        "GROUP BY config_hash HAVING count(config) = 0 OR count(sequence) = 0 ORDER BY 1"
+    ).fetchall()
+    report.broken_each(
+        (f"lineage.configs {config_hash}", "no materialization used it")
+        if sequence is None
+        else (f"lineage.configs {config_hash}", f"is missing; materialization {sequence} used it")
+        for config_hash, sequence in unmatched
+    )
+    report.looked_at("configs", len(configs))
+    for row in _dicts(connection, "SELECT * FROM lineage.checkpoints ORDER BY sequence, asset"):
+        place = f"lineage.checkpoints {row['asset']}/{row['content_hash'][:16]}"
+        files = {file["path"]: file["sha256"] for file in row["files"]}
+        if len(files) != len(row["files"]) or hash_files(files) != row["content_hash"]:
+            report.broken(place, "its list of files does not give its content hash")
+        if hash_manifest(json.loads(row["manifest"])) != row["manifest_hash"]:
+            report.broken(place, "its manifest does not give its manifest hash")
+        if row["path"] != f"{row['asset']}/{row['content_hash'][:16]}":
+            report.broken(place, "its path is not the one that its content hash names")
+
+
+def check_completions(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """Completions are what their keys and the materializations that used them say."""
+    _find_pruned(connection)
+    unlike = connection.execute(
+        """
+        SELECT sequence, asset
+        FROM lineage.materializations LEFT JOIN lineage.uses USING (sequence)
+        GROUP BY sequence, asset, completions
+        HAVING sha256(coalesce(string_agg(uses.digest, '' ORDER BY key), '')) <> completions
+        ORDER BY sequence
+        """
+    ).fetchall()
+    report.broken_each(
+        (f"lineage.uses of materialization {sequence} ({asset})", "are not those it recorded")
+        for sequence, asset in unlike
+    )
+    changed = connection.execute(
+        f"""
+        SELECT used.key, used.sequence, completion.key IS NULL,
+               {USE_DIGEST.replace("sent", "(NOT sent)")} IS NOT DISTINCT FROM digest
+        FROM lineage.uses AS used
+        LEFT JOIN store.completions AS completion USING (key)
+        LEFT JOIN pruned ON pruned.key = used.key AND used.sequence < pruned.sequence
+        WHERE pruned.key IS NULL
+          AND (completion.key IS NULL OR {USE_DIGEST} IS DISTINCT FROM digest)
+          AND NOT list_contains(?::BIGINT[], used.sequence)
+        ORDER BY used.sequence, used.key
+        """,
+        [[sequence for sequence, _ in unlike]],
+    ).fetchall()
+    report.broken_each(_changed(*one) for one in changed)
+    report.broken_each(
+        (f"store.completions {key}", "model, prompt, sampling and seed do not give its key")
+        for key in _misnamed(connection)
+    )
+    stored, vouched, pruned = connection.execute(
+        """
+        SELECT (SELECT count(*) FROM store.completions),
+               (SELECT count(DISTINCT key) FROM store.completions SEMI JOIN (
+                    SELECT used.key FROM lineage.uses AS used LEFT JOIN pruned
+                    ON pruned.key = used.key AND used.sequence < pruned.sequence
+                    WHERE pruned.key IS NULL) USING (key)),
+               (SELECT count(*) FROM pruned ANTI JOIN store.completions USING (key))
+        """
+    ).fetchall()[0]
+    report.looked_at("completions", stored)
+    if stored > vouched:
+        report.skipped.append(
+            f"{stored - vouched} completions that no materialization has used yet: only their keys "
+            "were checked"
+        )
+    if pruned:
+        report.skipped.append(f"{pruned} completions that were pruned")
+
+
+def _changed(key: str, sequence: int, gone: bool, flipped: bool) -> tuple[str, str]:
+    """Where and how a use and its completion disagree."""
+    if flipped:
+        use = f"lineage.uses of materialization {sequence}, key {key}"
+        return use, "whether it was sent is not what was recorded"
+    place = f"store.completions {key}"
+    if gone:
+        return place, f"is gone; materialization {sequence} used it"
+    return place, f"is not the completion that materialization {sequence} used"
+
+
+def _check_sums(
+    report: AuditReport, place: str, row: dict[str, Any], requests: list[list[Any]]
+) -> None:
+    """Figures of the row that others must add up to."""
+    sums = [sum(request[column] for request in requests) for column in (1, 2, 3)]
+    if sums != [row[f"requests_{kind}"] for kind in ("asked", "reused", "sent")]:
+        report.broken(place, "its requests are not the sum of those by role")
+    tables = json.loads(row["tables"])
+    of_tables = hashlib.sha256(canonical_json(tables).encode()).hexdigest()
+    if row["data_version"] not in (of_tables, *tables.values()):
+        report.broken(place, "its tables do not give its data version")
+
+
+def _attached(connection: duckdb.DuckDBPyConnection) -> dict[int, dict[str, list[list[Any]]]]:
+    """sequence -> what its digest covers besides the row (`ledger.record_digest`)."""
+    columns = {
+        "inputs": "asset, data_version",
+        "requests": "role, asked, reused, sent, prompt_tokens, completion_tokens, seconds",
+        "checkpoints": "asset, content_hash, manifest_hash",
+    }
+    found: dict[int, dict[str, list[list[Any]]]] = defaultdict(
+        lambda: {name: [] for name in columns}
+    )
+    for name, listed in columns.items():
+        rows = connection.execute(
+            f"SELECT sequence, {listed} FROM lineage.{name} ORDER BY ALL"
+        ).fetchall()
+        for sequence, *row in rows:
+            found[sequence][name].append(row)
+    return found
+
+
+def _find_pruned(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the temporary table `pruned`: key, and the last prune that dropped it.
+
+    What a prune drops follows from the uses recorded before it, and these the ledger vouches for.
+    """
+    connection.execute("CREATE OR REPLACE TEMP TABLE pruned (key VARCHAR, sequence BIGINT)")
+    for prune in read_prunes(connection):
+        connection.execute(
+            f"INSERT INTO pruned SELECT DISTINCT key, {prune.sequence} FROM lineage.uses "
+            f"WHERE sequence < {prune.sequence} "
+            f"AND key NOT IN ({needed_keys_sql(prune.sequence)})"
+        )
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE pruned AS "
+        "SELECT key, max(sequence) AS sequence FROM pruned GROUP BY key"
+    )
+
+
+def _misnamed(connection: duckdb.DuckDBPyConnection) -> Iterable[str]:
+    """Keys of completions that are not named by what was asked (`generation/request.py`)."""
+    suspects = connection.execute(
+        """
+        SELECT key, model, prompt, sampling, seed FROM store.completions
+        WHERE key <> sha256(concat('[', to_json(model), ',', to_json(prompt), ',', sampling, ',',
+                                   seed, ']'))
+        ORDER BY key
+        """
+    ).fetchall()
+    # DuckDB writes some control characters otherwise than Python does: these are looked at again.
+    for key, model, prompt, sampling, seed in suspects:
+        text = f"[{canonical_json(model)},{canonical_json(prompt)},{sampling},{seed}]"
+        if hashlib.sha256(text.encode()).hexdigest() != key:
+            yield key
+
+
+def _dicts(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+    return connection.sql(sql).pl().to_dicts()

@@ -1,0 +1,243 @@
+"""Audit of the tables: every row true to its hash, every state true to the ledger."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+
+from refine_dagster.lineage.content import content_id
+from refine_dagster.lineage.findings import AuditReport
+from refine_dagster.lineage.ledger import read_prunes
+from refine_dagster.lineage.tables import TABLES, Table
+from refine_dagster.lineage.warehouse import content_hash, row_hash_sql
+
+# Rows named from their content at a time.
+BATCH = 10_000
+
+
+def check_tables(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """Rows give their hashes, and the live ones are those of the last materialization."""
+    last = _recorded_hashes(connection)
+    for name, table in TABLES.items():
+        rows = "true" if report.deep else "removed_in IS NULL"
+        count = _rows(connection, f"SELECT count(*) FROM history.{name} WHERE {rows}")[0][0]
+        hashes = " AND ".join(
+            f"row_hash <> (CASE WHEN {absent} THEN {row_hash_sql(names)} ELSE '' END)"
+            for names, absent in _shapes(connection, table)
+        )
+        unlike = _rows(
+            connection, f"SELECT row_id FROM history.{name} WHERE {rows} AND {hashes} ORDER BY 1"
+        )
+        report.broken_each(
+            (f"{name} row {row_id}", "its cells do not give the hash kept with it")
+            for (row_id,) in unlike
+        )
+        report.looked_at("rows", count)
+        states = last.get(table.asset, [])
+        live = content_hash(connection, name)
+        if states and states[-1][1].get(name, live) != live:
+            where = f"materialization {states[-1][0]} of {table.asset}"
+            report.broken(f"table {name}", f"its live rows are not those that {where} left")
+
+
+def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """Each row came and went with a materialization of its asset that says how many did."""
+    prunes = read_prunes(connection)
+    pruned = max((prune.sequence for prune in prunes if prune.horizon), default=0)
+    for name, table in TABLES.items():
+        for column, figure, did in (
+            ("added_in", "rows_added", "added"),
+            ("removed_in", "rows_removed", "removed"),
+        ):
+            unlike = connection.execute(
+                f"""
+                SELECT coalesce(counted.sequence, made.sequence), made.{figure}, rows, one
+                FROM (
+                    SELECT {column} AS sequence, count(*) AS rows, min(row_id) AS one
+                    FROM history.{name} WHERE {column} IS NOT NULL GROUP BY ALL
+                ) AS counted
+                FULL JOIN (
+                    SELECT sequence, {figure} FROM lineage.materializations WHERE asset = ?
+                ) AS made ON made.sequence = counted.sequence
+                WHERE made.sequence IS NULL OR (? AND CASE
+                    WHEN made.sequence < ? THEN coalesce(rows, 0) > made.{figure}
+                    ELSE coalesce(rows, 0) <> made.{figure} END)
+                ORDER BY made.sequence NULLS FIRST, counted.sequence
+                """,
+                [table.asset, name == table.asset, pruned],
+            ).fetchall()
+            report.broken_each(
+                (f"{name} row {one}", f"{did} in {sequence}, no materialization of {table.asset}")
+                if told is None
+                else (
+                    f"table {name}",
+                    f"{rows or 0} rows were {did} in materialization {sequence}, which says {told}",
+                )
+                for sequence, told, rows, one in unlike
+            )
+        turned = _rows(
+            connection,
+            f"SELECT row_id FROM history.{name} WHERE removed_in <= added_in ORDER BY row_id",
+        )
+        report.broken_each(
+            (f"{name} row {row_id}", "was removed before it was added") for (row_id,) in turned
+        )
+
+
+def check_parents(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """`lineage.parents` holds the parents of all rows, each once, and no others."""
+    for name in TABLES:
+        kept = (
+            "SELECT row_id, parent_table, parent_id, role FROM lineage.parents "
+            f"WHERE table_name = '{name}'"
+        )
+        listed = (
+            "SELECT DISTINCT TRY_CAST(row_id AS UUID), parent.asset, "
+            "TRY_CAST(parent.row_id AS UUID), parent.role FROM ("
+            f"SELECT row_id, unnest(parents) AS parent FROM history.{name})"
+        )
+        for first, second, what in (
+            (listed, kept, "is a parent of the row, and not in lineage.parents"),
+            (kept, listed, "is in lineage.parents, and no parent of the row"),
+        ):
+            unlike = _rows(connection, f"{first} EXCEPT ALL {second} ORDER BY ALL")
+            report.broken_each(
+                (
+                    f"lineage.parents of {name} row {_hex(row_id)}",
+                    f"{parent_table} row {_hex(parent_id)} ({role}) {what}",
+                )
+                for row_id, parent_table, parent_id, role in unlike
+            )
+    strays = _rows(
+        connection,
+        "SELECT DISTINCT table_name FROM lineage.parents WHERE table_name NOT IN "
+        f"({', '.join(repr(name) for name in TABLES)}) ORDER BY 1",
+    )
+    report.broken_each(
+        (f"lineage.parents of {name}", "there is no such table") for (name,) in strays
+    )
+    edges = _rows(connection, "SELECT count(*) FROM lineage.parents")[0][0]
+    report.looked_at("edges", edges)
+
+
+def check_past_states(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """Every materialization's tables, as of then, are what it recorded."""
+    horizon = max((prune.horizon for prune in read_prunes(connection)), default=0)
+    recorded = _recorded_hashes(connection)
+    pruned = 0
+    for name, table in TABLES.items():
+        turns = [
+            turn
+            for (turn,) in _rows(
+                connection,
+                f"SELECT added_in FROM history.{name} UNION "
+                f"SELECT removed_in FROM history.{name} WHERE removed_in IS NOT NULL ORDER BY 1",
+            )
+        ]
+        known: dict[int, str] = {}
+        for sequence, hashes in recorded.get(table.asset, []):
+            if sequence <= horizon:
+                pruned += 1
+                continue
+            if name not in hashes:
+                continue
+            # Between two turns nothing came or went: one hash serves for all that lie there.
+            turn = bisect_right(turns, sequence)
+            if turn not in known:
+                known[turn] = content_hash(connection, name, sequence)
+            if known[turn] != hashes[name]:
+                report.broken(
+                    f"table {name} as of {sequence}",
+                    f"its rows are not those that materialization {sequence} left",
+                )
+            report.looked_at("past states", 1)
+    if pruned:
+        report.skipped.append(f"{pruned} past states up to materialization {horizon}: pruned")
+
+
+def check_row_ids(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """Live rows are named by their content and their parents."""
+    for name, table in TABLES.items():
+        later = _later_columns(connection, table)
+        columns = ["row_id", *table.columns, "parents"]
+        cursor = connection.cursor()
+        cursor.execute(
+            f"SELECT {', '.join(columns)} FROM history.{name} WHERE removed_in IS NULL "
+            "ORDER BY row_id"
+        )
+        while batch := cursor.fetchmany(BATCH):
+            rows = [dict(zip(columns, values, strict=True)) for values in batch]
+            report.broken_each(
+                (f"{name} row {row['row_id']}", "its content and parents do not give its id")
+                for row in rows
+                if all(
+                    content_id(name, payload, row["parents"]) != row["row_id"]
+                    for payload in _payloads(table, row, later)
+                )
+            )
+        cursor.close()
+
+
+def _payloads(table: Table, row: dict[str, Any], later: list[str]) -> Iterator[dict[str, Any]]:
+    """The payloads that a row may have been named by, the likeliest first.
+
+    A column that was declared after the row was made is null and was no part of it.
+    """
+    payload = {name: row[name] for name in table.columns}
+    for known in range(len(later), -1, -1):
+        absent = later[known:]
+        if any(row[name] is not None for name in absent):
+            return
+        yield {name: value for name, value in payload.items() if name not in absent}
+
+
+def _shapes(connection: duckdb.DuckDBPyConnection, table: Table) -> list[tuple[list[str], str]]:
+    """The columns that a row's hash may cover, and the SQL that says when: the newest shape first.
+
+    A column declared later is added behind `removed_in`, and is null in the rows that were there.
+    """
+    later = _later_columns(connection, table)
+    shapes = []
+    for known in range(len(later), -1, -1):
+        absent = later[known:]
+        names = [name for name in table.columns if name not in absent]
+        condition = " AND ".join(f"{name} IS NULL" for name in absent) or "true"
+        shapes.append((["row_id", *names, "parents"], condition))
+    return shapes
+
+
+def _later_columns(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
+    """Payload columns that were declared after the table was made, oldest first."""
+    physical = [
+        name
+        for (name,) in _rows(
+            connection,
+            "SELECT column_name FROM duckdb_columns() WHERE schema_name = 'history' "
+            f"AND table_name = '{table.name}' ORDER BY column_index",
+        )
+    ]
+    return physical[physical.index("removed_in") + 1 :]
+
+
+def _recorded_hashes(
+    connection: duckdb.DuckDBPyConnection,
+) -> dict[str, list[tuple[int, dict[str, str]]]]:
+    """asset -> (sequence, table -> content hash) of its materializations, oldest first."""
+    found: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    for asset, sequence, tables in _rows(
+        connection, "SELECT asset, sequence, tables FROM lineage.materializations ORDER BY sequence"
+    ):
+        found.setdefault(asset, []).append((sequence, json.loads(tables)))
+    return found
+
+
+def _hex(row_id: object) -> str:
+    return str(row_id).replace("-", "")
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
+    return connection.execute(sql).fetchall()

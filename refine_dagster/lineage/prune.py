@@ -1,0 +1,273 @@
+"""Prune: drop what nothing live refers to, and say in the ledger that it was dropped.
+
+What goes: completions that the last materialization of no asset used; rows that were removed from
+their table, unless a live row was made from them; checkpoint folders that no row left names; what a
+killed training left behind. Edges of dropped rows go with them. The ledger stays as it is: records,
+and the digests of the completions that they used, still add up.
+
+After a prune the past is told from `horizon` + 1 on. Rows go in one transaction with the ledger row
+that says so; files are deleted after it, and what a kill leaves of them the next prune drops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+
+from refine_dagster.lineage.content import canonical_json, content_id
+from refine_dagster.lineage.ledger import PRUNE, Commit, Record, next_link, write_record
+from refine_dagster.lineage.tables import TABLES
+from refine_dagster.lineage.warehouse import Warehouse
+
+# A file that no record names may belong to a training that is under way, unless it is this old.
+ABANDONED_AFTER_S = 3600.0
+MANIFESTS = "manifests"
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """What a prune drops.
+
+    Attributes:
+        completions: how many.
+        unvouched: how many of these were answered but never used by a finished materialization.
+        rows: table -> rows that were removed from it.
+        edges: edges between rows.
+        paths: files and folders under the artifact root.
+        stored_bytes: text of the completions and rows.
+        file_bytes: size of the files.
+        horizon: rows as of this materialization and those before will not be all there; 0 if no
+            row is dropped.
+        sequence: place of the prune in the ledger; None before it is done.
+    """
+
+    completions: int
+    unvouched: int
+    rows: dict[str, int]
+    edges: int
+    paths: tuple[Path, ...]
+    stored_bytes: int
+    file_bytes: int
+    horizon: int
+    sequence: int | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to drop."""
+        return not (self.completions or any(self.rows.values()) or self.edges or self.paths)
+
+
+def plan(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
+    """What a prune would drop now; nothing is changed.
+
+    Raises:
+        WarehouseError: the database cannot be opened.
+    """
+    with warehouse.connect() as connection, _transaction(connection, keep=False):
+        return _drop_rows(connection, checkpoints_root)
+
+
+def apply(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
+    """Drop it; the plan carried out, with its place in the ledger if anything was dropped.
+
+    Raises:
+        WarehouseError: the database cannot be opened or written.
+        OSError: a file cannot be deleted; the next prune tries again.
+    """
+    with warehouse.connect() as connection, _transaction(connection, keep=True):
+        done = _drop_rows(connection, checkpoints_root)
+        if done.empty:
+            return done
+        done = replace(done, sequence=_record(connection, done))
+    for path in done.paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return done
+
+
+def needed_keys_sql(before: int) -> str:
+    """A SELECT of the completions that each asset's last use before a sequence used."""
+    return f"""
+        SELECT key FROM lineage.uses WHERE sequence IN (
+            SELECT max(sequence) FROM lineage.uses JOIN lineage.materializations USING (sequence)
+            WHERE sequence < {before} GROUP BY asset
+        )
+    """
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection, *, keep: bool) -> Iterator[None]:
+    connection.execute("BEGIN TRANSACTION")
+    yield
+    connection.execute("COMMIT" if keep else "ROLLBACK")
+
+
+def _drop_rows(connection: duckdb.DuckDBPyConnection, root: Path) -> PrunePlan:
+    """Delete in the open transaction what can go; the files that can go are only listed."""
+    sequence, _ = next_link(connection)
+    completions, unvouched, text = _one(
+        connection,
+        f"""
+        SELECT count(*), count(*) FILTER (key NOT IN (SELECT key FROM lineage.uses)),
+               coalesce(sum(strlen(prompt) + strlen(text)), 0)::BIGINT
+        FROM store.completions WHERE key NOT IN ({needed_keys_sql(sequence)})
+        """,
+    )
+    connection.execute(
+        f"DELETE FROM store.completions WHERE key NOT IN ({needed_keys_sql(sequence)})"
+    )
+    _find_needed_rows(connection)
+    rows, horizon = {}, 0
+    for name in TABLES:
+        going = (
+            f"history.{name} AS old WHERE removed_in IS NOT NULL AND ("
+            "TRY_CAST(row_id AS UUID) NOT IN "
+            f"(SELECT row_id FROM needed_rows WHERE table_name = '{name}') OR EXISTS ("
+            f"SELECT 1 FROM history.{name} AS later "
+            "WHERE later.row_id = old.row_id AND later.added_in > old.added_in))"
+        )
+        count, last, size = _one(
+            connection,
+            "SELECT count(*), coalesce(max(removed_in), 1), "
+            f"coalesce(sum(strlen(CAST(to_json(old) AS VARCHAR))), 0)::BIGINT FROM {going}",
+        )
+        if count:
+            connection.execute(f"DELETE FROM {going}")
+            rows[name], horizon, text = count, max(horizon, last - 1), text + size
+    edges = _drop_edges(connection)
+    paths = _unneeded_paths(connection, root)
+    return PrunePlan(
+        completions=completions,
+        unvouched=unvouched,
+        rows=rows,
+        edges=edges,
+        paths=tuple(paths),
+        stored_bytes=text,
+        file_bytes=sum(_size(path) for path in paths),
+        horizon=horizon,
+    )
+
+
+def _find_needed_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the temporary table `needed_rows`: removed rows that live ones were made from."""
+    connection.execute(
+        """
+        CREATE OR REPLACE TEMP TABLE needed_rows AS
+        WITH RECURSIVE reached AS (
+            SELECT DISTINCT parent_table AS table_name, parent_id AS row_id
+            FROM lineage.parents AS edge
+            SEMI JOIN (
+                SELECT table_name, TRY_CAST(row_id AS UUID) AS row_id
+                FROM lineage.rows WHERE removed_in IS NULL
+            ) AS living ON living.table_name = edge.table_name AND living.row_id = edge.row_id
+            UNION
+            SELECT edge.parent_table, edge.parent_id
+            FROM reached JOIN lineage.parents AS edge
+            ON edge.table_name = reached.table_name AND edge.row_id = reached.row_id
+        )
+        SELECT reached.table_name, reached.row_id FROM reached
+        SEMI JOIN (
+            SELECT table_name, TRY_CAST(row_id AS UUID) AS row_id
+            FROM lineage.rows WHERE removed_in IS NOT NULL
+        ) AS gone ON gone.table_name = reached.table_name AND gone.row_id = reached.row_id
+        """
+    )
+
+
+def _drop_edges(connection: duckdb.DuckDBPyConnection) -> int:
+    """Delete edges of rows that are in no table any more; how many."""
+    (count,) = _one(
+        connection,
+        "DELETE FROM lineage.parents AS edge WHERE NOT EXISTS ("
+        "SELECT 1 FROM lineage.rows AS kept WHERE kept.table_name = edge.table_name "
+        "AND TRY_CAST(kept.row_id AS UUID) = edge.row_id)",
+    )
+    return int(count)
+
+
+def _unneeded_paths(connection: duckdb.DuckDBPyConnection, root: Path) -> list[Path]:
+    """Folders and manifest notes that no row in any table names, and what was left unfinished."""
+    with_checkpoints = [name for name in TABLES if "checkpoint_hash" in TABLES[name].columns]
+    named = connection.execute(
+        " UNION ".join(
+            f"SELECT '{TABLES[name].asset}' AS asset, left(checkpoint_hash, 16) "
+            f"FROM history.{name} WHERE checkpoint_hash IS NOT NULL"
+            for name in with_checkpoints
+        )
+    ).fetchall()
+    kept = {f"{asset}/{folder}" for asset, folder in named}
+    registered = {
+        path for (path,) in connection.execute("SELECT path FROM lineage.checkpoints").fetchall()
+    }
+    unneeded = []
+    for path in sorted(root.glob("*/*")):
+        relative = path.relative_to(root).as_posix()
+        if path.name == MANIFESTS:
+            notes = sorted(path.iterdir())
+            unneeded += [note for note in notes if not _needed_note(note, kept, registered)]
+        elif relative not in kept and (relative in registered or _abandoned(path)):
+            unneeded.append(path)
+    return unneeded
+
+
+def _needed_note(note: Path, kept: set[str], registered: set[str]) -> bool:
+    """Whether a manifest's note names a folder that stays, or one that is being written."""
+    if note.suffix != ".json":
+        return not _abandoned(note)
+    try:
+        content_hash = str(json.loads(note.read_text(encoding="utf-8"))["content_hash"])
+    except (ValueError, KeyError):
+        return False
+    folder = f"{note.parent.parent.name}/{content_hash[:16]}"
+    return folder in kept or (folder not in registered and not _abandoned(note))
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether nothing in it was written for an hour."""
+    inside = path.rglob("*") if path.is_dir() else ()
+    newest = max(one.stat().st_mtime for one in (path, *inside))
+    return time.time() - newest > ABANDONED_AFTER_S
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(one.stat().st_size for one in files if one.is_file())
+
+
+def _record(connection: duckdb.DuckDBPyConnection, done: PrunePlan) -> int:
+    """Write the prune's ledger row in the open transaction; its sequence."""
+    sequence, previous = next_link(connection)
+    record = Record(
+        asset=PRUNE,
+        run_id=f"{PRUNE}-{uuid4()}",
+        code_version="1",
+        config_hash=content_id("config", {}),
+        metrics={
+            "horizon": done.horizon,
+            "completions": done.completions,
+            "rows": sum(done.rows.values()),
+            "edges": done.edges,
+            "paths": len(done.paths),
+            "stored_bytes": done.stored_bytes,
+            "file_bytes": done.file_bytes,
+        },
+    )
+    nothing = hashlib.sha256(canonical_json({}).encode()).hexdigest()
+    write_record(connection, record, Commit(sequence, nothing, 0, 0, 0, 0), {}, (), previous)
+    return sequence
+
+
+def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, ...]:
+    rows = connection.execute(sql).fetchall()
+    return tuple(rows[0])

@@ -1,0 +1,206 @@
+"""Where a row came from, or what came of it: every row on the way, and the roles that link them.
+
+The walk goes level by level and reads, of the edges, only those of the tables that the level's rows
+are in: edges lie sorted by table, so a long chain through one table never scans the others. How a
+trace looks is decided in `lineage/trace_text.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from refine_dagster.lineage.row_lookup import RowName, find_row
+from refine_dagster.lineage.tables import TABLES
+from refine_dagster.lineage.warehouse import Warehouse
+
+LABEL_SHOWN = 200
+
+_HASH = "left({}, 12)"
+_MODEL = f"arm || ', ' || {_HASH.format('fingerprint')}"
+# What a person knows a row by, as SQL over its table; tables with an instruction go by it.
+_LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "seed_tasks": "seed_id || ': ' || instruction",
+        "base_model": f"model || ', ' || {_HASH.format('fingerprint')}",
+        "feedback_judge": f"kind || ', ' || {_HASH.format('fingerprint')}",
+        "feedback_judge_accuracy": "dimension || ', ' || corruption",
+        "instruction_decisions": "rule || ': ' || instruction",
+        "reward_scored_instructions": "rule || ': ' || instruction",
+        "instance_decisions": "rule || ': ' || instruction",
+        "rl_policy_checkpoint": f"algorithm || ', ' || preset || ', ' || {_HASH.format('policy')}",
+        "fine_tuned_model": _MODEL,
+        "baseline_model": _MODEL,
+        "evaluation_report": "arm || ' on ' || task",
+        "evaluation_comparisons": "arm || ' against ' || against",
+        "evaluation_predictions": "arm || ' on ' || task || ', instance ' || instance",
+        "exports": "format || ': ' || path",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A row with everything it descends from, or everything that descends from it.
+
+    Attributes:
+        asked: the row asked for; it is the first of `rows`.
+        down: whether the trace goes to descendants.
+        rows: one line for each row, nearest first: `place` (from 0), `table`, `row_id`, `depth`
+            (edges of the shortest way), `label`, `note` (the completion behind the row: its role
+            and model), `added_in`, `removed_in` (null of a live row). `added_in` is null where
+            history no longer has the row.
+        edges: one line for each edge between them: `child` and `parent` (places), `role`.
+        completion: the model call behind the row asked for: `key`, `role`, `model`, `prompt`,
+            `sampling` (a dict), `seed`, `text`, `finish_reason`; None where there is none.
+    """
+
+    asked: RowName
+    down: bool
+    rows: pl.DataFrame
+    edges: pl.DataFrame
+    completion: dict[str, Any] | None
+
+
+def trace(warehouse: Warehouse, row_id: str, *, down: bool = False) -> Trace:
+    """The trace of one row, live or removed.
+
+    Args:
+        row_id: its id, or the first 6 or more digits of it.
+        down: to descendants instead of ancestors.
+
+    Raises:
+        RowError: no row, or more than one, has such an id.
+    """
+    with warehouse.connect() as connection:
+        asked = find_row(connection, row_id)
+        _walk(connection, asked, down=down)
+        return Trace(
+            asked=asked,
+            down=down,
+            rows=_rows(connection),
+            edges=_edges(connection),
+            completion=_completion(connection, asked),
+        )
+
+
+def _walk(connection: duckdb.DuckDBPyConnection, asked: RowName, *, down: bool) -> None:
+    """Fill temporary tables: `walked` (each row once, with its depth) and `walked_edges`."""
+    near, far_table, far = (
+        ("parent_id", "table_name", "row_id") if down else ("row_id", "parent_table", "parent_id")
+    )
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE walked AS "
+        "SELECT ?::VARCHAR AS table_name, ?::UUID AS id, 0 AS depth",
+        [asked.table, asked.row_id],
+    )
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE walked_edges AS FROM lineage.parents WITH NO DATA"
+    )
+    depth = 0
+    while True:
+        reached = connection.execute(
+            "SELECT DISTINCT table_name FROM walked WHERE depth = ? ORDER BY ALL", [depth]
+        ).fetchall()
+        if not reached:
+            return
+        here = f"table_name IN ({', '.join(repr(str(name)) for (name,) in reached)})"
+        connection.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE step AS
+            FROM lineage.parents
+            WHERE {"true" if down else here}
+              AND {near} IN (SELECT id FROM walked WHERE depth = {depth})
+            """
+        )
+        connection.execute("INSERT INTO walked_edges FROM step")
+        depth += 1
+        connection.execute(
+            f"""
+            INSERT INTO walked
+            SELECT DISTINCT {far_table}, {far}, {depth} FROM step
+            WHERE {far} NOT IN (SELECT id FROM walked)
+            """
+        )
+
+
+def _rows(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    connection.execute(
+        """
+        CREATE OR REPLACE TEMP TABLE placed AS
+        SELECT (row_number() OVER (ORDER BY depth, table_name, id) - 1)::INTEGER AS place,
+               table_name, id, replace(id::VARCHAR, '-', '') AS row_id, depth
+        FROM walked
+        """
+    )
+    reached = connection.execute("SELECT DISTINCT table_name FROM placed ORDER BY ALL").fetchall()
+    # A row that was removed and came back has two lives in history: it is told as one.
+    described = " UNION ALL ".join(
+        f"""
+        SELECT place, any_value({_label(name)}) AS label, any_value({_key(name)}) AS key,
+               min(added_in) AS added_in,
+               CASE WHEN count(removed_in) = count(*) THEN max(removed_in) END AS removed_in
+        FROM history.{name} JOIN placed USING (row_id) WHERE table_name = '{name}' GROUP BY place
+        """
+        for (name,) in reached
+        if name in TABLES
+    )
+    return connection.sql(
+        f"""
+        SELECT place, table_name AS "table", row_id, depth, left(label, {LABEL_SHOWN}) AS label,
+               role || ' by ' || left(model, 12) AS note,
+               added_in, removed_in
+        FROM placed LEFT JOIN ({described}) USING (place)
+        LEFT JOIN store.completions USING (key)
+        ORDER BY place
+        """
+    ).pl()
+
+
+def _label(table: str) -> str:
+    columns = TABLES[table].columns
+    if table in _LABELS:
+        return _LABELS[table]
+    if "instruction" in columns:
+        return "instruction"
+    arm = "arm || ', ' || " if "arm" in columns else ""
+    return f"{arm}'step ' || step" if "step" in columns else "row_id"
+
+
+def _key(table: str) -> str:
+    return "completion_key" if "completion_key" in TABLES[table].columns else "NULL::VARCHAR"
+
+
+def _edges(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    return connection.sql(
+        """
+        SELECT child.place AS child, parent.place AS parent, role
+        FROM walked_edges AS edge
+        JOIN placed AS child ON child.id = edge.row_id
+        JOIN placed AS parent ON parent.id = edge.parent_id
+        ORDER BY ALL
+        """
+    ).pl()
+
+
+def _completion(connection: duckdb.DuckDBPyConnection, asked: RowName) -> dict[str, Any] | None:
+    if asked.table not in TABLES or "completion_key" not in TABLES[asked.table].columns:
+        return None
+    found = connection.sql(
+        f"""
+        SELECT key, role, model, prompt, sampling, seed, text, finish_reason
+        FROM store.completions
+        WHERE key IN (SELECT completion_key FROM history.{asked.table} WHERE row_id = ?)
+        """,
+        params=[asked.row_id],
+    ).pl()
+    if found.is_empty():
+        return None
+    record = found.row(0, named=True)
+    return {**record, "sampling": json.loads(record["sampling"])}

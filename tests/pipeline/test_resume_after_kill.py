@@ -1,0 +1,259 @@
+"""Promise 3: SIGKILL at any moment loses at most the batch in flight.
+
+The real pipeline runs in a child process, is killed again and again, and is started again. After
+every kill the home must be sound; at the end its content must be that of a run left alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assets.versions import REVISIONS
+from refine_dagster.home import Home
+from refine_dagster.lineage.ledger import Record
+from refine_dagster.lineage.rows import frame, make_row
+from refine_dagster.lineage.warehouse import Warehouse
+from tests.pipeline.children import FIRST_ASSETS, QUICK, Child, at_call, fork, run_command
+from tests.pipeline.home_content import assert_sound, completion_keys, content
+
+KILLS = 20
+# What follows the last asset of the pipeline: its SQL models have no line of progress.
+SQL_MODELS = "sql models"
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run left alone.
+
+    Attributes:
+        content: what it made.
+        seconds: processor seconds of each stage, in order; the first begins with the process.
+    """
+
+    content: dict[str, Any]
+    seconds: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The tiny profile run from nothing, in a child that nobody kills."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    home = Home(folder / "home")
+    child = run_command(home, folder / "run.log")
+    seconds: dict[str, float] = {}
+    for place in range(len(REVISIONS)):
+        assert child.wait_for(partial(more_ended, place))
+        seconds[ended(child.printed())[place]] = child.cpu_s() - sum(seconds.values())
+    # The summary, which the command prints last, is no stage.
+    assert child.wait_for(lambda lines: any(line.startswith("Funnel per stage") for line in lines))
+    seconds[SQL_MODELS] = child.cpu_s() - sum(seconds.values())
+    assert child.end() == 0, child.log.read_text(encoding="utf-8")
+    assert_sound(home)
+    return Undisturbed(content(home), seconds)
+
+
+@pytest.mark.timeout(1200)
+def test_resume_after_kill(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    hit: Counter[str] = Counter()
+    sent = lost = 0
+    for number, (stage, share) in enumerate(moments(undisturbed.seconds)):
+        known = completion_keys(home)
+        child = killed_at(home, tmp_path / f"{number}.log", undisturbed.seconds, stage, share)
+        hit[stage_of(child.printed(), undisturbed.seconds)] += 1
+        assert_sound(home)
+        assert not known & set(child.sent_keys()), "asked again for what was stored"
+        sent += len(child.sent_keys())
+        lost += len(lost_batch(child, home))
+    last = run_command(home, tmp_path / "last.log")
+    assert last.end() == 0, last.log.read_text(encoding="utf-8")
+    sent += len(last.sent_keys())
+    print(f"kills by stage: {dict(hit)}; {sent} requests sent, {lost} of them lost")
+    assert_sound(home)
+    expected, found = undisturbed.content, content(home)
+    for part in expected:
+        assert found[part] == expected[part], part
+    assert sent == len(expected["completions"]) + lost
+    assert sum(hit.values()) == KILLS
+    assert len(hit) >= 8
+    assert list(home.checkpoints.glob("*/.partial-*")) == []
+
+
+def lost_batch(child: Child, home: Home) -> list[str]:
+    """Keys that a killed child sent and the store does not have: of its last batch at most."""
+    stored = completion_keys(home)
+    lost = [key for key in child.sent_keys() if key not in stored]
+    assert not lost or set(lost) <= set(child.batches()[-1])
+    return lost
+
+
+def moments(seconds: dict[str, float]) -> list[tuple[str, float]]:
+    """A stage and a share of its time for each kill: every stage once, then by time taken."""
+    rng = random.Random(3)
+    stages = list(seconds)
+    drawn = rng.choices(stages, [seconds[stage] for stage in stages], k=KILLS - len(stages))
+    return [(one, rng.random()) for one in sorted([*stages, *drawn], key=stages.index)]
+
+
+def killed_at(home: Home, log: Path, seconds: dict[str, float], stage: str, share: float) -> Child:
+    """A child killed at a moment of a stage; earlier in it where the child was done by then."""
+    stages = list(seconds)
+    before = stages[stages.index(stage) - 1] if stage != stages[0] else None
+    while True:
+        child = run_command(home, log)
+        if before is None or child.wait_for(lambda lines: before in ended(lines)):
+            moment = child.cpu_s() + share * seconds[stage]
+            while child.process.is_alive() and child.cpu_s() < moment:
+                time.sleep(0.002)
+        if child.kill():
+            return child
+        assert child.end() == 0, child.log.read_text(encoding="utf-8")
+        share /= 2
+
+
+def ended(lines: list[str]) -> list[str]:
+    """The assets that a child said were done, in order."""
+    return [
+        name for name, colon, _ in (line.partition(": ") for line in lines) if name in REVISIONS
+    ]
+
+
+def more_ended(count: int, lines: list[str]) -> bool:
+    """Whether a child said of more than `count` assets that they were done."""
+    return len(ended(lines)) > count
+
+
+def stage_of(lines: list[str], seconds: dict[str, float]) -> str:
+    """The stage that a child was in when it printed no more."""
+    stages, done = list(seconds), ended(lines)
+    return stages[stages.index(done[-1]) + 1] if done else stages[0]
+
+
+# Where a child kills itself: a function by module and name, which call of it from the first, and
+# whether before the call or after it.
+POINTS = {
+    "making the schema": ("refine_dagster.lineage.schema:create_table", 5, "before"),
+    "schema made, not committed": (
+        "refine_dagster.lineage.schema:_create_lineage_views",
+        1,
+        "after",
+    ),
+    "rows written, no record": ("refine_dagster.lineage.warehouse:write_record", 2, "before"),
+    "record written, not committed": ("refine_dagster.lineage.warehouse:write_record", 2, "after"),
+    "committed, Dagster not told": ("assets.step:Step._result", 2, "before"),
+    "checkpoint written, not published": (
+        "refine_dagster.lineage.checkpoints:CheckpointStore._publish",
+        1,
+        "before",
+    ),
+    "checkpoint published, not named": (
+        "refine_dagster.lineage.checkpoints:CheckpointStore._note",
+        2,
+        "before",
+    ),
+    "checkpoint named, not committed": (
+        "refine_dagster.lineage.checkpoints:CheckpointStore._publish",
+        1,
+        "after",
+    ),
+    "batch answered, not stored": (
+        "refine_dagster.lineage.completions:CompletionsStore._store",
+        2,
+        "before",
+    ),
+    "batch stored, next not sent": (
+        "refine_dagster.lineage.completions:CompletionsStore._store",
+        2,
+        "after",
+    ),
+    "SQL model made, no record": ("refine_dagster.sql_models.execution:write_record", 1, "before"),
+}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Content of the first assets, run without a kill."""
+    folder = tmp_path_factory.mktemp("quick")
+    home = Home(folder / "home")
+    child = run_command(home, folder / "run.log", *FIRST_ASSETS, environment=QUICK)
+    assert child.end() == 0, child.log.read_text(encoding="utf-8")
+    return content(home)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_between_two_writes(quick: dict[str, Any], tmp_path: Path, point: str) -> None:
+    home = Home(tmp_path / "home")
+    child = run_command(
+        home,
+        tmp_path / "0.log",
+        *FIRST_ASSETS,
+        environment=QUICK,
+        prepare=at_call,
+        given=(*POINTS[point], die),
+    )
+    assert child.end() == -signal.SIGKILL, child.log.read_text(encoding="utf-8")
+    assert_sound(home)
+    lost = lost_batch(child, home)
+    again = run_command(home, tmp_path / "1.log", *FIRST_ASSETS, environment=QUICK)
+    assert again.end() == 0, again.log.read_text(encoding="utf-8")
+    assert_sound(home)
+    assert content(home) == quick
+    assert bool(lost) == (point == "batch answered, not stored")
+    assert len(child.sent_keys()) + len(again.sent_keys()) == len(quick["completions"]) + len(lost)
+    assert list(home.checkpoints.glob("*/.partial-*")) == []
+
+
+def die() -> None:
+    """Kill this process; runs in the child."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_kill_inside_a_commit(tmp_path: Path) -> None:
+    """A process that does nothing but commit, killed 20 times: what it was told stands."""
+    home = Home(tmp_path / "home")
+    rng = random.Random(5)
+    told = 0
+    for number in range(KILLS):
+        child = fork(tmp_path / f"{number}.log", commit_for_ever, home.warehouse, number)
+        assert child.wait_for(lambda lines: len(lines) > 0)
+        time.sleep(rng.uniform(0.0, 0.4))
+        assert child.kill()
+        assert_sound(home)
+        told = int(child.printed()[-1])
+        last = Warehouse(home.warehouse).query("SELECT max(sequence) FROM lineage.materializations")
+        assert last.item() in (told, told + 1)
+    assert told > KILLS
+
+
+def commit_for_ever(path: Path, number: int) -> None:
+    """Commit other seeds again and again, and print each sequence; runs in the child."""
+    warehouse = Warehouse(path)
+    for turn in itertools.count():
+        rows = [
+            make_row("seed_tasks", {**_SEED, "seed_id": f"{place}", "output": f"{number} {turn}"})
+            for place in range(500)
+            if place % 7 != turn % 7
+        ]
+        record = Record(asset="seed_tasks", run_id="run", code_version="1", config_hash="c")
+        commit = warehouse.commit(record, {"seed_tasks": frame("seed_tasks", rows)})
+        print(commit.sequence, flush=True)
+
+
+_SEED = {
+    "name": "name",
+    "instruction": "Say it.",
+    "input": "",
+    "instances": [{"input": "", "output": "it"}],
+    "is_classification": False,
+}

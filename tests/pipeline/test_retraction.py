@@ -1,0 +1,62 @@
+"""Promise 2: a removed seed leaves no live descendant; history and checkpoints still tell of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from refine_dagster.home import Home
+from refine_dagster.lineage.tables import TABLES
+from refine_dagster.lineage.warehouse import Warehouse
+from tests.pipeline.children import run_command
+from tests.pipeline.conftest import TINY_SEEDS
+from tests.pipeline.seed_edits import Project, packaged_seeds
+
+DESCENDANTS = """
+    SELECT DISTINCT r.table_name, r.row_id, r.removed_in
+    FROM lineage.descendants_of(?) AS d JOIN lineage.rows AS r ON r.row_id = d.descendant_id
+"""
+
+
+def test_retraction(tiny_home: Home, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    shutil.copytree(tiny_home.root, home.root)
+    warehouse = Warehouse(home.warehouse)
+    before = warehouse.query("SELECT max(sequence) FROM lineage.materializations").item()
+    seed_id, row_id = warehouse.query(
+        "SELECT s.seed_id, s.row_id FROM seed_tasks AS s JOIN lineage.edges AS e "
+        "ON e.parent_id = s.row_id WHERE e.table_name = 'raw_instructions' "
+        "GROUP BY ALL ORDER BY count(*) DESC, s.seed_id LIMIT 1"
+    ).row(0)
+    touched = warehouse.query(DESCENDANTS, [row_id])
+    assert touched["removed_in"].null_count() == touched.height > 0
+    assert {"raw_instructions", "instruction_dataset", "fine_tuned_model", "evaluation_report"} <= {
+        *touched["table_name"]
+    }
+
+    seeds = packaged_seeds(TINY_SEEDS)
+    project = Project(tmp_path / "seeds.jsonl", [one for one in seeds if one["id"] != seed_id])
+    assert len(project.seeds) == TINY_SEEDS - 1
+    child = run_command(home, tmp_path / "run.log", "--seeds", project.write()["seeds.path"])
+    assert child.end() == 0, child.log.read_text(encoding="utf-8")
+
+    # Nothing live descends from it, by the recorded edges and by the parents in the rows.
+    after = warehouse.query(DESCENDANTS, [row_id])
+    assert after.filter(after["removed_in"].is_null()).is_empty()
+    removed = {row_id, *after["row_id"]}
+    for name in TABLES:
+        for row in warehouse.read(name).iter_rows(named=True):
+            assert row["row_id"] not in removed
+            assert not removed & {parent["row_id"] for parent in row["parents"]}, name
+    # History shows what it had touched, as of any time before.
+    assert set(touched["row_id"]) <= set(after["row_id"])
+    assert seed_id in set(warehouse.read("seed_tasks", as_of=before)["seed_id"])
+    # Checkpoints trained on it are named, and no live model is one of them.
+    held = warehouse.query(
+        "SELECT c.asset, c.content_hash FROM lineage.checkpoints AS c "
+        "JOIN history.fine_tuned_model AS m ON m.checkpoint_hash = c.content_hash "
+        "WHERE m.removed_in IS NOT NULL"
+    )
+    assert held.height == 1
+    live = warehouse.read("fine_tuned_model")["checkpoint_hash"].item()
+    assert held["content_hash"].item() != live

@@ -1,0 +1,65 @@
+"""A lane shows what it wrote itself; the whole pool shows what anybody wrote."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from refine_dagster.lineage.rows import Row
+from refine_dagster.profile import SelfInstructKnobs
+from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
+from refine_dagster.self_instruct.machine_pool import MachinePool, slot_name
+
+SEEDS = [Demonstration("seed_tasks", "0" * 32, "s1", "Name a fruit that grows on a tree.")]
+ROUND = (
+    (0, "Write two sentences about the sea."),
+    (0, "Count the letters of the word."),
+    (1, "Write two sentences about the sea."),
+    (1, "Is this number even or odd?"),
+    (2, "Name a fruit that grows on a tree."),
+)
+
+
+def candidate(request: int, position: int, text: str) -> Row:
+    return {
+        "row_id": f"{request:016d}{position:016d}",
+        "method": "self_instruct",
+        "slot": slot_name(0, request, position),
+        "round": 0,
+        "request": request,
+        "instruction": text,
+        "parsed": True,
+    }
+
+
+def pools(machine_pool: Literal["lane", "all"]) -> tuple[list[str], list[str], list[str]]:
+    knobs = SelfInstructKnobs(machine_pool=machine_pool)
+    decider = InstructionDecider(SEEDS, knobs)
+    pool = MachinePool(SEEDS, decider, knobs)
+    rows = [candidate(request, place, text) for place, (request, text) in enumerate(ROUND)]
+    decider.decide(rows)
+    pool.add(rows)
+    one, two, three = ([shown.instruction for shown in pool.of(n)] for n in range(3))
+    return one, two, three
+
+
+def test_a_lane_shows_what_it_wrote_itself() -> None:
+    one, two, three = pools("lane")
+    assert one == ["Write two sentences about the sea.", "Count the letters of the word."]
+    # The other lane's copy does not count against it; the seeds do.
+    assert two == ["Write two sentences about the sea.", "Is this number even or odd?"]
+    assert three == []
+
+
+def test_the_whole_pool_shows_every_accepted_instruction() -> None:
+    one, two, three = pools("all")
+    assert one == two == three
+    assert one == [
+        "Write two sentences about the sea.",
+        "Count the letters of the word.",
+        "Is this number even or odd?",
+    ]
+
+
+def test_slots_sort_as_their_places() -> None:
+    places = [(0, 0, 9), (0, 2, 0), (0, 10, 0), (1, 0, 0), (10, 0, 0)]
+    assert sorted(slot_name(*place) for place in places) == [slot_name(*place) for place in places]

@@ -1,0 +1,282 @@
+"""Automation: what an edit of the seed file starts, and what it never starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests
+
+from assets.automation import AUTOMATED, condition_sensors, seed_file_changed
+from refine_dagster.definitions import build_definitions
+from refine_dagster.home import Home
+from refine_dagster.lineage.ledger import Record
+from refine_dagster.lineage.rows import frame
+from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.seeds.readers import read_seeds
+from resources.profile import ProfileResource
+from resources.warehouse import WarehouseResource
+
+BY_HAND = {
+    "seed_tasks",
+    "base_model",
+    "feedback_judge",
+    "rl_policy_checkpoint",
+    "fine_tuned_model",
+    "baseline_model",
+    "evaluation_report",
+}
+PACKAGED = (files("refine_dagster.seeds") / "packaged.jsonl").read_text(encoding="utf-8")
+
+
+class Daemon:
+    """What Dagster's daemon would do: ticks, and the materializations between them."""
+
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+        self.definitions = definitions
+        self.instance = instance
+        self.graph = definitions.resolve_asset_graph()
+        self.order = [key.to_user_string() for key in self.graph.toposorted_asset_keys]
+        self.cursors: dict[str, Any] = {}
+        self.runs: list[dg.RunRequest] = []
+        self.tick()
+
+    def made(self, asset: str, version: str, *, passed: bool = True) -> None:
+        """The asset was materialised with this content; its checks passed, or did not."""
+        key = dg.AssetKey(asset)
+        tags = {"dagster/data_version": version}
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(key, tags=tags))
+        for check in self.graph.get_check_keys_for_assets({key}):
+            told = dg.AssetCheckEvaluation(
+                asset_key=key, check_name=check.name, passed=passed, metadata={}
+            )
+            self.instance.report_runless_asset_event(told)
+
+    def tick(self) -> list[str]:
+        """The assets requested, in the order of the graph; the runs for them are in `runs`."""
+        asked: set[str] = set()
+        self.runs = []
+        for sensor in condition_sensors():
+            result = dg.evaluate_automation_conditions(
+                self.definitions,
+                self.instance,
+                sensor.asset_selection,
+                cursor=self.cursors.get(sensor.name),
+            )
+            self.cursors[sensor.name] = result.cursor
+            asked |= {name for name in self.order if result.get_num_requested(dg.AssetKey(name))}
+            self.runs += build_run_requests(
+                entity_subsets=list(result._requested_subsets),
+                asset_graph=self.graph,
+                run_tags=None,
+                emit_backfills=False,
+            )
+        return [name for name in self.order if name in asked]
+
+
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
+    return build_definitions("offline", home=Home(tmp_path_factory.mktemp("automation")))
+
+
+@pytest.fixture
+def daemon(definitions: dg.Definitions) -> Iterator[Daemon]:
+    """A project in which everything was made once, and a tick saw it."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = Daemon(definitions, instance)
+        for asset in found.order:
+            found.made(asset, "1")
+        assert found.tick() == []
+        yield found
+
+
+def test_conditions_leave_training_out(daemon: Daemon) -> None:
+    automated = {
+        spec.key.to_user_string()
+        for spec in daemon.definitions.resolve_all_asset_specs()
+        if spec.automation_condition is not None
+    }
+    marts = {
+        spec.key.to_user_string()
+        for spec in daemon.definitions.resolve_all_asset_specs()
+        if spec.group_name == "marts"
+    }
+    assert marts
+    assert automated == {*AUTOMATED, *marts}
+    assert not automated & BY_HAND
+
+
+def test_sensors_are_off_until_switched_on(daemon: Daemon) -> None:
+    sensors = daemon.definitions.get_repository_def().sensor_defs
+    assert {sensor.name: sensor.default_status for sensor in sensors} == {
+        "seed_file_changed": dg.DefaultSensorStatus.STOPPED,
+        "dataset_kept_fresh": dg.DefaultSensorStatus.STOPPED,
+        "marts_kept_fresh": dg.DefaultSensorStatus.STOPPED,
+    }
+
+
+def test_a_cosmetic_edit_stops_at_the_seeds(daemon: Daemon) -> None:
+    daemon.made("seed_tasks", "1")
+    assert daemon.tick() == []
+
+
+def test_an_edit_makes_each_dataset_asset_once_in_order(daemon: Daemon) -> None:
+    daemon.made("seed_tasks", "2")
+    requested: list[str] = []
+    while asked := daemon.tick():
+        requested += asked
+        for asset in asked:
+            daemon.made(asset, "2")
+    assert [asset for asset in requested if asset in AUTOMATED] == list(AUTOMATED)
+    assert not set(requested) & BY_HAND
+    assert {"stg_seed_tasks", "stg_instruction_dataset", "yield_funnel"} <= set(requested)
+
+
+def test_checks_are_run_with_what_is_made(daemon: Daemon) -> None:
+    """Without its blocking checks an asset is followed by nothing."""
+    daemon.made("raw_instructions", "2")
+    assert {"instruction_decisions", "stg_raw_instructions"} <= set(daemon.tick())
+    checked = {
+        key.to_user_string(): run.asset_check_keys
+        for run in daemon.runs
+        for key in run.asset_selection or ()
+    }
+    # None stands for all.
+    assert checked["instruction_decisions"] is None
+    own = daemon.graph.get_check_keys_for_assets({dg.AssetKey("stg_raw_instructions")})
+    assert own
+    assert own <= set(checked["stg_raw_instructions"] or ())
+
+
+def test_it_goes_no_further_than_content_changes(daemon: Daemon) -> None:
+    """Seeds change, the same candidates come of them: nothing after the decisions is made."""
+    daemon.made("seed_tasks", "2")
+    assert "raw_instructions" in daemon.tick()
+    daemon.made("raw_instructions", "1")
+    assert "instruction_decisions" in daemon.tick()
+    daemon.made("instruction_decisions", "1")
+    assert "filtered_instructions" not in daemon.tick()
+
+
+def test_training_by_hand_is_followed(daemon: Daemon) -> None:
+    daemon.made("rl_policy_checkpoint", "2")
+    assert [asset for asset in daemon.tick() if asset in AUTOMATED] == ["instruction_dataset"]
+
+
+def test_nothing_follows_a_failed_blocking_check(daemon: Daemon) -> None:
+    daemon.made("seed_tasks", "2", passed=False)
+    assert daemon.tick() == []
+    daemon.made("seed_tasks", "3")
+    assert "raw_instructions" in daemon.tick()
+
+
+def test_nothing_is_made_from_what_is_missing(definitions: dg.Definitions) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        daemon = Daemon(definitions, instance)
+        daemon.made("seed_tasks", "1")
+        assert daemon.tick() == ["stg_seed_tasks"]
+        daemon.made("base_model", "1")
+        assert "raw_instructions" in daemon.tick()
+
+
+def test_another_knob_starts_what_reads_it(daemon: Daemon, tmp_path: Path) -> None:
+    knob = {"self_instruct.max_rounds": 41}
+    daemon.definitions = build_definitions("offline", knob, Home(tmp_path / "home"))
+    assert "raw_instructions" in daemon.tick()
+    daemon.made("raw_instructions", "1")
+    assert daemon.tick() == ["instruction_decisions"]
+
+
+class Sensor:
+    """The sensor on one seed file and one warehouse."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "seeds.jsonl"
+        self.file.write_text(PACKAGED, encoding="utf-8")
+        self.warehouse = Warehouse(folder / "home" / "warehouse.duckdb")
+        self.cursor: str | None = None
+
+    def tick(self) -> dg.SensorResult:
+        """One evaluation; its cursor is kept for the next."""
+        knobs = {"seeds.path": str(self.file)}
+        with dg.build_sensor_context(
+            cursor=self.cursor,
+            resources={
+                "profile": ProfileResource(name="offline", overrides=knobs),
+                "warehouse": WarehouseResource(database=str(self.warehouse.path)),
+            },
+        ) as context:
+            result = seed_file_changed(context)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor or self.cursor
+        return result
+
+    def asks(self) -> bool:
+        """Whether a run was requested; one or none ever is."""
+        requests = self.tick().run_requests or []
+        assert len(requests) <= 1
+        return bool(requests)
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.file.read_text(encoding="utf-8")
+        assert old in text
+        self.file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.fixture
+def sensor(tmp_path: Path) -> Sensor:
+    return Sensor(tmp_path)
+
+
+def test_the_first_tick_asks_where_nothing_was_made(sensor: Sensor) -> None:
+    assert sensor.asks()
+    assert not sensor.asks()
+    assert not sensor.warehouse.path.exists()
+
+
+def test_the_first_tick_knows_what_the_seeds_were_made_from(sensor: Sensor) -> None:
+    record = Record(
+        asset="seed_tasks",
+        run_id="run",
+        code_version="1",
+        config_hash="c",
+        inputs={"file:seeds": read_seeds(str(sensor.file)).content_hash},
+    )
+    sensor.warehouse.commit(record, {"seed_tasks": frame("seed_tasks", [])})
+    assert not sensor.asks()
+    sensor.edit('"instruction": "', '"instruction": "Please: ')
+    assert sensor.asks()
+
+
+def test_only_content_counts_and_an_edit_may_be_taken_back(sensor: Sensor) -> None:
+    assert sensor.asks()
+    sensor.edit('"instruction": "', '"instruction":   "  ')
+    lines = sensor.file.read_text(encoding="utf-8").splitlines()
+    sensor.file.write_text("\r\n".join(reversed(lines)), encoding="utf-8")
+    assert not sensor.asks()
+    sensor.edit('"instruction":   "  ', '"instruction": "Please: ')
+    assert sensor.asks()
+    assert not sensor.asks()
+    sensor.edit('"instruction": "Please: ', '"instruction": "')
+    result = sensor.tick()
+    assert result.run_requests
+    # A key would have Dagster pass over the content that it has seen before.
+    assert result.run_requests[0].run_key is None
+
+
+def test_a_bad_file_is_waited_for(sensor: Sensor) -> None:
+    assert sensor.asks()
+    before = sensor.cursor
+    sensor.file.write_text(PACKAGED + '{"instruction": \n', encoding="utf-8")
+    result = sensor.tick()
+    assert not result.run_requests
+    assert f"{PACKAGED.count(chr(10)) + 1}" in str(result.skip_reason)
+    sensor.file.unlink()
+    assert "no such file" in str(sensor.tick().skip_reason)
+    assert sensor.cursor == before
+    sensor.file.write_text(PACKAGED, encoding="utf-8")
+    assert not sensor.asks()
