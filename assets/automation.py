@@ -35,8 +35,10 @@ AUTOMATED = (
     "instruction_dataset",
 )
 
-# `raw_instructions` is this far above the assets that read it through `filtered_instructions`.
-WAITS_FOR_LEVELS = 3
+# How far up an asset looks for work that has to come through first. Two are enough, since most
+# assets of `AUTOMATED` read the seeds and models besides the asset before them, and so are due from
+# the first change until their turn.
+LOOKS_UP = 2
 
 
 def keep_fresh() -> dg.AutomationCondition[Any]:
@@ -44,8 +46,8 @@ def keep_fresh() -> dg.AutomationCondition[Any]:
 
     `AutomationCondition.eager()` would go on at any update of an input, and so re-make everything
     downstream of a cosmetic edit; data versions are content, so this stops where content does.
-    Most assets read the seeds besides the asset before them: each waits until what is being made
-    above it has come through, and asks the model once.
+    An asset waits until what is due or being made above it has come through: the dataset is asked
+    for once, and no mart joins new candidates to an old dataset.
     """
     condition = dg.AutomationCondition
     changed: dg.AutomationCondition[Any] = (
@@ -54,13 +56,16 @@ def keep_fresh() -> dg.AutomationCondition[Any]:
         | condition.code_version_changed()
     )
     moving = condition.in_progress() | condition.will_be_requested()
-    moving_upstream = condition.any_deps_match(moving)
-    for _ in range(WAITS_FOR_LEVELS - 1):
-        moving_upstream = condition.any_deps_match(moving | moving_upstream)
+    due = changed.since(condition.newly_updated()).with_label("due")
+    # What is left to people may be due for long; nothing waits for that.
+    automated = dg.AssetSelection.assets(*AUTOMATED)
+    unsettled = condition.any_deps_match(moving) | condition.any_deps_match(due).allow(automated)
+    for _ in range(LOOKS_UP - 1):
+        unsettled = unsettled | condition.any_deps_match(unsettled)
     return (
         changed.since_last_handled()
         & ~condition.any_deps_missing()
-        & ~moving_upstream.with_label("any_in_progress_upstream")
+        & ~unsettled.with_label("anything_unsettled_upstream")
         & condition.all_deps_blocking_checks_passed()
     ).with_label("keep_fresh")
 

@@ -13,9 +13,10 @@ from refine_dagster.profile import Profile, load_profile
 class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The knobs of the run, from a profile, the environment and the launchpad."""
 
-    name: str = Field(
-        default="offline",
-        description="A packaged profile (offline, laptop, gpu) or the path of a YAML file.",
+    name: str | None = Field(
+        default=None,
+        description="A packaged profile (offline, laptop, gpu) or the path of a YAML file; "
+        "REFINE_PROFILE if unset.",
     )
     overrides: dict[str, Any] = Field(
         default={},

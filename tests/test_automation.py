@@ -30,13 +30,17 @@ BY_HAND = {
     "baseline_model",
     "evaluation_report",
 }
+DATASET, MARTS = "dataset_kept_fresh", "marts_kept_fresh"
 PACKAGED = (files("refine_dagster.seeds") / "packaged.jsonl").read_text(encoding="utf-8")
 
 
 class Daemon:
     """What Dagster's daemon would do: ticks, and the materializations between them."""
 
-    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    def __init__(
+        self, definitions: dg.Definitions, instance: dg.DagsterInstance, *sensors: str
+    ) -> None:
+        self.sensors = [one for one in condition_sensors() if one.name in sensors]
         self.definitions = definitions
         self.instance = instance
         self.graph = definitions.resolve_asset_graph()
@@ -60,7 +64,7 @@ class Daemon:
         """The assets requested, in the order of the graph; the runs for them are in `runs`."""
         asked: set[str] = set()
         self.runs = []
-        for sensor in condition_sensors():
+        for sensor in self.sensors:
             result = dg.evaluate_automation_conditions(
                 self.definitions,
                 self.instance,
@@ -85,13 +89,23 @@ def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
 
 @pytest.fixture
 def daemon(definitions: dg.Definitions) -> Iterator[Daemon]:
-    """A project in which everything was made once, and a tick saw it."""
+    """A project in which everything was made once; the dataset is kept fresh, the marts not."""
     with dg.DagsterInstance.ephemeral() as instance:
-        found = Daemon(definitions, instance)
-        for asset in found.order:
-            found.made(asset, "1")
-        assert found.tick() == []
-        yield found
+        yield all_made(Daemon(definitions, instance, DATASET))
+
+
+@pytest.fixture
+def daemon_of_all(definitions: dg.Definitions) -> Iterator[Daemon]:
+    """A project in which everything was made once and is kept fresh."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield all_made(Daemon(definitions, instance, DATASET, MARTS))
+
+
+def all_made(daemon: Daemon) -> Daemon:
+    for asset in daemon.order:
+        daemon.made(asset, "1")
+    assert daemon.tick() == []
+    return daemon
 
 
 def test_conditions_leave_training_out(daemon: Daemon) -> None:
@@ -114,8 +128,8 @@ def test_sensors_are_off_until_switched_on(daemon: Daemon) -> None:
     sensors = daemon.definitions.get_repository_def().sensor_defs
     assert {sensor.name: sensor.default_status for sensor in sensors} == {
         "seed_file_changed": dg.DefaultSensorStatus.STOPPED,
-        "dataset_kept_fresh": dg.DefaultSensorStatus.STOPPED,
-        "marts_kept_fresh": dg.DefaultSensorStatus.STOPPED,
+        DATASET: dg.DefaultSensorStatus.STOPPED,
+        MARTS: dg.DefaultSensorStatus.STOPPED,
     }
 
 
@@ -124,30 +138,33 @@ def test_a_cosmetic_edit_stops_at_the_seeds(daemon: Daemon) -> None:
     assert daemon.tick() == []
 
 
-def test_an_edit_makes_each_dataset_asset_once_in_order(daemon: Daemon) -> None:
-    daemon.made("seed_tasks", "2")
+def test_an_edit_makes_each_asset_once_and_marts_last(daemon_of_all: Daemon) -> None:
+    daemon_of_all.made("seed_tasks", "2")
     requested: list[str] = []
-    while asked := daemon.tick():
+    while asked := daemon_of_all.tick():
         requested += asked
         for asset in asked:
-            daemon.made(asset, "2")
+            daemon_of_all.made(asset, "2")
     assert [asset for asset in requested if asset in AUTOMATED] == list(AUTOMATED)
     assert not set(requested) & BY_HAND
+    assert len(requested) == len(set(requested))
     assert {"stg_seed_tasks", "stg_instruction_dataset", "yield_funnel"} <= set(requested)
+    made_of_all = requested.index("dataset_lineage")
+    assert {*AUTOMATED, "stg_parents"} <= set(requested[:made_of_all])
 
 
-def test_checks_are_run_with_what_is_made(daemon: Daemon) -> None:
+def test_checks_are_run_with_what_is_made(daemon_of_all: Daemon) -> None:
     """Without its blocking checks an asset is followed by nothing."""
-    daemon.made("raw_instructions", "2")
-    assert {"instruction_decisions", "stg_raw_instructions"} <= set(daemon.tick())
+    daemon_of_all.made("raw_instructions", "2")
+    assert {"instruction_decisions", "stg_raw_instructions"} <= set(daemon_of_all.tick())
     checked = {
         key.to_user_string(): run.asset_check_keys
-        for run in daemon.runs
+        for run in daemon_of_all.runs
         for key in run.asset_selection or ()
     }
     # None stands for all.
     assert checked["instruction_decisions"] is None
-    own = daemon.graph.get_check_keys_for_assets({dg.AssetKey("stg_raw_instructions")})
+    own = daemon_of_all.graph.get_check_keys_for_assets({dg.AssetKey("stg_raw_instructions")})
     assert own
     assert own <= set(checked["stg_raw_instructions"] or ())
 
@@ -176,7 +193,7 @@ def test_nothing_follows_a_failed_blocking_check(daemon: Daemon) -> None:
 
 def test_nothing_is_made_from_what_is_missing(definitions: dg.Definitions) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        daemon = Daemon(definitions, instance)
+        daemon = Daemon(definitions, instance, DATASET, MARTS)
         daemon.made("seed_tasks", "1")
         assert daemon.tick() == ["stg_seed_tasks"]
         daemon.made("base_model", "1")
