@@ -1,14 +1,19 @@
 """Asset checks: what must hold before anything downstream may run."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import dagster as dg
 
 from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.refine_af.judge_quality import PARTS
+from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
 # Standard errors by which the judge's accuracy must exceed chance.
 STANDARD_ERRORS = 2.0
+# AUC that every part of the judge must exceed with its whole interval; one half is guessing.
+AUC_FLOOR = 0.5
 # Commands that write to the ledger beside Dagster.
 BESIDE_DAGSTER = ("exports", "prune")
 
@@ -87,6 +92,71 @@ def judge_better_than_chance(warehouse: WarehouseResource) -> dg.AssetCheckResul
             "no_better_than_chance": ", ".join(weak) or "none",
             **{dimension: accuracy for dimension, accuracy, _, _ in rows.rows()},
         },
+    )
+
+
+@dg.asset_check(asset="feedback_judge", blocking=True)
+def judge_auc(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Every part puts good texts above bad ones on tasks where both are known: the lower bound of
+    its AUC is over one half. Shown beside it, without being held to a floor: the AUC between right
+    and wrong answers of the same kind, which is what the policy can learn about being right."""
+    measures = (
+        warehouse.open()
+        .query("SELECT dimension, measure, value FROM feedback_judge_quality ORDER BY ALL")
+        .rows()
+    )
+    lows = {dimension: value for dimension, measure, value in measures if measure == "auc_low"}
+    weak = sorted(part for part in PARTS if not lows.get(part, 0.0) > AUC_FLOOR)
+    return dg.AssetCheckResult(
+        passed=not weak,
+        metadata={
+            "floor": AUC_FLOOR,
+            "not_above_the_floor": ", ".join(weak) or "none",
+            **{
+                f"{dimension}_{measure}": value
+                for dimension, measure, value in measures
+                if measure.startswith("auc")
+            },
+        },
+    )
+
+
+def _ends(warehouse: Warehouse, figure: str, window: int) -> tuple[float, float] | None:
+    """Means of a figure over the first and over the last `window` of the policy's steps."""
+    values = warehouse.query(
+        f"SELECT {figure} FROM rl_policy_checkpoint_steps WHERE {figure} IS NOT NULL ORDER BY step"
+    )[figure]
+    if values.is_empty():
+        return None
+    return fmean(values.head(window)), fmean(values.tail(window))
+
+
+@dg.asset_check(asset="rl_policy_checkpoint", blocking=True)
+def kl_within_bound(profile: ProfileResource, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """The trained policy is still near the base policy: the mean KL of its last steps is at most
+    `reinforcement.max_kl`. Farther away, the judge scores texts unlike those it was made for."""
+    knobs = profile.load().reinforcement
+    ends = _ends(warehouse.open(), "kl", knobs.guard_window)
+    return dg.AssetCheckResult(
+        passed=ends is not None and ends[1] <= knobs.max_kl,
+        metadata={"bound": knobs.max_kl, **({"kl": ends[1]} if ends else {})},
+    )
+
+
+@dg.asset_check(asset="rl_policy_checkpoint", blocking=True)
+def diversity_above_floor(
+    profile: ProfileResource, warehouse: WarehouseResource
+) -> dg.AssetCheckResult:
+    """The policy has not collapsed: the mean diversity of its last steps is at least
+    `reinforcement.min_diversity_share` of that of its first ones."""
+    knobs = profile.load().reinforcement
+    ends = _ends(warehouse.open(), "diversity", knobs.guard_window)
+    if ends is None:
+        return dg.AssetCheckResult(passed=False, metadata={"steps": 0})
+    floor = knobs.min_diversity_share * ends[0]
+    return dg.AssetCheckResult(
+        passed=ends[1] >= floor,
+        metadata={"floor": floor, "diversity": ends[1], "diversity_at_first": ends[0]},
     )
 
 
@@ -172,7 +242,10 @@ def asset_checks() -> Sequence[dg.AssetChecksDefinition]:
         funnel_reconciles,
         instances_reconcile,
         judge_better_than_chance,
+        judge_auc,
         reward_rose,
+        kl_within_bound,
+        diversity_above_floor,
         ledger_agrees_with_dagster,
         *emptiness,
     ]

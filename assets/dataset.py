@@ -50,7 +50,7 @@ def instruction_dataset(
             with (
                 generator.session(ref, device, step.store, step.profile.generator) as session,
                 judge.session(
-                    judge_row, checkpoints, device, step.profile.reward, base_scores(step)
+                    judge_row, checkpoints, device, step.profile, base_scores(step)
                 ) as feedback,
             ):
                 decisions = scored_instances(

@@ -1,7 +1,7 @@
 """The evaluation: four arms on held-out tasks, by the SUPER-NI protocol."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import dagster as dg
@@ -11,7 +11,8 @@ from assets.preview import markdown_table
 from assets.sources import as_parent
 from assets.step import Step, materializing
 from refine_dagster.device import Device
-from refine_dagster.evaluation.answers import ArmScores, predict, score
+from refine_dagster.evaluation.answers import ArmScores, TaskScore, predict, score
+from refine_dagster.evaluation.category_means import category_means
 from refine_dagster.evaluation.comparison import compare_arms
 from refine_dagster.evaluation.super_ni import Task, load_tasks, tasks_hash
 from refine_dagster.language_model import ModelRef
@@ -40,7 +41,7 @@ def evaluation_report(
     """
     with materializing(context, profile, warehouse) as step:
         knobs = step.profile.evaluation
-        tasks = load_tasks(knobs.tasks, knobs.max_instances)
+        tasks = load_tasks(knobs.tasks, knobs.max_instances, knobs.split)
         if same := step.unchanged(tasks=tasks_hash(tasks)):
             return same
         base_row = step.row("base_model")
@@ -108,6 +109,10 @@ def _commit(step: Step, report: list[Row], answers: list[Row]) -> dg.Materialize
         for one in compared
     ]
     means = {arm: sum(scores.values()) / len(scores) for arm, scores in by_arm.items()}
+    categories = {arm: category_means(_scores_of(report, arm)) for arm in by_arm}
+    by_category = pl.DataFrame(
+        {"arm": arm, **asdict(one)} for arm, found in categories.items() for one in found.categories
+    )
     shown = pl.DataFrame([asdict(one) for one in compared])
     return step.commit(
         {
@@ -118,6 +123,16 @@ def _commit(step: Step, report: list[Row], answers: list[Row]) -> dg.Materialize
         figures={
             "tasks": len({row["task"] for row in report}),
             **{f"rouge_l_{arm}": mean for arm, mean in means.items()},
+            **{f"rouge_l_macro_{arm}": found.macro for arm, found in categories.items()},
+            **{f"rouge_l_micro_{arm}": found.micro for arm, found in categories.items()},
         },
-        metadata={"comparisons": dg.MetadataValue.md(markdown_table(shown))},
+        metadata={
+            "comparisons": dg.MetadataValue.md(markdown_table(shown)),
+            "categories": dg.MetadataValue.md(markdown_table(by_category)),
+        },
     )
+
+
+def _scores_of(report: Sequence[Row], arm: str) -> list[TaskScore]:
+    names = [field.name for field in fields(TaskScore)]
+    return [TaskScore(**{name: row[name] for name in names}) for row in report if row["arm"] == arm]

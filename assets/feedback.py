@@ -1,17 +1,28 @@
 """Automated feedback: the judge, and what it says of the base policy's instances."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from assets.judge_figures import auc_table, calibration_plot
 from assets.preview import markdown_table
-from assets.sources import as_parent, device_manifest, prompts, triples
-from assets.step import materializing, parents
-from refine_dagster.lineage.rows import Parent, frame, make_row
+from assets.sources import as_parent, device_manifest, prompts, triple_of, triples
+from assets.step import Step, materializing, parents
+from refine_dagster.lineage.checkpoints import Checkpoint
+from refine_dagster.lineage.rows import Parent, Row, frame, make_row
 from refine_dagster.refine_af.instances import Policy, scored_instances
-from refine_dagster.refine_af.judge_training import train_judge
+from refine_dagster.refine_af.judge import loaded_judge
+from refine_dagster.refine_af.judge_quality import JudgeQuality, judge_quality
+from refine_dagster.refine_af.judge_training import is_held_out, train_judge
+from refine_dagster.refine_af.published_judge import (
+    PUBLISHED,
+    find_published_models,
+    loaded_published_judge,
+    measure_published_judge,
+)
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
 from resources.gpu import GpuResource
@@ -31,11 +42,15 @@ def feedback_judge(
 ) -> dg.MaterializeResult[Any]:
     """The judge: naturalness, coherence, understandability and a Bradley-Terry reward.
 
-    One backbone, a copy of the base model, with four outputs; it learns to tell the seeds and the
-    primer from rule-made corruptions of them. Accuracy on held-out source tasks is stored per
-    dimension and kind of corruption.
+    With `judge.kind` = `offline`, one backbone, a copy of the base model, with four outputs; it
+    learns to tell the seeds and the primer from rule-made corruptions of them. With `published`,
+    UniEval and the OpenAssistant reward model as they are. Accuracy on held-out source tasks is
+    stored per dimension and kind of corruption; so are each part's AUC and calibration, and the
+    parts' correlations, on primer tasks where right and wrong are known.
     """
     with materializing(context, profile, warehouse) as step:
+        if step.profile.judge.kind == PUBLISHED:
+            return _published(step, gpu)
         if same := step.unchanged(checkpoints):
             return same
         seeds, model = step.rows("seed_tasks"), step.row("base_model")
@@ -56,6 +71,8 @@ def feedback_judge(
                 "seeds": [example.render() for example in examples],
             }
             checkpoint = checkpoints.store().train_or_reuse("feedback_judge", manifest, train)
+            with loaded_judge(checkpoint.path, device) as judge:
+                quality = judge_quality(judge, examples, knobs, salt)
         record = checkpoint.record
         row = make_row(
             "feedback_judge",
@@ -70,26 +87,86 @@ def feedback_judge(
                 *parents(seeds, "seed_tasks", "trained_on"),
             ],
         )
-        accuracies = [
-            make_row(
-                "feedback_judge_accuracy", one, [Parent("feedback_judge", row["row_id"], "judge")]
-            )
-            for one in record["accuracies"]
-        ]
-        shown = frame("feedback_judge_accuracy", accuracies).drop("row_id", "parents")
-        return step.commit(
-            {"feedback_judge": [row], "feedback_judge_accuracy": accuracies},
-            checkpoints=[checkpoint],
-            figures={
-                "checkpoint_reused": checkpoint.reused,
-                **{
-                    f"accuracy_{one['dimension']}": one["accuracy"]
-                    for one in accuracies
-                    if one["corruption"] == "all"
-                },
-            },
-            metadata={"accuracy": dg.MetadataValue.md(markdown_table(shown))},
-        )
+        return _commit(step, row, record["accuracies"], quality, [], [checkpoint])
+
+
+def _published(step: Step, gpu: GpuResource) -> dg.MaterializeResult[Any]:
+    """The published judge: nothing is trained, and its accuracy is measured on the same triples."""
+    knobs, salt = step.profile.judge, step.profile.salt
+    models = find_published_models(knobs)
+    if same := step.unchanged(
+        unieval=models.unieval.fingerprint, reward_model=models.reward_model.fingerprint
+    ):
+        return same
+    seeds = step.rows("seed_tasks")
+    with gpu.session(step.profile.device) as device:
+        step.device = device
+        measure = measure_published_judge(models, triples(seeds), knobs, device, salt)
+        with loaded_published_judge(models, knobs, device, measure.fingerprint) as judge:
+            quality = judge_quality(judge, (), knobs, salt)
+    row = make_row(
+        "feedback_judge",
+        {
+            "kind": knobs.kind,
+            "fingerprint": measure.fingerprint,
+            "checkpoint_hash": None,
+            "held_out_examples": measure.held_out_examples,
+        },
+    )
+    tested_on = [seed for seed in seeds if is_held_out(triple_of(seed), knobs.held_out_share, salt)]
+    return _commit(
+        step,
+        row,
+        [asdict(one) for one in measure.accuracies],
+        quality,
+        parents(tested_on, "seed_tasks", "tested_on"),
+    )
+
+
+def _commit(
+    step: Step,
+    row: Row,
+    measured: list[dict[str, Any]],
+    quality: JudgeQuality,
+    tested_on: list[Parent],
+    checkpoints: Sequence[Checkpoint] = (),
+) -> dg.MaterializeResult[Any]:
+    """Commit the judge with its accuracies and its quality."""
+    judge = as_parent("feedback_judge", row, "judge")
+    accuracies = [make_row("feedback_judge_accuracy", one, [judge, *tested_on]) for one in measured]
+    shown = frame("feedback_judge_accuracy", accuracies).drop("row_id", "parents")
+    figures: dict[str, float] = {
+        f"accuracy_{one['dimension']}": one["accuracy"]
+        for one in accuracies
+        if one["corruption"] == "all"
+    }
+    figures |= {
+        f"{one.measure}_{one.dimension}": one.value
+        for one in quality.measures
+        if one.measure in ("auc", "auc_correctness", "ece")
+    }
+    for checkpoint in checkpoints:
+        figures["checkpoint_reused"] = checkpoint.reused
+    return step.commit(
+        {
+            "feedback_judge": [row],
+            "feedback_judge_accuracy": accuracies,
+            "feedback_judge_quality": [
+                make_row("feedback_judge_quality", asdict(one), [judge]) for one in quality.measures
+            ],
+            "feedback_judge_calibration": [
+                make_row("feedback_judge_calibration", asdict(one), [judge])
+                for one in quality.calibration
+            ],
+        },
+        checkpoints=checkpoints,
+        figures=figures,
+        metadata={
+            "accuracy": dg.MetadataValue.md(markdown_table(shown)),
+            "quality": dg.MetadataValue.md(auc_table(quality.measures)),
+            "calibration": dg.MetadataValue.md(calibration_plot(quality.calibration)),
+        },
+    )
 
 
 @dg.asset(group_name="feedback", kinds={"huggingface", "duckdb"}, owners=["team:data"],
@@ -118,7 +195,7 @@ def reward_scored_instructions(
             step.store = generator.store(step.warehouse, step.run_id, step.profile.generator)
             with (
                 generator.session(ref, device, step.store, step.profile.generator) as session,
-                judge.session(judge_row, checkpoints, device, step.profile.reward) as feedback,
+                judge.session(judge_row, checkpoints, device, step.profile) as feedback,
             ):
                 rows = scored_instances(
                     "reward_scored_instructions",

@@ -40,11 +40,12 @@ def rl_policy_checkpoint(
     judge: JudgeResource,
     checkpoints: CheckpointsResource,
 ) -> dg.MaterializeResult[Any]:
-    """A LoRA policy trained to write instances that the judge rewards (GRPO, REFINE-AF stage 2).
+    """A policy trained to write instances that the judge rewards (REFINE-AF stage 2).
 
     Reward is the judge's parts weighed by the reward rule, behind the format gate. A share of the
     instructions is kept from training; the gain is the mean paired difference of reward on those,
-    before and after, with its bootstrap interval. Every step's figures are rows.
+    before and after, with its bootstrap interval. Every step's figures are rows; `ended_by` names
+    the guard that ended the training early, `steps` where none did.
     """
     with materializing(context, profile, warehouse) as step:
         if same := step.unchanged(checkpoints):
@@ -55,7 +56,7 @@ def rl_policy_checkpoint(
         with (
             gpu.session(step.profile.device) as device,
             judge.session(
-                judge_row, checkpoints, device, step.profile.reward, base_scores(step)
+                judge_row, checkpoints, device, step.profile, base_scores(step)
             ) as feedback,
         ):
             step.device = device
@@ -64,8 +65,12 @@ def rl_policy_checkpoint(
                 training, held_out = _split(step, session)
                 before = _rewards(step, session, held_out, feedback)
             manifest = _manifest(step, device, base, judge_row, feedback, training)
-            checkpoint = checkpoints.store().train_or_reuse(
-                step.asset, manifest, partial(_train, step, base, training, feedback, device)
+            store = checkpoints.store()
+            resume = store.resume_folder(step.asset, manifest)
+            checkpoint = store.train_or_reuse(
+                step.asset,
+                manifest,
+                partial(_train, step, base, training, feedback, device, resume),
             )
             policy = checkpoints.adapted_model(step.asset, checkpoint.content_hash, base)
             with lend(policy, device, step.store) as session:
@@ -97,7 +102,11 @@ def rl_policy_checkpoint(
         return step.commit(
             {"rl_policy_checkpoint": [row], "rl_policy_checkpoint_steps": steps},
             checkpoints=[checkpoint],
-            figures={name: row[name] for name in told} | {"checkpoint_reused": checkpoint.reused},
+            figures={name: row[name] for name in told}
+            | {
+                "ended_by": checkpoint.record["ended_by"],
+                "checkpoint_reused": checkpoint.reused,
+            },
         )
 
 
@@ -131,7 +140,8 @@ def _manifest(
     training: list[InstancePrompt],
 ) -> dict[str, Any]:
     return {
-        "knobs": step.profile.reinforcement.model_dump(),
+        # How often a state is saved does not change the result.
+        "knobs": step.profile.reinforcement.model_dump(exclude={"save_every"}),
         "instances": step.profile.instances.model_dump(),
         "rule": asdict(feedback.rule),
         "invalid_reward": feedback.invalid_reward,
@@ -149,6 +159,7 @@ def _train(
     training: list[InstancePrompt],
     feedback: Feedback,
     device: Device,
+    resume: Path,
     out: Path,
 ) -> dict[str, Any]:
     asked = [
@@ -161,7 +172,15 @@ def _train(
     ]
     profile = step.profile
     trained = train_policy(
-        base, asked, feedback, profile.reinforcement, profile.instances, out, device, profile.salt
+        base,
+        asked,
+        feedback,
+        profile.reinforcement,
+        profile.instances,
+        out,
+        device,
+        profile.salt,
+        resume,
     )
     return asdict(trained)
 

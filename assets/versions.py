@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.errors import RefineError
-from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, tasks_hash
+from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
 from refine_dagster.lineage.content import content_id
 from refine_dagster.profile import EvaluationKnobs, Profile
 from refine_dagster.seeds.readers import read_seeds
@@ -32,13 +32,13 @@ MOST_TASK_BYTES = 16 * 1024 * 1024
 REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "seed_tasks": (1, ()),
     "base_model": (1, ("base_model", "device")),
-    "feedback_judge": (2, ("judge", "device")),
+    "feedback_judge": (3, ("judge", "device")),
     "raw_instructions": (2, ("self_instruct", "device")),
     "instruction_decisions": (1, ("self_instruct",)),
     "filtered_instructions": (1, ()),
-    "reward_scored_instructions": (1, ("instances", "reward", "selection", "device")),
-    "rl_policy_checkpoint": (1, ("instances", "reward", "reinforcement", "device")),
-    "instruction_dataset": (1, ("instances", "reward", "selection", "device")),
+    "reward_scored_instructions": (2, ("instances", "reward", "selection", "device")),
+    "rl_policy_checkpoint": (2, ("instances", "reward", "reinforcement", "device")),
+    "instruction_dataset": (2, ("instances", "reward", "selection", "device")),
     "fine_tuned_model": (1, ("supervised", "device")),
     "baseline_model": (1, ("supervised", "device")),
     "evaluation_report": (1, ("evaluation", "device")),
@@ -81,9 +81,10 @@ def _seeds_version(path: str) -> str:
 def _tasks_version(knobs: EvaluationKnobs) -> str:
     try:
         if knobs.tasks != PACKAGED:
-            entries = Path(knobs.tasks).expanduser().glob("*.json")
-            if sum(entry.stat().st_size for entry in entries) > MOST_TASK_BYTES:
+            entries = task_entries(knobs.tasks, knobs.split)
+            sizes = (entry.stat().st_size for entry in entries if isinstance(entry, Path))
+            if sum(sizes) > MOST_TASK_BYTES:
                 return "unread"
-        return tasks_hash(load_tasks(knobs.tasks, knobs.max_instances))
+        return tasks_hash(load_tasks(knobs.tasks, knobs.max_instances, knobs.split))
     except (RefineError, OSError):
         return UNREADABLE

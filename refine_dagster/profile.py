@@ -157,34 +157,76 @@ class InstanceKnobs(Knobs):
 
 
 class JudgeKnobs(Knobs):
-    kind: Literal["offline"] = Field(
-        "offline", description="A judge trained on corruptions of the seeds."
+    kind: Literal["offline", "published"] = Field(
+        "offline",
+        description="`offline` trains a judge on corruptions of the seeds; `published` takes "
+        "UniEval and the OpenAssistant reward model as they are.",
     )
     primer_tasks: int = Field(
         2000, ge=0, description="Primer tasks corrupted beside the seeds, for breadth."
     )
-    steps: int = Field(400, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(32, ge=1, description="Triples in a step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    steps: int = Field(400, ge=1, description="Offline: optimiser steps.")
+    batch_size: int = Field(32, ge=1, description="Offline: triples in a step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Offline: peak learning rate of AdamW.")
     held_out_share: float = Field(
         0.2, gt=0, lt=1, description="Share of source tasks whose corruptions are only for testing."
+    )
+    unieval: str = Field(
+        "MingZhong/unieval-dialog",
+        description="Published: a Hugging Face id or a folder of a UniEval T5 for dialogue.",
+    )
+    unieval_revision: str | None = Field(
+        None, description="Published: branch, tag or commit of `unieval`."
+    )
+    unieval_max_tokens: int = Field(
+        1024, ge=16, description="Published: longest question in tokens; the end is cut."
+    )
+    reward_model: str = Field(
+        "OpenAssistant/oasst-rm-2.1-pythia-1.4b-epoch-2.5",
+        description="Published: a Hugging Face id or a folder of an OpenAssistant reward model.",
+    )
+    reward_model_revision: str | None = Field(
+        None, description="Published: branch, tag or commit of `reward_model`."
+    )
+    reward_model_max_tokens: int = Field(
+        2048,
+        ge=16,
+        description="Published: longest conversation in tokens; the prompt's start is cut, then "
+        "the response's end.",
+    )
+    score_batch_size: int = Field(
+        8, ge=1, description="Published: texts in every pass; part of a score's last digits."
     )
 
 
 class RewardKnobs(Knobs):
-    preset: Literal["refine_af"] = Field(
-        "refine_af", description="Named coefficients of the reward parts (methods A, stage 2)."
+    preset: Literal["refine_af", "coherence_only", "balanced"] = Field(
+        "refine_af",
+        description="Named coefficients of the reward parts: `refine_af`, as published; "
+        "`coherence_only`, the part that looks at the task; `balanced`, each part by its meaning.",
     )
     whiten: bool = Field(
         True, description="Standardise each part over the base policy's scores before weighing it."
     )
     invalid_reward: float = Field(
-        -1.0, description="Reward of a completion that fails the format gate."
+        -1.0,
+        description="Reward of a completion that fails the format gate; with `whiten`, at most "
+        "that of the base policy's worst valid one.",
+    )
+    diversity: float = Field(
+        0.0,
+        ge=0,
+        description="Taken off a rollout's reward times the share of its word pairs that the same "
+        "step wrote for other instructions; 0 is off. Dataset rows are not charged.",
     )
 
 
 class ReinforcementKnobs(Knobs):
-    algorithm: Literal["grpo"] = Field("grpo", description="Policy-gradient algorithm (TRL).")
+    algorithm: Literal["grpo", "rloo", "ppo"] = Field(
+        "grpo",
+        description="Policy-gradient algorithm: `grpo` and `rloo` compare the completions of one "
+        "instruction with each other; `ppo`, the published one, learns a value head.",
+    )
     steps: int = Field(50, ge=1, description="Optimiser steps.")
     prompts_per_step: int = Field(4, ge=1, description="Different instructions in a step.")
     group_size: int = Field(8, ge=2, description="Completions sampled for each instruction.")
@@ -202,6 +244,55 @@ class ReinforcementKnobs(Knobs):
     )
     lora_rank: int = Field(16, ge=1, description="Rank of the LoRA update.")
     lora_alpha: int = Field(32, ge=1, description="Scale of the LoRA update.")
+    weights: Literal["lora", "full"] = Field(
+        "lora", description="What is trained: a LoRA update, or every weight of the model."
+    )
+    epochs: int = Field(2, ge=1, description="PPO: passes over a step's rollouts.")
+    minibatches: int = Field(2, ge=1, description="PPO: updates in a pass.")
+    clip_range: float = Field(
+        0.2, gt=0, lt=1, description="PPO: how far a probability ratio may leave 1 and still pay."
+    )
+    value_clip_range: float = Field(
+        0.2, gt=0, description="PPO: how far a value may leave the old one and still pay."
+    )
+    value_coefficient: float = Field(0.1, ge=0, description="PPO: weight of the value loss.")
+    entropy_coefficient: float = Field(0.0, ge=0, description="PPO: weight of the entropy bonus.")
+    discount: float = Field(1.0, gt=0, le=1, description="PPO: gamma, what a later token counts.")
+    gae_lambda: float = Field(
+        0.95, ge=0, le=1, description="PPO: lambda of generalised advantage estimation."
+    )
+    target_kl: float | None = Field(
+        0.1,
+        gt=0,
+        description="PPO: KL to the base policy, nats a token, that `kl_coefficient` is steered "
+        "towards; null keeps the coefficient.",
+    )
+    kl_horizon: int = Field(
+        256, ge=1, description="PPO: completions over which a KL correction is spread."
+    )
+    save_every: int = Field(
+        10, ge=1, description="Steps between saved states, from which a killed training goes on."
+    )
+    guard_window: int = Field(
+        5, ge=1, description="Steps whose mean the guards look at, and the first ones they compare."
+    )
+    max_kl: float = Field(
+        1.0, gt=0, description="Guard `kl`: ends training above this KL, nats a token."
+    )
+    min_diversity_share: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Guard `diversity`: ends training where reward has risen and the share of "
+        "distinct bigrams is below this share of what it was at first.",
+    )
+    max_invalid_rise: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Guard `invalid_format`: ends training where the share of unreadable "
+        "completions has risen by more than this.",
+    )
 
 
 class SelectionKnobs(Knobs):
@@ -222,7 +313,14 @@ class SupervisedKnobs(Knobs):
 
 
 class EvaluationKnobs(Knobs):
-    tasks: str = Field("packaged", description="`packaged`, or a folder of SUPER-NI task files.")
+    tasks: str = Field(
+        "packaged",
+        description="`packaged`, a folder of SUPER-NI task files, or a clone of the benchmark's "
+        "repository with its split lists.",
+    )
+    split: Literal["train", "test", "excluded"] = Field(
+        "test", description="Of a repository with split lists, the list whose tasks are asked."
+    )
     max_instances: int = Field(100, ge=1, description="Instances of a task that count: its first.")
     max_source_tokens: int = Field(1024, ge=16, description="Longer prompts are cut.")
     max_new_tokens: int = Field(128, ge=1, description="Longest greedy answer in tokens.")

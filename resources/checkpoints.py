@@ -11,6 +11,8 @@ from pydantic import Field
 from refine_dagster.language_model import ModelError, ModelRef, resolve_model, with_adapter
 from refine_dagster.lineage.checkpoints import CheckpointError, CheckpointStore
 
+ADAPTER_CONFIG = "adapter_config.json"
+
 
 class CheckpointsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Folders named by content hash under one root."""
@@ -55,5 +57,8 @@ class CheckpointsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return ref
 
     def adapted_model(self, asset: str, content_hash: str, base: ModelRef) -> ModelRef:
-        """The base model with a registered adapter."""
-        return with_adapter(base, self.folder(asset, content_hash))
+        """The base model with a registered adapter, or the whole model that was trained instead."""
+        folder = self.folder(asset, content_hash)
+        if not (folder / ADAPTER_CONFIG).is_file():
+            return resolve_model(str(folder))
+        return with_adapter(base, folder)

@@ -274,6 +274,8 @@ class Story:
             checkpoint=checkpoint,
             feedback_judge=[make_row("feedback_judge", payload, parents)],
             feedback_judge_accuracy=[],
+            feedback_judge_quality=[],
+            feedback_judge_calibration=[],
         )
 
     def _instructions(self) -> None:

@@ -60,7 +60,16 @@ def small_warehouse(path: Path) -> Warehouse:
         },
         _parents("base_model", [base], "backbone"),
     )
-    commit(warehouse, "feedback_judge", {"feedback_judge": [judge], "feedback_judge_accuracy": []})
+    commit(
+        warehouse,
+        "feedback_judge",
+        {
+            "feedback_judge": [judge],
+            "feedback_judge_accuracy": [],
+            "feedback_judge_quality": [],
+            "feedback_judge_calibration": [],
+        },
+    )
     accepted = _instructions(warehouse, seeds, base)
     _instances(warehouse, accepted, seeds, base, judge)
     commit(

@@ -347,8 +347,9 @@ def test_checks_pass_on_good_rows(tmp_path: Path) -> None:
 
 def test_packaged_columns_are_all_described_and_as_made(made: Warehouse) -> None:
     models = sql_models.read_models()
+    named = {model.name for model in models}
     assert {"yield_funnel", "dataset_profile", "request_ledger", "reward_by_policy",
-            "dataset_lineage"} <= {model.name for model in models}  # fmt: skip
+            "reward_part_correlations", "dataset_lineage"} <= named  # fmt: skip
     for model in models:
         assert [column.name for column in model.columns if not column.description] == []
         made_columns = made.query(f"SELECT * FROM {model.relation} LIMIT 0").columns
@@ -454,6 +455,25 @@ def test_reward_by_policy(made: Warehouse) -> None:
         ("base policy", BASE, "none", 3, 0.666667, 0.333333, 0.6, 0.4, 0.4, 0.5, 0.5, 1.5),
         ("refined policy", POLICY, "grpo", 3, 1.0, 0.666667, 0.7, 0.5, 0.5, 1.0, 1.0, 2.0),
     ]
+
+
+def test_reward_part_correlations(made: Warehouse) -> None:
+    rows = _rows(made, "FROM marts.reward_part_correlations")
+    assert [(row["stage"], row["policy"], row["rows"]) for row in rows] == [
+        ("base policy", BASE, 2),
+        ("refined policy", POLICY, 3),
+    ]
+    base, refined = rows
+    # Two instances: any two columns that vary are in one line; understandability is 0.4 in both.
+    assert base["naturalness_coherence"] == base["reward_reward_model"] == 1.0
+    assert base["naturalness_understandability"] is None
+    assert base["reward_understandability"] is None
+    # Naturalness 0.9, 0.7, 0.5 and coherence 0.8, 0.6, 0.1: 0.14 / sqrt(0.08 * 0.26).
+    assert refined["naturalness_coherence"] == pytest.approx(0.970725, abs=1e-6)
+    # Rewards 3, 1, -1 and parts 2, 1, 0 fall by equal steps, as naturalness does.
+    assert refined["reward_naturalness"] == refined["reward_reward_model"] == 1.0
+    assert refined["naturalness_reward_model"] == 1.0
+    assert refined["coherence_understandability"] is None
 
 
 def test_dataset_lineage(made: Warehouse) -> None:

@@ -1,8 +1,9 @@
 """Task files of SUPER-NATURALINSTRUCTIONS, and the benchmark's zero-shot prompt for them.
 
 The held-out tasks that come with the package and any folder a user names have one format, the
-benchmark's own (methods B, SUPER-NI protocol). The prompt lives here because fine-tuning renders
-its examples with the very same function: a model is asked in the words it was trained on.
+benchmark's own (methods B, SUPER-NI protocol); a clone of its repository is read by its split
+lists. The prompt lives here because fine-tuning renders its examples with the very same function: a
+model is asked in the words it was trained on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from refine_dagster.errors import RefineError
+from refine_dagster.evaluation.task_splits import Split, has_splits, split_entries
 from refine_dagster.lineage.content import canonical_json
 from refine_dagster.refine_af.instance_prompt import NO_INPUT
 
@@ -35,7 +37,8 @@ class TaskFileError(RefineError):
             f"{count} problem{'s' if count != 1 else ''} in the task files{lines}",
             where=where,
             fix="name a folder of SUPER-NI task files (*.json with Definition, Categories and "
-            "Instances of input and output), or `packaged`",
+            "Instances of input and output), a clone of the benchmark's repository (with tasks/ "
+            "and splits/default/), or `packaged`",
         )
 
 
@@ -53,7 +56,11 @@ class TaskProblem:
 
 @dataclass(frozen=True)
 class TaskInstance:
-    """One question of a task: its input (may be empty) and its right answers, at least one."""
+    """One question of a task: its input (may be empty) and its right answers, at least one.
+
+    Only a task of the benchmark's own repository may have an instance whose one right answer is
+    empty; ROUGE-L against it is 0.
+    """
 
     input: str
     references: tuple[str, ...]
@@ -102,40 +109,74 @@ def _ended(text: str) -> str:
     return f"{text}." if text and text[-1] not in string.punctuation else text
 
 
-def load_tasks(path: str, max_instances: int) -> list[Task]:
-    """Read every task file (`*.json`) of a folder, in name order.
+def load_tasks(path: str, max_instances: int, split: Split = "test") -> list[Task]:
+    """Read every task file that `task_entries` finds, in name order.
 
     Args:
-        path: `packaged` for the held-out tasks of this package, or a folder.
+        path: `packaged` for the held-out tasks of this package, a folder of task files, or a clone
+            of the benchmark's repository.
         max_instances: how many instances of a task count, its first (the benchmark: 100).
+        split: of a repository, the list whose tasks are read.
 
     Raises:
         TaskFileError: no such folder, no task files, or any file that is not a task; one error
             with every problem of every file. All instances are checked, those beyond
             `max_instances` too.
     """
+    problems: list[TaskProblem] = []
+    entries = _entries(path, split, problems)
+    # The benchmark asks for a list of right answers, and lets an answer in it be empty.
+    lenient = path != PACKAGED and has_splits(Path(path).expanduser())
+    tasks = [
+        task
+        for name, entry in entries.items()
+        if (task := _read_task(name, entry, max_instances, problems, lenient)) is not None
+    ]
+    if problems:
+        raise TaskFileError(problems, where=path)
+    return tasks
+
+
+def task_entries(path: str, split: Split = "test") -> list[Traversable]:
+    """The task files that `load_tasks` reads, unread.
+
+    They are all the `*.json` of a folder; or, of a folder with the benchmark's split lists, the
+    files in its folder `tasks` that the list names.
+
+    Raises:
+        TaskFileError: no such folder, no task files, or anything wrong with the lists.
+    """
+    problems: list[TaskProblem] = []
+    entries = _entries(path, split, problems)
+    if problems:
+        raise TaskFileError(problems, where=path)
+    return list(entries.values())
+
+
+def _entries(path: str, split: Split, problems: list[TaskProblem]) -> dict[str, Traversable]:
+    """File name, or path in the folder -> file, in name order; what is wrong joins `problems`."""
+
+    def problem(file: str, field: str | None, message: str) -> None:
+        problems.append(TaskProblem(file, field, message))
+
     folder: Traversable
     if path == PACKAGED:
         folder = files("refine_dagster") / "evaluation" / "held_out"
     else:
         folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise TaskFileError([TaskProblem(path, None, "there is no such folder")], where=path)
-    entries = sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".json") and entry.is_file()),
-        key=lambda entry: entry.name,
-    )
-    if not entries:
-        raise TaskFileError([TaskProblem(path, None, "holds no *.json files")], where=path)
-    problems: list[TaskProblem] = []
-    tasks = [
-        task
-        for entry in entries
-        if (task := _read_task(entry, max_instances, problems)) is not None
-    ]
-    if problems:
-        raise TaskFileError(problems, where=path)
-    return tasks
+        problem(path, None, "there is no such folder")
+        return {}
+    if has_splits(folder):
+        return split_entries(folder, split, problem)
+    found = {
+        entry.name: entry
+        for entry in folder.iterdir()
+        if entry.name.endswith(".json") and entry.is_file()
+    }
+    if not found:
+        problem(path, None, "holds no *.json files")
+    return dict(sorted(found.items()))
 
 
 def tasks_hash(tasks: Sequence[Task]) -> str:
@@ -144,12 +185,23 @@ def tasks_hash(tasks: Sequence[Task]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_task(entry: Traversable, max_instances: int, problems: list[TaskProblem]) -> Task | None:
-    """Read one file, or add what is wrong with it to `problems`."""
+def _read_task(
+    name: str,
+    entry: Traversable,
+    max_instances: int,
+    problems: list[TaskProblem],
+    lenient: bool,
+) -> Task | None:
+    """Read one file, or add what is wrong with it to `problems`.
+
+    Args:
+        name: how to call the file in a problem.
+        lenient: let a right answer be empty. It counts where an instance has no other.
+    """
     found: list[TaskProblem] = []
 
     def problem(field: str | None, message: str) -> None:
-        found.append(TaskProblem(entry.name, field, message))
+        found.append(TaskProblem(name, field, message))
 
     try:
         content: Any = json.loads(entry.read_bytes().decode("utf-8-sig"))
@@ -165,16 +217,16 @@ def _read_task(entry: Traversable, max_instances: int, problems: list[TaskProble
         problems += found
         return None
     if not isinstance(content, dict):
-        problems.append(TaskProblem(entry.name, None, f"must be an object, not {_kind(content)}"))
+        problems.append(TaskProblem(name, None, f"must be an object, not {_kind(content)}"))
         return None
 
     definitions = _texts(content, "Definition", "Definition", problem)
     categories = _texts(content, "Categories", "Categories", problem)
-    for name in ("Positive Examples", "Negative Examples"):
-        examples = _objects(content.get(name, []), name, problem)
+    for kind in ("Positive Examples", "Negative Examples"):
+        examples = _objects(content.get(kind, []), kind, problem)
         for place, example in examples:
-            _text(example, "input", f"{name}[{place}].input", problem, may_be_empty=True)
-            _text(example, "output", f"{name}[{place}].output", problem, may_be_empty=True)
+            _text(example, "input", f"{kind}[{place}].input", problem, may_be_empty=True)
+            _text(example, "output", f"{kind}[{place}].output", problem, may_be_empty=True)
     instances: list[TaskInstance] = []
     if "Instances" not in content:
         problem("Instances", "is missing")
@@ -184,8 +236,11 @@ def _read_task(entry: Traversable, max_instances: int, problems: list[TaskProble
         for place, instance in _objects(content["Instances"], "Instances", problem):
             where = f"Instances[{place}]"
             given = _text(instance, "input", f"{where}.input", problem, may_be_empty=True)
-            references = _texts(instance, "output", f"{where}.output", problem)
-            instances.append(TaskInstance(given, references))
+            references = _texts(
+                instance, "output", f"{where}.output", problem, may_be_empty=lenient
+            )
+            told = tuple(text for text in references if text) or references[:1]
+            instances.append(TaskInstance(given, told))
     if found:
         problems += found
         return None
@@ -211,15 +266,18 @@ def _objects(value: Any, field: str, problem: _Report) -> list[tuple[int, dict[s
     return [(place, item) for place, item in enumerate(value) if isinstance(item, dict)]
 
 
-def _texts(holder: dict[str, Any], key: str, field: str, problem: _Report) -> tuple[str, ...]:
+def _texts(
+    holder: dict[str, Any], key: str, field: str, problem: _Report, *, may_be_empty: bool = False
+) -> tuple[str, ...]:
     """A field that is a text or a list of at least one text."""
     value = holder.get(key)
     if not isinstance(value, list):
-        return (_text(holder, key, field, problem),)
+        return (_text(holder, key, field, problem, may_be_empty=may_be_empty),)
     if not value:
         problem(field, "is an empty list")
     return tuple(
-        _text({key: item}, key, f"{field}[{place}]", problem) for place, item in enumerate(value)
+        _text({key: item}, key, f"{field}[{place}]", problem, may_be_empty=may_be_empty)
+        for place, item in enumerate(value)
     )
 
 

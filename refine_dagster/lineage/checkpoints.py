@@ -6,7 +6,8 @@ if nothing fits. What training reports (steps, accuracies) is kept in the folder
 so that a reused checkpoint tells the same story as the run that made it.
 
 Layout under the artifact root: `<asset>/<first 16 digits of content hash>/...` and
-`<asset>/manifests/<manifest hash>.json`. Folders appear by rename, complete or not at all.
+`<asset>/manifests/<manifest hash>.json`. Folders appear by rename, complete or not at all. A
+training that can go on after a kill keeps its state in `<asset>/resume/<manifest hash>/`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from refine_dagster.lineage.content import canonical_json, folder_files
 
 RECORD = "record.json"
 _PARTIAL = ".partial-"
+_RESUME = "resume"
 
 
 class CheckpointError(RefineError):
@@ -95,7 +97,9 @@ class CheckpointStore:
         try:
             record = train(partial)
             (partial / RECORD).write_text(canonical_json(record) + "\n", encoding="utf-8")
-            return self._publish(asset, manifest, partial, record)
+            checkpoint = self._publish(asset, manifest, partial, record)
+            shutil.rmtree(self.root / asset / _RESUME, ignore_errors=True)
+            return checkpoint
         except RefineError:
             raise
         except OSError as error:
@@ -131,6 +135,14 @@ class CheckpointStore:
     def path_of(self, asset: str, content_hash: str) -> Path:
         """Where the checkpoint of that hash lies."""
         return self.root / asset / content_hash[:16]
+
+    def resume_folder(self, asset: str, manifest: Mapping[str, Any]) -> Path:
+        """Where a training of `manifest` may keep its state; not made here.
+
+        It outlives a killed process. Once any checkpoint of the asset is published, the states of
+        all its unfinished trainings are removed.
+        """
+        return self.root / asset / _RESUME / hash_manifest(manifest)
 
     def _drop_unfinished(self, asset: str) -> None:
         """Remove what killed trainings left; a run has its home, and so this folder, to itself."""

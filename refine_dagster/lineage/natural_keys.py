@@ -39,6 +39,8 @@ NATURAL_KEYS: Mapping[str, NaturalKey] = MappingProxyType(
         "base_model_steps": NaturalKey(("step",)),
         "feedback_judge": NaturalKey(),
         "feedback_judge_accuracy": NaturalKey(("dimension", "corruption")),
+        "feedback_judge_quality": NaturalKey(("dimension", "measure")),
+        "feedback_judge_calibration": NaturalKey(("dimension", "bin")),
         "raw_instructions": _SLOT,
         "instruction_decisions": _SLOT,
         "filtered_instructions": _SLOT,

@@ -132,6 +132,34 @@ _ALL = [
         asset="feedback_judge",
     ),
     _table(
+        "feedback_judge_quality",
+        "One figure of the judge's quality on primer tasks where right and wrong are known.",
+        {
+            "dimension": ("VARCHAR", "naturalness, coherence, understandability or reward_model."),
+            "measure": (
+                "VARCHAR",
+                "`auc` (the part at its own word), `auc_correctness` (right against wrong answers "
+                "of the same kind), each with `_low` and `_high` of its 95 % interval; `ece`, the "
+                "expected calibration error; `spearman_<part>`, rank correlation with that part.",
+            ),
+            "examples": ("BIGINT", "Texts measured on."),
+            "value": ("DOUBLE", "The figure."),
+        },
+        asset="feedback_judge",
+    ),
+    _table(
+        "feedback_judge_calibration",
+        "One bin of a dimension's predicted probabilities, and what became of the texts in it.",
+        {
+            "dimension": ("VARCHAR", "naturalness, coherence or understandability."),
+            "bin": ("BIGINT", "Tenth of the range of probabilities, from 0."),
+            "examples": ("BIGINT", "Texts in the bin; bins without texts have no row."),
+            "predicted": ("DOUBLE", "Mean predicted probability, good and bad texts balanced."),
+            "observed": ("DOUBLE", "Share of good texts, good and bad balanced likewise."),
+        },
+        asset="feedback_judge",
+    ),
+    _table(
         "raw_instructions",
         "One candidate instruction as parsed from a completion, or a piece that could not be.",
         {
@@ -192,7 +220,7 @@ _ALL = [
         "One policy trained by reinforcement learning from automated feedback.",
         {
             "policy": ("VARCHAR", "The policy's fingerprint (base model and adapter)."),
-            "algorithm": ("VARCHAR", "`grpo`."),
+            "algorithm": ("VARCHAR", "`grpo`, `rloo` or `ppo`."),
             "preset": ("VARCHAR", "The reward rule's name."),
             "checkpoint_hash": ("VARCHAR", "The LoRA adapter's checkpoint."),
             "steps": ("BIGINT", "Optimiser steps taken."),

@@ -31,6 +31,8 @@ _LABELS: Mapping[str, str] = MappingProxyType(
         "base_model": f"model || ', ' || {_HASH.format('fingerprint')}",
         "feedback_judge": f"kind || ', ' || {_HASH.format('fingerprint')}",
         "feedback_judge_accuracy": "dimension || ', ' || corruption",
+        "feedback_judge_quality": "dimension || ', ' || measure",
+        "feedback_judge_calibration": "dimension || ', bin ' || bin",
         "instruction_decisions": "rule || ': ' || instruction",
         "reward_scored_instructions": "rule || ': ' || instruction",
         "instance_decisions": "rule || ': ' || instruction",

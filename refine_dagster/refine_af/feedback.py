@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from refine_dagster.refine_af.instance_prompt import Instance, Triple, read_instance
 from refine_dagster.refine_af.judge import Judge, Scores
-from refine_dagster.refine_af.reward_rule import RewardRule
+from refine_dagster.refine_af.reward_rule import RewardRule, repetition
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Feedback:
     Attributes:
         judge: gives the parts.
         rule: weighs them.
-        invalid_reward: reward of a completion that fails the format gate.
+        invalid_reward: reward of a completion that fails the format gate; see `whitened`.
     """
 
     judge: Judge
@@ -74,18 +74,49 @@ class Feedback:
             for instance in instances
         ]
 
+    def score_rollouts(
+        self, instructions: Sequence[str], completions: Sequence[str], finished: Sequence[bool]
+    ) -> list[ScoredInstance]:
+        """`score` for all the rollouts of one training step, less the rule's diversity term.
+
+        The parts are as `score` gives them. What fails the format gate keeps its fixed reward, and
+        takes no part in what counts as repeated.
+        """
+        scored = self.score(instructions, completions, finished)
+        if not self.rule.diversity:
+            return scored
+        valid = [place for place, one in enumerate(scored) if one.scores is not None]
+        repeated = repetition(
+            [instructions[place] for place in valid],
+            [f"{scored[place].instance.input} {scored[place].instance.output}" for place in valid],
+        )
+        for place, share in zip(valid, repeated, strict=True):
+            charged = scored[place].reward - self.rule.diversity * share
+            scored[place] = replace(scored[place], reward=charged)
+        return scored
+
     def whitened(self, base: Sequence[Scores]) -> Feedback:
         """This feedback with the rule's parts standardised over the base policy's scores.
+
+        Presets differ in scale, so a fixed reward behind the gate could be more than a valid but
+        poor instance earns, and a policy would learn to fail the gate. Therefore the gate never
+        gives more than the worst of these valid ones.
 
         Where the base policy has no valid instance there is nothing to standardise over, and the
         rule stays as it is.
         """
-        return replace(self, rule=self.rule.whitened(base)) if base else self
+        if not base:
+            return self
+        rule = self.rule.whitened(base)
+        worst = min(rule.reward(scores) for scores in base)
+        return replace(self, rule=rule, invalid_reward=min(self.invalid_reward, worst))
 
     def weigh(self, scored: Sequence[ScoredInstance]) -> list[ScoredInstance]:
         """The same scores with this feedback's rewards; nothing is judged again."""
         return [
-            one if one.scores is None else self._rewarded(one.instance, one.scores)
+            ScoredInstance(one.instance, None, self.invalid_reward)
+            if one.scores is None
+            else self._rewarded(one.instance, one.scores)
             for one in scored
         ]
 

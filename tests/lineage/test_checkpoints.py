@@ -77,3 +77,20 @@ def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="disk is full"):
         store.train_or_reuse("model", {"seed": 1}, fills)
     assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_a_training_s_state_outlives_it_until_one_is_published(tmp_path: Path) -> None:
+    store, manifest = CheckpointStore(tmp_path), {"seed": 1}
+    state = store.resume_folder("model", manifest) / "state"
+
+    def fails(out: Path) -> dict[str, Any]:
+        state.parent.mkdir(parents=True)
+        state.write_text("step 4")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        store.train_or_reuse("model", manifest, fails)
+    assert state.read_text() == "step 4"
+    assert store.resume_folder("model", {"seed": 2}) != state.parent
+    store.train_or_reuse("model", manifest, Trainer("abc"))
+    assert not state.parent.parent.exists()

@@ -211,7 +211,7 @@ def _leave_out_checks_of_learning() -> None:
     kept = [
         check
         for check in checks.asset_checks()
-        if check not in (checks.judge_better_than_chance, checks.reward_rose)
+        if check not in (checks.judge_better_than_chance, checks.judge_auc, checks.reward_rose)
     ]
     mock.patch("refine_dagster.definitions.asset_checks", return_value=kept).start()
 

@@ -31,10 +31,6 @@ def test_known_rewards(scores: Scores, reward: float) -> None:
     assert RULE.reward(scores) == pytest.approx(reward, abs=1e-12)
 
 
-def test_preset_is_named_as_its_key() -> None:
-    assert {name: rule.name for name, rule in PRESETS.items()} == {"refine_af": "refine_af"}
-
-
 def test_whitening_known_answer() -> None:
     # Naturalness has mean 0.5 and deviation 0.3, the reward mean 1 and deviation 3.
     given = [_scores(0.2, 0.4, 0.6, -2.0), _scores(0.8, 0.4, 0.6, 4.0)]

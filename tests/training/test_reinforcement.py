@@ -52,6 +52,24 @@ class LetterJudge:
         ]
 
 
+class CutOffError(Exception):
+    """Stands for whatever ends a process."""
+
+
+class InterruptedJudge(LetterJudge):
+    """Is interrupted at its n-th call."""
+
+    def __init__(self, call: int) -> None:
+        self.calls = 0
+        self._last = call
+
+    def score(self, triples: Sequence[Triple]) -> list[Scores]:
+        self.calls += 1
+        if self.calls == self._last:
+            raise CutOffError
+        return super().score(triples)
+
+
 class Listener:
     """A reporter that keeps what it is told."""
 
@@ -87,8 +105,8 @@ def _prompts(numbers: Sequence[int]) -> list[PolicyPrompt]:
     return [PolicyPrompt(f"id{number:03d}", *prompt_of(number)) for number in numbers]
 
 
-def _feedback() -> Feedback:
-    return Feedback(LetterJudge(), PRESETS["refine_af"], INVALID)
+def _feedback(judge: LetterJudge | None = None) -> Feedback:
+    return Feedback(judge or LetterJudge(), PRESETS["refine_af"], INVALID)
 
 
 def _train(
@@ -98,9 +116,12 @@ def _train(
     knobs: ReinforcementKnobs = KNOBS,
     prompts: Sequence[PolicyPrompt] | None = None,
     salt: str = "s",
+    resume: Path | None = None,
+    judge: LetterJudge | None = None,
 ) -> PolicyTraining:
     chosen = _prompts(range(40)) if prompts is None else prompts
-    return train_policy(base, chosen, _feedback(), knobs, SAMPLING, out, device, salt)
+    feedback = _feedback(judge)
+    return train_policy(base, chosen, feedback, knobs, SAMPLING, out, device, salt, resume)
 
 
 def _rewards(ref: ModelRef, device: Device, prompts: Sequence[PolicyPrompt]) -> list[float]:
@@ -219,6 +240,54 @@ def test_fewer_prompts_than_a_step_asks_for_are_enough(
     twice = [*_prompts([1, 2]), PolicyPrompt("id999", *prompt_of(1))]
     training = _train(base, tmp_path / "policy", device, prompts=twice)
     assert len(training.steps) == KNOBS.steps
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+@pytest.mark.parametrize("weights", ["lora", "full"])
+def test_an_interrupted_training_goes_on_to_the_same_bytes(
+    base: ModelRef, tmp_path: Path, device: Device, algorithm: str, weights: str
+) -> None:
+    update = {"algorithm": algorithm, "weights": weights, "steps": 5, "save_every": 2}
+    knobs = KNOBS.model_copy(update={**update, "learning_rate": 5e-4})
+    # Five steps of three prompts are more than one pass over these.
+    few = _prompts(range(7))
+    undisturbed = _train(base, tmp_path / "whole", device, knobs, few)
+    resume = tmp_path / "resume"
+    judge = InterruptedJudge(4)
+    with pytest.raises(CutOffError):
+        _train(base, tmp_path / "cut", device, knobs, few, resume=resume, judge=judge)
+    # A save that was cut off has no list of steps and is passed over.
+    (resume / "checkpoint-4").mkdir()
+    judge = InterruptedJudge(99)
+    resumed = _train(base, tmp_path / "resumed", device, knobs, few, resume=resume, judge=judge)
+    assert judge.calls == 3
+    assert resumed == undisturbed
+    assert folder_files(tmp_path / "resumed") == folder_files(tmp_path / "whole")
+
+
+def test_rloo_raises_the_reward(base: ModelRef, tmp_path: Path, device: Device) -> None:
+    update = {"algorithm": "rloo", "steps": 14, "prompts_per_step": 4, "group_size": 8}
+    knobs = KNOBS.model_copy(update={**update, "kl_coefficient": 0.005, "min_diversity_share": 0.0})
+    training = _train(base, tmp_path / "policy", device, knobs)
+    held_out = _prompts(range(100, 140))
+    before = _rewards(base, device, held_out)
+    after = _rewards(with_adapter(base, tmp_path / "policy"), device, held_out)
+    assert paired_gain(before, after, salt="test").low > 0.02
+    assert len(training.steps) == 14
+    assert all(math.isfinite(value) for step in training.steps for value in asdict(step).values())
+    assert training.steps[0].kl == pytest.approx(0.0, abs=1e-6)
+    assert training.ended_by == "steps"
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_a_guard_ends_the_training_and_is_named(
+    base: ModelRef, tmp_path: Path, device: Device, algorithm: str
+) -> None:
+    update = {"algorithm": algorithm, "max_kl": 1e-4, "guard_window": 2, "steps": 20}
+    training = _train(base, tmp_path / "policy", device, KNOBS.model_copy(update=update))
+    assert training.ended_by == "kl"
+    assert 2 <= len(training.steps) < 20
+    assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()
 
 
 def test_no_prompts_are_an_error(base: ModelRef, tmp_path: Path, device: Device) -> None:

@@ -1,0 +1,367 @@
+"""PPO as in the paper's stage 2: clipped ratios, a value head, and a steered price of divergence.
+
+TRL no longer has a PPO trainer, so it is written out here, on transformers and PEFT. A step:
+
+1. rollouts of the policy for the step's prompts, and their rewards from the automated feedback;
+2. one reading of them by the policy (log-probabilities, entropy, values) and by the frozen base
+   policy. A token's reward is what its divergence costs, and the last one's also the score
+   (Ziegler et al., arXiv 1909.08593);
+3. generalised advantages, whitened over the step's tokens (arXiv 1506.02438);
+4. `epochs` passes over the rollouts in `minibatches` updates each, with the clipped losses of
+   policy and values and a bonus on entropy (arXiv 1707.06347);
+5. the price of divergence is moved towards what keeps it at `target_kl`.
+
+The value head is one linear layer on the policy's last hidden state, zero at first, and is thrown
+away at the end. Ziegler et al. measure the divergence of a whole completion; here it is per token,
+the unit of the steps' table, of the guard and of the other algorithms.
+
+All noise is named by step and place, so a state needs no generators: the step says where they are.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from refine_dagster import progress
+from refine_dagster.generation.request import request_seed
+from refine_dagster.language_model import LoadedModel, loaded_model
+from refine_dagster.training import ppo_math
+from refine_dagster.training.policy_guard import guard_of
+from refine_dagster.training.policy_steps import (
+    PolicyPrompt,
+    PolicyStep,
+    PolicyTask,
+    PolicyTraining,
+    StepRewards,
+)
+from refine_dagster.training.policy_weights import reference_policy, save_policy, trainable
+from refine_dagster.training.rollouts import Rollout
+from refine_dagster.training.trainer_session import (
+    MAX_GRADIENT_NORM,
+    TrainingError,
+    trainer_session,
+)
+
+STATE_FILE = "ppo.pt"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded rollouts: prompts on the left, completions on the right; integer tensors.
+
+    Attributes:
+        ids: (rollouts, prompt + completion tokens).
+        attention: the same shape, 1 on tokens.
+        chosen: (rollouts, completion tokens), the tokens that the policy chose.
+        mask: the same shape, 1 on tokens.
+    """
+
+    ids: Any
+    attention: Any
+    chosen: Any
+    mask: Any
+
+    def rows(self, places: Any) -> Batch:
+        """The rollouts at some places."""
+        parts = (self.ids, self.attention, self.chosen, self.mask)
+        return Batch(*(part[places] for part in parts))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a policy makes of a batch; float32, each (rollouts, completion tokens)."""
+
+    logs: Any
+    entropy: Any
+    values: Any
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A step's rollouts, and what the policy that wrote them thought of them."""
+
+    batch: Batch
+    old: Reading
+    kl: Any
+    advantages: Any
+    returns: Any
+
+
+def train_by_ppo(task: PolicyTask) -> PolicyTraining:
+    """Train by PPO; see `reinforcement.train_policy`."""
+    knobs = task.knobs
+    with (
+        progress.task("reinforcement", total=knobs.steps) as advance,
+        trainer_session(task.device, "reinforcement", task.salt) as session,
+        loaded_model(task.base, task.device) as loaded,
+    ):
+        learner = PPO(task, loaded, session.seed)
+        learner.load_state()
+        if learner.steps:
+            advance(len(learner.steps), reward=learner.steps[-1].reward, kl=learner.steps[-1].kl)
+        ended_by = guard_of(learner.steps, knobs)
+        while ended_by is None and len(learner.steps) < knobs.steps:
+            row = learner.step()
+            advance(1, reward=row.reward, kl=row.kl)
+            ended_by = guard_of(learner.steps, knobs)
+            if row.step % knobs.save_every == 0:
+                learner.save_state()
+        save_policy(learner.policy, loaded.tokenizer, task.out)
+    return PolicyTraining(learner.steps, ended_by or "steps")
+
+
+class PPO:
+    """A policy in training: its weights, its value head, its optimiser and its steps so far."""
+
+    def __init__(self, task: PolicyTask, loaded: LoadedModel, seed: int) -> None:
+        """Begin at the base policy; `seed` (31 bits) decides the adapter's first weights."""
+        import torch
+
+        self._task = task
+        self._tokenizer = loaded.tokenizer
+        self._rewards = StepRewards(task.feedback)
+        torch.manual_seed(seed)
+        self.policy, self._frozen = trainable(loaded.model, task.knobs)
+        _without_dropout(self.policy)
+        self.policy.train()
+        if task.device.name != "cpu":
+            self.policy.gradient_checkpointing_enable({"use_reentrant": False})
+        hidden = self.policy.config.get_text_config().hidden_size
+        self.value_head = torch.nn.Linear(hidden, 1, device=task.device.name)
+        torch.nn.init.zeros_(self.value_head.weight)
+        torch.nn.init.zeros_(self.value_head.bias)
+        self._weights = {
+            name: weight for name, weight in self.policy.named_parameters() if weight.requires_grad
+        }
+        self._trained = [*self._weights.values(), *self.value_head.parameters()]
+        self._optimiser = torch.optim.AdamW(
+            self._trained, lr=task.knobs.learning_rate, weight_decay=0.0
+        )
+        self.kl_coefficient = task.knobs.kl_coefficient
+        self.steps: list[PolicyStep] = []
+
+    def step(self) -> PolicyStep:
+        """Take one step.
+
+        Raises:
+            TrainingError: the loss is not a finite number.
+        """
+        number, knobs = len(self.steps) + 1, self._task.knobs
+        prompts = self._prompts(number)
+        rollouts = self._task.rollouts(self.policy, self._tokenizer, prompts, number)
+        scores = self._rewards.score(
+            [row.instruction for row in prompts for _ in range(knobs.group_size)],
+            [rollout.text for rollout in rollouts],
+            [rollout.finished for rollout in rollouts],
+        )
+        seen = self.experience(self.batch(rollouts), scores)
+        for group in self._optimiser.param_groups:
+            group["lr"] = knobs.learning_rate * min(1.0, number / self._task.warmup_steps)
+        loss = fmean(
+            self._update(seen, places)
+            for epoch in range(knobs.epochs)
+            for places in self._minibatches(number, epoch, len(rollouts))
+        )
+        mask = seen.batch.mask
+        kl = float(ppo_math.masked_mean(seen.kl, mask))
+        if knobs.target_kl is not None:
+            self.kl_coefficient = ppo_math.adapted_coefficient(
+                self.kl_coefficient, kl, knobs.target_kl, len(rollouts), knobs.kl_horizon
+            )
+        figures = {
+            "kl": kl,
+            "entropy": float(ppo_math.masked_mean(seen.old.entropy, mask)),
+            "length": float(mask.sum(1).float().mean()),
+            "loss": loss,
+        }
+        self.steps.append(self._rewards.row(number, figures))
+        return self.steps[-1]
+
+    def batch(self, rollouts: Sequence[Rollout]) -> Batch:
+        """Rollouts as padded tensors on the device."""
+        import torch
+
+        pad, device = self._tokenizer.pad_token_id, self._task.device.name
+        before = max(len(one.prompt_ids) for one in rollouts)
+        after = max(len(one.completion_ids) for one in rollouts)
+        ids, attention = [], []
+        for one in rollouts:
+            left, right = before - len(one.prompt_ids), after - len(one.completion_ids)
+            tokens = [*one.prompt_ids, *one.completion_ids]
+            ids.append([pad] * left + tokens + [pad] * right)
+            attention.append([0] * left + [1] * len(tokens) + [0] * right)
+        whole = torch.tensor(ids, device=device)
+        present = torch.tensor(attention, device=device)
+        return Batch(whole, present, whole[:, before:], present[:, before:])
+
+    def experience(self, batch: Batch, scores: Sequence[float]) -> Experience:
+        """Read the rollouts by policy and reference; spread the scores over their tokens."""
+        import torch
+
+        knobs = self._task.knobs
+        with torch.no_grad():
+            old = self._read_in_parts(self.policy, batch)
+            with reference_policy(self.policy, self._frozen) as reference:
+                base = self._read_in_parts(reference, batch)
+            kl = old.logs - base.logs
+            paid = torch.tensor(scores, device=kl.device, dtype=kl.dtype)
+            advantages, returns = ppo_math.advantages_and_returns(
+                ppo_math.token_rewards(paid, kl, batch.mask, self.kl_coefficient),
+                old.values,
+                batch.mask,
+                knobs.discount,
+                knobs.gae_lambda,
+            )
+        return Experience(batch, old, kl, ppo_math.whiten(advantages, batch.mask), returns)
+
+    def loss(self, seen: Experience, places: Any) -> Any:
+        """PPO's loss on the rollouts at some places, a scalar tensor with gradient."""
+        knobs, batch = self._task.knobs, seen.batch.rows(places)
+        new = self.read(self.policy, batch)
+        policy = ppo_math.clipped_policy_loss(
+            new.logs, seen.old.logs[places], seen.advantages[places], batch.mask, knobs.clip_range
+        )
+        value = ppo_math.clipped_value_loss(
+            new.values,
+            seen.old.values[places],
+            seen.returns[places],
+            batch.mask,
+            knobs.value_clip_range,
+        )
+        entropy = ppo_math.masked_mean(new.entropy, batch.mask)
+        return policy + knobs.value_coefficient * value - knobs.entropy_coefficient * entropy
+
+    def read(self, model: Any, batch: Batch) -> Reading:
+        """One pass of a model over a batch; position t - 1 speaks of token t."""
+        tokens = batch.chosen.shape[1]
+        positions = (batch.attention.cumsum(dim=1) - 1).clamp(min=0)
+        out = model(
+            input_ids=batch.ids,
+            attention_mask=batch.attention,
+            position_ids=positions,
+            use_cache=False,
+            output_hidden_states=True,
+            logits_to_keep=tokens + 1,
+        )
+        logits = out.logits[:, :-1].float() / self._task.knobs.temperature
+        logs, entropy = ppo_math.log_probabilities(logits, batch.chosen)
+        hidden = out.hidden_states[-1][:, -tokens - 1 : -1].float()
+        return Reading(logs, entropy, self.value_head(hidden).squeeze(-1))
+
+    def save_state(self) -> None:
+        """Write all that the next step depends on, in place of the last state, or not at all."""
+        import torch
+
+        if self._task.resume is None:
+            return
+        self._task.resume.mkdir(parents=True, exist_ok=True)
+        file = self._state_file(self._task.resume)
+        fresh = file.with_suffix(".tmp")
+        with fresh.open("wb") as stream:
+            torch.save(
+                {
+                    "policy": {name: weight.detach() for name, weight in self._weights.items()},
+                    "value_head": self.value_head.state_dict(),
+                    "optimiser": self._optimiser.state_dict(),
+                    "kl_coefficient": self.kl_coefficient,
+                    "steps": [asdict(step) for step in self.steps],
+                },
+                stream,
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(file)
+
+    def load_state(self) -> None:
+        """Go on from the state in the resume folder, where there is one."""
+        import torch
+
+        if self._task.resume is None or not self._state_file(self._task.resume).is_file():
+            return
+        file = self._state_file(self._task.resume)
+        state = torch.load(file, map_location=self._task.device.name, weights_only=True)
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(state["policy"][name])
+        self.value_head.load_state_dict(state["value_head"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.kl_coefficient = state["kl_coefficient"]
+        self.steps = [PolicyStep(**row) for row in state["steps"]]
+
+    @staticmethod
+    def _state_file(resume: Path) -> Path:
+        return resume / STATE_FILE
+
+    def _prompts(self, number: int) -> list[PolicyPrompt]:
+        """The step's prompts: pass after pass over all of them, each pass in an order of its own.
+
+        A pass ends with the last whole step's worth of prompts.
+        """
+        count = self._task.prompts_per_step
+        steps_of_pass = len(self._task.prompts) // count
+        turn, place = divmod(number - 1, steps_of_pass)
+        order = sorted(
+            self._task.prompts,
+            key=lambda row: request_seed(self._task.salt, "ppo prompts", turn, row.instruction_id),
+        )
+        return order[place * count : (place + 1) * count]
+
+    def _minibatches(self, number: int, epoch: int, count: int) -> list[Any]:
+        """Places of the rollouts in `minibatches` random parts, sizes differing by at most one."""
+        import numpy
+        import torch
+
+        seed = request_seed(self._task.salt, "ppo minibatches", number, epoch)
+        parts = numpy.array_split(
+            numpy.random.default_rng(seed).permutation(count),
+            min(self._task.knobs.minibatches, count),
+        )
+        return [torch.tensor(part.tolist(), device=self._task.device.name) for part in parts]
+
+    def _update(self, seen: Experience, places: Any) -> float:
+        import torch
+
+        loss = self.loss(seen, places)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {len(self.steps) + 1}",
+                fix="lower the learning rate",
+            )
+        self._optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._trained, MAX_GRADIENT_NORM)
+        self._optimiser.step()
+        return value
+
+    def _read_in_parts(self, model: Any, batch: Batch) -> Reading:
+        """`read`, no more rollouts at once than an update has."""
+        import torch
+
+        places = torch.arange(len(batch.ids), device=batch.ids.device)
+        parts = [
+            self.read(model, batch.rows(part))
+            for part in places.tensor_split(min(self._task.knobs.minibatches, len(places)))
+        ]
+        return Reading(
+            torch.cat([part.logs for part in parts]),
+            torch.cat([part.entropy for part in parts]),
+            torch.cat([part.values for part in parts]),
+        )
+
+
+def _without_dropout(model: Any) -> None:
+    """Switch dropout off: a ratio compares two readings of one text, and noise is no learning."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0

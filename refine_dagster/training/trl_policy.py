@@ -1,0 +1,234 @@
+"""GRPO and RLOO, on TRL's trainers: the completions of one instruction are judged by each other.
+
+GRPO (arXiv 2402.03300) divides a reward's distance from its group's mean by the group's deviation
+and adds the divergence to the loss, a price for each token. RLOO (arXiv 2402.14740) takes the
+distance from the mean of the group's *other* rewards, and takes the divergence of the whole
+completion off the reward. So one `kl_coefficient` is a larger price under RLOO, by about the length
+of a completion. Neither needs a value model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from refine_dagster import progress
+from refine_dagster.language_model import loaded_model
+from refine_dagster.training.policy_guard import guard_of
+from refine_dagster.training.policy_steps import (
+    EndedBy,
+    PolicyStep,
+    PolicyTask,
+    PolicyTraining,
+    StepRewards,
+)
+from refine_dagster.training.policy_weights import save_policy
+from refine_dagster.training.trainer_session import TrainerSession, listen, lora, trainer_session
+
+# With no penalty the trainer would not measure the divergence; this weight changes nothing else.
+MEASURING_WEIGHT = 1e-12
+# Written last into a saved state's folder: without it the state is not whole.
+STEPS_FILE = "policy_steps.json"
+
+
+def train_by_trl(task: PolicyTask) -> PolicyTraining:
+    """Train by GRPO or RLOO; see `reinforcement.train_policy`."""
+    from datasets import Dataset
+
+    dataset = Dataset.from_list(
+        [
+            {
+                "prompt": row.prompt,
+                "instruction_id": row.instruction_id,
+                "instruction": row.instruction,
+            }
+            for row in task.prompts
+        ]
+    )
+    knobs = task.knobs
+    rewards = StepRewards(task.feedback)
+    rollouts = _Rollouts(task)
+    saved = _last_state(task.resume)
+    steps = _read_steps(saved)
+    ended_by: EndedBy = guard_of(steps, knobs) or "steps"
+    with (
+        progress.task("reinforcement", total=knobs.steps) as advance,
+        trainer_session(task.device, "reinforcement", task.salt) as session,
+        loaded_model(task.base, task.device) as loaded,
+    ):
+        common = {
+            "model": loaded.model,
+            "reward_funcs": _reward_function(rewards, rollouts),
+            "train_dataset": dataset,
+            "processing_class": loaded.tokenizer,
+            "peft_config": lora(knobs.lora_rank, knobs.lora_alpha)
+            if knobs.weights == "lora"
+            else None,
+        }
+        trainer = (
+            _grpo(task, session, rollouts, common)
+            if knobs.algorithm == "grpo"
+            else _rloo(task, session, rollouts, common)
+        )
+        if steps:
+            _pass_over(trainer, len(steps) // (len(task.prompts) // task.prompts_per_step))
+            advance(len(steps), reward=steps[-1].reward, kl=steps[-1].kl)
+
+        def heard(step: int, logs: Mapping[str, float]) -> None:
+            figures = {**logs, "length": logs["completions/mean_length"]}
+            steps.append(rewards.row(step, figures))
+            advance(1, reward=steps[-1].reward, kl=steps[-1].kl)
+
+        def ended() -> bool:
+            nonlocal ended_by
+            ended_by = guard_of(steps, knobs) or "steps"
+            return ended_by != "steps"
+
+        listen(trainer, heard)
+        trainer.add_callback(_attendant(steps, ended))
+        trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+        save_policy(trainer.model, loaded.tokenizer, task.out)
+    return PolicyTraining(steps, ended_by)
+
+
+def _arguments(task: PolicyTask, session: TrainerSession) -> dict[str, Any]:
+    """What both configs share: a group is a micro-batch, a step accumulates its groups."""
+    knobs = task.knobs
+    shared = {
+        **session.arguments(knobs.steps, knobs.learning_rate),
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": task.warmup_steps,
+        "per_device_train_batch_size": knobs.group_size,
+        "gradient_accumulation_steps": task.prompts_per_step,
+        "num_generations": knobs.group_size,
+        "max_completion_length": task.sampling.max_new_tokens,
+        "temperature": knobs.temperature,
+        "beta": knobs.kl_coefficient or MEASURING_WEIGHT,
+    }
+    if task.resume is None:
+        return shared
+    saving = {"save_strategy": "steps", "save_steps": knobs.save_every, "save_total_limit": 2}
+    return {**shared, **saving, "output_dir": str(task.resume)}
+
+
+def _grpo(
+    task: PolicyTask, session: TrainerSession, rollouts: _Rollouts, common: Mapping[str, Any]
+) -> Any:
+    from trl import GRPOConfig, GRPOTrainer
+
+    config = GRPOConfig(**_arguments(task, session), scale_rewards="group", loss_type="dapo")
+    return GRPOTrainer(**common, args=config, rollout_func=rollouts)
+
+
+def _rloo(
+    task: PolicyTask, session: TrainerSession, rollouts: _Rollouts, common: Mapping[str, Any]
+) -> Any:
+    """TRL's RLOO trainer has no `rollout_func`: the rollouts come in where it would generate."""
+    from trl import RLOOConfig, RLOOTrainer
+
+    class Trainer(RLOOTrainer):
+        _asked: list[str]
+
+        def _generate(self, prompts: list[str]) -> Any:
+            self._asked = prompts
+            return super()._generate(prompts)
+
+        def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any) -> list[Any]:
+            written: list[Any] = rollouts(self._asked, self)["completion_ids"]
+            return written
+
+    return Trainer(**common, args=RLOOConfig(**_arguments(task, session)))
+
+
+class _Rollouts:
+    """TRL's `rollout_func`: prompts in, each repeated `group_size` times; token ids out."""
+
+    def __init__(self, task: PolicyTask) -> None:
+        self._task = task
+        self._rows = {row.prompt: row for row in task.prompts}
+        self.texts: list[str] = []
+        self.finished: list[bool] = []
+
+    def __call__(self, prompts: list[str], trainer: Any) -> dict[str, Any]:
+        # The trainer hands on each prompt once for every rollout of its group, side by side.
+        asked = [self._rows[prompt] for prompt in prompts[:: self._task.knobs.group_size]]
+        rollouts = self._task.rollouts(
+            trainer.accelerator.unwrap_model(trainer.model),
+            trainer.processing_class,
+            asked,
+            trainer.state.global_step + 1,
+        )
+        self.texts = [rollout.text for rollout in rollouts]
+        self.finished = [rollout.finished for rollout in rollouts]
+        return {
+            "prompt_ids": [rollout.prompt_ids for rollout in rollouts],
+            "completion_ids": [rollout.completion_ids for rollout in rollouts],
+            # None: the trainer computes log-probabilities itself.
+            "logprobs": None,
+        }
+
+
+def _reward_function(rewards: StepRewards, rollouts: _Rollouts) -> Any:
+    """TRL's reward function: the last rollouts' texts, which end before their stop string."""
+
+    def automated_feedback(*, instruction: list[str], **rest: Any) -> list[float]:
+        return rewards.score(instruction, rollouts.texts, rollouts.finished)
+
+    return automated_feedback
+
+
+def _attendant(steps: list[PolicyStep], ended: Any) -> Any:
+    """A callback that stops the training where a guard does, and saves the steps with a state."""
+    from transformers import TrainerCallback
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+    class Attendant(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if ended():
+                control.should_training_stop = True
+
+        def on_log(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if ended():
+                control.should_training_stop = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            text = json.dumps([asdict(step) for step in steps])
+            (folder / STEPS_FILE).write_text(text, encoding="utf-8")
+
+    return Attendant()
+
+
+def _pass_over(trainer: Any, passes: int) -> None:
+    """Let the sampler draw the orders of whole passes that were taken before the state was saved.
+
+    It has a generator of its own, which is in no saved state: without this a resumed training would
+    see the prompts in the order of the first pass again.
+    """
+    fresh = trainer._get_train_sampler
+
+    def advanced(*arguments: Any) -> Any:
+        sampler = fresh(*arguments)
+        for _ in range(passes):
+            list(sampler)
+        return sampler
+
+    trainer._get_train_sampler = advanced
+
+
+def _last_state(resume: Path | None) -> Path | None:
+    """The folder of the last whole state, or None."""
+    if resume is None or not resume.is_dir():
+        return None
+    folders = [file.parent for file in resume.glob(f"*/{STEPS_FILE}")]
+    return max(folders, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def _read_steps(saved: Path | None) -> list[PolicyStep]:
+    if saved is None:
+        return []
+    text = (saved / STEPS_FILE).read_text(encoding="utf-8")
+    return [PolicyStep(**row) for row in json.loads(text)]

@@ -1,0 +1,119 @@
+"""Checks on what was learnt: they pass on good figures, and fail on each kind of bad ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets import checks
+from refine_dagster.lineage.rows import make_row
+from refine_dagster.lineage.tables import TABLES
+from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.refine_af.judge_quality import PARTS
+from resources.profile import ProfileResource
+from resources.warehouse import WarehouseResource
+from tests.small_warehouse import commit
+
+PROFILE = ProfileResource(
+    overrides={
+        "reinforcement.guard_window": 2,
+        "reinforcement.max_kl": 0.5,
+        "reinforcement.min_diversity_share": 0.5,
+    }
+)
+
+
+def _checked(
+    check: dg.AssetChecksDefinition, database: Path, *further: ProfileResource
+) -> dg.AssetCheckResult:
+    found = check(*further, WarehouseResource(database=str(database)))
+    assert isinstance(found, dg.AssetCheckResult)
+    return found
+
+
+def _judge(database: Path, lows: dict[str, float]) -> None:
+    payload = {
+        "kind": "offline",
+        "fingerprint": "f",
+        "checkpoint_hash": None,
+        "held_out_examples": 4,
+    }
+    figures = [
+        {"dimension": part, "measure": measure, "examples": 9, "value": value}
+        for part, low in lows.items()
+        for measure, value in (("auc_low", low), ("auc", low + 0.1), ("auc_correctness", 0.5))
+    ]
+    tables = {
+        "feedback_judge": [make_row("feedback_judge", payload)],
+        "feedback_judge_accuracy": [],
+        "feedback_judge_quality": [make_row("feedback_judge_quality", one) for one in figures],
+        "feedback_judge_calibration": [],
+    }
+    commit(Warehouse(database), "feedback_judge", tables)
+
+
+def _steps(database: Path, figures: Sequence[dict[str, Any]]) -> None:
+    columns = TABLES["rl_policy_checkpoint_steps"].columns
+    rows = [
+        make_row(
+            "rl_policy_checkpoint_steps",
+            {
+                **{name: 0 if kind == "BIGINT" else 0.5 for name, (kind, _) in columns.items()},
+                "step": step,
+                **one,
+            },
+        )
+        for step, one in enumerate(figures, 1)
+    ]
+    tables = {"rl_policy_checkpoint": [], "rl_policy_checkpoint_steps": rows}
+    commit(Warehouse(database), "rl_policy_checkpoint", tables)
+
+
+@pytest.mark.parametrize(
+    ("lows", "weak"),
+    [
+        (dict.fromkeys(PARTS, 0.6), "none"),
+        ({**dict.fromkeys(PARTS, 0.6), "coherence": 0.49}, "coherence"),
+        ({**dict.fromkeys(PARTS, 0.6), "naturalness": 0.5}, "naturalness"),
+        (dict.fromkeys(PARTS[:3], 0.6), "reward_model"),
+        ({}, ", ".join(sorted(PARTS))),
+    ],
+)
+def test_judge_auc(tmp_path: Path, lows: dict[str, float], weak: str) -> None:
+    _judge(tmp_path / "w.duckdb", lows)
+    found = _checked(checks.judge_auc, tmp_path / "w.duckdb")
+    assert found.passed == (weak == "none")
+    assert found.metadata["not_above_the_floor"].value == weak
+    if "coherence" in lows:
+        assert found.metadata["coherence_auc_correctness"].value == 0.5
+
+
+def test_kl_is_that_of_the_last_steps(tmp_path: Path) -> None:
+    database = tmp_path / "w.duckdb"
+    _steps(database, [{"kl": kl} for kl in (0.0, 9.0, 0.2, 0.8)])
+    found = _checked(checks.kl_within_bound, database, PROFILE)
+    assert found.passed
+    assert found.metadata["kl"].value == pytest.approx(0.5)
+    _steps(database, [{"kl": kl} for kl in (0.0, 0.1, 0.3, 0.8)])
+    assert not _checked(checks.kl_within_bound, database, PROFILE).passed
+
+
+def test_diversity_is_held_against_the_first_steps(tmp_path: Path) -> None:
+    database = tmp_path / "w.duckdb"
+    _steps(database, [{"diversity": one} for one in (0.8, 0.6, 0.0, 0.4, 0.3)])
+    found = _checked(checks.diversity_above_floor, database, PROFILE)
+    assert found.passed
+    assert found.metadata["floor"].value == pytest.approx(0.35)
+    _steps(database, [{"diversity": one} for one in (0.8, 0.6, 0.9, 0.4, 0.2)])
+    assert not _checked(checks.diversity_above_floor, database, PROFILE).passed
+
+
+def test_a_policy_without_steps_fails(tmp_path: Path) -> None:
+    database = tmp_path / "w.duckdb"
+    _steps(database, [])
+    assert not _checked(checks.kl_within_bound, database, PROFILE).passed
+    assert not _checked(checks.diversity_above_floor, database, PROFILE).passed

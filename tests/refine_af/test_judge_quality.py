@@ -1,0 +1,215 @@
+"""The judge's quality: figures worked out by hand, and examples that are what they claim to be."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import fields
+from random import Random
+
+import pytest
+
+from assets.judge_figures import auc_table, calibration_plot
+from refine_dagster.lineage.tables import TABLES
+from refine_dagster.profile import JudgeKnobs
+from refine_dagster.refine_af.corruptions import DIMENSIONS
+from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.refine_af.judge import Scores
+from refine_dagster.refine_af.judge_quality import (
+    CLOSED_FAMILIES,
+    PARTS,
+    TASKS,
+    JudgeQuality,
+    QualityExample,
+    QualityMeasure,
+    judge_quality,
+    measure_judge,
+    quality_examples,
+)
+from refine_dagster.refine_af.score_statistics import (
+    CalibrationBin,
+    auc_interval,
+    calibration,
+    spearman,
+)
+from refine_dagster.training.primer import ALL_FAMILIES, primer_tasks
+
+
+class _KnowingJudge:
+    """Knows every example; coherence sees what is right, naturalness only what is damaged."""
+
+    fingerprint = "knowing"
+
+    def __init__(self, examples: Sequence[QualityExample]) -> None:
+        self._sorts = {example.triple: example.sort for example in examples}
+        self.asked: list[Triple] = []
+
+    def score(self, triples: Sequence[Triple]) -> list[Scores]:
+        self.asked += triples
+        return [self._one(self._sorts[triple]) for triple in triples]
+
+    @staticmethod
+    def _one(sort: str) -> Scores:
+        whole = 0.2 if sort == "damaged" else 0.9
+        right = {"right": 3.0, "wrong": 2.0, "foreign": 1.0, "damaged": 0.0}[sort]
+        return Scores(whole, 1.0 if sort == "right" else 0.0, 0.5, right)
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[QualityExample]:
+    return quality_examples([], "salt")
+
+
+@pytest.fixture(scope="module")
+def known(examples: list[QualityExample]) -> JudgeQuality:
+    return measure_judge(_KnowingJudge(examples), examples, "salt")
+
+
+def _figure(quality: JudgeQuality, dimension: str, measure: str) -> QualityMeasure:
+    (found,) = [
+        one for one in quality.measures if (one.dimension, one.measure) == (dimension, measure)
+    ]
+    return found
+
+
+def test_closed_families_have_one_right_answer() -> None:
+    answers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for task in primer_tasks(8000, 11):
+        if task.family in CLOSED_FAMILIES:
+            answers[task.triple.instruction, task.triple.input].add(task.triple.output)
+    assert len(answers) > 2000
+    assert [key for key, found in answers.items() if len(found) > 1] == []
+    assert set(ALL_FAMILIES) > CLOSED_FAMILIES
+
+
+def test_examples_are_what_they_claim_to_be(examples: list[QualityExample]) -> None:
+    sorts = Counter(example.sort for example in examples)
+    assert sorts["right"] == TASKS
+    assert min(sorts["wrong"], sorts["foreign"]) > 0.95 * TASKS
+    assert sorts["damaged"] > TASKS / 2
+    right = {example.task: example.triple for example in examples if example.sort == "right"}
+    outputs = {triple.output for triple in right.values()}
+    for example in examples:
+        own = right[example.task]
+        assert (example.triple == own) == (example.sort == "right")
+        if example.sort in ("wrong", "foreign"):
+            assert (example.triple.instruction, example.triple.input) == (
+                own.instruction,
+                own.input,
+            )
+            assert example.triple.output in outputs - {own.output}
+            assert example.label("coherence") is False
+            assert example.label("naturalness") is example.label("understandability") is True
+        if example.sort == "damaged":
+            assert example.label("naturalness") is False
+        assert example.label("reward_model") == (example.sort == "right")
+
+
+def test_no_known_task_is_measured_on(examples: list[QualityExample]) -> None:
+    first = [example.triple for example in examples if example.sort == "right"][:100]
+    other_answers = [Triple(one.instruction, one.input, "another") for one in first]
+    fresh = quality_examples(other_answers, "salt")
+    met = {(one.instruction, one.input) for one in first}
+    assert not met & {(one.triple.instruction, one.triple.input) for one in fresh}
+    assert quality_examples([], "salt") == examples
+    assert quality_examples([], "pepper") != examples
+
+
+def test_seeds_and_the_judges_primer_are_kept_out(examples: list[QualityExample]) -> None:
+    class Remembering:
+        fingerprint = "remembering"
+
+        def __init__(self) -> None:
+            self.asked: set[tuple[str, str]] = set()
+
+        def score(self, triples: Sequence[Triple]) -> list[Scores]:
+            self.asked |= {(one.instruction, one.input) for one in triples}
+            random = Random(5)
+            return [Scores(*(random.random() for _ in PARTS)) for _ in triples]
+
+    judge = Remembering()
+    seeds = [example.triple for example in examples if example.sort == "right"][:50]
+    quality = judge_quality(judge, seeds, JudgeKnobs(primer_tasks=300), "salt")
+    assert not judge.asked & {(one.instruction, one.input) for one in seeds}
+    # Chance: one half within its interval.
+    for part in PARTS:
+        low, high = (_figure(quality, part, f"auc_{end}").value for end in ("low", "high"))
+        assert low < 0.5 < high or abs(_figure(quality, part, "auc").value - 0.5) < 0.05
+
+
+def test_a_judge_that_knows_is_told_from_one_that_sees_fluency_alone(known: JudgeQuality) -> None:
+    assert _figure(known, "coherence", "auc").value == 1.0
+    assert _figure(known, "coherence", "auc_correctness").value == 1.0
+    assert _figure(known, "coherence", "ece").value == 0.0
+    assert _figure(known, "naturalness", "auc").value == 1.0
+    assert _figure(known, "naturalness", "auc_correctness").value == 0.5
+    assert _figure(known, "reward_model", "auc_low").value == 1.0
+    # 0.9 for what is whole, 0.2 for what is not: a mean distance of 0.15.
+    assert _figure(known, "naturalness", "ece").value == pytest.approx(0.15)
+    assert 0 < _figure(known, "coherence", "spearman_reward_model").value < 1
+    measures = {one.measure for one in known.measures}
+    assert "spearman_understandability" not in measures  # it never varies
+    assert [one.bin for one in known.calibration if one.dimension == "naturalness"] == [2, 9]
+
+
+def test_without_two_classes_there_is_no_figure(examples: list[QualityExample]) -> None:
+    right = [example for example in examples if example.sort == "right"]
+    quality = measure_judge(_KnowingJudge(right), right, "salt")
+    assert quality == JudgeQuality((), ())
+
+
+def test_auc_by_hand_and_its_interval() -> None:
+    # Pairs (good, bad): 3>1, 3>2, 2>1 are in order, 2=2 counts one half.
+    value, low, high = auc_interval([3, 2, 1, 2], [True, True, False, False], [0, 1, 0, 1], seed=1)
+    assert value == pytest.approx(3.5 / 4)
+    assert 0 <= low <= value <= high <= 1
+    random = Random(3)
+    good = [place % 2 == 0 for place in range(400)]
+    noise = [random.gauss(1.0 if one else 0.0, 1.0) for one in good]
+    tasks = [place // 2 for place in range(400)]
+    value, low, high = auc_interval(noise, good, tasks, seed=2)
+    # Two normals one deviation apart: 0.760.
+    assert low < 0.760 < high
+    assert 0.05 < high - low < 0.15
+    assert auc_interval(noise, good, tasks, seed=2) == (value, low, high)
+    with pytest.raises(ValueError, match="good texts and bad ones"):
+        auc_interval([1.0], [True], [0], seed=0)
+
+
+def test_calibration_by_hand() -> None:
+    # Two good texts of weight 1/4 and one bad of 1/2, predictions 0.9 and 0.7, and 0.95.
+    found = calibration("coherence", [0.9, 0.7, 0.95], [True, True, False])
+    assert found.bins == (
+        CalibrationBin("coherence", 7, 1, 0.7, 1.0),
+        CalibrationBin("coherence", 9, 2, 0.933333, 0.333333),
+    )
+    assert found.error == pytest.approx(0.25 * 0.3 + 0.75 * 0.6)
+    (one,) = calibration("coherence", [1.0, 1.0], [True, False]).bins
+    assert (one.bin, one.predicted, one.observed) == (9, 1.0, 0.5)
+    assert calibration("coherence", [0.3], [True]).bins == ()
+
+
+def test_rank_correlation_with_ties() -> None:
+    assert spearman([1, 2, 3], [0.1, 5.0, 900.0]) == pytest.approx(1.0)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
+    # Ranks 1.5, 1.5, 3 and 1, 2, 3.
+    assert spearman([7, 7, 8], [1, 2, 3]) == pytest.approx(1.5 / (1.5 * 2) ** 0.5)
+    assert spearman([1, 1], [1, 2]) is None
+
+
+def test_figures_are_shown(known: JudgeQuality) -> None:
+    table = auc_table(known.measures)
+    assert "| coherence | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 0 |" in table
+    assert all(f"| {part} |" in table for part in PARTS)
+    assert calibration_plot(known.calibration).startswith("![calibration](data:image/png;base64,")
+    assert calibration_plot(known.calibration) == calibration_plot(known.calibration)
+    assert calibration_plot([]) == "*no bins*"
+
+
+def test_rows_have_the_columns_of_their_tables() -> None:
+    for row, table in (
+        (QualityMeasure, "feedback_judge_quality"),
+        (CalibrationBin, "feedback_judge_calibration"),
+    ):
+        assert [field.name for field in fields(row)] == list(TABLES[table].columns)
+    assert (*DIMENSIONS, "reward_model") == PARTS
