@@ -82,7 +82,7 @@ class BaseModelKnobs(Knobs):
         "whatever the seeds, and an edited seed costs only the requests that depend on it.",
     )
     primer_tasks: int = Field(6000, ge=50, description="Offline: primer tasks to train on.")
-    steps: int = Field(260, ge=1, description="Offline: optimiser steps.")
+    steps: int = Field(230, ge=1, description="Offline: optimiser steps.")
     batch_size: int = Field(8, ge=1, description="Offline: sequences in a step.")
     sequence_length: int = Field(320, ge=32, description="Offline: tokens in a training sequence.")
     learning_rate: float = Field(4e-3, gt=0, description="Offline: peak learning rate of AdamW.")
