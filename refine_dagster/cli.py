@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from refine_dagster.commands.audit import audit_app
+from refine_dagster.commands.compare import compare
 from refine_dagster.commands.diff import diff
 from refine_dagster.commands.export import export
 from refine_dagster.commands.impact import impact
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Seed tasks in, instruction dataset and fine-tuned model out.",
 )
-for command in (run, status, ui, show, export, why, trace, impact, diff, prune):
+for command in (run, status, ui, show, export, why, trace, impact, diff, compare, prune):
     app.command()(command)
 app.add_typer(audit_app, name="audit")
 app.add_typer(seeds_app, name="seeds")

@@ -54,7 +54,12 @@ def status() -> None:
     _summary(existing_home())
 
 
-def _overrides(seeds: str | None, target: int | None, knobs: list[str]) -> dict[str, Any]:
+def knob_overrides(knobs: list[str]) -> dict[str, Any]:
+    """Dotted knob -> value, from texts such as `reinforcement.steps=30`.
+
+    Raises:
+        RefineError: a text has no `=`.
+    """
     import yaml
 
     overrides: dict[str, Any] = {}
@@ -63,6 +68,11 @@ def _overrides(seeds: str | None, target: int | None, knobs: list[str]) -> dict[
         if not equals:
             raise RefineError(f"{text!r} is no knob", fix="write --set section.knob=value")
         overrides[name] = yaml.safe_load(value)
+    return overrides
+
+
+def _overrides(seeds: str | None, target: int | None, knobs: list[str]) -> dict[str, Any]:
+    overrides = knob_overrides(knobs)
     if seeds is not None:
         overrides["seeds.path"] = seeds
     if target is not None:

@@ -1,0 +1,110 @@
+"""`refine-dagster compare`: arms x sizes x random seeds on one pool, with intervals."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.commands.run import knob_overrides
+from refine_dagster.errors import RefineError
+
+DEFAULT_ARMS = "base,seeds_only,self_instruct,grpo"
+
+
+def compare(
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Arms, comma-separated: base, seeds_only, self_instruct, and "
+            "grpo, rloo or ppo, alone or with a reward preset: ppo/balanced."
+        ),
+    ] = DEFAULT_ARMS,
+    sizes: Annotated[
+        str, typer.Option(help="Dataset sizes, comma-separated; without, the whole pool.")
+    ] = "",
+    random_seeds: Annotated[int, typer.Option(min=1, help="How many random seeds.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, help="Random seeds computed side by side.")] = 1,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="`packaged`, or a folder of SUPER-NI tasks; without, the profile's."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report; without, beside the cells.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the report's files.")] = "comparison",
+    title: Annotated[str, typer.Option(help="Heading of the report.")] = "Comparison of arms",
+    profile: Annotated[
+        str | None, typer.Option(help="offline, laptop, gpu, or a YAML file [REFINE_PROFILE].")
+    ] = None,
+    knob: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A knob: reinforcement.steps=30. May be repeated."),
+    ] = None,
+) -> None:
+    """Compare arms on the home's pool over random seeds; resumes where it was stopped.
+
+    Every arm starts from the home's base model and pool and has the same fine-tuning budget. The
+    home's own rows are only read. Cells, completions and checkpoints go to `comparisons/` in the
+    home.
+
+    Example: refine-dagster compare --arms self_instruct,grpo,ppo/balanced --sizes 75,300
+    """
+    from refine_dagster.comparison.arms import BASE, SELF_INSTRUCT, parse_arms
+    from refine_dagster.comparison.figures import figures_of
+    from refine_dagster.comparison.material import read_material
+    from refine_dagster.comparison.report import Report, write_report
+    from refine_dagster.comparison.running import run_study
+    from refine_dagster.comparison.show import show_figures
+    from refine_dagster.comparison.study import plan_study
+    from refine_dagster.evaluation.super_ni import load_tasks
+    from refine_dagster.profile import load_profile
+    from refine_dagster.terminal import showing_progress
+
+    overrides = knob_overrides(knob or [])
+    if tasks is not None:
+        overrides["evaluation.tasks"] = tasks
+    chosen = load_profile(profile, overrides)
+    planned = parse_arms(arms, chosen)
+    home = existing_home()
+    material = read_material(open_warehouse(home), home.checkpoints)
+    knobs = chosen.evaluation
+    study = plan_study(
+        material,
+        chosen,
+        planned,
+        _numbers(sizes),
+        random_seeds,
+        load_tasks(knobs.tasks, knobs.max_instances, knobs.split),
+    )
+    root = home.root / "comparisons"
+    with showing_progress(console):
+        cells = run_study(study, root, workers)
+    figures = figures_of(
+        cells,
+        (SELF_INSTRUCT, BASE),
+        tie_margin=knobs.tie_margin,
+        samples=knobs.bootstrap_samples,
+        salt=chosen.salt,
+    )
+    command = shlex.join(["refine-dagster", *sys.argv[1:]])
+    folder = out or root / study.name
+    page = write_report(Report(title, study, cells, figures, command), folder, name)
+    show_figures(console, figures)
+    console.print(f"report  {page}", highlight=False, soft_wrap=True)
+
+
+def _numbers(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = [part for part in parts if not part.isdigit()]
+    if wrong:
+        raise RefineError(
+            f"{', '.join(wrong)} is no whole number",
+            where="--sizes",
+            fix="write --sizes 75,150,300",
+        )
+    return [int(part) for part in parts]

@@ -1,0 +1,97 @@
+"""The arms of a comparison, and how the command line names them.
+
+base            the base model as it is
+seeds_only      fine-tuned on the seed tasks alone
+self_instruct   fine-tuned on the base policy's instances of the pool
+grpo            fine-tuned on the instances of a policy refined by GRPO, with the preset of the
+                profile; `rloo` and `ppo` likewise
+ppo/balanced    the same with a named preset of the reward rule
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from refine_dagster.errors import RefineError
+from refine_dagster.profile import Profile, ReinforcementKnobs, RewardKnobs
+
+Kind = Literal["base", "seeds_only", "self_instruct", "refined"]
+BASE = "base"
+SEEDS_ONLY = "seeds_only"
+SELF_INSTRUCT = "self_instruct"
+ALGORITHMS: tuple[str, ...] = get_args(ReinforcementKnobs.model_fields["algorithm"].annotation)
+PRESETS: tuple[str, ...] = get_args(RewardKnobs.model_fields["preset"].annotation)
+
+
+class ArmError(RefineError):
+    """An arm's name means nothing."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm.
+
+    Attributes:
+        name: as the reports call it.
+        kind: what it learns from.
+        algorithm, preset: of a refined policy; None otherwise.
+    """
+
+    name: str
+    kind: Kind
+    algorithm: str | None = None
+    preset: str | None = None
+
+    def profile(self, profile: Profile) -> Profile:
+        """The profile with the arm's algorithm and preset in it."""
+        if self.kind != "refined":
+            return profile
+        return Profile.model_validate(
+            {
+                **profile.model_dump(),
+                "reinforcement": {
+                    **profile.reinforcement.model_dump(),
+                    "algorithm": self.algorithm,
+                },
+                "reward": {**profile.reward.model_dump(), "preset": self.preset},
+            }
+        )
+
+
+def parse_arms(names: str, profile: Profile) -> list[Arm]:
+    """Arms from `base,self_instruct,ppo/balanced`, without repetition, in the order given.
+
+    Raises:
+        ArmError: naming every part that is no arm.
+    """
+    arms: dict[str, Arm] = {}
+    unknown = []
+    for text in filter(None, (part.strip() for part in names.split(","))):
+        arm = _arm(text, profile)
+        if arm is None:
+            unknown.append(text)
+        else:
+            arms[arm.name] = arm
+    if unknown or not arms:
+        raise ArmError(
+            f"no such arm: {', '.join(unknown)}" if unknown else "no arms to compare",
+            where="--arms",
+            fix=f"name {BASE}, {SEEDS_ONLY}, {SELF_INSTRUCT}, or ALGORITHM[/PRESET] with "
+            f"ALGORITHM one of {', '.join(ALGORITHMS)} and PRESET one of {', '.join(PRESETS)}",
+        )
+    return list(arms.values())
+
+
+def _arm(text: str, profile: Profile) -> Arm | None:
+    if text == BASE:
+        return Arm(text, "base")
+    if text == SEEDS_ONLY:
+        return Arm(text, "seeds_only")
+    if text == SELF_INSTRUCT:
+        return Arm(text, "self_instruct")
+    algorithm, _, preset = text.partition("/")
+    preset = preset or profile.reward.preset
+    if algorithm not in ALGORITHMS or preset not in PRESETS:
+        return None
+    return Arm(f"{algorithm}/{preset}", "refined", algorithm, preset)

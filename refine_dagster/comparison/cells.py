@@ -1,0 +1,124 @@
+"""A cell: what one arm scored with one random seed at one dataset size, kept as a JSON file.
+
+A comparison that was cut off goes on where it stopped, because finished cells are files, written
+whole or not at all; one that is widened by an arm, a size or a seed computes only the new cells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from refine_dagster.evaluation.answers import TaskScore
+from refine_dagster.lineage.content import canonical_json
+
+# The judge's parts, as cells name them.
+PARTS = ("naturalness", "coherence", "understandability", "reward_model")
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """What training a policy came to.
+
+    Attributes:
+        steps: optimiser steps taken.
+        ended_by: `steps`, or the guard that ended it.
+        kl: to the base policy at the last step, nats a token.
+        reward_before, reward_after: mean reward on held-out instructions, by the arm's own rule.
+        gain, gain_low, gain_high: mean paired difference with its bootstrap interval.
+        seconds: training, without measuring.
+    """
+
+    steps: int
+    ended_by: str
+    kl: float
+    reward_before: float
+    reward_after: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """The dataset that an arm learned from.
+
+    Attributes:
+        rows: triples.
+        format_valid: share of the pool's instances that passed the format gate.
+        parts: part of the judge -> its mean over the rows.
+        distinct_bigrams: share of different word pairs among all of the rows' outputs.
+    """
+
+    rows: int
+    format_valid: float
+    parts: Mapping[str, float]
+    distinct_bigrams: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm, random seed and size.
+
+    Attributes:
+        arm: its name.
+        random_seed: from 1; 0 where no noise is drawn.
+        size: instructions of the pool it may learn from; 0 for the base arm.
+        tasks: a score for each held-out task, in task order.
+        dataset: None for the base arm.
+        policy: None where none was trained.
+        answers: part of the judge -> Spearman correlation, over all held-out instances, of the
+            judge's opinion of the answer and the answer's ROUGE-L; None where one does not vary.
+        seconds: fine-tuning and evaluation.
+    """
+
+    arm: str
+    random_seed: int
+    size: int
+    tasks: tuple[TaskScore, ...]
+    dataset: DatasetResult | None
+    policy: PolicyResult | None
+    answers: Mapping[str, float | None]
+    seconds: float
+
+
+class CellFolder:
+    """The cells of one comparison under a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, arm: str, random_seed: int, size: int) -> Cell | None:
+        """The cell, if it was finished."""
+        path = self._path(arm, random_seed, size)
+        if not path.is_file():
+            return None
+        return _cell(json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, cell: Cell) -> None:
+        """Keep a finished cell."""
+        path = self._path(cell.arm, cell.random_seed, cell.size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}.tmp")
+        fresh.write_text(canonical_json(asdict(cell)) + "\n", encoding="utf-8")
+        fresh.replace(path)
+
+    def _path(self, arm: str, random_seed: int, size: int) -> Path:
+        return self.root / f"{arm.replace('/', '-')}__size_{size}__seed_{random_seed}.json"
+
+
+def _cell(values: dict[str, Any]) -> Cell:
+    dataset, policy = values["dataset"], values["policy"]
+    return Cell(
+        **{
+            **values,
+            "tasks": tuple(TaskScore(**task) for task in values["tasks"]),
+            "dataset": DatasetResult(**dataset) if dataset else None,
+            "policy": PolicyResult(**policy) if policy else None,
+        }
+    )

@@ -1,0 +1,335 @@
+"""The figures of a comparison: means over tasks and random seeds, and how sure each is.
+
+Two things were drawn by chance, the tasks and the random seeds, and an interval that resamples only
+one of them is too narrow. So each resample draws tasks with replacement and, independently, random
+seeds with replacement, and takes every score where both meet (the two-way or *pigeonhole*
+bootstrap, Owen 2007, section 3). It errs, if at all, on the wide side.
+
+An arm wins a task where its score there, averaged over the random seeds, is higher. The sign test
+asks how often a fair coin would give so uneven a count of won and lost tasks, ties left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from refine_dagster.comparison.arms import BASE
+from refine_dagster.comparison.cells import PARTS, Cell
+from refine_dagster.evaluation.category_means import category_means
+from refine_dagster.evaluation.comparison import COVERAGE
+from refine_dagster.generation.request import request_seed
+from refine_dagster.refine_af.score_statistics import spearman
+
+# Equal means reached by different sums may differ in the last bits; points of 100.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class ArmFigure:
+    """One arm at one size; scores are points of 100.
+
+    Attributes:
+        arm, size: which; the base arm has size 0.
+        random_seeds: how many were averaged.
+        rows: mean size of the dataset.
+        rouge_l: mean over tasks and random seeds; `low` and `high`, its two-way interval.
+        deviation: standard deviation of the random seeds' means; None for one seed.
+        macro: mean over categories instead of tasks.
+        exact_match: mean over tasks and random seeds.
+    """
+
+    arm: str
+    size: int
+    random_seeds: int
+    rows: float
+    rouge_l: float
+    low: float
+    high: float
+    deviation: float | None
+    macro: float
+    exact_match: float
+
+
+@dataclass(frozen=True)
+class Duel:
+    """One arm against another at one size; see the module.
+
+    Attributes:
+        mean_delta: mean difference of ROUGE-L, with its two-way interval.
+        wins, ties, losses: tasks.
+        win_share: of all tasks, with its two-way interval.
+        sign_test: two-sided p-value; 1 where every task is tied.
+    """
+
+    arm: str
+    against: str
+    size: int
+    mean_delta: float
+    delta_low: float
+    delta_high: float
+    wins: int
+    ties: int
+    losses: int
+    win_share: float
+    win_share_low: float
+    win_share_high: float
+    sign_test: float
+
+
+@dataclass(frozen=True)
+class PolicyFigure:
+    """The policies of one arm over the random seeds, whatever the size.
+
+    Attributes:
+        gain: mean gain in reward on held-out instructions, by the arm's own rule.
+        gains_above_zero: random seeds whose interval lies above zero.
+        kl: mean at the last step, nats a token.
+        ended_by: what ended the trainings -> how many.
+        seconds: mean of a training.
+    """
+
+    arm: str
+    random_seeds: int
+    reward_before: float
+    reward_after: float
+    gain: float
+    gains_above_zero: int
+    kl: float
+    ended_by: Mapping[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RewardLink:
+    """How one part of the judge goes with downstream ROUGE-L.
+
+    Attributes:
+        part: of the judge.
+        of_answers: mean over cells of the Spearman correlation between the judge's opinion of an
+            answer to a held-out instance and the answer's ROUGE-L.
+        of_datasets: Spearman correlation, over cells of one size and random seed each, of the
+            part's mean over the dataset and the mean ROUGE-L of the model that learned from it,
+            both as differences from the mean of the cells with that size and seed.
+        datasets: cells in the latter.
+    """
+
+    part: str
+    of_answers: float | None
+    of_datasets: float | None
+    datasets: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything that a report shows."""
+
+    arms: tuple[ArmFigure, ...]
+    duels: tuple[Duel, ...]
+    policies: tuple[PolicyFigure, ...]
+    links: tuple[RewardLink, ...]
+
+
+def figures_of(
+    cells: Sequence[Cell], against: Sequence[str], *, tie_margin: float, samples: int, salt: str
+) -> Figures:
+    """Summarise cells.
+
+    Args:
+        cells: of one study; every arm with the same sizes and random seeds.
+        against: arms that every arm after them is compared with, where they are present.
+        tie_margin: difference of mean ROUGE-L up to which a task is tied.
+        samples: resamples of every interval.
+    """
+    groups: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.arm, cell.size), []).append(cell)
+    sizes = sorted({size for _, size in groups if size})
+    names = list(dict.fromkeys(cell.arm for cell in cells))
+    arms = [
+        _arm_figure(groups[name, size], samples, salt)
+        for name in names
+        for size in ([0] if name == BASE else sizes)
+    ]
+    duels = [
+        _duel(
+            groups[name, size],
+            groups[other, 0 if other == BASE else size],
+            tie_margin,
+            samples,
+            salt,
+        )
+        for other in against
+        if other in names
+        for name in names[names.index(other) + 1 :]
+        for size in sizes
+        if name != BASE
+    ]
+    return Figures(tuple(arms), tuple(duels), tuple(_policies(cells, names)), tuple(_links(cells)))
+
+
+def two_way_interval(
+    values: Sequence[Sequence[float]], *, samples: int, seed: int
+) -> tuple[float, float]:
+    """The 95 % interval of the mean of `values[random seed][task]`, both resampled."""
+    low, high = _resampled(values, lambda drawn, _: drawn.mean(axis=(0, 1)), samples, seed)
+    return low, high
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided p-value of a fair coin giving so uneven a split, or one more so; exact.
+
+    >>> sign_test(8, 0)
+    0.0078125
+    >>> sign_test(3, 3)
+    1.0
+    """
+    tosses = wins + losses
+    tail = sum(math.comb(tosses, count) for count in range(min(wins, losses) + 1))
+    return min(1.0, 2 * tail / 2**tosses)
+
+
+def _resampled(values: Sequence[Sequence[float]], figure: Any, samples: int, seed: int) -> Any:
+    import numpy
+
+    table = numpy.asarray(values, dtype=numpy.float64)
+    generator = numpy.random.default_rng(seed)
+    found = numpy.empty(samples)
+    for sample in range(samples):
+        seeds = generator.integers(0, table.shape[0], size=table.shape[0])
+        tasks = generator.integers(0, table.shape[1], size=table.shape[1])
+        found[sample] = figure(table[seeds][:, tasks], numpy)
+    tail = (1 - COVERAGE) / 2
+    low, high = numpy.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _table(cells: Sequence[Cell]) -> list[list[float]]:
+    return [[task.rouge_l for task in cell.tasks] for cell in _by_seed(cells)]
+
+
+def _by_seed(cells: Sequence[Cell]) -> list[Cell]:
+    return sorted(cells, key=lambda cell: cell.random_seed)
+
+
+def _arm_figure(cells: Sequence[Cell], samples: int, salt: str) -> ArmFigure:
+    first = cells[0]
+    table = _table(cells)
+    means = [fmean(row) for row in table]
+    low, high = two_way_interval(
+        table, samples=samples, seed=request_seed(salt, "arm", first.arm, first.size)
+    )
+    return ArmFigure(
+        arm=first.arm,
+        size=first.size,
+        random_seeds=len(cells),
+        rows=fmean(cell.dataset.rows if cell.dataset else 0 for cell in cells),
+        rouge_l=fmean(means),
+        low=low,
+        high=high,
+        deviation=stdev(means) if len(means) > 1 else None,
+        macro=fmean(category_means(cell.tasks).macro for cell in cells),
+        exact_match=fmean(task.exact_match for cell in cells for task in cell.tasks),
+    )
+
+
+def _duel(
+    ours: Sequence[Cell], theirs: Sequence[Cell], tie_margin: float, samples: int, salt: str
+) -> Duel:
+    arm, against = ours[0], theirs[0]
+    table, other = _table(ours), _table(theirs)
+    # The base arm draws no noise: its one run stands against every random seed.
+    other = other * len(table) if len(other) == 1 else other
+    deltas = [
+        [one - two for one, two in zip(row, base, strict=True)]
+        for row, base in zip(table, other, strict=True)
+    ]
+    of_task = [fmean(column) for column in zip(*deltas, strict=True)]
+    margin = tie_margin + ROUNDING
+    wins = sum(delta > margin for delta in of_task)
+    losses = sum(delta < -margin for delta in of_task)
+    seed = request_seed(salt, "duel", arm.arm, against.arm, arm.size)
+    delta_low, delta_high = two_way_interval(deltas, samples=samples, seed=seed)
+
+    def won(drawn: Any, _: Any) -> Any:
+        return (drawn.mean(axis=0) > margin).mean()
+
+    win_low, win_high = _resampled(deltas, won, samples, seed)
+    return Duel(
+        arm=arm.arm,
+        against=against.arm,
+        size=arm.size,
+        mean_delta=fmean(of_task),
+        delta_low=delta_low,
+        delta_high=delta_high,
+        wins=wins,
+        ties=len(of_task) - wins - losses,
+        losses=losses,
+        win_share=wins / len(of_task),
+        win_share_low=win_low,
+        win_share_high=win_high,
+        sign_test=sign_test(wins, losses),
+    )
+
+
+def _policies(cells: Sequence[Cell], names: Sequence[str]) -> list[PolicyFigure]:
+    figures = []
+    for name in names:
+        # One policy serves all sizes of a random seed.
+        found = {
+            cell.random_seed: cell.policy for cell in cells if cell.arm == name and cell.policy
+        }
+        if not found:
+            continue
+        results = list(found.values())
+        ended = [one.ended_by for one in results]
+        figures.append(
+            PolicyFigure(
+                arm=name,
+                random_seeds=len(results),
+                reward_before=fmean(one.reward_before for one in results),
+                reward_after=fmean(one.reward_after for one in results),
+                gain=fmean(one.gain for one in results),
+                gains_above_zero=sum(one.gain_low > 0 for one in results),
+                kl=fmean(one.kl for one in results),
+                ended_by={reason: ended.count(reason) for reason in sorted(set(ended))},
+                seconds=fmean(one.seconds for one in results),
+            )
+        )
+    return figures
+
+
+def _links(cells: Sequence[Cell]) -> list[RewardLink]:
+    made = [
+        cell
+        for cell in cells
+        if cell.dataset is not None and (cell.arm == "self_instruct" or cell.policy is not None)
+    ]
+    links = []
+    for part in PARTS:
+        answers = [value for cell in cells if (value := cell.answers.get(part)) is not None]
+        parts = _centred(made, [cell.dataset.parts[part] if cell.dataset else 0.0 for cell in made])
+        scores = _centred(made, [fmean(task.rouge_l for task in cell.tasks) for cell in made])
+        links.append(
+            RewardLink(
+                part=part,
+                of_answers=fmean(answers) if answers else None,
+                of_datasets=spearman(parts, scores) if len(made) > 2 else None,
+                datasets=len(made),
+            )
+        )
+    return links
+
+
+def _centred(cells: Sequence[Cell], values: Sequence[float]) -> list[float]:
+    """Each value less the mean of the cells with its size and random seed."""
+    groups: dict[tuple[int, int], list[float]] = {}
+    for cell, value in zip(cells, values, strict=True):
+        groups.setdefault((cell.size, cell.random_seed), []).append(value)
+    return [
+        value - fmean(groups[cell.size, cell.random_seed])
+        for cell, value in zip(cells, values, strict=True)
+    ]

@@ -1,0 +1,140 @@
+"""Figures worked out by hand, and intervals that resample tasks and random seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from refine_dagster.comparison.cells import PARTS, Cell, CellFolder, DatasetResult, PolicyResult
+from refine_dagster.comparison.figures import figures_of, sign_test, two_way_interval
+from refine_dagster.evaluation.answers import TaskScore
+
+POLICY = PolicyResult(
+    steps=4,
+    ended_by="steps",
+    kl=0.1,
+    reward_before=0.0,
+    reward_after=0.5,
+    gain=0.5,
+    gain_low=0.2,
+    gain_high=0.8,
+    seconds=10.0,
+)
+
+
+def cell(arm: str, seed: int, size: int, scores: list[float], part: float = 0.5) -> Cell:
+    return Cell(
+        arm=arm,
+        random_seed=seed,
+        size=size,
+        tasks=tuple(
+            TaskScore(arm, f"t{place}", f"c{place % 2}", 1, one, one / 2)
+            for place, one in enumerate(scores)
+        ),
+        dataset=None if arm == "base" else DatasetResult(size, 1.0, dict.fromkeys(PARTS, part), 1),
+        policy=POLICY if "/" in arm else None,
+        answers={"coherence": 0.25, "naturalness": None},
+        seconds=1.0,
+    )
+
+
+CELLS = [
+    cell("base", 0, 0, [10.0, 10.0, 10.0, 10.0]),
+    cell("self_instruct", 1, 8, [10.0, 20.0, 30.0, 40.0], 0.2),
+    cell("self_instruct", 2, 8, [20.0, 20.0, 30.0, 40.0], 0.3),
+    cell("grpo/balanced", 1, 8, [12.0, 20.0, 20.0, 60.0], 0.6),
+    cell("grpo/balanced", 2, 8, [22.0, 20.0, 20.0, 60.0], 0.9),
+]
+
+
+def test_means_deviations_and_categories() -> None:
+    found = figures_of(CELLS, (), tie_margin=0, samples=50, salt="s")
+    base, plain, refined = found.arms
+    assert (base.arm, base.size, base.rouge_l, base.deviation) == ("base", 0, 10.0, None)
+    assert plain.rouge_l == pytest.approx((25.0 + 27.5) / 2)
+    assert plain.deviation == pytest.approx(2.5 / math.sqrt(2))
+    assert plain.macro == pytest.approx((25.0 + 27.5) / 2)
+    assert refined.exact_match == pytest.approx(refined.rouge_l / 2)
+    assert (plain.rows, plain.random_seeds) == (8, 2)
+
+
+def test_an_arm_is_compared_task_by_task() -> None:
+    found = figures_of(CELLS, ("self_instruct", "base"), tie_margin=0, samples=200, salt="s")
+    pairs = [(one.arm, one.against) for one in found.duels]
+    assert pairs == [
+        ("grpo/balanced", "self_instruct"),
+        ("self_instruct", "base"),
+        ("grpo/balanced", "base"),
+    ]
+    duel = found.duels[0]
+    # By task: +2, 0, -10, +20 for either random seed.
+    assert (duel.wins, duel.ties, duel.losses) == (2, 1, 1)
+    assert duel.mean_delta == pytest.approx(3.0)
+    assert duel.delta_low < 3.0 < duel.delta_high
+    assert duel.win_share == 0.5
+    assert duel.sign_test == 1.0
+
+
+def test_a_margin_makes_ties() -> None:
+    found = figures_of(CELLS, ("self_instruct",), tie_margin=2.0, samples=50, salt="s")
+    assert (found.duels[0].wins, found.duels[0].ties, found.duels[0].losses) == (1, 2, 1)
+
+
+def test_policies_are_counted_once_a_seed() -> None:
+    wider = [*CELLS, cell("grpo/balanced", 1, 16, [1.0] * 4), cell("self_instruct", 1, 16, [1] * 4)]
+    [policy] = figures_of(wider, (), tie_margin=0, samples=50, salt="s").policies
+    assert (policy.random_seeds, policy.gains_above_zero) == (2, 2)
+    assert policy.ended_by == {"steps": 2}
+
+
+def test_the_link_of_reward_and_score_is_within_sizes_and_seeds() -> None:
+    links = {
+        one.part: one for one in figures_of(CELLS, (), tie_margin=0, samples=9, salt="s").links
+    }
+    assert links["coherence"].of_answers == pytest.approx(0.25)
+    assert links["naturalness"].of_answers is None
+    # In either seed the arm with the higher part has the higher score.
+    assert links["coherence"].of_datasets is not None
+    assert links["coherence"].of_datasets > 0.8
+    assert links["coherence"].datasets == 4
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"), [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 0.0625), (9, 1, 22 / 1024)]
+)
+def test_the_sign_test_is_exact(wins: int, losses: int, p: float) -> None:
+    assert sign_test(wins, losses) == pytest.approx(p)
+    assert sign_test(losses, wins) == pytest.approx(p)
+
+
+def test_the_interval_grows_with_the_spread_of_seeds_and_of_tasks() -> None:
+    def width(values: list[list[float]]) -> float:
+        low, high = two_way_interval(values, samples=500, seed=3)
+        return high - low
+
+    assert width([[5.0] * 6] * 4) == 0
+    by_task = [[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]] * 4
+    by_seed = [[0.0] * 6, [2.0] * 6, [8.0] * 6, [10.0] * 6]
+    both = [
+        [one + two for one, two in zip(a, b, strict=True)]
+        for a, b in zip(by_task, by_seed, strict=True)
+    ]
+    assert width(by_task) > 3
+    assert width(by_seed) > 3
+    assert width(both) > max(width(by_task), width(by_seed))
+
+
+def test_a_cell_read_back_is_the_cell_written(tmp_path: Path) -> None:
+    folder = CellFolder(tmp_path / "cells")
+    assert folder.find("grpo/balanced", 1, 8) is None
+    for one in CELLS:
+        folder.write(one)
+    assert folder.find("grpo/balanced", 1, 8) == CELLS[3]
+    assert folder.find("base", 0, 0) == CELLS[0]
+    folder.write(replace(CELLS[0], seconds=2.0))
+    found = folder.find("base", 0, 0)
+    assert found is not None
+    assert found.seconds == 2.0

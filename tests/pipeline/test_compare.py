@@ -1,0 +1,188 @@
+"""`refine-dagster compare` on a home that a real run made: killed, resumed, widened."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from refine_dagster.cli import app
+from refine_dagster.comparison.arms import parse_arms
+from refine_dagster.comparison.cells import Cell
+from refine_dagster.comparison.material import read_material
+from refine_dagster.comparison.running import run_study
+from refine_dagster.comparison.study import Study, StudyError, plan_study
+from refine_dagster.comparison.trial import run_trial
+from refine_dagster.errors import RefineError
+from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks
+from refine_dagster.home import Home
+from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.profile import Profile, load_profile
+from tests.pipeline.conftest import SMALL
+
+KNOBS = {
+    "reinforcement.steps": 2,
+    "reinforcement.prompts_per_step": 2,
+    "reinforcement.held_out_samples": 1,
+    "evaluation.max_instances": 1,
+    "evaluation.max_new_tokens": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return load_profile(SMALL, KNOBS, environment={})
+
+
+def planned(home: Home, profile: Profile, arms: str, *sizes: int, seeds: int = 1) -> Study:
+    material = read_material(Warehouse(home.warehouse), home.checkpoints)
+    knobs = profile.evaluation
+    tasks = load_tasks(PACKAGED, knobs.max_instances, knobs.split)[:6]
+    return plan_study(material, profile, parse_arms(arms, profile), sizes, seeds, tasks)
+
+
+def content(cells: list[Cell]) -> list[Any]:
+    """Cells without seconds."""
+    return [
+        {
+            **vars(cell),
+            "seconds": 0,
+            "policy": {**vars(cell.policy), "seconds": 0} if cell.policy else None,
+        }
+        for cell in cells
+    ]
+
+
+@pytest.fixture(scope="module")
+def compared(
+    built_home: Home, profile: Profile, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Study, Path, list[Cell]]:
+    """A study of four arms, computed in processes of its own."""
+    root = tmp_path_factory.mktemp("comparisons")
+    study = planned(built_home, profile, "base,seeds_only,self_instruct,grpo", 8, 16)
+    return study, root, run_study(study, root)
+
+
+def test_every_place_of_the_plan_has_its_cell(compared: tuple[Study, Path, list[Cell]]) -> None:
+    study, _, cells = compared
+    found = [(cell.arm, cell.random_seed, cell.size) for cell in cells]
+    assert found == [
+        ("base", 0, 0),
+        ("seeds_only", 1, 8),
+        ("seeds_only", 1, 16),
+        ("self_instruct", 1, 8),
+        ("self_instruct", 1, 16),
+        ("grpo/refine_af", 1, 8),
+        ("grpo/refine_af", 1, 16),
+    ]
+    names = [task.name for task in study.tasks]
+    for cell in cells:
+        assert [task.task for task in cell.tasks] == names
+        assert all(0 <= task.rouge_l <= 100 for task in cell.tasks)
+        assert (cell.policy is not None) == cell.arm.startswith("grpo")
+        assert (cell.dataset is None) == (cell.arm == "base")
+        if cell.dataset is not None and cell.arm != "seeds_only":
+            assert 0 < cell.dataset.rows <= cell.size
+
+
+def test_the_home_is_only_read(built_home: Home, compared: tuple[Study, Path, list[Cell]]) -> None:
+    assert not (built_home.root / "comparisons").exists()
+    roles = Warehouse(built_home.warehouse).query(
+        "SELECT count(*) FROM store.completions WHERE run_id LIKE 'comparison%'"
+    )
+    assert roles.item() == 0
+
+
+def test_a_cell_that_is_lost_is_made_again_alike(
+    compared: tuple[Study, Path, list[Cell]], tmp_path: Path
+) -> None:
+    study, root, cells = compared
+    shutil.copytree(root, tmp_path / "copy")
+    folder = tmp_path / "copy" / study.name
+    store = Warehouse(folder / "seed_1" / "warehouse.duckdb")
+    asked = store.query("SELECT count(*) FROM store.completions").item()
+    for lost in folder.glob("cells/grpo*size_16*"):
+        lost.unlink()
+    assert run_trial(study, 1, folder) == 1
+    assert content(run_study(study, tmp_path / "copy")) == content(cells)
+    # Policy, fine-tuned model and answers were found again; nothing was asked twice.
+    assert store.query("SELECT count(*) FROM store.completions").item() == asked
+
+
+def test_an_undisturbed_trial_gives_the_same(
+    compared: tuple[Study, Path, list[Cell]], built_home: Home, profile: Profile, tmp_path: Path
+) -> None:
+    """Other arms and sizes beside it change nothing of a cell."""
+    study = planned(built_home, profile, "self_instruct", 16)
+    assert study.name == compared[0].name
+    [cell] = run_study(study, tmp_path)
+    assert content([cell]) == content([one for one in compared[2] if one.size == 16][1:2])
+
+
+def test_sizes_beyond_the_pool_are_refused(built_home: Home, profile: Profile) -> None:
+    with pytest.raises(StudyError, match="no such size: 0, 999; the pool has"):
+        planned(built_home, profile, "base", 8, 999, 0)
+
+
+def test_a_home_without_a_pool_is_told_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(RefineError, match=r"needs seed_tasks, .* there are no rows"):
+        read_material(Warehouse(tmp_path / "warehouse.duckdb"), tmp_path)
+
+
+def test_the_error_of_a_trial_comes_back_whole(
+    compared: tuple[Study, Path, list[Cell]], tmp_path: Path
+) -> None:
+    study, _, _ = compared
+    home = tmp_path / "checkpoints"
+    lost = plan_study(
+        type(study.material)(**{**vars(study.material), "checkpoints": home}),
+        study.profile,
+        study.arms,
+        study.sizes,
+        1,
+        study.tasks,
+    )
+    with pytest.raises(RefineError, match=r"random seed 1: .*folder is gone[\s\S]*materialise"):
+        run_study(lost, tmp_path / "study")
+
+
+def test_the_command_writes_a_report(
+    compared: tuple[Study, Path, list[Cell]],
+    built_home: Home,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study, root, cells = compared
+    home = Home(tmp_path / "home")
+    shutil.copytree(built_home.root, home.root)
+    shutil.copytree(root, home.root / "comparisons")
+    monkeypatch.setenv("REFINE_HOME", str(home.root))
+    monkeypatch.setattr(
+        "refine_dagster.evaluation.super_ni.load_tasks", lambda *_: list(study.tasks)
+    )
+    knobs = [word for name, value in KNOBS.items() for word in ("--set", f"{name}={value}")]
+    result = CliRunner().invoke(
+        app,
+        [
+            *("compare", "--arms", "base,seeds_only,self_instruct,grpo", "--sizes", "8,16"),
+            *("--random-seeds", "1", "--profile", SMALL, "--out", str(tmp_path / "out"), *knobs),
+        ],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0, result.output
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == [
+        "comparison.md",
+        "comparison_scores.csv",
+        "comparison_sizes.png",
+        "comparison_tasks.png",
+    ]
+    page = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    for arm in ("base", "seeds_only", "self_instruct", "grpo/refine_af"):
+        assert f"| {arm} |" in page
+    lines = (tmp_path / "out" / "comparison_scores.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + len(cells) * len(study.tasks)
+    assert "grpo/refine_af" in result.output
