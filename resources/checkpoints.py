@@ -8,10 +8,13 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from refine_dagster.language_model import ModelError, ModelRef, resolve_model, with_adapter
-from refine_dagster.lineage.checkpoints import CheckpointError, CheckpointStore
-
-ADAPTER_CONFIG = "adapter_config.json"
+from refine_dagster.language_model import ModelRef
+from refine_dagster.lineage.checkpoints import CheckpointStore
+from refine_dagster.registered_models import (
+    checkpoint_folder,
+    registered_base,
+    registered_policy,
+)
 
 
 class CheckpointsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -24,41 +27,13 @@ class CheckpointsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return CheckpointStore(Path(self.root))
 
     def folder(self, asset: str, content_hash: str) -> Path:
-        """The folder of a registered checkpoint.
-
-        Raises:
-            CheckpointError: it is gone.
-        """
-        path = self.store().path_of(asset, content_hash)
-        if not path.is_dir():
-            raise CheckpointError(
-                "the checkpoint's folder is gone",
-                where=str(path),
-                fix=f"materialise {asset} again: it is made anew from its manifest",
-            )
-        return path
+        """The folder of a registered checkpoint (`registered_models.checkpoint_folder`)."""
+        return checkpoint_folder(self.store(), asset, content_hash)
 
     def base_model(self, row: dict[str, Any]) -> ModelRef:
-        """The model that a row of `base_model` speaks of, checked against its fingerprint.
-
-        Raises:
-            ModelError: the files are not those that the row was made from.
-        """
-        if row["checkpoint_hash"] is not None:
-            ref = resolve_model(str(self.folder("base_model", row["checkpoint_hash"])))
-        else:
-            ref = resolve_model(row["model"], row["revision"])
-        if ref.fingerprint != row["fingerprint"]:
-            raise ModelError(
-                "the model's files have changed since base_model was materialised",
-                where=ref.path,
-                fix="materialise base_model again",
-            )
-        return ref
+        """The model that a row of `base_model` speaks of (`registered_models.registered_base`)."""
+        return registered_base(self.store(), row)
 
     def adapted_model(self, asset: str, content_hash: str, base: ModelRef) -> ModelRef:
-        """The base model with a registered adapter, or the whole model that was trained instead."""
-        folder = self.folder(asset, content_hash)
-        if not (folder / ADAPTER_CONFIG).is_file():
-            return resolve_model(str(folder))
-        return with_adapter(base, folder)
+        """A model trained from `base` (`registered_models.registered_policy`)."""
+        return registered_policy(self.store(), asset, content_hash, base)
