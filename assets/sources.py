@@ -67,4 +67,5 @@ def device_manifest(device: Device) -> dict[str, Any]:
         "dtype": device.dtype,
         "threads": device.threads,
         "deterministic": device.deterministic,
+        "quantization": device.quantization,
     }

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from refine_dagster.errors import RefineError
@@ -36,12 +37,14 @@ class Device:
         dtype: PyTorch's name of the dtype of weights and activations, `float32`.
         threads: CPU threads of PyTorch.
         deterministic: whether operations without a deterministic implementation are refused.
+        quantization: `none`, or `nf4`: language models' weights are held in four bits.
     """
 
     name: str
     dtype: str
     threads: int
     deterministic: bool
+    quantization: str = "none"
 
     @property
     def torch_dtype(self) -> Any:
@@ -56,12 +59,25 @@ def device_session(knobs: DeviceKnobs) -> Iterator[Device]:
     """Lend a device; restore threads and modes and give memory back at the end.
 
     Raises:
-        DeviceError: the named device is not available on this machine.
+        DeviceError: the named device is not available on this machine, or quantization is asked
+            for without bitsandbytes.
     """
     import torch
 
     name = _choose(knobs.device)
-    device = Device(name, knobs.dtype, knobs.threads or _free_threads(), knobs.deterministic)
+    if knobs.quantization != "none" and find_spec("bitsandbytes") is None:
+        raise DeviceError(
+            "weights of four bits need the package bitsandbytes",
+            where="knob device.quantization",
+            fix="install `refine-dagster[4bit]`, or set the knob to `none`",
+        )
+    device = Device(
+        name,
+        knobs.dtype,
+        knobs.threads or _free_threads(),
+        knobs.deterministic,
+        knobs.quantization,
+    )
     threads = torch.get_num_threads()
     mode = torch.get_deterministic_debug_mode()
     workspace = os.environ.get(CUBLAS_VARIABLE)

@@ -272,7 +272,7 @@ def _load(ref: ModelRef, device: Device) -> Any:
     logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            ref.path, dtype=device.torch_dtype, local_files_only=True
+            ref.path, dtype=device.torch_dtype, local_files_only=True, **quantized(device)
         )
         if ref.adapter is not None:
             from peft import PeftModel
@@ -285,9 +285,32 @@ def _load(ref: ModelRef, device: Device) -> Any:
             where=ref.adapter or ref.path,
             fix="check that it is a causal language model that this transformers version knows",
         ) from error
-    model.to(device.name)
+    if device.quantization == "none":
+        model.to(device.name)
     model.eval()
     return model
+
+
+def quantized(device: Device) -> dict[str, Any]:
+    """What `from_pretrained` is told besides, so that weights are held as the device says.
+
+    `nf4` is QLoRA's setting (arXiv 2305.14314): four-bit NormalFloat with double quantization, and
+    arithmetic in the device's dtype. Such a model is placed while it is loaded. An adapter merged
+    into it is rounded to the four bits of the weights.
+    """
+    if device.quantization == "none":
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=device.quantization,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=device.torch_dtype,
+        ),
+        "device_map": {"": device.name},
+    }
 
 
 def _load_tokenizer(ref: ModelRef) -> Any:

@@ -59,6 +59,11 @@ class DeviceKnobs(Knobs):
     deterministic: bool = Field(
         True, description="Refuse PyTorch operations that have no deterministic implementation."
     )
+    quantization: Literal["none", "nf4"] = Field(
+        "none",
+        description="`nf4` holds the language model's weights in four bits and trains a LoRA "
+        "update over them (QLoRA). Needs bitsandbytes; quick on CUDA, slow on a CPU.",
+    )
     memory_share: float = Field(
         0.9, gt=0, le=1, description="Largest share of the card's memory a session may take."
     )

@@ -115,7 +115,7 @@ def train_judge(
             where="knobs judge.primer_tasks and judge.held_out_share",
             fix="give more seeds, or raise judge.primer_tasks",
         )
-    with loaded_model(base, replace(device, dtype="float32")) as loaded:
+    with loaded_model(base, replace(device, dtype="float32", quantization="none")) as loaded:
         heads = new_heads(loaded.model).to(device.name)
         network = Network(loaded.model, heads, loaded.tokenizer, device)
         _train(network, training, knobs, salt)

@@ -21,8 +21,10 @@ def trainable(model: Any, knobs: ReinforcementKnobs) -> tuple[Any, Any]:
     """The model to train, and the frozen copy of it; None where the adapter can be switched off."""
     if knobs.weights == "full":
         return model, copy.deepcopy(model).requires_grad_(False)
-    from peft import get_peft_model
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
+    if getattr(model, "is_loaded_in_4bit", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return get_peft_model(model, lora(knobs.lora_rank, knobs.lora_alpha)), None
 
 

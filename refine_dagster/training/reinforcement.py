@@ -56,8 +56,15 @@ def train_policy(
             so a folder belongs to one set of arguments. The caller removes it. None saves none.
 
     Raises:
-        TrainingError: there are no prompts, or the loss is no longer a number.
+        TrainingError: there are no prompts, all weights of a quantized model are to be trained, or
+            the loss is no longer a number.
     """
+    if knobs.weights == "full" and device.quantization != "none":
+        raise TrainingError(
+            "weights of four bits cannot be trained",
+            where="knobs reinforcement.weights and device.quantization",
+            fix="set reinforcement.weights to `lora`, or device.quantization to `none`",
+        )
     chosen = {
         row.prompt: row for row in sorted(prompts, key=lambda row: row.instruction_id, reverse=True)
     }

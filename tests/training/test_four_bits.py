@@ -1,0 +1,90 @@
+"""Weights of four bits: what the loader is asked, and, where bitsandbytes is there, the thing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refine_dagster.device import Device, DeviceError, device_session
+from refine_dagster.language_model import loaded_model, quantized, resolve_model
+from refine_dagster.profile import DeviceKnobs, InstanceKnobs, ReinforcementKnobs, SupervisedKnobs
+from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.refine_af.judge import Scores
+from refine_dagster.refine_af.reward_rule import PRESETS
+from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
+from refine_dagster.training.supervised import train_supervised
+from refine_dagster.training.trainer_session import TrainingError
+
+WHOLE = Device("cpu", "float32", 1, deterministic=True)
+FOUR_BITS = replace(WHOLE, quantization="nf4")
+THERE = find_spec("bitsandbytes") is not None
+
+
+class _Even:
+    fingerprint = "even"
+
+    def score(self, triples: Any) -> list[Scores]:
+        return [Scores(0.5, 0.5, 0.5, 0.0) for _ in triples]
+
+
+def test_the_loader_is_asked_for_nested_nf4_in_the_dtype_of_the_device() -> None:
+    assert quantized(WHOLE) == {}
+    asked = quantized(replace(FOUR_BITS, dtype="bfloat16"))
+    assert asked["device_map"] == {"": "cpu"}
+    config = asked["quantization_config"].to_dict()
+    assert config["load_in_4bit"]
+    assert config["bnb_4bit_quant_type"] == "nf4"
+    assert config["bnb_4bit_use_double_quant"]
+    assert config["bnb_4bit_compute_dtype"] == "bfloat16"
+
+
+@pytest.mark.skipif(THERE, reason="bitsandbytes is installed")
+def test_without_bitsandbytes_the_knob_is_refused() -> None:
+    with (
+        pytest.raises(DeviceError, match=r"bitsandbytes[\s\S]*refine-dagster\[4bit\]"),
+        device_session(DeviceKnobs(device="cpu", quantization="nf4")),
+    ):
+        pass
+
+
+def test_all_weights_of_a_quantized_model_cannot_be_trained(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="four bits cannot be trained"):
+        train_policy(
+            resolve_model(str(tiny_model_folder)),
+            [PolicyPrompt("a", "Count.", "Count.")],
+            Feedback(_Even(), PRESETS["balanced"], -1.0),
+            ReinforcementKnobs(weights="full"),
+            InstanceKnobs(),
+            tmp_path,
+            FOUR_BITS,
+            "salt",
+        )
+
+
+@pytest.mark.skipif(not THERE, reason="bitsandbytes is not installed (extra `4bit`)")
+def test_a_model_in_four_bits_is_near_the_whole_one_and_learns(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    base = resolve_model(str(tiny_model_folder))
+    logits = []
+    for device in (WHOLE, FOUR_BITS):
+        with loaded_model(base, device) as loaded, torch.inference_mode():
+            ids = loaded.tokenizer("Count the words.", return_tensors="pt")
+            logits.append(loaded.model(**ids).logits)
+            assert getattr(loaded.model, "is_loaded_in_4bit", False) == (device is FOUR_BITS)
+    error = (logits[0] - logits[1]).abs().mean()
+    assert 0 < error < 0.5 * logits[0].std()
+    triples = [Triple("Count the words.", "a b c", "3"), Triple("Say it.", "", "it")] * 4
+    trained = train_supervised(
+        base, triples, SupervisedKnobs(batch_size=4), 6, tmp_path / "adapter", FOUR_BITS, "salt"
+    )
+    assert trained.steps[-1].loss < trained.steps[0].loss
