@@ -128,7 +128,7 @@ def alone(command: list[str], folder: Path, **environment: str) -> subprocess.Co
         env={**kept, "REFINE_HOME": str(folder / "home"), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert result.returncode == 0, result.stderr

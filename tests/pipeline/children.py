@@ -94,7 +94,7 @@ class Child:
         """Keys of the requests sent, in order."""
         return [key for batch in self.batches() for key in batch]
 
-    def wait_for(self, found: Callable[[list[str]], bool], timeout_s: float = 120.0) -> bool:
+    def wait_for(self, found: Callable[[list[str]], bool], timeout_s: float = 400.0) -> bool:
         """Wait until the lines printed are as wanted; False where the child ended first."""
         deadline = time.monotonic() + timeout_s
         while not found(self.printed()):
@@ -111,7 +111,7 @@ class Child:
         self.process.join()
         return self.process.exitcode == -signal.SIGKILL
 
-    def end(self, timeout_s: float = 300.0) -> int:
+    def end(self, timeout_s: float = 900.0) -> int:
         """Wait for the end and return the exit code; kill it where it does not come."""
         self.process.join(timeout_s)
         if self.process.is_alive():

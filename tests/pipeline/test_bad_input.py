@@ -129,15 +129,18 @@ def test_ctrl_c_stops_cleanly(built_home: Home, home: Home) -> None:
     with subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 120
-        asked = 0
-        while asked < 24:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(1.0)
-            asked = _completions(home)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        try:
+            deadline = time.monotonic() + 400
+            asked = 0
+            while asked < 24:
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(1.0)
+                asked = _completions(home)
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=300)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "run again to go on" in stderr
     assert "Traceback" not in stderr

@@ -193,7 +193,7 @@ def test_a_damaged_database_is_not_taken_for_a_held_one(tmp_path: Path) -> None:
 def holding(home: Home, child: Child, *, after: str) -> Iterator[None]:
     """Hold the database of a running child from this process, once an asset is done."""
     assert child.wait_for(lambda lines: any(line.startswith(f"{after}: ") for line in lines))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             connection = duckdb.connect(

@@ -168,11 +168,11 @@ def test_a_killed_run_is_over_for_dagster_too(
     """The next run reports it: otherwise it would be shown as running for ever."""
     home = Home(tmp_path / "home")
     process = Runs(home, runs.base_model).start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not home.warehouse.is_file() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
     with dg.DagsterInstance.get() as instance:
         (killed,) = instance.get_runs()
