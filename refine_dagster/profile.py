@@ -168,13 +168,13 @@ class JudgeKnobs(Knobs):
         "UniEval and the OpenAssistant reward model as they are.",
     )
     primer_tasks: int = Field(
-        2000, ge=0, description="Primer tasks corrupted beside the seeds, for breadth."
+        4000, ge=0, description="Primer tasks corrupted beside the seeds, for breadth."
     )
     steps: int = Field(400, ge=1, description="Offline: optimiser steps.")
     batch_size: int = Field(32, ge=1, description="Offline: triples in a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Offline: peak learning rate of AdamW.")
     held_out_share: float = Field(
-        0.2, gt=0, lt=1, description="Share of source tasks whose corruptions are only for testing."
+        0.1, gt=0, lt=1, description="Share of source tasks whose corruptions are only for testing."
     )
     unieval: str = Field(
         "MingZhong/unieval-dialog",

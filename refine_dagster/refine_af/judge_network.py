@@ -1,8 +1,10 @@
 """The judge's network: a copy of the base model with four linear outputs, and its folder.
 
-A triple is read as `Triple.render()` and the end token, and pooled: what the transformer body makes
-of the tokens, over the whole text, over the output and at the end, and how much the tokens of input
-and output surprise the language model. Attention stays causal: with attention in both directions
+A triple is read as `Triple.render()` and the end token. Each token's embedding has added to it the
+one of its mark, which says where its word stands in the other parts of the triple
+(`word_match.py`). The text is pooled: what the transformer body makes of the tokens, over the whole
+text, over the output and at the end; how much the tokens of input and output surprise the language
+model; and the share of each mark. Attention stays causal: with attention in both directions
 coherence was learnt less well in the same time.
 """
 
@@ -16,7 +18,8 @@ from typing import Any
 
 from refine_dagster.device import Device
 from refine_dagster.errors import RefineError
-from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.refine_af.instance_prompt import NO_INPUT, Triple
+from refine_dagster.refine_af.word_match import Mark, Marked, marked_words
 
 # Longest text in tokens; longer ones lose their middle.
 MAX_LENGTH = 512
@@ -24,9 +27,16 @@ MAX_LENGTH = 512
 POOLS = 3
 # Mean and lowest log-probability of a token, of the input and of the output.
 SURPRISES = 4
+# Places for the shares of marks, of the input and of the output. With the surprises they fill 32
+# numbers, so that rows of features are aligned as the width is: a matrix product rounds a row that
+# is not by its place in the batch.
+MARK_PLACES = 14
 # The linear outputs in order; all but the last are logits.
 OUTPUTS = ("naturalness_if_understood", "coherence_if_understood", "understandability", "reward")
-FORMAT = 1
+FORMAT = 2
+# Deviation of the marks' embeddings before training, and the seed of their draw.
+MARK_DEVIATION = 0.04
+MARK_SEED = 1
 BACKBONE = "backbone"
 HEADS = "heads.safetensors"
 CARD = "judge.json"
@@ -38,9 +48,13 @@ class JudgeError(RefineError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A triple in tokens; where the tokens after `Input:` and those after `Output:` begin."""
+    """A triple in tokens; where the tokens after `Input:` and those after `Output:` begin.
+
+    `marks` are values of `Mark`, one a token.
+    """
 
     ids: tuple[int, ...]
+    marks: tuple[int, ...]
     given: int
     response: int
 
@@ -63,7 +77,7 @@ class Network:
 
     Args:
         backbone: a causal language model of `transformers`.
-        heads: `torch.nn.Linear(POOLS * width + SURPRISES, 4)`, in the order of `OUTPUTS`.
+        heads: what `new_heads` makes: the outputs' linear layer and the marks' embedding.
         tokenizer: the base model's.
         device: where both are.
     """
@@ -82,17 +96,25 @@ class Network:
         Of a triple that is too long, the output keeps its start and its end and at most half of the
         room, and the task keeps its start and its end in what is left.
         """
-        prompt, _, _ = Triple(triple.instruction, triple.input, "").render().rpartition(" ")
-        question, marker, _ = prompt.partition("\nInput:")
-        task = self._ids(prompt)
-        given = min(len(self._ids(question + marker)), len(task) - 1)
-        answer = [*self._ids(f" {triple.output}"), self.tokenizer.eos_token_id]
+        question = f"Instruction: {triple.instruction}\nInput:"
+        given_text = triple.input or NO_INPUT
+        prompt = f"{question} {given_text}\nOutput:"
+        marks = marked_words(triple.instruction, triple.input, triple.output)
+        at_input = len(question) + 1
+        of_task = _shifted(marks[0], len("Instruction: ")) + _shifted(marks[1], at_input)
+        task = self._tokens(prompt, of_task)
+        given = min(len(self._tokens(question, [])), len(task) - 1)
+        answer = self._tokens(f" {triple.output}", _shifted(marks[2], 1))
+        answer.append((self.tokenizer.eos_token_id, Mark.NONE))
         room = self.max_length
         if len(task) + len(answer) > room:
             answer = _without_middle(answer, max(room // 2, room - len(task)))
             task = _without_middle(task, room - len(answer))
             given = min(given, len(task) // 2)
-        return Encoded((*task, *answer), given, len(task))
+        whole = [*task, *answer]
+        return Encoded(
+            tuple(token for token, _ in whole), tuple(mark for _, mark in whole), given, len(task)
+        )
 
     def read(self, batch: Sequence[Encoded], length: int) -> Reading:
         """Read texts, padded on the right to `length` tokens.
@@ -105,11 +127,16 @@ class Network:
         table = [[*one.ids, *[pad] * (length - len(one.ids))] for one in batch]
         ids = torch.tensor(table, device=self._device.name)
         marks = torch.tensor(
+            [[*one.marks, *[Mark.NONE] * (length - len(one.ids))] for one in batch],
+            device=self._device.name,
+        )
+        ends = torch.tensor(
             [[one.given, one.response, len(one.ids)] for one in batch], device=self._device.name
         )
-        given, response, end = marks[:, 0:1], marks[:, 1:2], marks[:, 2:3]
+        given, response, end = ends[:, 0:1], ends[:, 1:2], ends[:, 2:3]
         places = torch.arange(length, device=self._device.name)[None, :]
-        states = self.backbone.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        embedded = self.backbone.get_input_embeddings()(ids) + self.heads["marks"](marks)
+        states = self.backbone.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
         logits = self.backbone.get_output_embeddings()(states[:, :-1])
         # The token at place p is foretold at p - 1; the first is foretold by nothing.
         told = -torch.nn.functional.cross_entropy(
@@ -123,15 +150,26 @@ class Network:
             _mean(states, of_output),
             last,
             *(_surprise(told, part[:, 1:]) for part in (of_input, of_output)),
+            *(_shares(marks, part) for part in (of_input, of_output)),
         ]
         either = of_input | of_output
         return Reading(
-            self.heads(torch.cat(features, dim=-1)),
+            self.heads["outputs"](torch.cat(features, dim=-1)),
             _mean(told[..., None], either[:, 1:])[:, 0],
         )
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    def _tokens(self, text: str, words: Marked) -> list[tuple[int, int]]:
+        """Tokens of a text with their marks; a token has the mark of the word that it ends in."""
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        marks = [int(Mark.NONE)] * (len(text) + 1)
+        for (start, end), mark in words:
+            marks[start + 1 : end + 1] = [int(mark)] * (end - start)
+        return [
+            (token, marks[end])
+            for token, (_, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ]
 
 
 def read_network(folder: Path, device: Device) -> Network:
@@ -190,13 +228,22 @@ def write_network(network: Network, folder: Path, card: dict[str, Any]) -> None:
 
 
 def new_heads(backbone: Any) -> Any:
-    """Four linear outputs, all zero: an untrained judge answers one half to everything."""
+    """The layers beside the backbone, a `torch.nn.ModuleDict`.
+
+    `outputs`: four linear outputs of the pooled features, all zero, so that an untrained judge
+    answers one half to everything. `marks`: an embedding for each `Mark`, zero for `NONE`.
+    """
     import torch
 
-    heads = torch.nn.Linear(POOLS * backbone.config.hidden_size + SURPRISES, len(OUTPUTS))
-    torch.nn.init.zeros_(heads.weight)
-    torch.nn.init.zeros_(heads.bias)
-    return heads
+    width = backbone.config.hidden_size
+    outputs = torch.nn.Linear(POOLS * width + SURPRISES + 2 * MARK_PLACES, len(OUTPUTS))
+    torch.nn.init.zeros_(outputs.weight)
+    torch.nn.init.zeros_(outputs.bias)
+    marks = torch.nn.Embedding(len(Mark), width, padding_idx=int(Mark.NONE))
+    drawn = torch.randn(len(Mark), width, generator=torch.Generator().manual_seed(MARK_SEED))
+    drawn[Mark.NONE] = 0.0
+    marks.weight.data.copy_(MARK_DEVIATION * drawn)
+    return torch.nn.ModuleDict({"outputs": outputs, "marks": marks})
 
 
 def log_probabilities(raw: Any) -> Any:
@@ -221,7 +268,19 @@ def _surprise(told: Any, chosen: Any) -> Any:
     return torch.cat([_mean(told[..., None], chosen), lowest], dim=-1)
 
 
-def _without_middle(ids: list[int], room: int) -> list[int]:
+def _shares(marks: Any, chosen: Any) -> Any:
+    """The share of each mark among the chosen tokens, shape (rows, `MARK_PLACES`)."""
+    import torch
+
+    found = torch.nn.functional.one_hot(marks, MARK_PLACES).to(torch.float32)
+    return _mean(found, chosen)
+
+
+def _shifted(words: Marked, by: int) -> Marked:
+    return [((start + by, end + by), mark) for (start, end), mark in words]
+
+
+def _without_middle(ids: list[tuple[int, int]], room: int) -> list[tuple[int, int]]:
     if len(ids) <= room:
         return ids
     head = room // 2

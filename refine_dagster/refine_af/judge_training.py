@@ -242,7 +242,12 @@ def _class_weights(groups: list[_Group]) -> list[tuple[float, float]]:
 
 
 def _loss(network: Network, batch: list[_Group], weights: list[tuple[float, float]]) -> Any:
-    """Weighted cross-entropy of the dimensions, and the Bradley-Terry loss within each group."""
+    """Weighted cross-entropy of the dimensions, and the Bradley-Terry loss of two sorts of pairs.
+
+    Within a group a good triple meets its own corruptions; this is what a policy is rewarded by.
+    Across groups it meets those of other tasks, so that rewards of different tasks are on one
+    scale, as the whitening of the reward's parts assumes.
+    """
     import torch
     from torch.nn.functional import logsigmoid
 
@@ -266,15 +271,20 @@ def _loss(network: Network, batch: list[_Group], weights: list[tuple[float, floa
     losses = -(known * torch.where(targets, logs, against)).sum()
     pairs = []
     good = []
+    best = []
+    worse = []
     start = 0
     for group in batch:
         rewards = raw[start : start + len(group), -1]
         good.append(reading.log_likelihood[start])
         pairs.append(-logsigmoid(rewards[0] - rewards[1:]))
+        best.append(rewards[0])
+        worse.append(rewards[1:])
         start += len(group)
+    across = -logsigmoid(torch.stack(best)[:, None] - torch.cat(worse)[None, :])
     return (
         losses / len(examples)
-        + PAIR_WEIGHT * torch.cat(pairs).mean()
+        + PAIR_WEIGHT * (torch.cat(pairs).mean() + across.mean()) / 2
         - LANGUAGE_WEIGHT * torch.stack(good).mean()
     )
 
