@@ -2,16 +2,17 @@
 
 Three sensors, all off until somebody switches them on in the UI. `seed_file_changed` watches the
 content of the seed file and materialises `seed_tasks`. `dataset_kept_fresh` then evaluates
-`KEEP_FRESH` on every asset of `AUTOMATED`, `marts_kept_fresh` on the SQL models, and both go on
+`keep_fresh` on every asset of `automated`, `marts_kept_fresh` on the SQL models, and both go on
 only as far as data versions change. They are two because of the blocking checks: in a run that
 automation starts for assets with checks of their own, as SQL models have, Dagster leaves out the
 checks that are defined apart from their asset, as those of the dataset are.
 
 Training costs the most and is left to people: `base_model`, `feedback_judge`,
-`rl_policy_checkpoint`, `fine_tuned_model`, `baseline_model` and, with them, `evaluation_report`
-have no condition. After an edit, what is automated is made from the models as they stand; the UI
-marks those as unsynced, and until they are trained again the dataset is not what a rebuild from the
-new seeds would give, and a removed seed is still among the ancestors of the models' rows.
+`rl_policy_checkpoint` of every policy round, `fine_tuned_model`, `baseline_model` and, with them,
+`evaluation_report` have no condition. After an edit, what is automated is made from the models as
+they stand; the UI marks those as unsynced, and until they are trained again the dataset is not what
+a rebuild from the new seeds would give, and a removed seed is still among the ancestors of the
+models' rows.
 """
 
 from __future__ import annotations
@@ -22,26 +23,32 @@ import dagster as dg
 
 from refine_dagster.errors import RefineError
 from refine_dagster.lineage.warehouse import OUTSIDE
+from refine_dagster.policy_round import rounds_until
 from refine_dagster.seeds.readers import read_seeds
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
-# Besides these, every SQL model.
-AUTOMATED = (
+# Of every policy round; besides these the dataset and every SQL model.
+AUTOMATED_IN_ROUNDS = (
     "raw_instructions",
     "instruction_decisions",
     "filtered_instructions",
     "reward_scored_instructions",
-    "instruction_dataset",
 )
 
 # How far up an asset looks for work that has to come through first. Two are enough, since most
-# assets of `AUTOMATED` read the seeds and models besides the asset before them, and so are due from
+# automated assets read the seeds and models besides the asset before them, and so are due from
 # the first change until their turn.
 LOOKS_UP = 2
 
 
-def keep_fresh() -> dg.AutomationCondition[Any]:
+def automated(rounds: int = 1) -> tuple[str, ...]:
+    """What is kept fresh in a graph of so many policy rounds, besides the SQL models."""
+    made = [one.name(base) for one in rounds_until(rounds) for base in AUTOMATED_IN_ROUNDS]
+    return (*made, "instruction_dataset")
+
+
+def keep_fresh(rounds: int = 1) -> dg.AutomationCondition[Any]:
     """Materialise when an input's content, or the asset's code or knobs, changed.
 
     `AutomationCondition.eager()` would go on at any update of an input, and so re-make everything
@@ -58,8 +65,8 @@ def keep_fresh() -> dg.AutomationCondition[Any]:
     moving = condition.in_progress() | condition.will_be_requested()
     due = changed.since(condition.newly_updated()).with_label("due")
     # What is left to people may be due for long; nothing waits for that.
-    automated = dg.AssetSelection.assets(*AUTOMATED)
-    unsettled = condition.any_deps_match(moving) | condition.any_deps_match(due).allow(automated)
+    allowed = dg.AssetSelection.assets(*automated(rounds))
+    unsettled = condition.any_deps_match(moving) | condition.any_deps_match(due).allow(allowed)
     for _ in range(LOOKS_UP - 1):
         unsettled = unsettled | condition.any_deps_match(unsettled)
     return (
@@ -68,9 +75,6 @@ def keep_fresh() -> dg.AutomationCondition[Any]:
         & ~unsettled.with_label("anything_unsettled_upstream")
         & condition.all_deps_blocking_checks_passed()
     ).with_label("keep_fresh")
-
-
-KEEP_FRESH = keep_fresh()
 
 
 @dg.sensor(
@@ -98,12 +102,12 @@ def seed_file_changed(
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=found)
 
 
-def condition_sensors() -> list[dg.AutomationConditionSensorDefinition]:
-    """The sensors that evaluate `KEEP_FRESH`, off at first."""
+def condition_sensors(rounds: int = 1) -> list[dg.AutomationConditionSensorDefinition]:
+    """The sensors that evaluate `keep_fresh`, off at first."""
     return [
         dg.AutomationConditionSensorDefinition(
             "dataset_kept_fresh",
-            target=dg.AssetSelection.assets(*AUTOMATED),
+            target=dg.AssetSelection.assets(*automated(rounds)),
             description="Makes the dataset anew where its inputs changed; trains nothing.",
         ),
         dg.AutomationConditionSensorDefinition(

@@ -5,7 +5,9 @@ from statistics import fmean
 
 import dagster as dg
 
+from refine_dagster.lineage.tables import assets_beyond
 from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.policy_round import FIRST_ROUND, PolicyRound, later_rounds, rounds_until
 from refine_dagster.refine_af.judge_quality import PARTS
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
@@ -18,49 +20,63 @@ AUC_FLOOR = 0.5
 BESIDE_DAGSTER = ("exports", "prune")
 
 
-@dg.asset_check(asset="instruction_decisions", blocking=True)
-def funnel_reconciles(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """Candidates = kept + rejected + unparsed in every round, one decision for each candidate."""
-    broken = warehouse.open().query(
-        """
-        WITH candidates AS (
-            SELECT method, round, count(*) AS candidates, count(DISTINCT row_id) AS ids
-            FROM raw_instructions GROUP BY ALL
-        ), decided AS (
-            SELECT method, round, count(*) AS decisions,
-                   count(DISTINCT candidate_id) AS ids,
-                   count(*) FILTER (kept AND rule = 'kept') AS kept,
-                   count(*) FILTER (NOT kept AND rule = 'unparsed') AS failed,
-                   count(*) FILTER (NOT kept AND rule NOT IN ('kept', 'unparsed')) AS rejected
-            FROM instruction_decisions GROUP BY ALL
+def funnel_reconciles(policy_round: PolicyRound) -> dg.AssetChecksDefinition:
+    """The check of a policy round's candidates and decisions."""
+    raw = policy_round.name("raw_instructions")
+    decisions = policy_round.name("instruction_decisions")
+
+    @dg.asset_check(asset=decisions, name="funnel_reconciles", blocking=True)
+    def reconciles(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        """Candidates = kept + rejected + unparsed in every round of the loop, one decision for
+        each candidate."""
+        broken = warehouse.open().query(
+            f"""
+            WITH candidates AS (
+                SELECT method, round, count(*) AS candidates, count(DISTINCT row_id) AS ids
+                FROM {raw} GROUP BY ALL
+            ), decided AS (
+                SELECT method, round, count(*) AS decisions,
+                       count(DISTINCT candidate_id) AS ids,
+                       count(*) FILTER (kept AND rule = 'kept') AS kept,
+                       count(*) FILTER (NOT kept AND rule = 'unparsed') AS failed,
+                       count(*) FILTER (NOT kept AND rule NOT IN ('kept', 'unparsed')) AS rejected
+                FROM {decisions} GROUP BY ALL
+            )
+            SELECT method, round, candidates, kept, rejected, failed
+            FROM candidates FULL JOIN decided USING (method, round)
+            WHERE candidates IS DISTINCT FROM kept + rejected + failed
+               OR candidates.ids IS DISTINCT FROM decided.ids
+            """
         )
-        SELECT method, round, candidates, kept, rejected, failed
-        FROM candidates FULL JOIN decided USING (method, round)
-        WHERE candidates IS DISTINCT FROM kept + rejected + failed
-           OR candidates.ids IS DISTINCT FROM decided.ids
-        """
-    )
-    return dg.AssetCheckResult(
-        passed=broken.is_empty(), metadata={"rounds_that_do_not": broken.height}
-    )
+        return dg.AssetCheckResult(
+            passed=broken.is_empty(), metadata={"rounds_that_do_not": broken.height}
+        )
+
+    return reconciles
 
 
-@dg.asset_check(asset="instruction_dataset", blocking=True)
-def instances_reconcile(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """Accepted instructions = kept + rejected instances, and the kept ones are the dataset."""
-    counts = warehouse.open().query(
-        """
-        SELECT (SELECT count(*) FROM filtered_instructions) AS instructions,
-               (SELECT count(DISTINCT instruction_id) FROM instance_decisions) AS decisions,
-               (SELECT count(*) FROM instance_decisions WHERE kept) AS kept,
-               (SELECT count(*) FROM instruction_dataset) AS dataset
-        """
-    )
-    instructions, decisions, kept, dataset = counts.row(0)
-    return dg.AssetCheckResult(
-        passed=instructions == decisions and kept == dataset,
-        metadata={name: int(counts[name].item()) for name in counts.columns},
-    )
+def instances_reconcile(last: PolicyRound) -> dg.AssetChecksDefinition:
+    """The check of the dataset's instances against the last policy round's pool."""
+    pool = last.name("filtered_instructions")
+
+    @dg.asset_check(asset="instruction_dataset", name="instances_reconcile", blocking=True)
+    def reconcile(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        """Accepted instructions = kept + rejected instances, and the kept ones are the dataset."""
+        counts = warehouse.open().query(
+            f"""
+            SELECT (SELECT count(*) FROM {pool}) AS instructions,
+                   (SELECT count(DISTINCT instruction_id) FROM instance_decisions) AS decisions,
+                   (SELECT count(*) FROM instance_decisions WHERE kept) AS kept,
+                   (SELECT count(*) FROM instruction_dataset) AS dataset
+            """
+        )
+        instructions, decisions, kept, dataset = counts.row(0)
+        return dg.AssetCheckResult(
+            passed=instructions == decisions and kept == dataset,
+            metadata={name: int(counts[name].item()) for name in counts.columns},
+        )
+
+    return reconcile
 
 
 def _not_empty(asset: str) -> dg.AssetChecksDefinition:
@@ -121,65 +137,104 @@ def judge_auc(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     )
 
 
-def _ends(warehouse: Warehouse, figure: str, window: int) -> tuple[float, float] | None:
+def _ends(
+    warehouse: Warehouse, policy_round: PolicyRound, figure: str, window: int
+) -> tuple[float, float] | None:
     """Means of a figure over the first and over the last `window` of the policy's steps."""
+    steps = policy_round.name("rl_policy_checkpoint_steps")
     values = warehouse.query(
-        f"SELECT {figure} FROM rl_policy_checkpoint_steps WHERE {figure} IS NOT NULL ORDER BY step"
+        f"SELECT {figure} FROM {steps} WHERE {figure} IS NOT NULL ORDER BY step"
     )[figure]
     if values.is_empty():
         return None
     return fmean(values.head(window)), fmean(values.tail(window))
 
 
-@dg.asset_check(asset="rl_policy_checkpoint", blocking=True)
-def kl_within_bound(profile: ProfileResource, warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """The trained policy is still near the base policy: the mean KL of its last steps is at most
-    `reinforcement.max_kl`. Farther away, the judge scores texts unlike those it was made for."""
-    knobs = profile.load().reinforcement
-    ends = _ends(warehouse.open(), "kl", knobs.guard_window)
-    return dg.AssetCheckResult(
-        passed=ends is not None and ends[1] <= knobs.max_kl,
-        metadata={"bound": knobs.max_kl, **({"kl": ends[1]} if ends else {})},
+def kl_within_bound(policy_round: PolicyRound = FIRST_ROUND) -> dg.AssetChecksDefinition:
+    """The check of how far a round's training went."""
+
+    @dg.asset_check(
+        asset=policy_round.name("rl_policy_checkpoint"), name="kl_within_bound", blocking=True
     )
+    def within_bound(profile: ProfileResource, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        """The trained policy is still near the policy that it began as: the mean KL of its last
+        steps is at most `reinforcement.max_kl`. Farther away, the judge scores texts unlike those
+        it was made for."""
+        knobs = profile.load().reinforcement
+        ends = _ends(warehouse.open(), policy_round, "kl", knobs.guard_window)
+        return dg.AssetCheckResult(
+            passed=ends is not None and ends[1] <= knobs.max_kl,
+            metadata={"bound": knobs.max_kl, **({"kl": ends[1]} if ends else {})},
+        )
+
+    return within_bound
 
 
-@dg.asset_check(asset="rl_policy_checkpoint", blocking=True)
-def diversity_above_floor(
-    profile: ProfileResource, warehouse: WarehouseResource
-) -> dg.AssetCheckResult:
-    """The policy has not collapsed: the mean diversity of its last steps is at least
-    `reinforcement.min_diversity_share` of that of its first ones."""
-    knobs = profile.load().reinforcement
-    ends = _ends(warehouse.open(), "diversity", knobs.guard_window)
-    if ends is None:
-        return dg.AssetCheckResult(passed=False, metadata={"steps": 0})
-    floor = knobs.min_diversity_share * ends[0]
-    return dg.AssetCheckResult(
-        passed=ends[1] >= floor,
-        metadata={"floor": floor, "diversity": ends[1], "diversity_at_first": ends[0]},
+def diversity_above_floor(policy_round: PolicyRound = FIRST_ROUND) -> dg.AssetChecksDefinition:
+    """The check of what a round's training left of diversity."""
+
+    @dg.asset_check(
+        asset=policy_round.name("rl_policy_checkpoint"),
+        name="diversity_above_floor",
+        blocking=True,
     )
+    def above_floor(profile: ProfileResource, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        """The policy has not collapsed: the mean diversity of its last steps is at least
+        `reinforcement.min_diversity_share` of that of its first ones."""
+        knobs = profile.load().reinforcement
+        ends = _ends(warehouse.open(), policy_round, "diversity", knobs.guard_window)
+        if ends is None:
+            return dg.AssetCheckResult(passed=False, metadata={"steps": 0})
+        floor = knobs.min_diversity_share * ends[0]
+        return dg.AssetCheckResult(
+            passed=ends[1] >= floor,
+            metadata={"floor": floor, "diversity": ends[1], "diversity_at_first": ends[0]},
+        )
+
+    return above_floor
 
 
 @dg.asset_check(asset="rl_policy_checkpoint", blocking=True)
 def reward_rose(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     """The held-out reward rose by more than its bootstrap interval: the lower bound is over 0."""
+    gain = _gain(warehouse, FIRST_ROUND)
+    return dg.AssetCheckResult(passed=bool(gain) and gain["gain_low"] > 0, metadata=gain)
+
+
+def reward_not_fallen(policy_round: PolicyRound) -> dg.AssetChecksDefinition:
+    """The check of a later round's gain."""
+
+    @dg.asset_check(
+        asset=policy_round.name("rl_policy_checkpoint"), name="reward_not_fallen", blocking=True
+    )
+    def not_fallen(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        """The held-out reward did not fall in this round: the upper bound of the gain's interval is
+        not below 0. It need not rise again, as the first round may have taken what there was."""
+        gain = _gain(warehouse, policy_round)
+        return dg.AssetCheckResult(passed=bool(gain) and gain["gain_high"] >= 0, metadata=gain)
+
+    return not_fallen
+
+
+def _gain(warehouse: WarehouseResource, policy_round: PolicyRound) -> dict[str, float]:
+    """The held-out reward before and after a round's training; empty where there was none."""
     rows = warehouse.open().query(
-        "SELECT reward_before, reward_after, gain, gain_low, gain_high FROM rl_policy_checkpoint"
+        "SELECT reward_before, reward_after, gain, gain_low, gain_high "
+        f"FROM {policy_round.name('rl_policy_checkpoint')}"
     )
-    return dg.AssetCheckResult(
-        passed=not rows.is_empty() and bool((rows["gain_low"] > 0).all()),
-        metadata={name: float(rows[name].item()) for name in rows.columns} if rows.height else {},
-    )
+    return {name: float(rows[name].item()) for name in rows.columns} if rows.height else {}
 
 
 @dg.asset_check(asset="evaluation_report", blocking=True)
 def ledger_agrees_with_dagster(
-    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
+    context: dg.AssetCheckExecutionContext, profile: ProfileResource, warehouse: WarehouseResource
 ) -> dg.AssetCheckResult:
     """Of every asset, the ledger's last record and Dagster's last event tell of the same run and
     the same data version. If not, something was committed behind Dagster's back, or a run was
     killed between the two: materialise the assets named here again."""
-    differing, compared = disagreements(context.instance, warehouse.open(), context.run.run_id)
+    differing, compared = disagreements(
+        context.instance, warehouse.open(), context.run.run_id, profile.load().rounds
+    )
     return dg.AssetCheckResult(
         passed=not differing,
         metadata={
@@ -191,18 +246,19 @@ def ledger_agrees_with_dagster(
 
 
 def disagreements(
-    instance: dg.DagsterInstance, warehouse: Warehouse, run_id: str
+    instance: dg.DagsterInstance, warehouse: Warehouse, run_id: str, rounds: int = 1
 ) -> tuple[dict[str, str], int]:
     """Asset -> how the ledger and Dagster's event log differ on it; and how many were compared.
 
     Args:
         run_id: the run under way. What it has yet to materialise is not compared.
+        rounds: policy rounds of the graph. Rows of rounds beyond were taken back without Dagster.
     """
     last = warehouse.query(
         "SELECT asset, sequence, run_id, data_version FROM lineage.materializations "
         "WHERE NOT list_contains(?, asset) "
         "QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1 ORDER BY asset",
-        [list(BESIDE_DAGSTER)],
+        [[*BESIDE_DAGSTER, *assets_beyond(rounds)]],
     )
     differing: dict[str, str] = {}
     compared = 0
@@ -226,26 +282,26 @@ def disagreements(
     return differing, compared
 
 
-def asset_checks() -> Sequence[dg.AssetChecksDefinition]:
-    """All checks of the pipeline's own assets."""
-    emptiness = [
-        _not_empty(asset)
-        for asset in (
-            "seed_tasks",
-            "filtered_instructions",
-            "reward_scored_instructions",
-            "instruction_dataset",
-            "evaluation_report",
-        )
-    ]
+def asset_checks(rounds: int = 1) -> Sequence[dg.AssetChecksDefinition]:
+    """All checks of the pipeline's own assets in a graph of so many policy rounds."""
+    every = rounds_until(rounds)
     return [
-        funnel_reconciles,
-        instances_reconcile,
         judge_better_than_chance,
         judge_auc,
         reward_rose,
-        kl_within_bound,
-        diversity_above_floor,
+        *(funnel_reconciles(one) for one in every),
+        *(kl_within_bound(one) for one in every),
+        *(diversity_above_floor(one) for one in every),
+        *(reward_not_fallen(one) for one in later_rounds(rounds)),
+        instances_reconcile(every[-1]),
         ledger_agrees_with_dagster,
-        *emptiness,
+        *(
+            _not_empty(one.name(asset))
+            for one in every
+            for asset in ("filtered_instructions", "reward_scored_instructions")
+        ),
+        *(
+            _not_empty(asset)
+            for asset in ("seed_tasks", "instruction_dataset", "evaluation_report")
+        ),
     ]

@@ -5,10 +5,11 @@ from typing import Any
 import dagster as dg
 
 from assets.feedback import instance_figures
-from assets.sources import as_parent, base_scores, prompts
+from assets.sources import as_parent, base_scores, policy_after, policy_assets, prompts
 from assets.step import Step, materializing
 from refine_dagster.lineage.trace import trace
 from refine_dagster.lineage.trace_text import as_markdown
+from refine_dagster.policy_round import PolicyRound
 from refine_dagster.refine_af.instances import Policy, dataset_rows, scored_instances
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
@@ -18,56 +19,63 @@ from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
 
-@dg.asset(group_name="dataset", kinds={"huggingface", "duckdb"}, owners=["team:data"],
-          deps=["seed_tasks", "base_model", "feedback_judge", "filtered_instructions",
-                "reward_scored_instructions", "rl_policy_checkpoint"])  # fmt: skip
-def instruction_dataset(
-    context: dg.AssetExecutionContext,
-    profile: ProfileResource,
-    warehouse: WarehouseResource,
-    gpu: GpuResource,
-    generator: GeneratorResource,
-    judge: JudgeResource,
-    checkpoints: CheckpointsResource,
-) -> dg.MaterializeResult[Any]:
-    """The dataset: the refined policy's instance for each accepted instruction, scored, selected.
+def instruction_dataset(last: PolicyRound) -> dg.AssetsDefinition:
+    """The asset of the dataset: the pool of the last round, answered by its policy."""
 
-    Every instance, kept or not, is a row of `instance_decisions` with the rule that decided; the
-    kept ones are the dataset. Each row names the policy, the judge, the instruction and the
-    demonstrations that made it.
-    """
-    with materializing(context, profile, warehouse) as step:
-        if same := step.unchanged():
-            return _with_trace(step, same)
-        model, judge_row = step.row("base_model"), step.row("feedback_judge")
-        refined = step.row("rl_policy_checkpoint")
-        ref = checkpoints.adapted_model(
-            "rl_policy_checkpoint", refined["checkpoint_hash"], checkpoints.base_model(model)
-        )
-        with gpu.session(step.profile.device) as device:
-            step.device = device
-            step.store = generator.store(step.warehouse, step.run_id, step.profile.generator)
-            with (
-                generator.session(ref, device, step.store, step.profile.generator) as session,
-                judge.session(
-                    judge_row, checkpoints, device, step.profile, base_scores(step)
-                ) as feedback,
-            ):
-                decisions = scored_instances(
-                    "instance_decisions",
-                    prompts(step, session.backend.count_tokens),
-                    Policy.of(session, as_parent("rl_policy_checkpoint", refined, "policy")),
-                    feedback,
-                    as_parent("feedback_judge", judge_row, "judge"),
-                    step.profile.instances,
-                    step.profile.selection,
-                    step.profile.salt,
-                )
-        result = step.commit(
-            {"instruction_dataset": dataset_rows(decisions), "instance_decisions": decisions},
-            figures=instance_figures(decisions),
-        )
-        return _with_trace(step, result)
+    @dg.asset(name="instruction_dataset", group_name="dataset", kinds={"huggingface", "duckdb"},
+              owners=["team:data"],
+              deps=["seed_tasks", *policy_assets(last.number), "feedback_judge",
+                    last.name("filtered_instructions"), "reward_scored_instructions"])  # fmt: skip
+    def dataset(
+        context: dg.AssetExecutionContext,
+        profile: ProfileResource,
+        warehouse: WarehouseResource,
+        gpu: GpuResource,
+        generator: GeneratorResource,
+        judge: JudgeResource,
+        checkpoints: CheckpointsResource,
+    ) -> dg.MaterializeResult[Any]:
+        """The dataset: the refined policy's instance for each accepted instruction, scored,
+        selected.
+
+        Every instance, kept or not, is a row of `instance_decisions` with the rule that decided;
+        the kept ones are the dataset. Each row names the policy, the judge, the instruction and
+        the demonstrations that made it. With several policy rounds, pool and policy are the last
+        round's.
+        """
+        with materializing(context, profile, warehouse) as step:
+            if same := step.unchanged():
+                return _with_trace(step, same)
+            judge_row = step.row("feedback_judge")
+            refined = policy_after(step, checkpoints, last.number)
+            with gpu.session(step.profile.device) as device:
+                step.device = device
+                step.store = generator.store(step.warehouse, step.run_id, step.profile.generator)
+                with (
+                    generator.session(
+                        refined.ref, device, step.store, step.profile.generator
+                    ) as session,
+                    judge.session(
+                        judge_row, checkpoints, device, step.profile, base_scores(step)
+                    ) as feedback,
+                ):
+                    decisions = scored_instances(
+                        "instance_decisions",
+                        prompts(step, session.backend.count_tokens, last),
+                        Policy.of(session, refined.as_parent("policy")),
+                        feedback,
+                        as_parent("feedback_judge", judge_row, "judge"),
+                        step.profile.instances,
+                        step.profile.selection,
+                        step.profile.salt,
+                    )
+            result = step.commit(
+                {"instruction_dataset": dataset_rows(decisions), "instance_decisions": decisions},
+                figures=instance_figures(decisions),
+            )
+            return _with_trace(step, result)
+
+    return dataset
 
 
 def _with_trace(step: Step, result: dg.MaterializeResult[Any]) -> dg.MaterializeResult[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,20 @@ import dagster as dg
 
 from assets.judge_figures import auc_table, calibration_plot
 from assets.preview import markdown_table
-from assets.sources import as_parent, device_manifest, prompts, triple_of, triples
+from assets.sources import (
+    as_parent,
+    base_scores,
+    device_manifest,
+    policy_after,
+    policy_assets,
+    prompts,
+    triple_of,
+    triples,
+)
 from assets.step import Step, materializing, parents
 from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.rows import Parent, Row, frame, make_row
+from refine_dagster.policy_round import PolicyRound
 from refine_dagster.refine_af.instances import Policy, scored_instances
 from refine_dagster.refine_af.judge import loaded_judge
 from refine_dagster.refine_af.judge_quality import JudgeQuality, judge_quality
@@ -169,46 +180,68 @@ def _commit(
     )
 
 
-@dg.asset(group_name="feedback", kinds={"huggingface", "duckdb"}, owners=["team:data"],
-          deps=["seed_tasks", "base_model", "feedback_judge", "filtered_instructions"])  # fmt: skip
-def reward_scored_instructions(
-    context: dg.AssetExecutionContext,
-    profile: ProfileResource,
-    warehouse: WarehouseResource,
-    gpu: GpuResource,
-    generator: GeneratorResource,
-    judge: JudgeResource,
-    checkpoints: CheckpointsResource,
-) -> dg.MaterializeResult[Any]:
-    """The base policy's input and output for each accepted instruction, with the judge's scores.
+def reward_scored_instructions(policy_round: PolicyRound) -> dg.AssetsDefinition:
+    """The asset of a round's scored instances by the policy that the round begins with."""
+    first = policy_round.is_first
+    pool = policy_round.name("filtered_instructions")
+    # The scale of whitened rewards is that of the first round throughout.
+    scale = [] if first else ["reward_scored_instructions"]
 
-    Raw parts are stored beside the reward, and each row says whether it may be learnt from: these
-    are the instances of the Self-Instruct baseline, and the policy's reward before training.
-    """
-    with materializing(context, profile, warehouse) as step:
-        if same := step.unchanged():
-            return same
-        model, judge_row = step.row("base_model"), step.row("feedback_judge")
-        ref = checkpoints.base_model(model)
-        with gpu.session(step.profile.device) as device:
-            step.device = device
-            step.store = generator.store(step.warehouse, step.run_id, step.profile.generator)
-            with (
-                generator.session(ref, device, step.store, step.profile.generator) as session,
-                judge.session(judge_row, checkpoints, device, step.profile) as feedback,
-            ):
-                rows = scored_instances(
-                    "reward_scored_instructions",
-                    prompts(step, session.backend.count_tokens),
-                    Policy.of(session, as_parent("base_model", model, "policy")),
-                    feedback,
-                    as_parent("feedback_judge", judge_row, "judge"),
-                    step.profile.instances,
-                    step.profile.selection,
-                    step.profile.salt,
-                    whiten_by_own=step.profile.reward.whiten,
-                )
-        return step.commit({"reward_scored_instructions": rows}, figures=instance_figures(rows))
+    @dg.asset(name=policy_round.name("reward_scored_instructions"), group_name="feedback",
+              kinds={"huggingface", "duckdb"}, owners=["team:data"],
+              deps=["seed_tasks", *policy_assets(policy_round.number - 1), "feedback_judge", pool,
+                    *scale])  # fmt: skip
+    def scored(
+        context: dg.AssetExecutionContext,
+        profile: ProfileResource,
+        warehouse: WarehouseResource,
+        gpu: GpuResource,
+        generator: GeneratorResource,
+        judge: JudgeResource,
+        checkpoints: CheckpointsResource,
+    ) -> dg.MaterializeResult[Any]:
+        """The base policy's input and output for each accepted instruction, with the judge's
+        scores.
+
+        Raw parts are stored beside the reward, and each row says whether it may be learnt from:
+        these are the instances of the Self-Instruct baseline, and the policy's reward before
+        training. In a later round the policy is that of the round before; the base policy's
+        instances of the same pool, which the baseline learns from, stand in a table beside.
+        """
+        with materializing(context, profile, warehouse) as step:
+            if same := step.unchanged():
+                return same
+            judge_row = step.row("feedback_judge")
+            tables = {step.asset: policy_after(step, checkpoints, policy_round.number - 1)}
+            if not first:
+                base_table = policy_round.name("base_scored_instructions")
+                tables[base_table] = policy_after(step, checkpoints, 0)
+            made: dict[str, list[Row]] = {}
+            with gpu.session(step.profile.device) as device:
+                step.device = device
+                store = generator.store(step.warehouse, step.run_id, step.profile.generator)
+                step.store = store
+                lend = partial(generator.session, device=device, store=store)
+                scores = [] if first else base_scores(step)
+                with judge.session(
+                    judge_row, checkpoints, device, step.profile, scores
+                ) as feedback:
+                    for table, policy in tables.items():
+                        with lend(policy.ref, profile=step.profile.generator) as session:
+                            made[table] = scored_instances(
+                                table,
+                                prompts(step, session.backend.count_tokens, policy_round),
+                                Policy.of(session, policy.as_parent("policy")),
+                                feedback,
+                                as_parent("feedback_judge", judge_row, "judge"),
+                                step.profile.instances,
+                                step.profile.selection,
+                                step.profile.salt,
+                                whiten_by_own=first and step.profile.reward.whiten,
+                            )
+            return step.commit(made, figures=instance_figures(made[step.asset]))
+
+    return scored
 
 
 def instance_figures(rows: list[dict[str, Any]]) -> dict[str, float]:

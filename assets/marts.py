@@ -24,13 +24,18 @@ _MEANING = {
 }
 
 
-def sql_model_assets(folder: Path = sql_models.MODELS_FOLDER) -> list[dg.AssetsDefinition]:
+def sql_model_assets(
+    folder: Path = sql_models.MODELS_FOLDER, rounds: int = 1
+) -> list[dg.AssetsDefinition]:
     """One asset for each SQL model, each after those that it reads.
+
+    Args:
+        rounds: policy rounds of the graph; what is read of all rounds comes before.
 
     Raises:
         SqlModelError: with every problem found in the files.
     """
-    return [sql_model_asset(model) for model in sql_models.read_models(folder)]
+    return [sql_model_asset(model) for model in sql_models.read_models(folder, rounds)]
 
 
 def sql_model_asset(model: SqlModel) -> dg.AssetsDefinition:

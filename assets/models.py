@@ -6,7 +6,7 @@ all arms share.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from assets.step import Step, materializing, parents
 from refine_dagster.device import Device
 from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.lineage.tables import TABLES, round_table
+from refine_dagster.policy_round import PolicyRound
 from refine_dagster.training.supervised import train_supervised
 from resources.checkpoints import CheckpointsResource
 from resources.gpu import GpuResource
@@ -27,60 +29,79 @@ from resources.warehouse import WarehouseResource
 Arm = tuple[Row, list[Row], Checkpoint]
 
 
-@dg.asset(group_name="model", kinds={"torch", "huggingface"}, owners=["team:models"],
-          deps=["base_model", "filtered_instructions", "instruction_dataset"])  # fmt: skip
-def fine_tuned_model(
-    context: dg.AssetExecutionContext,
-    profile: ProfileResource,
-    warehouse: WarehouseResource,
+def fine_tuned_model(last: PolicyRound) -> dg.AssetsDefinition:
+    """The asset of the model that learns from the dataset."""
+    pool = last.name("filtered_instructions")
+
+    @dg.asset(name="fine_tuned_model", group_name="model", kinds={"torch", "huggingface"},
+              owners=["team:models"], deps=["base_model", pool, "instruction_dataset"])  # fmt: skip
+    def tuned(
+        context: dg.AssetExecutionContext,
+        profile: ProfileResource,
+        warehouse: WarehouseResource,
+        gpu: GpuResource,
+        checkpoints: CheckpointsResource,
+    ) -> dg.MaterializeResult[Any]:
+        """The base model fine-tuned with LoRA on the instruction dataset (arm `refine_af`)."""
+        with materializing(context, profile, warehouse) as step:
+            if same := step.unchanged(checkpoints):
+                return same
+            learnt = {"refine_af": ("instruction_dataset", step.rows("instruction_dataset"))}
+            return _fine_tune_all(step, learnt, pool, gpu, checkpoints)
+
+    return tuned
+
+
+def baseline_model(last: PolicyRound) -> dg.AssetsDefinition:
+    """The asset of the baselines; they share the pool of the last round with the dataset."""
+    pool = last.name("filtered_instructions")
+    instances = round_table("base_scored_instructions", last)
+
+    @dg.asset(name="baseline_model", group_name="model", kinds={"torch", "huggingface"},
+              owners=["team:models"],
+              deps=["seed_tasks", "base_model", pool, TABLES[instances].asset])  # fmt: skip
+    def baselines(
+        context: dg.AssetExecutionContext,
+        profile: ProfileResource,
+        warehouse: WarehouseResource,
+        gpu: GpuResource,
+        checkpoints: CheckpointsResource,
+    ) -> dg.MaterializeResult[Any]:
+        """Two baselines with the base and budget of the fine-tuned model.
+
+        `self_instruct` learns from the base policy's instances of the same instructions, under the
+        same rules and selection; `seeds_only` learns from the seed tasks alone.
+        """
+        with materializing(context, profile, warehouse) as step:
+            if same := step.unchanged(checkpoints):
+                return same
+            learnt = {
+                "seeds_only": ("seed_tasks", step.rows("seed_tasks")),
+                "self_instruct": (instances, [one for one in step.rows(instances) if one["kept"]]),
+            }
+            return _fine_tune_all(step, learnt, pool, gpu, checkpoints)
+
+    return baselines
+
+
+def _fine_tune_all(
+    step: Step,
+    learnt: Mapping[str, tuple[str, Sequence[Row]]],
+    pool: str,
     gpu: GpuResource,
     checkpoints: CheckpointsResource,
 ) -> dg.MaterializeResult[Any]:
-    """The base model fine-tuned with LoRA on the instruction dataset (arm `refine_af`)."""
-    with materializing(context, profile, warehouse) as step:
-        if same := step.unchanged(checkpoints):
-            return same
-        rows = step.rows("instruction_dataset")
-        with gpu.session(step.profile.device) as device:
-            step.device = device
-            arms = [_fine_tune(step, "refine_af", "instruction_dataset", rows, checkpoints, device)]
-        return _commit(step, arms)
+    """Fine-tune each arm on its rows (arm -> their table and they) and commit all.
 
-
-@dg.asset(group_name="model", kinds={"torch", "huggingface"}, owners=["team:models"],
-          deps=["seed_tasks", "base_model", "filtered_instructions",
-                "reward_scored_instructions"])  # fmt: skip
-def baseline_model(
-    context: dg.AssetExecutionContext,
-    profile: ProfileResource,
-    warehouse: WarehouseResource,
-    gpu: GpuResource,
-    checkpoints: CheckpointsResource,
-) -> dg.MaterializeResult[Any]:
-    """Two baselines with the base and budget of the fine-tuned model.
-
-    `self_instruct` learns from the base policy's instances of the same instructions, under the same
-    rules and selection; `seeds_only` learns from the seed tasks alone.
+    The number of steps follows from the size of `pool`.
     """
-    with materializing(context, profile, warehouse) as step:
-        if same := step.unchanged(checkpoints):
-            return same
-        seeds = step.rows("seed_tasks")
-        base_instances = [row for row in step.rows("reward_scored_instructions") if row["kept"]]
-        with gpu.session(step.profile.device) as device:
-            step.device = device
-            arms = [
-                _fine_tune(step, "seeds_only", "seed_tasks", seeds, checkpoints, device),
-                _fine_tune(
-                    step,
-                    "self_instruct",
-                    "reward_scored_instructions",
-                    base_instances,
-                    checkpoints,
-                    device,
-                ),
-            ]
-        return _commit(step, arms)
+    with gpu.session(step.profile.device) as device:
+        step.device = device
+        arms = [
+            _fine_tune(step, arm, source, rows, pool, checkpoints, device)
+            for arm, (source, rows) in learnt.items()
+        ]
+    return _commit(step, arms)
 
 
 def _fine_tune(
@@ -88,14 +109,14 @@ def _fine_tune(
     arm: str,
     source: str,
     rows: Sequence[Row],
+    pool: str,
     checkpoints: CheckpointsResource,
     device: Device,
 ) -> Arm:
     model = step.row("base_model")
     base = checkpoints.base_model(model)
     knobs, salt = step.profile.supervised, step.profile.salt
-    pool = len(step.rows("filtered_instructions"))
-    steps = math.ceil(pool / knobs.batch_size) * knobs.epochs
+    steps = math.ceil(len(step.rows(pool)) / knobs.batch_size) * knobs.epochs
     examples = triples(list(rows))
 
     def train(out: Path) -> dict[str, Any]:

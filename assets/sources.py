@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from assets.step import Step
 from refine_dagster.device import Device
+from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.rows import Parent, Row
+from refine_dagster.policy_round import FIRST_ROUND, PolicyRound, rounds_until
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.instances import InstancePrompt, SeedTriple, instance_prompts
 from refine_dagster.refine_af.judge import Scores
 from refine_dagster.self_instruct.decisions import Demonstration
+from resources.checkpoints import CheckpointsResource
+
+
+@dataclass(frozen=True)
+class PolicyAtHand:
+    """A policy: the base model, or what a round of training made of it.
+
+    Attributes:
+        ref: its files.
+        asset: the asset that it is a row of.
+        row: that row.
+    """
+
+    ref: ModelRef
+    asset: str
+    row: Row
+
+    def as_parent(self, role: str) -> Parent:
+        """Its row as a parent in a role."""
+        return Parent(self.asset, self.row["row_id"], role)
+
+
+def policy_assets(rounds: int) -> list[str]:
+    """The assets that the policy after so many rounds is made of: the base model and every
+    round's training. After 0 rounds it is the base model."""
+    return ["base_model", *(one.name("rl_policy_checkpoint") for one in rounds_until(rounds))]
+
+
+def policy_after(step: Step, checkpoints: CheckpointsResource, rounds: int) -> PolicyAtHand:
+    """The policy after so many rounds; each round's update lies on top of those before it."""
+    base = step.row("base_model")
+    policy = PolicyAtHand(checkpoints.base_model(base), "base_model", base)
+    for asset in policy_assets(rounds)[1:]:
+        row = step.row(asset)
+        ref = checkpoints.adapted_model(asset, row["checkpoint_hash"], policy.ref)
+        policy = PolicyAtHand(ref, asset, row)
+    return policy
 
 
 def triple_of(row: Row) -> Triple:
@@ -33,16 +72,28 @@ def demonstrations(step: Step) -> list[Demonstration]:
     ]
 
 
-def prompts(step: Step, count_tokens: Callable[[str], int]) -> list[InstancePrompt]:
-    """The prompt of every accepted instruction, in slot order."""
+def former_pool(step: Step, policy_round: PolicyRound) -> list[Demonstration]:
+    """The pool of the round before, in slot order; the first round has none."""
+    if policy_round.is_first:
+        return []
+    pool = policy_round.before.name("filtered_instructions")
+    return [
+        Demonstration(pool, row["row_id"], row["slot"], row["instruction"])
+        for row in sorted(step.rows(pool), key=lambda row: (row["method"], row["slot"]))
+    ]
+
+
+def prompts(
+    step: Step, count_tokens: Callable[[str], int], policy_round: PolicyRound = FIRST_ROUND
+) -> list[InstancePrompt]:
+    """The prompt of every instruction of a round's pool, in slot order."""
     seeds = [
         SeedTriple(row["row_id"], row["seed_id"], triple_of(row)) for row in step.rows("seed_tasks")
     ]
-    instructions = sorted(
-        step.rows("filtered_instructions"), key=lambda row: (row["method"], row["slot"])
-    )
+    pool = policy_round.name("filtered_instructions")
+    instructions = sorted(step.rows(pool), key=lambda row: (row["method"], row["slot"]))
     return instance_prompts(
-        instructions, seeds, count_tokens, step.profile.instances, step.profile.salt
+        instructions, seeds, count_tokens, step.profile.instances, step.profile.salt, pool
     )
 
 

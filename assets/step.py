@@ -23,6 +23,7 @@ from refine_dagster.errors import RefineError
 from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.completions import CompletionsStore
 from refine_dagster.lineage.ledger import Commit, Record
+from refine_dagster.lineage.retired_rounds import retire_rounds_beyond
 from refine_dagster.lineage.rows import Parent, Row, frame
 from refine_dagster.lineage.tables import TABLES, tables_of
 from refine_dagster.lineage.warehouse import Warehouse
@@ -59,6 +60,8 @@ class Step:
         self.store: CompletionsStore | None = None
         self.device: Device | None = None
         self._started_at = datetime.now(UTC)
+        for asset in retire_rounds_beyond(warehouse, profile.rounds, self.run_id):
+            progress.note(f"{asset}: rows taken back, there are {profile.rounds} policy rounds")
         self._code_version = code_version(self.asset, profile)
         self._config_hash = config_hash(self.asset, profile)
         self._inputs = self._upstream(context)

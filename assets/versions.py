@@ -20,6 +20,7 @@ from typing import Any
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
 from refine_dagster.lineage.content import content_id
+from refine_dagster.policy_round import base_name
 from refine_dagster.profile import EvaluationKnobs, Profile
 from refine_dagster.seeds.readers import read_seeds
 
@@ -28,7 +29,8 @@ UNREADABLE = "unreadable"
 # Held-out tasks beyond this are not read while definitions load; loading must stay quick.
 MOST_TASK_BYTES = 16 * 1024 * 1024
 
-# asset -> (revision of its logic, sections of the profile that it reads)
+# asset -> (revision of its logic, sections of the profile that it reads); those of later policy
+# rounds have the logic and the knobs of the first one's.
 REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "seed_tasks": (1, ()),
     "base_model": (1, ("base_model", "device")),
@@ -47,7 +49,7 @@ REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 def config_of(asset: str, profile: Profile) -> dict[str, Any]:
     """The knobs that the asset reads, and the salt; JSON values."""
-    _, sections = REVISIONS[asset]
+    _, sections = REVISIONS[base_name(asset)]
     knobs = {name: getattr(profile, name).model_dump(mode="json") for name in sections}
     return {**knobs, "salt": profile.salt}
 
@@ -62,7 +64,7 @@ def code_version(asset: str, profile: Profile) -> str:
 
     Never fails on a bad file: its version is `unreadable`, and the run reports the errors.
     """
-    revision, _ = REVISIONS[asset]
+    revision, _ = REVISIONS[base_name(asset)]
     version = f"{revision}.{config_hash(asset, profile)[:12]}"
     if asset == "seed_tasks":
         return f"{version}.{_seeds_version(profile.seeds.path)[:12]}"

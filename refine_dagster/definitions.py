@@ -13,11 +13,12 @@ from typing import Any
 import dagster as dg
 
 from assets import base_model, dataset, evaluation, feedback, instructions, models, policy, seeds
-from assets.automation import AUTOMATED, KEEP_FRESH, condition_sensors, seed_file_changed
+from assets.automation import automated, condition_sensors, keep_fresh, seed_file_changed
 from assets.checks import asset_checks
 from assets.marts import sql_model_assets
 from assets.versions import code_version
 from refine_dagster.home import Home, find_home
+from refine_dagster.policy_round import PolicyRound, rounds_until
 from refine_dagster.profile import DEFAULT_PROFILE, PROFILE_VARIABLE, Profile, load_profile
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
@@ -26,21 +27,32 @@ from resources.judge import JudgeResource
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
-PIPELINE = (
-    seeds.seed_tasks,
-    base_model.base_model,
-    feedback.feedback_judge,
-    instructions.raw_instructions,
-    instructions.instruction_decisions,
-    instructions.filtered_instructions,
-    feedback.reward_scored_instructions,
-    policy.rl_policy_checkpoint,
-    dataset.instruction_dataset,
-    models.fine_tuned_model,
-    models.baseline_model,
-    evaluation.evaluation_report,
-)
 TRAINING = ("fine_tuned_model", "baseline_model", "evaluation_report")
+
+
+def pipeline(rounds: int = 1) -> list[dg.AssetsDefinition]:
+    """The assets of a graph of so many policy rounds, besides the SQL models."""
+    last = PolicyRound(rounds)
+    return [
+        seeds.seed_tasks,
+        base_model.base_model,
+        feedback.feedback_judge,
+        *(
+            made_in(one)
+            for one in rounds_until(rounds)
+            for made_in in (
+                instructions.raw_instructions,
+                instructions.instruction_decisions,
+                instructions.filtered_instructions,
+                feedback.reward_scored_instructions,
+                policy.rl_policy_checkpoint,
+            )
+        ),
+        dataset.instruction_dataset(last),
+        models.fine_tuned_model(last),
+        models.baseline_model(last),
+        evaluation.evaluation_report,
+    ]
 
 
 def build_definitions(
@@ -62,13 +74,15 @@ def build_definitions(
     profile = profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
     knobs = load_profile(profile, overrides)
     home = home or find_home()
+    # What the baselines learn from; in later rounds the dataset does not come after it.
+    scored = [one.name("reward_scored_instructions") for one in rounds_until(knobs.rounds)]
     return dg.Definitions(
         assets=[
-            *(_versioned(asset, knobs) for asset in PIPELINE),
-            *(_kept_fresh(asset) for asset in sql_model_assets()),
+            *(_versioned(asset, knobs) for asset in pipeline(knobs.rounds)),
+            *(_kept_fresh(asset, knobs.rounds) for asset in sql_model_assets(rounds=knobs.rounds)),
         ],
-        asset_checks=asset_checks(),
-        sensors=[seed_file_changed, *condition_sensors()],
+        asset_checks=asset_checks(knobs.rounds),
+        sensors=[seed_file_changed, *condition_sensors(knobs.rounds)],
         jobs=[
             dg.define_asset_job(
                 "everything",
@@ -77,7 +91,7 @@ def build_definitions(
             ),
             dg.define_asset_job(
                 "dataset_only",
-                selection=dg.AssetSelection.assets("instruction_dataset").upstream(),
+                selection=dg.AssetSelection.assets("instruction_dataset", *scored).upstream(),
                 description="Up to the instruction dataset, without fine-tuning.",
             ),
             dg.define_asset_job(
@@ -87,7 +101,9 @@ def build_definitions(
             ),
         ],
         resources={
-            "profile": ProfileResource(name=profile, overrides=dict(overrides or {})),
+            "profile": ProfileResource(
+                name=profile, overrides=dict(overrides or {}), rounds=knobs.rounds
+            ),
             "warehouse": WarehouseResource(database=str(home.warehouse)),
             "gpu": GpuResource(),
             "generator": GeneratorResource(),
@@ -103,12 +119,14 @@ def _versioned(asset: dg.AssetsDefinition, knobs: Profile) -> dg.AssetsDefinitio
     name = asset.key.to_user_string()
     version = code_version(name, knobs)
     versioned = asset.map_asset_specs(lambda spec: spec.replace_attributes(code_version=version))
-    return _kept_fresh(versioned) if name in AUTOMATED else versioned
+    if name not in automated(knobs.rounds):
+        return versioned
+    return _kept_fresh(versioned, knobs.rounds)
 
 
-def _kept_fresh(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+def _kept_fresh(asset: dg.AssetsDefinition, rounds: int) -> dg.AssetsDefinition:
     return asset.map_asset_specs(
-        lambda spec: spec.replace_attributes(automation_condition=KEEP_FRESH)
+        lambda spec: spec.replace_attributes(automation_condition=keep_fresh(rounds))
     )
 
 

@@ -46,13 +46,14 @@ class ModelRef:
         path: local folder in Hugging Face format.
         fingerprint: sha256 over config, weights and tokenizer [and adapter], 64 hex digits.
         revision: the commit that a Hugging Face id was resolved to; None for a folder.
-        adapter: local folder of a PEFT adapter to merge in; None for the plain model.
+        adapters: local folders of PEFT adapters to merge in, one after the other: each was trained
+            on the model with those before it; none for the plain model.
     """
 
     path: str
     fingerprint: str
     revision: str | None = None
-    adapter: str | None = None
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass
@@ -92,29 +93,24 @@ def resolve_model(id_or_path: str, revision: str | None = None) -> ModelRef:
 
 
 def with_adapter(base: ModelRef, folder: Path) -> ModelRef:
-    """The model `base` with the PEFT adapter in `folder`.
+    """The model `base`, which may have adapters already, with the PEFT adapter in `folder` on top.
 
     Raises:
-        ModelError: the folder is no adapter, or `base` already has one.
+        ModelError: the folder is no adapter.
     """
-    if base.adapter is not None:
-        raise ModelError(
-            "this model already has an adapter, and one is merged at a time",
-            where=base.adapter,
-            fix="give the adapter to the plain base model",
-        )
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise ModelError(f"{name} is missing", where=str(folder), fix="name an adapter folder")
     hashes = [file_hash(folder / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
     text = canonical_json(["adapter", base.fingerprint, *hashes])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    return replace(base, fingerprint=fingerprint, adapter=str(folder.resolve()))
+    adapters = (*base.adapters, str(folder.resolve()))
+    return replace(base, fingerprint=fingerprint, adapters=adapters)
 
 
 @contextmanager
 def loaded_model(ref: ModelRef, device: Device) -> Iterator[LoadedModel]:
-    """Load a model onto the device, adapter merged in; free it at the end.
+    """Load a model onto the device, adapters merged in; free it at the end.
 
     Raises:
         ModelError: the files are there, yet no model can be built from them.
@@ -274,15 +270,16 @@ def _load(ref: ModelRef, device: Device) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             ref.path, dtype=device.torch_dtype, local_files_only=True, **quantized(device)
         )
-        if ref.adapter is not None:
+        if ref.adapters:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, ref.adapter).merge_and_unload()
+            for folder in ref.adapters:
+                model = PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"the model cannot be loaded: {reason}",
-            where=ref.adapter or ref.path,
+            where=ref.adapters[-1] if ref.adapters else ref.path,
             fix="check that it is a causal language model that this transformers version knows",
         ) from error
     if device.quantization == "none":

@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from refine_dagster.errors import RefineError
+from refine_dagster.policy_round import MOST_ROUNDS
 
 PROFILE_VARIABLE = "REFINE_PROFILE"
 DEFAULT_PROFILE = "offline"
@@ -109,7 +110,9 @@ class GeneratorKnobs(Knobs):
 
 
 class SelfInstructKnobs(Knobs):
-    target: int = Field(160, ge=1, description="Accepted instructions at which the loop ends.")
+    target: int = Field(
+        160, ge=1, description="Accepted instructions at which the loop of a policy round ends."
+    )
     requests_per_round: int = Field(48, ge=1, description="Requests sent before filters run again.")
     max_rounds: int = Field(40, ge=1, description="Bound on rounds, and so on requests.")
     stall_rounds: int = Field(
@@ -236,7 +239,7 @@ class ReinforcementKnobs(Knobs):
     prompts_per_step: int = Field(4, ge=1, description="Different instructions in a step.")
     group_size: int = Field(8, ge=2, description="Completions sampled for each instruction.")
     learning_rate: float = Field(7e-4, gt=0, description="Peak learning rate of AdamW.")
-    kl_coefficient: float = Field(0.1, ge=0, description="Weight of KL to the base policy.")
+    kl_coefficient: float = Field(0.1, ge=0, description="Weight of KL to the starting policy.")
     temperature: float = Field(1.0, gt=0, description="Sampling temperature of rollouts.")
     held_out_share: float = Field(
         0.25,
@@ -269,8 +272,8 @@ class ReinforcementKnobs(Knobs):
     target_kl: float | None = Field(
         0.1,
         gt=0,
-        description="PPO: KL to the base policy, nats a token, that `kl_coefficient` is steered "
-        "towards; null keeps the coefficient.",
+        description="PPO: KL to the starting policy, nats a token, that `kl_coefficient` is "
+        "steered towards; null keeps the coefficient.",
     )
     kl_horizon: int = Field(
         256, ge=1, description="PPO: completions over which a KL correction is spread."
@@ -342,6 +345,14 @@ class Profile(Knobs):
 
     name: str = Field(description="The profile's name.")
     salt: str = Field("refine", description="Seeds every draw of the run.")
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=MOST_ROUNDS,
+        description="Policy rounds. From the second on, the policy of the round before proposes "
+        "instructions, up to `self_instruct.target` more in each round, and is trained on. Fixed "
+        "when the code location is loaded: each round has assets of its own.",
+    )
     seeds: SeedsKnobs = SeedsKnobs()
     device: DeviceKnobs = DeviceKnobs()
     base_model: BaseModelKnobs = BaseModelKnobs()

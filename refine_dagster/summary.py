@@ -19,19 +19,26 @@ from refine_dagster.lineage.warehouse import Warehouse
 HASH = re.compile(r"[0-9a-f]{32,64}")
 HASH_SHOWN = 12
 FUNNELS = """
-    SELECT 'instructions' AS stage, rule AS outcome, count(*) AS rows
-    FROM instruction_decisions GROUP BY ALL
+    SELECT 'instructions' AS stage, policy_round AS round, rule AS outcome, count(*) AS rows
+    FROM rounds.instruction_decisions GROUP BY ALL
     UNION ALL
-    SELECT 'instances, base policy', rule, count(*) FROM reward_scored_instructions GROUP BY ALL
+    SELECT 'instances, base policy', policy_round, rule, count(*)
+    FROM rounds.base_scored_instructions GROUP BY ALL
     UNION ALL
-    SELECT 'instances, refined policy', rule, count(*) FROM instance_decisions GROUP BY ALL
-    ORDER BY stage, outcome <> 'kept', rows DESC, outcome
+    SELECT 'instances, former policy', policy_round, rule, count(*)
+    FROM rounds.reward_scored_instructions WHERE policy_round > 1 GROUP BY ALL
+    UNION ALL
+    SELECT 'instances, refined policy',
+           (SELECT max(policy_round) FROM rounds.filtered_instructions), rule, count(*)
+    FROM instance_decisions GROUP BY ALL
+    ORDER BY stage, round, outcome <> 'kept', rows DESC, outcome
 """
 REWARD = """
-    SELECT algorithm, preset, steps, held_out_prompts AS prompts, reward_before AS before,
-           reward_after AS after, format('{:.4f} [{:.4f}, {:.4f}]', gain, gain_low, gain_high)
+    SELECT policy_round AS round, algorithm, preset, steps, held_out_prompts AS prompts,
+           reward_before AS before, reward_after AS after,
+           format('{:.4f} [{:.4f}, {:.4f}]', gain, gain_low, gain_high)
                AS "gain, 95 % interval"
-    FROM rl_policy_checkpoint
+    FROM rounds.rl_policy_checkpoint ORDER BY round
 """
 JUDGE = """
     SELECT dimension, accuracy, chance, examples FROM feedback_judge_accuracy

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from refine_dagster.profile import Profile, load_profile
+from refine_dagster.profile import Profile, ProfileError, load_profile
 
 
 class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -24,6 +24,26 @@ class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         "refine_dagster/profile.py lists them.",
     )
 
+    rounds: int | None = Field(
+        default=None,
+        description="Policy rounds of the graph that was loaded. A run cannot have another number: "
+        "set the knob `rounds` in the profile or as REFINE_ROUNDS and reload.",
+    )
+
     def load(self) -> Profile:
-        """Read and validate; raises ProfileError with every problem at once."""
-        return load_profile(self.name, self.overrides)
+        """Read and validate.
+
+        Raises:
+            ProfileError: with every problem at once; or the run wants another number of rounds
+                than the graph that was loaded has.
+        """
+        profile = load_profile(self.name, self.overrides)
+        if self.rounds is not None and profile.rounds != self.rounds:
+            raise ProfileError(
+                f"the run wants rounds = {profile.rounds}, "
+                f"the graph that was loaded has {self.rounds}",
+                where="rounds",
+                fix=f"set REFINE_ROUNDS={profile.rounds} and reload the definitions: each round "
+                "has assets of its own",
+            )
+        return profile

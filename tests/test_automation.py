@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests
 
-from assets.automation import AUTOMATED, condition_sensors, seed_file_changed
+from assets.automation import automated, condition_sensors, seed_file_changed
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
 from refine_dagster.lineage.ledger import Record
@@ -38,9 +38,13 @@ class Daemon:
     """What Dagster's daemon would do: ticks, and the materializations between them."""
 
     def __init__(
-        self, definitions: dg.Definitions, instance: dg.DagsterInstance, *sensors: str
+        self,
+        definitions: dg.Definitions,
+        instance: dg.DagsterInstance,
+        *sensors: str,
+        rounds: int = 1,
     ) -> None:
-        self.sensors = [one for one in condition_sensors() if one.name in sensors]
+        self.sensors = [one for one in condition_sensors(rounds) if one.name in sensors]
         self.definitions = definitions
         self.instance = instance
         self.graph = definitions.resolve_asset_graph()
@@ -109,7 +113,7 @@ def all_made(daemon: Daemon) -> Daemon:
 
 
 def test_conditions_leave_training_out(daemon: Daemon) -> None:
-    automated = {
+    found = {
         spec.key.to_user_string()
         for spec in daemon.definitions.resolve_all_asset_specs()
         if spec.automation_condition is not None
@@ -120,8 +124,8 @@ def test_conditions_leave_training_out(daemon: Daemon) -> None:
         if spec.group_name == "marts"
     }
     assert marts
-    assert automated == {*AUTOMATED, *marts}
-    assert not automated & BY_HAND
+    assert found == {*automated(), *marts}
+    assert not found & BY_HAND
 
 
 def test_sensors_are_off_until_switched_on(daemon: Daemon) -> None:
@@ -145,12 +149,27 @@ def test_an_edit_makes_each_asset_once_and_marts_last(daemon_of_all: Daemon) -> 
         requested += asked
         for asset in asked:
             daemon_of_all.made(asset, "2")
-    assert [asset for asset in requested if asset in AUTOMATED] == list(AUTOMATED)
+    assert [asset for asset in requested if asset in automated()] == list(automated())
     assert not set(requested) & BY_HAND
     assert len(requested) == len(set(requested))
     assert {"stg_seed_tasks", "stg_instruction_dataset", "yield_funnel"} <= set(requested)
     made_of_all = requested.index("dataset_lineage")
-    assert {*AUTOMATED, "stg_parents"} <= set(requested[:made_of_all])
+    assert {*automated(), "stg_parents"} <= set(requested[:made_of_all])
+
+
+def test_an_edit_goes_through_every_policy_round_once(tmp_path: Path) -> None:
+    definitions = build_definitions("offline", {"rounds": 2}, Home(tmp_path / "home"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        daemon = all_made(Daemon(definitions, instance, DATASET, rounds=2))
+        daemon.made("seed_tasks", "2")
+        requested: list[str] = []
+        while asked := daemon.tick():
+            requested += asked
+            for asset in asked:
+                daemon.made(asset, "2")
+    assert sorted(requested) == sorted(automated(2))
+    assert requested[-1] == "instruction_dataset"
+    assert requested.index("filtered_instructions") < requested.index("raw_instructions_round_2")
 
 
 def test_checks_are_run_with_what_is_made(daemon_of_all: Daemon) -> None:
@@ -181,7 +200,7 @@ def test_it_goes_no_further_than_content_changes(daemon: Daemon) -> None:
 
 def test_training_by_hand_is_followed(daemon: Daemon) -> None:
     daemon.made("rl_policy_checkpoint", "2")
-    assert [asset for asset in daemon.tick() if asset in AUTOMATED] == ["instruction_dataset"]
+    assert [asset for asset in daemon.tick() if asset in automated()] == ["instruction_dataset"]
 
 
 def test_nothing_follows_a_failed_blocking_check(daemon: Daemon) -> None:

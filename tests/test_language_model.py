@@ -196,12 +196,37 @@ def test_adapter_files_are_equal_for_equal_adapters(
     assert str(tiny_model_folder) not in json.dumps(config)
 
 
+def test_adapters_lie_on_top_of_each_other(
+    tiny_model_folder: Path, tmp_path: Path, cpu_device: Device
+) -> None:
+    """Two merged updates are their sum; the name tells which came first."""
+    import torch
+
+    base = resolve_model(str(tiny_model_folder))
+    for seed in (1, 2):
+        save_adapter(_adapted(tiny_model_folder, seed=seed), tmp_path / str(seed))
+    one = with_adapter(base, tmp_path / "1")
+    both = with_adapter(one, tmp_path / "2")
+    turned = with_adapter(with_adapter(base, tmp_path / "2"), tmp_path / "1")
+    assert both.adapters == (str(tmp_path / "1"), str(tmp_path / "2"))
+    assert len({ref.fingerprint for ref in (base, one, both, turned)}) == 4
+    weights = {}
+    for name, ref in (("base", base), ("one", one), ("both", both), ("turned", turned)):
+        with loaded_model(ref, cpu_device) as loaded:
+            assert not hasattr(loaded.model, "peft_config")
+            weights[name] = loaded.model.model.layers[0].self_attn.q_proj.weight.detach().clone()
+    two = with_adapter(base, tmp_path / "2")
+    with loaded_model(two, cpu_device) as loaded:
+        second = loaded.model.model.layers[0].self_attn.q_proj.weight.detach() - weights["base"]
+    torch.testing.assert_close(weights["both"], weights["one"] + second)
+    torch.testing.assert_close(weights["both"], weights["turned"])
+    assert not torch.allclose(weights["both"], weights["one"])
+
+
 def test_adapter_errors(tiny_model_folder: Path, tmp_path: Path) -> None:
     base = resolve_model(str(tiny_model_folder))
     with pytest.raises(ModelError, match=r"adapter_config\.json is missing"):
         with_adapter(base, tmp_path)
     save_adapter(_adapted(tiny_model_folder, seed=1), tmp_path)
-    with pytest.raises(ModelError, match="already has an adapter"):
-        with_adapter(with_adapter(base, tmp_path), tmp_path)
     with pytest.raises(ModelError, match="adapter's folder cannot stand alone"):
         resolve_model(str(tmp_path))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from refine_dagster import sql_models
-from refine_dagster.lineage.tables import GRAPH_ASSETS, TABLES
+from refine_dagster.lineage.tables import TABLES, graph_assets
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.sql_models import Check, SqlModel, SqlModelError
 from tests.small_warehouse import BASE, JUDGE, POLICY, commit, small_warehouse
@@ -71,7 +71,7 @@ def test_everything_that_a_file_says(tmp_path: Path) -> None:
     assert model.query.startswith("WITH named")
     assert model.query.endswith("named AS n")
     assert model.reads == ("lineage.materializations", "main.seed_tasks")
-    assert model.depends_on == GRAPH_ASSETS
+    assert model.depends_on == graph_assets()
     by_name = {column.name: column for column in model.columns}
     assert list(by_name) == ["id", "name", "loud", "runs"]
     assert by_name["id"].description == "The id, twice as good."
@@ -452,8 +452,8 @@ def test_request_ledger(made: Warehouse) -> None:
 
 def test_reward_by_policy(made: Warehouse) -> None:
     assert made.query("SELECT * FROM marts.reward_by_policy").rows() == [
-        ("base policy", BASE, "none", 3, 0.666667, 0.333333, 0.6, 0.4, 0.4, 0.5, 0.5, 1.5),
-        ("refined policy", POLICY, "grpo", 3, 1.0, 0.666667, 0.7, 0.5, 0.5, 1.0, 1.0, 2.0),
+        ("base policy", 1, BASE, "none", 3, 0.666667, 0.333333, 0.6, 0.4, 0.4, 0.5, 0.5, 1.5),
+        ("refined policy", 1, POLICY, "grpo", 3, 1.0, 0.666667, 0.7, 0.5, 0.5, 1.0, 1.0, 2.0),
     ]
 
 

@@ -11,7 +11,7 @@ policies AS (
     SELECT e.row_id, min(p.row_id) AS policy_id, min(j.judge_id) AS judge_id, min(j.judge) AS judge
     FROM staging.stg_parents AS e
     JOIN staging.stg_rl_policy_checkpoint AS p
-        ON e.parent_asset = 'rl_policy_checkpoint' AND p.row_id = e.parent_id
+        ON p.row_id = e.parent_id
     LEFT JOIN judges AS j ON j.row_id = p.row_id
     GROUP BY e.row_id
 ),
@@ -19,15 +19,14 @@ seeds AS (
     SELECT e.row_id, list(DISTINCT s.seed_id ORDER BY s.seed_id) AS shown
     FROM staging.stg_parents AS e
     JOIN staging.stg_seed_tasks AS s ON e.parent_asset = 'seed_tasks' AND s.row_id = e.parent_id
-    WHERE e.table_name IN ('raw_instructions', 'instruction_dataset')
+    WHERE starts_with(e.table_name, 'raw_instructions') OR e.table_name = 'instruction_dataset'
     GROUP BY e.row_id
 ),
 machine AS (
-    SELECT e.row_id, list(DISTINCT r.row_id ORDER BY r.row_id) AS shown
+    SELECT e.row_id, list(DISTINCT e.parent_id ORDER BY e.parent_id) AS shown
     FROM staging.stg_parents AS e
-    JOIN staging.stg_raw_instructions AS r
-        ON e.parent_asset = 'raw_instructions' AND r.row_id = e.parent_id
-    WHERE e.table_name = 'raw_instructions'
+    WHERE starts_with(e.table_name, 'raw_instructions')
+        AND e.role = 'demonstration' AND e.parent_asset <> 'seed_tasks'
     GROUP BY e.row_id
 )
 SELECT
@@ -37,7 +36,8 @@ SELECT
     d.method,                                          -- What proposed it.
     r.row_id AS candidate_id,                          -- Row of `raw_instructions`. #not_null
     r.slot,                                            -- The candidate's slot: round/request/position.
-    r.round,                                           -- The round in which it was proposed.
+    r.policy_round,                                    -- The policy round in which it was proposed.
+    r.round,                                           -- The round of that loop.
     r.policy AS proposed_by,                           -- Fingerprint of the model that proposed it.
     d.policy,                                          -- Fingerprint of the policy that wrote the instance.
     p.policy_id,                                       -- Row of `rl_policy_checkpoint`; null where the base policy wrote it.
@@ -45,7 +45,7 @@ SELECT
     coalesce(own.judge, p.judge) AS judge,             -- That judge's fingerprint.
     coalesce(s.shown, CAST([] AS VARCHAR[])) AS seeds_shown,  -- Ids of the seeds in the prompt that led to the candidate.
     len(coalesce(s.shown, CAST([] AS VARCHAR[]))) AS seeds_shown_count,  -- How many.
-    coalesce(m.shown, CAST([] AS VARCHAR[])) AS machine_shown,  -- Rows of `raw_instructions` in that prompt.
+    coalesce(m.shown, CAST([] AS VARCHAR[])) AS machine_shown,  -- Machine-written instructions in that prompt: rows of the round's candidates or of the former pool.
     len(coalesce(m.shown, CAST([] AS VARCHAR[]))) AS machine_shown_count,  -- How many.
     coalesce(i.shown, CAST([] AS VARCHAR[])) AS instance_seeds_shown  -- Ids of the seeds in the prompt that led to the instance.
 FROM staging.stg_instruction_dataset AS d

@@ -1,5 +1,5 @@
--- Size, lengths and variety of the seeds, of the base policy's kept instances and of the instruction
--- dataset, side by side; one row per source and method.
+-- Size, lengths and variety of the seeds, of the base policy's kept instances of the last pool and of
+-- the instruction dataset, side by side; one row per source and method.
 WITH instances AS (
     SELECT
         'seed_tasks' AS source, 'seeds' AS method, instruction, first_word, has_input,
@@ -9,8 +9,8 @@ WITH instances AS (
     SELECT
         'reward_scored_instructions', method, instruction, first_word, has_input,
         instruction_words, input_words, output_words, reward
-    FROM staging.stg_reward_scored_instructions
-    WHERE kept
+    FROM staging.stg_base_scored_instructions
+    WHERE kept AND policy_round = (SELECT max(policy_round) FROM staging.stg_filtered_instructions)
     UNION ALL
     SELECT
         'instruction_dataset', method, instruction, first_word, has_input,

@@ -1,6 +1,8 @@
--- Whether each stage's funnel adds up: per method and round, in = kept + rejected + failed.
+-- Whether each stage's funnel adds up: per policy round, method and round of the
+-- loop, in = kept + rejected + failed.
 SELECT
     stage,                                             -- What is decided on. #not_null
+    policy_round,                                      -- Policy round, from 1. #not_null
     method,                                            -- What proposed the instruction. #not_null
     round,                                             -- Round of the loop, from 0; null where a stage has no rounds.
     coalesce(sum(rows) FILTER (WHERE outcome = 'in'), 0)::BIGINT AS rows_in,         -- Rows that the stage read.
@@ -13,5 +15,5 @@ SELECT
         - coalesce(sum(rows) FILTER (WHERE outcome <> 'in'), 0))::BIGINT
         AS unaccounted                                 -- In less everything decided. #not_null #accepted{0}
 FROM marts.yield_funnel
-GROUP BY stage, method, round
-ORDER BY stage, method, round
+GROUP BY stage, policy_round, method, round
+ORDER BY stage, policy_round, method, round

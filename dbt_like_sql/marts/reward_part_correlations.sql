@@ -3,16 +3,27 @@
 -- counted twice; a part at below 0 with the reward is one that the reward works against. Null where a
 -- column does not vary, or there is a single row.
 WITH instances AS (
-    SELECT 'base policy' AS stage, policy, reward, naturalness, coherence, understandability, reward_model
-    FROM staging.stg_reward_scored_instructions
+    SELECT
+        'base policy' AS stage, policy_round, policy,
+        reward, naturalness, coherence, understandability, reward_model
+    FROM staging.stg_base_scored_instructions
     WHERE format_valid
     UNION ALL
-    SELECT 'refined policy', policy, reward, naturalness, coherence, understandability, reward_model
+    SELECT
+        'former policy', policy_round, policy,
+        reward, naturalness, coherence, understandability, reward_model
+    FROM staging.stg_reward_scored_instructions
+    WHERE format_valid AND policy_round > 1
+    UNION ALL
+    SELECT
+        'refined policy', (SELECT max(policy_round) FROM staging.stg_filtered_instructions), policy,
+        reward, naturalness, coherence, understandability, reward_model
     FROM staging.stg_instance_decisions
     WHERE format_valid
 ), correlated AS (
     SELECT
         stage,
+        policy_round,
         policy,
         count(*) AS rows,
         corr(naturalness, understandability) AS naturalness_understandability,
@@ -26,10 +37,11 @@ WITH instances AS (
         corr(reward, understandability) AS reward_understandability,
         corr(reward, reward_model) AS reward_reward_model
     FROM instances
-    GROUP BY stage, policy
+    GROUP BY stage, policy_round, policy
 )
 SELECT
-    stage,                                             -- `base policy` or `refined policy`. #not_null #accepted{base policy,refined policy}
+    stage,                                             -- Whose instances. #not_null #accepted{base policy,former policy,refined policy}
+    policy_round,                                      -- Policy round whose pool the instances are for, from 1. #not_null
     policy,                                            -- The policy's fingerprint. #not_null
     rows,                                              -- Instances that passed the format gate.
     round(CASE WHEN isfinite(naturalness_understandability) THEN naturalness_understandability END, 6)
@@ -53,4 +65,4 @@ SELECT
     round(CASE WHEN isfinite(reward_reward_model) THEN reward_reward_model END, 6)
         AS reward_reward_model                         -- The reward with the Bradley-Terry reward.
 FROM correlated
-ORDER BY stage, policy
+ORDER BY stage, policy_round, policy

@@ -1,7 +1,9 @@
--- The decision on every candidate instruction, sorted into kept, rejected and failed.
+-- The decision on every candidate instruction, sorted into kept, rejected and failed; of all policy
+-- rounds.
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
     candidate_id,                                      -- Row of `raw_instructions`. #unique #not_null
+    policy_round,                                      -- Policy round in whose table the row stands, from 1. #not_null
     method,                                            -- What proposed the candidate. #not_null #accepted{self_instruct,teams_rl}
     slot,
     round,
@@ -16,4 +18,4 @@ SELECT
     nearest_asset,
     nearest_id,
     nearest_score
-FROM main.instruction_decisions
+FROM rounds.instruction_decisions

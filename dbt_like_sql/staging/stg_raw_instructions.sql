@@ -1,6 +1,8 @@
--- Candidate instructions as parsed from completions, pieces that could not be parsed included.
+-- Candidate instructions as parsed from completions, pieces that could not be parsed included; of all
+-- policy rounds.
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
+    policy_round,                                      -- Policy round in whose table the row stands, from 1. #not_null
     method,                                            -- What proposed the candidate. #not_null #accepted{self_instruct,teams_rl}
     slot,
     round,
@@ -14,4 +16,4 @@ SELECT
     len(regexp_extract_all(instruction, '\S+')) AS instruction_words,  -- Words of the candidate.
     len(list_filter(parents, lambda parent: parent.asset = 'seed_tasks'))
         AS seeds_shown                                 -- Seeds shown in the prompt that led to it.
-FROM main.raw_instructions
+FROM rounds.raw_instructions

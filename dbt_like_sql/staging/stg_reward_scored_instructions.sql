@@ -1,10 +1,12 @@
--- The base policy's instances, scored, sorted into kept, rejected and failed.
+-- The instances by the policy that a round begins with (the base policy in the first one), scored,
+-- sorted into kept, rejected and failed; of all policy rounds.
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
     instruction_id,                                    -- Row of `filtered_instructions` that the instance is for. #not_null
     instruction,
     input,
     output,
+    policy_round,                                      -- Policy round in whose table the row stands, from 1. #not_null
     method,                                            -- What proposed the instruction. #not_null #accepted{self_instruct,teams_rl}
     policy,                                            -- Fingerprint of the policy that wrote the instance. #not_null
     completion_key,
@@ -26,4 +28,4 @@ SELECT
     len(regexp_extract_all(input, '\S+')) AS input_words,              -- Words of the input.
     len(regexp_extract_all(output, '\S+')) AS output_words,            -- Words of the output.
     lower(regexp_extract(instruction, '[[:alpha:]]+')) AS first_word   -- First word, lower case.
-FROM main.reward_scored_instructions
+FROM rounds.reward_scored_instructions

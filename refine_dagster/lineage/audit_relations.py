@@ -115,7 +115,8 @@ def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Name -> text of every view and macro besides those of the models."""
     found = connection.execute(
         "SELECT schema_name || '.' || view_name, sql FROM duckdb_views() "
-        "WHERE NOT internal AND NOT temporary AND schema_name IN ('main', 'lineage') ORDER BY 1"
+        "WHERE NOT internal AND NOT temporary AND schema_name IN ('main', 'rounds', 'lineage') "
+        "ORDER BY 1"
     ).fetchall()
     macros = connection.execute(
         "SELECT schema_name || '.' || function_name, macro_definition FROM duckdb_functions() "

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from refine_dagster.lineage.tables import ROUND_TABLES
+from refine_dagster.policy_round import FIRST_ROUND, later_rounds
+
 # Payload columns that name a row of another table: they follow that row and say nothing new.
 REFERENCES = frozenset({"candidate_id", "nearest_id", "instruction_id"})
 
@@ -21,8 +24,8 @@ class NaturalKey:
 
     Attributes:
         columns: payload columns, in the order in which they are shown.
-        owner: (payload column with a row id, the table of that row): the natural key of that row
-            comes first, because the id itself changes with every version.
+        owner: (payload column with a row id, the table of that row, in whatever policy round): the
+            natural key of that row comes first, because the id itself changes with every version.
     """
 
     columns: tuple[str, ...] = ()
@@ -32,32 +35,36 @@ class NaturalKey:
 _SLOT = NaturalKey(("method", "slot"))
 _INSTANCE = NaturalKey(owner=("instruction_id", "filtered_instructions"))
 
+_KEYS = {
+    "seed_tasks": NaturalKey(("seed_id",)),
+    "base_model": NaturalKey(),
+    "base_model_steps": NaturalKey(("step",)),
+    "feedback_judge": NaturalKey(),
+    "feedback_judge_accuracy": NaturalKey(("dimension", "corruption")),
+    "feedback_judge_quality": NaturalKey(("dimension", "measure")),
+    "feedback_judge_calibration": NaturalKey(("dimension", "bin")),
+    "raw_instructions": _SLOT,
+    "instruction_decisions": _SLOT,
+    "filtered_instructions": _SLOT,
+    "reward_scored_instructions": _INSTANCE,
+    "base_scored_instructions": _INSTANCE,
+    "rl_policy_checkpoint": NaturalKey(("algorithm", "preset")),
+    "rl_policy_checkpoint_steps": NaturalKey(("step",)),
+    "instruction_dataset": _INSTANCE,
+    "instance_decisions": _INSTANCE,
+    "fine_tuned_model": NaturalKey(("arm",)),
+    "fine_tuned_model_steps": NaturalKey(("arm", "step")),
+    "baseline_model": NaturalKey(("arm",)),
+    "baseline_model_steps": NaturalKey(("arm", "step")),
+    "evaluation_report": NaturalKey(("arm", "task")),
+    "evaluation_comparisons": NaturalKey(("arm", "against")),
+    "evaluation_predictions": NaturalKey(("arm", "task", "instance")),
+    "exports": NaturalKey(("path",)),
+}
+# A table of a later policy round has the key of its kind: slots differ from round to round.
 NATURAL_KEYS: Mapping[str, NaturalKey] = MappingProxyType(
-    {
-        "seed_tasks": NaturalKey(("seed_id",)),
-        "base_model": NaturalKey(),
-        "base_model_steps": NaturalKey(("step",)),
-        "feedback_judge": NaturalKey(),
-        "feedback_judge_accuracy": NaturalKey(("dimension", "corruption")),
-        "feedback_judge_quality": NaturalKey(("dimension", "measure")),
-        "feedback_judge_calibration": NaturalKey(("dimension", "bin")),
-        "raw_instructions": _SLOT,
-        "instruction_decisions": _SLOT,
-        "filtered_instructions": _SLOT,
-        "reward_scored_instructions": _INSTANCE,
-        "rl_policy_checkpoint": NaturalKey(("algorithm", "preset")),
-        "rl_policy_checkpoint_steps": NaturalKey(("step",)),
-        "instruction_dataset": _INSTANCE,
-        "instance_decisions": _INSTANCE,
-        "fine_tuned_model": NaturalKey(("arm",)),
-        "fine_tuned_model_steps": NaturalKey(("arm", "step")),
-        "baseline_model": NaturalKey(("arm",)),
-        "baseline_model_steps": NaturalKey(("arm", "step")),
-        "evaluation_report": NaturalKey(("arm", "task")),
-        "evaluation_comparisons": NaturalKey(("arm", "against")),
-        "evaluation_predictions": NaturalKey(("arm", "task", "instance")),
-        "exports": NaturalKey(("path",)),
-    }
+    {name: key for name, key in _KEYS.items() if name != "base_scored_instructions"}
+    | {one.name(base): _KEYS[base] for one in later_rounds() for base in ROUND_TABLES}
 )
 
 
@@ -76,10 +83,14 @@ def key_sql(table: str, source: str) -> tuple[str, str]:
     if key.owner is None:
         return (f"concat_ws(' ', {', '.join(parts)})" if parts else "''"), ""
     column, owner = key.owner
-    owned, join = key_sql(owner, "named")
     parts = [f"coalesce(owner.key, {source}.{column})", *parts]
+    named = []
+    for one in (FIRST_ROUND, *later_rounds()):
+        owned, join = key_sql(one.name(owner), "named")
+        named.append(
+            f"SELECT named.row_id, any_value({owned}) AS key "
+            f"FROM history.{one.name(owner)} AS named {join} GROUP BY named.row_id"
+        )
     return f"concat_ws(' ', {', '.join(parts)})", (
-        f"LEFT JOIN (SELECT named.row_id, any_value({owned}) AS key "
-        f"FROM history.{owner} AS named {join} GROUP BY named.row_id) AS owner "
-        f"ON owner.row_id = {source}.{column}"
+        f"LEFT JOIN ({' UNION ALL '.join(named)}) AS owner ON owner.row_id = {source}.{column}"
     )

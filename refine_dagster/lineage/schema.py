@@ -1,7 +1,9 @@
 """The warehouse's schema: its migrations, and the history table and live view of each table.
 
 Fixed tables come from the numbered files under `migrations/`, each applied once and recorded;
-history tables and views come from `lineage/tables.py`.
+history tables and views come from `lineage/tables.py`, and views over the tables of all policy
+rounds from `lineage/round_views.py`. What the declarations say is the same whatever the number of
+rounds that are run, so a home opens under any.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import duckdb
 
 from refine_dagster.errors import RefineError
 from refine_dagster.lineage.content import content_id
+from refine_dagster.lineage.round_views import SCHEMA as ROUNDS_SCHEMA
+from refine_dagster.lineage.round_views import round_views
 from refine_dagster.lineage.tables import PARENTS_TYPE, TABLES, Table
 
 
@@ -57,6 +61,9 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         )
     for table in TABLES.values():
         create_table(connection, table)
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {ROUNDS_SCHEMA}")
+    for view in round_views():
+        connection.execute(view.sql)
     _create_lineage_views(connection)
     connection.execute("DELETE FROM lineage.declarations")
     connection.execute("INSERT INTO lineage.declarations VALUES (?)", [declared])
@@ -70,7 +77,8 @@ def declarations_fingerprint() -> str:
         [table.name, table.asset, table.description, [list(c) for c in table.columns.items()]]
         for table in TABLES.values()
     ]
-    return content_id("declarations", declared, _lineage_views())
+    rounds = [view.sql for view in round_views()]
+    return content_id("declarations", declared, rounds, _lineage_views())
 
 
 def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:

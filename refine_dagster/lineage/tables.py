@@ -8,8 +8,11 @@ the documentation list them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from refine_dagster.policy_round import PolicyRound, later_rounds, round_of
 
 # What left the house is recorded by the command that writes files, not by an asset of the graph.
 EXPORTS = "exports"
@@ -166,7 +169,8 @@ _ALL = [
             "method": ("VARCHAR", "`self_instruct` or `teams_rl`."),
             "slot": (
                 "VARCHAR",
-                "round/request/position, zero-padded: the order of decisions.",
+                "round/request/position, zero-padded: the order of decisions. Slots of a later "
+                "policy round n begin with `rn/`.",
             ),
             "round": ("BIGINT", "Round of the loop, from 0."),
             "request": ("BIGINT", "Request of the round, from 0."),
@@ -219,13 +223,13 @@ _ALL = [
         "rl_policy_checkpoint",
         "One policy trained by reinforcement learning from automated feedback.",
         {
-            "policy": ("VARCHAR", "The policy's fingerprint (base model and adapter)."),
+            "policy": ("VARCHAR", "The policy's fingerprint (base model and adapters)."),
             "algorithm": ("VARCHAR", "`grpo`, `rloo` or `ppo`."),
             "preset": ("VARCHAR", "The reward rule's name."),
             "checkpoint_hash": ("VARCHAR", "The LoRA adapter's checkpoint."),
             "steps": ("BIGINT", "Optimiser steps taken."),
             "held_out_prompts": ("BIGINT", "Instructions kept from training to measure the gain."),
-            "reward_before": ("DOUBLE", "Mean held-out reward of the base policy."),
+            "reward_before": ("DOUBLE", "Mean held-out reward of the policy that it began as."),
             "reward_after": ("DOUBLE", "Mean held-out reward of this policy."),
             "gain": ("DOUBLE", "Mean paired difference."),
             "gain_low": ("DOUBLE", "2.5 % bound of the gain's bootstrap interval."),
@@ -243,7 +247,7 @@ _ALL = [
             "understandability": ("DOUBLE", "Mean understandability of the valid rollouts."),
             "reward_model": ("DOUBLE", "Mean Bradley-Terry reward of the valid rollouts."),
             "format_valid": ("DOUBLE", "Share of rollouts that pass the format gate."),
-            "kl": ("DOUBLE", "Mean KL estimate to the base policy, nats a token."),
+            "kl": ("DOUBLE", "Mean KL estimate to the policy that it began as, nats a token."),
             "entropy": ("DOUBLE", "Mean entropy of the next-token distribution, nats."),
             "length": ("DOUBLE", "Mean completion length in tokens."),
             "diversity": ("DOUBLE", "Share of distinct bigrams among the rollouts' bigrams."),
@@ -251,6 +255,71 @@ _ALL = [
         },
         asset="rl_policy_checkpoint",
     ),
+]
+
+# What every policy round has a table of -> the table of the first round. In the first round the
+# policy that proposes is the base policy, so its instances and the base policy's are the same.
+ROUND_TABLES: Mapping[str, str] = MappingProxyType(
+    {
+        "raw_instructions": "raw_instructions",
+        "instruction_decisions": "instruction_decisions",
+        "filtered_instructions": "filtered_instructions",
+        "reward_scored_instructions": "reward_scored_instructions",
+        "base_scored_instructions": "reward_scored_instructions",
+        "rl_policy_checkpoint": "rl_policy_checkpoint",
+        "rl_policy_checkpoint_steps": "rl_policy_checkpoint_steps",
+    }
+)
+_LATER_DESCRIPTIONS = {
+    "raw_instructions": "One candidate instruction as parsed from a completion of the policy of "
+    "round {before}, or a piece that could not be.",
+    "instruction_decisions": "The decision on one candidate of round {round}: kept, or rejected by "
+    "which rule.",
+    "filtered_instructions": "One instruction of the pool of round {round}: accepted in it, or "
+    "taken over from the pool of round {before}.",
+    "reward_scored_instructions": "The instance by the policy of round {before} of one instruction "
+    "of the pool of round {round}, scored and decided on.",
+    "base_scored_instructions": "The base policy's instance of one instruction of the pool of "
+    "round {round}, scored and decided on.",
+    "rl_policy_checkpoint": "The policy of round {round}, trained from that of round {before}.",
+    "rl_policy_checkpoint_steps": "One step of the training of the policy of round {round}.",
+}
+# Columns that only later rounds' tables have -> the value that first round's rows would have.
+LATER_COLUMNS: Mapping[str, Mapping[str, tuple[str, str, str]]] = MappingProxyType(
+    {
+        "filtered_instructions": {
+            "accepted_in": ("BIGINT", "Policy round that accepted it, from 1.", "1")
+        }
+    }
+)
+
+
+def round_table(base: str, policy_round: PolicyRound) -> str:
+    """The name of a round's table; `base` is one of `ROUND_TABLES`."""
+    return ROUND_TABLES[base] if policy_round.is_first else policy_round.name(base)
+
+
+def _later_table(base: str, policy_round: PolicyRound, declared: Mapping[str, Table]) -> Table:
+    first = declared[ROUND_TABLES[base]]
+    own_names = {f"`{one}`": f"`{policy_round.name(one)}`" for one in ROUND_TABLES}
+
+    def of_round(meaning: str) -> str:
+        for plain, own in own_names.items():
+            meaning = meaning.replace(plain, own)
+        return meaning
+
+    columns = {name: (kind, of_round(text)) for name, (kind, text) in first.columns.items()}
+    further = LATER_COLUMNS.get(base, {})
+    columns |= {name: (kind, text) for name, (kind, text, _) in further.items()}
+    told = _LATER_DESCRIPTIONS[base].format(
+        round=policy_round.number, before=policy_round.before.number
+    )
+    return _table(policy_round.name(base), told, columns, asset=policy_round.name(first.asset))
+
+
+_FIRST = {table.name: table for table in _ALL}
+_ALL += [_later_table(base, one, _FIRST) for one in later_rounds() for base in ROUND_TABLES]
+_ALL += [
     _table(
         "instruction_dataset",
         "One row of the dataset: an instruction with the refined policy's instance.",
@@ -358,7 +427,16 @@ _ALL += [
 TABLES: MappingProxyType[str, Table] = MappingProxyType({table.name: table for table in _ALL})
 
 
-GRAPH_ASSETS = tuple(sorted({table.asset for table in _ALL} - {EXPORTS}))
+def graph_assets(rounds: int = 1) -> tuple[str, ...]:
+    """The assets of a graph of so many policy rounds that commit tables, sorted."""
+    assets = {table.asset for table in TABLES.values()} - {EXPORTS}
+    return tuple(sorted(asset for asset in assets if round_of(asset).number <= rounds))
+
+
+def assets_beyond(rounds: int) -> tuple[str, ...]:
+    """The assets of policy rounds that a graph of so many does not have, in table order."""
+    later = [table.asset for table in TABLES.values() if round_of(table.asset).number > rounds]
+    return tuple(dict.fromkeys(later))
 
 
 def tables_of(asset: str) -> list[Table]:

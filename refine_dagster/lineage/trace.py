@@ -19,12 +19,14 @@ import polars as pl
 from refine_dagster.lineage.row_lookup import RowName, find_row
 from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.policy_round import base_name
 
 LABEL_SHOWN = 200
 
 _HASH = "left({}, 12)"
 _MODEL = f"arm || ', ' || {_HASH.format('fingerprint')}"
-# What a person knows a row by, as SQL over its table; tables with an instruction go by it.
+# What a person knows a row by, as SQL over its table, by the name that the table has in the first
+# policy round; tables with an instruction go by it.
 _LABELS: Mapping[str, str] = MappingProxyType(
     {
         "seed_tasks": "seed_id || ': ' || instruction",
@@ -35,6 +37,7 @@ _LABELS: Mapping[str, str] = MappingProxyType(
         "feedback_judge_calibration": "dimension || ', bin ' || bin",
         "instruction_decisions": "rule || ': ' || instruction",
         "reward_scored_instructions": "rule || ': ' || instruction",
+        "base_scored_instructions": "rule || ': ' || instruction",
         "instance_decisions": "rule || ': ' || instruction",
         "rl_policy_checkpoint": f"algorithm || ', ' || preset || ', ' || {_HASH.format('policy')}",
         "fine_tuned_model": _MODEL,
@@ -167,8 +170,8 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 def _label(table: str) -> str:
     columns = TABLES[table].columns
-    if table in _LABELS:
-        return _LABELS[table]
+    if label := _LABELS.get(base_name(table)):
+        return label
     if "instruction" in columns:
         return "instruction"
     arm = "arm || ', ' || " if "arm" in columns else ""

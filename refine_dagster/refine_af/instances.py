@@ -33,11 +33,15 @@ class SeedTriple:
 
 @dataclass(frozen=True)
 class InstancePrompt:
-    """What a policy is shown for one instruction, and which seeds are in it."""
+    """What a policy is shown for one instruction, and which seeds are in it.
+
+    `pool` is the table that the instruction is a row of.
+    """
 
     instruction: Row
     prompt: str
     shown: tuple[SeedTriple, ...]
+    pool: str = "filtered_instructions"
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,9 @@ def instance_prompts(
     count_tokens: Callable[[str], int],
     knobs: InstanceKnobs,
     salt: str,
+    pool: str = "filtered_instructions",
 ) -> list[InstancePrompt]:
-    """The prompt for each row of `filtered_instructions`, the same for every policy."""
+    """The prompt for each row of `pool`, the same for every policy and in every policy round."""
     shown = {
         seed.seed_id: seed
         for seed in seeds
@@ -80,7 +85,7 @@ def instance_prompts(
         names = draw(shown, knobs.demonstrations, salt, "instance", row["instruction"])
         drawn = tuple(shown[name] for name in names)
         prompt = instance_prompt(row["instruction"], [seed.triple for seed in drawn])
-        prompts.append(InstancePrompt(row, prompt, drawn))
+        prompts.append(InstancePrompt(row, prompt, drawn, pool))
     return prompts
 
 
@@ -117,7 +122,7 @@ def scored_instances(
     *,
     whiten_by_own: bool = False,
 ) -> list[Row]:
-    """Rows of `table` (`reward_scored_instructions` or `instance_decisions`), one a prompt.
+    """Rows of `table` (of scored instances, such as `instance_decisions`), one a prompt.
 
     With `whiten_by_own`, the reward's parts are standardised over these very instances: the policy
     is the base policy, whose scores set the scale for all others.
@@ -164,7 +169,7 @@ def scored_instances(
                     "threshold": verdict.threshold if verdict else None,
                 },
                 [
-                    Parent("filtered_instructions", one.instruction["row_id"], "instruction"),
+                    Parent(one.pool, one.instruction["row_id"], "instruction"),
                     judge,
                     *policy.rows,
                     *(Parent("seed_tasks", seed.row_id, "demonstration") for seed in one.shown),

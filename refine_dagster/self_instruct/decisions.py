@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
 from refine_dagster.profile import SelfInstructKnobs
 from refine_dagster.self_instruct.heuristics import Verdict, first_verdict
 from refine_dagster.self_instruct.novelty import NoveltyFilter
@@ -39,16 +40,24 @@ class InstructionDecider:
     """Decides on candidates of one method in slot order.
 
     Args:
-        seeds: the pool at the start.
-        knobs: threshold, operator and target.
+        pool: the pool at the start: the seeds, and the pool of the former policy round.
+        knobs: threshold, operator, and target: how many it accepts beside that pool.
+        policy_round: whose tables the candidates and the decisions are in.
     """
 
-    def __init__(self, seeds: Sequence[Demonstration], knobs: SelfInstructKnobs) -> None:
+    def __init__(
+        self,
+        pool: Sequence[Demonstration],
+        knobs: SelfInstructKnobs,
+        policy_round: PolicyRound = FIRST_ROUND,
+    ) -> None:
         self.target = knobs.target
+        self._candidates = policy_round.name("raw_instructions")
+        self._decisions = policy_round.name("instruction_decisions")
         self.accepted: list[Demonstration] = []
         self._novelty = NoveltyFilter(knobs.novelty_threshold, knobs.refuse_at)
-        self._novelty.preload([(seed.row_id, seed.instruction) for seed in seeds])
-        self._homes = {seed.row_id: seed.asset for seed in seeds}
+        self._novelty.preload([(one.row_id, one.instruction) for one in pool])
+        self._homes = {one.row_id: one.asset for one in pool}
 
     @property
     def full(self) -> bool:
@@ -78,12 +87,12 @@ class InstructionDecider:
                 self._accept(candidate)
             else:
                 verdict = Verdict("too_similar", score, self._novelty.threshold)
-        parents = [Parent("raw_instructions", candidate["row_id"], "candidate")]
+        parents = [Parent(self._candidates, candidate["row_id"], "candidate")]
         home = self._homes[nearest] if nearest is not None else None
         if nearest is not None and home is not None:
             parents.append(Parent(home, nearest, "nearest"))
         return make_row(
-            "instruction_decisions",
+            self._decisions,
             {
                 "candidate_id": candidate["row_id"],
                 "method": candidate["method"],
@@ -102,36 +111,55 @@ class InstructionDecider:
         )
 
     def _accept(self, candidate: Row) -> None:
-        self._homes[candidate["row_id"]] = "raw_instructions"
+        self._homes[candidate["row_id"]] = self._candidates
         self.accepted.append(
             Demonstration(
-                "raw_instructions", candidate["row_id"], candidate["slot"], candidate["instruction"]
+                self._candidates, candidate["row_id"], candidate["slot"], candidate["instruction"]
             )
         )
 
 
-def filtered_rows(candidates: Sequence[Row], decisions: Sequence[Row]) -> list[Row]:
-    """Rows of `filtered_instructions`: the candidates whose decision is to keep them."""
+def filtered_rows(
+    candidates: Sequence[Row],
+    decisions: Sequence[Row],
+    policy_round: PolicyRound = FIRST_ROUND,
+    former: Sequence[Row] = (),
+) -> list[Row]:
+    """Rows of `filtered_instructions`: the candidates whose decision is to keep them.
+
+    Args:
+        policy_round: whose tables these are.
+        former: the pool of the round before, all of which a later round's pool takes over.
+    """
+    table = policy_round.name("filtered_instructions")
     by_id = {row["row_id"]: row for row in candidates}
-    rows = []
+    rows = [_taken_over(row, table, policy_round) for row in former]
     for decision in decisions:
         if not decision["kept"]:
             continue
         candidate = by_id[decision["candidate_id"]]
-        rows.append(
-            make_row(
-                "filtered_instructions",
-                {
-                    "instruction": candidate["instruction"],
-                    "method": candidate["method"],
-                    "slot": candidate["slot"],
-                    "policy": candidate["policy"],
-                    "nearest_score": decision["nearest_score"],
-                },
-                [
-                    Parent("raw_instructions", candidate["row_id"], "candidate"),
-                    Parent("instruction_decisions", decision["row_id"], "decision"),
-                ],
-            )
-        )
+        payload = {
+            "instruction": candidate["instruction"],
+            "method": candidate["method"],
+            "slot": candidate["slot"],
+            "policy": candidate["policy"],
+            "nearest_score": decision["nearest_score"],
+        }
+        if not policy_round.is_first:
+            payload["accepted_in"] = policy_round.number
+        parents = [
+            Parent(policy_round.name("raw_instructions"), candidate["row_id"], "candidate"),
+            Parent(policy_round.name("instruction_decisions"), decision["row_id"], "decision"),
+        ]
+        rows.append(make_row(table, payload, parents))
     return rows
+
+
+def _taken_over(row: Row, table: str, policy_round: PolicyRound) -> Row:
+    """An instruction of the former pool as a row of this round's."""
+    names = ("instruction", "method", "slot", "policy", "nearest_score")
+    payload = {name: row[name] for name in names}
+    before = policy_round.before
+    payload["accepted_in"] = before.number if before.is_first else row["accepted_in"]
+    parent = Parent(before.name("filtered_instructions"), row["row_id"], "former_pool")
+    return make_row(table, payload, [parent])

@@ -4,6 +4,10 @@ Request i of round r shows seeds, and instructions accepted in earlier rounds, b
 rendezvous, and asks for more. A round's completions are parsed and decided on before the next round
 starts. The loop ends at the target, after `stall_rounds` rounds without a single accepted
 candidate, or after `max_rounds`.
+
+In a later policy round (`policy_round.py`) the loop runs again with another policy: the pool begins
+with the seeds and the former pool, slots and draws are the round's own, and the target counts what
+is accepted beside the former pool.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from refine_dagster import progress
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Completion, Request, Sampling, request_seed
 from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
 from refine_dagster.profile import SelfInstructKnobs
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.self_instruct.draws import draw
@@ -62,13 +67,20 @@ class Proposals:
 
 
 def propose(
-    seeds: Sequence[Demonstration], proposer: Proposer, knobs: SelfInstructKnobs, salt: str
+    seeds: Sequence[Demonstration],
+    proposer: Proposer,
+    knobs: SelfInstructKnobs,
+    salt: str,
+    policy_round: PolicyRound = FIRST_ROUND,
+    former: Sequence[Demonstration] = (),
 ) -> Proposals:
     """Run the loop.
 
     Args:
         seeds: the seed tasks; those longer than `max_demonstration_tokens` are not shown.
-        salt: seeds every draw and all sampling noise.
+        salt: with the policy round, seeds every draw and all sampling noise.
+        policy_round: whose candidates these are.
+        former: the pool of the policy round before.
 
     Raises:
         RefineError: no seed is short enough to be shown.
@@ -84,13 +96,14 @@ def propose(
             where="self_instruct.max_demonstration_tokens",
             fix="raise the knob or add shorter seeds",
         )
-    decider = InstructionDecider(seeds, knobs)
-    pool = MachinePool(seeds, decider, knobs)
+    salt = policy_round.salt(salt)
+    decider = InstructionDecider([*seeds, *former], knobs, policy_round)
+    pool = MachinePool(seeds, decider, knobs, former)
     rows: list[Row] = []
     stalled = number = 0
     with progress.task("accepted instructions", total=knobs.target) as advance:
         while not decider.full and stalled < knobs.stall_rounds and number < knobs.max_rounds:
-            fresh = _round(number, shown, pool, proposer, knobs, salt)
+            fresh = _round(number, shown, pool, proposer, knobs, salt, policy_round)
             before = len(decider.accepted)
             decider.decide(fresh)
             pool.add(fresh)
@@ -113,6 +126,7 @@ def _round(
     proposer: Proposer,
     knobs: SelfInstructKnobs,
     salt: str,
+    policy_round: PolicyRound,
 ) -> list[Row]:
     shown = [
         demonstrations(
@@ -151,7 +165,7 @@ def _round(
         for place, (demos, request, completion) in enumerate(
             zip(shown, requests, completions, strict=True)
         )
-        for row in _candidates(number, place, demos, request, completion, proposer)
+        for row in _candidates(number, place, demos, request, completion, proposer, policy_round)
     ]
 
 
@@ -182,16 +196,17 @@ def _candidates(
     request: Request,
     completion: Completion,
     proposer: Proposer,
+    policy_round: PolicyRound,
 ) -> list[Row]:
     parents = [proposer.row, *(one.as_parent("demonstration") for one in shown)]
     key = request.key(proposer.fingerprint)
     pieces = parse_task_list(completion.text, finished=completion.finish_reason != "length")
     return [
         make_row(
-            "raw_instructions",
+            policy_round.name("raw_instructions"),
             {
                 "method": METHOD,
-                "slot": slot_name(number, place, position),
+                "slot": policy_round.slot(slot_name(number, place, position)),
                 "round": number,
                 "request": place,
                 "position": position,

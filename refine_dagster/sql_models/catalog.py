@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
 import sqlglot
 from sqlglot import exp
 
-from refine_dagster.lineage.tables import GRAPH_ASSETS, PARENTS_TYPE, TABLES
+from refine_dagster.lineage.round_views import round_views
+from refine_dagster.lineage.tables import PARENTS_TYPE, TABLES, graph_assets
+from refine_dagster.policy_round import base_name
 from refine_dagster.sql_models.model import DIALECT
 
-# `store.completions` is filled by whatever calls a model, so a model over it comes after these.
+# `store.completions` is filled by whatever calls a model, so a model over it comes after these, in
+# every policy round.
 MODEL_CALLERS = (
     "evaluation_report",
     "instruction_dataset",
@@ -27,22 +30,30 @@ MODEL_CALLERS = (
 class Relation:
     """A stored table or a model, as the queries see it.
 
-    `columns` maps a name to (DuckDB type, meaning); `assets` come before whatever reads it.
+    `columns` maps a name to (DuckDB type, meaning); `assets` come before whatever reads it. A view
+    over the tables of several policy rounds has no maker and `stands_for` them: relation -> maker.
     """
 
     columns: Mapping[str, tuple[str, str]]
     assets: tuple[str, ...]
     maker: str | None
+    stands_for: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
-def stored_relations() -> Mapping[str, Relation]:
-    """The tables that are no models: live rows, their history, the ledger and the store."""
+def stored_relations(rounds: int = 1) -> Mapping[str, Relation]:
+    """The tables that are no models: live rows, their history, the ledger and the store.
+
+    Args:
+        rounds: policy rounds of the graph, whose assets alone can come before anything.
+    """
+    graph = graph_assets(rounds)
+    callers = tuple(asset for asset in graph if base_name(asset) in MODEL_CALLERS)
     parents = (PARENTS_TYPE, "Rows that this one was made from, each with its role.")
     found: dict[str, Relation] = {}
     for table in TABLES.values():
         columns = {"row_id": ("VARCHAR", "The row's id."), **table.columns, "parents": parents}
-        makers = (table.asset,) if table.asset in GRAPH_ASSETS else ()
+        makers = (table.asset,) if table.asset in graph else ()
         found[f"main.{table.name}"] = Relation(columns, makers, table.asset)
         kept = {
             **columns,
@@ -51,6 +62,10 @@ def stored_relations() -> Mapping[str, Relation]:
             "removed_in": ("BIGINT", "Sequence of the one that removed it; null while it lives."),
         }
         found[f"history.{table.name}"] = Relation(kept, makers, table.asset)
+    for view in round_views():
+        made = {f"main.{table}": TABLES[table].asset for table in view.tables.values()}
+        of_graph = {relation: asset for relation, asset in made.items() if asset in graph}
+        found[view.relation] = Relation(view.columns, tuple(of_graph.values()), None, of_graph)
     for path in files("refine_dagster.lineage.migrations").iterdir():
         if not path.name.endswith(".sql"):
             continue
@@ -63,6 +78,6 @@ def stored_relations() -> Mapping[str, Relation]:
                 for column in statement.this.find_all(exp.ColumnDef)
                 if column.parent is statement.this and column.kind
             }
-            assets = MODEL_CALLERS if table_name.db == "store" else GRAPH_ASSETS
+            assets = callers if table_name.db == "store" else graph
             found[f"{table_name.db}.{table_name.name}"] = Relation(defined, assets, None)
     return found

@@ -20,6 +20,8 @@ import polars as pl
 from refine_dagster.lineage.content import content_id
 from refine_dagster.lineage.ledger import Commit, Record, next_link, write_record
 from refine_dagster.lineage.relations import content_of
+from refine_dagster.lineage.round_views import SCHEMA as ROUNDS_SCHEMA
+from refine_dagster.lineage.round_views import round_views
 from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.sql_models.model import LAYERS, Check, SqlModel, SqlModelError, SqlProblem
@@ -131,6 +133,10 @@ def _inputs(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> dict[str,
     reads = [relation.split(".") for relation in model.reads]
     read = {TABLES[name].asset for schema, name in reads if schema in ("main", "history")}
     read |= {name for schema, name in reads if schema in LAYERS}
+    views = {view.name: view for view in round_views()}
+    for schema, name in reads:
+        if schema == ROUNDS_SCHEMA:
+            read |= {TABLES[table].asset for table in views[name].tables.values()}
     found = connection.execute(
         "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations GROUP BY asset"
     ).fetchall()

@@ -77,9 +77,8 @@ def _columns(
                     draft.problem(comment.line, f"{origin.relation} has no {origin.column!r}")
                 )
         description, checks, _ = read_comment(name, comment.text)
-        if not description and len(origins) == 1 and _is_passed_on(node):
-            known_columns = catalog[origins[0].relation].columns
-            description = known_columns.get(origins[0].column, ("", ""))[1]
+        if not description and _is_passed_on(node):
+            description = _meaning(node, catalog)
         columns.append(Column(name, description, checks, origins))
     return columns
 
@@ -101,10 +100,33 @@ def _origins(node: Node, catalog: Mapping[str, Relation]) -> tuple[Origin, ...]:
         table = leaf.expression
         if isinstance(table, exp.Table):
             relation = f"{table.db or 'main'}.{table.name}".lower()
-            if relation in catalog:
-                column = leaf.name.rsplit(".", 1)[-1].strip('"')
-                found.add(Origin(relation, column, catalog[relation].maker))
+            if relation not in catalog:
+                continue
+            column, known = leaf.name.rsplit(".", 1)[-1].strip('"'), catalog[relation]
+            if column not in known.columns or not known.stands_for:
+                found.add(Origin(relation, column, known.maker))
+                continue
+            found |= {
+                Origin(one, column, maker)
+                for one, maker in known.stands_for.items()
+                if column in catalog[one].columns
+            }
     return tuple(sorted(found, key=lambda origin: (origin.relation, origin.column)))
+
+
+def _meaning(node: Node, catalog: Mapping[str, Relation]) -> str:
+    """What the one stored column that the column is computed from means; empty for several."""
+    read = {
+        (f"{leaf.expression.db or 'main'}.{leaf.expression.name}".lower(), leaf.name)
+        for leaf in node.walk()
+        if isinstance(leaf.expression, exp.Table)
+    }
+    if len(read) != 1:
+        return ""
+    ((relation, name),) = read
+    column = name.rsplit(".", 1)[-1].strip('"')
+    known = catalog.get(relation)
+    return known.columns.get(column, ("", ""))[1] if known else ""
 
 
 def _is_passed_on(node: Node) -> bool:

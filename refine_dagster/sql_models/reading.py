@@ -29,8 +29,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ROW_MAKERS = (exp.GenerateSeries, exp.Unnest)
 
 
-def read_models(folder: Path = MODELS_FOLDER) -> list[SqlModel]:
+def read_models(folder: Path = MODELS_FOLDER, rounds: int = 1) -> list[SqlModel]:
     """The models of a folder, each after the models that it reads.
+
+    Args:
+        rounds: policy rounds of the graph: a model that reads `rounds.x` comes after the assets of
+            so many.
 
     Raises:
         SqlModelError: with every problem found in any file.
@@ -46,7 +50,7 @@ def read_models(folder: Path = MODELS_FOLDER) -> list[SqlModel]:
     order = _dependency_order(drafts, by_relation, problems)
     if problems:
         raise SqlModelError(problems, where=str(folder))
-    catalog = dict(stored_relations())
+    catalog = dict(stored_relations(rounds))
     models = []
     for draft in order:
         model = with_columns(draft, catalog, problems)
@@ -123,7 +127,9 @@ def _find_reads(draft: Draft, models: Mapping[str, Draft], problems: list[SqlPro
 
 def _meant(name: str, known: Collection[str]) -> str | None:
     """The relation that somebody who writes `name` is likely to want."""
-    likely = (f"{schema}.{name}" for schema in ("main", *LAYERS, "store", "lineage", "history"))
+    likely = (
+        f"{schema}.{name}" for schema in ("main", "rounds", *LAYERS, "store", "lineage", "history")
+    )
     return next((relation for relation in likely if relation in known), None)
 
 

@@ -69,7 +69,7 @@ class PolicyTask:
     """What an algorithm is given.
 
     Attributes:
-        base: the base policy, also the reference of the KL penalty.
+        base: the policy to begin with, also the reference of the KL penalty.
         prompts: at least one, all different, in order of their instructions' ids.
         feedback: scores instances; the only source of reward.
         knobs: the algorithm's.

@@ -43,7 +43,8 @@ def train_policy(
     """Train a policy on the prompts' rewards by `knobs.algorithm` and save it in `out`.
 
     Args:
-        base: the base policy, also the reference of the KL penalty.
+        base: the policy to begin with (the base model, or the policy of the round before), also the
+            reference of the KL penalty.
         prompts: in any order; of prompts with equal text one is trained on.
         feedback: scores instances; the only source of reward.
         sampling: bounds the length of rollouts. Temperature is `knobs.temperature`, and there is

@@ -95,25 +95,25 @@ def test_judge_auc(tmp_path: Path, lows: dict[str, float], weak: str) -> None:
 def test_kl_is_that_of_the_last_steps(tmp_path: Path) -> None:
     database = tmp_path / "w.duckdb"
     _steps(database, [{"kl": kl} for kl in (0.0, 9.0, 0.2, 0.8)])
-    found = _checked(checks.kl_within_bound, database, PROFILE)
+    found = _checked(checks.kl_within_bound(), database, PROFILE)
     assert found.passed
     assert found.metadata["kl"].value == pytest.approx(0.5)
     _steps(database, [{"kl": kl} for kl in (0.0, 0.1, 0.3, 0.8)])
-    assert not _checked(checks.kl_within_bound, database, PROFILE).passed
+    assert not _checked(checks.kl_within_bound(), database, PROFILE).passed
 
 
 def test_diversity_is_held_against_the_first_steps(tmp_path: Path) -> None:
     database = tmp_path / "w.duckdb"
     _steps(database, [{"diversity": one} for one in (0.8, 0.6, 0.0, 0.4, 0.3)])
-    found = _checked(checks.diversity_above_floor, database, PROFILE)
+    found = _checked(checks.diversity_above_floor(), database, PROFILE)
     assert found.passed
     assert found.metadata["floor"].value == pytest.approx(0.35)
     _steps(database, [{"diversity": one} for one in (0.8, 0.6, 0.9, 0.4, 0.2)])
-    assert not _checked(checks.diversity_above_floor, database, PROFILE).passed
+    assert not _checked(checks.diversity_above_floor(), database, PROFILE).passed
 
 
 def test_a_policy_without_steps_fails(tmp_path: Path) -> None:
     database = tmp_path / "w.duckdb"
     _steps(database, [])
-    assert not _checked(checks.kl_within_bound, database, PROFILE).passed
-    assert not _checked(checks.diversity_above_floor, database, PROFILE).passed
+    assert not _checked(checks.kl_within_bound(), database, PROFILE).passed
+    assert not _checked(checks.diversity_above_floor(), database, PROFILE).passed

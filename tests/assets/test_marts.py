@@ -94,7 +94,7 @@ def test_removed_seed_changes_what_reads_it_and_no_more(
 ) -> None:
     database = tmp_path / "warehouse.duckdb"
     warehouse = small_warehouse(database)
-    read = {"stg_seed_tasks", "stg_reward_scored_instructions", "stg_instruction_dataset",
+    read = {"stg_seed_tasks", "stg_base_scored_instructions", "stg_instruction_dataset",
             "dataset_profile", "stg_filtered_instructions"}  # fmt: skip
     before = _versions(_run(marts, database, only=read))
     assert set(before) == read

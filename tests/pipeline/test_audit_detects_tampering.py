@@ -17,6 +17,10 @@ from refine_dagster.lineage.findings import AuditReport
 from refine_dagster.lineage.ledger import Record
 from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.policy_round import round_of
+
+# The tables that have rows: the home was made with one policy round.
+MADE = [name for name in TABLES if round_of(name).is_first]
 
 
 class Copy:
@@ -70,11 +74,11 @@ def test_untouched(copy: Copy) -> None:
     assert report.warnings == []
     for what in ("materializations", "rows", "completions", "edges", "checkpoint files"):
         assert report.checked[what] > 0
-    assert report.checked["past states"] >= len({table.asset for table in TABLES.values()})
+    assert report.checked["past states"] >= len({TABLES[name].asset for name in MADE})
     assert report.checked["exports"] == 1
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", MADE)
 def test_audit_detects_tampering(copy: Copy, table: str) -> None:
     """One cell of one row, in every table."""
     column, (kind, _) = list(TABLES[table].columns.items())[-1]
