@@ -15,6 +15,7 @@ from rich.console import Console
 
 from refine_dagster.commands.audit import audit_app
 from refine_dagster.commands.compare import compare
+from refine_dagster.commands.dedupe import dedupe
 from refine_dagster.commands.diff import diff
 from refine_dagster.commands.export import export
 from refine_dagster.commands.impact import impact
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Seed tasks in, instruction dataset and fine-tuned model out.",
 )
-for command in (run, status, ui, show, export, why, trace, impact, diff, compare, prune):
+for command in (run, status, ui, show, export, why, trace, impact, diff, compare, prune, dedupe):
     app.command()(command)
 app.add_typer(audit_app, name="audit")
 app.add_typer(seeds_app, name="seeds")

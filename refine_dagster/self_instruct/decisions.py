@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.novelty import NoveltyFilter
 from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
 from refine_dagster.profile import SelfInstructKnobs
 from refine_dagster.self_instruct.heuristics import Verdict, first_verdict
-from refine_dagster.self_instruct.novelty import NoveltyFilter
 
 KEPT = "kept"
 
@@ -55,8 +55,8 @@ class InstructionDecider:
         self._candidates = policy_round.name("raw_instructions")
         self._decisions = policy_round.name("instruction_decisions")
         self.accepted: list[Demonstration] = []
-        self._novelty = NoveltyFilter(knobs.novelty_threshold, knobs.refuse_at)
-        self._novelty.preload([(one.row_id, one.instruction) for one in pool])
+        self._novelty = NoveltyFilter(knobs.novelty_threshold, knobs.refuse_at, nearest_of="all")
+        self._novelty.preload([one.instruction for one in pool], [one.row_id for one in pool])
         self._homes = {one.row_id: one.asset for one in pool}
 
     @property
@@ -81,8 +81,9 @@ class InstructionDecider:
         if verdict is None and self.full:
             verdict = Verdict("over_target", float(len(self.accepted) + 1), float(self.target))
         if verdict is None:
-            decision = self._novelty.accept([(candidate["row_id"], text)])[0]
-            score, nearest = decision.score, decision.nearest
+            decision = self._novelty.accept([text], [candidate["row_id"]])[0]
+            score = decision.score
+            nearest = None if decision.nearest is None else str(decision.nearest)
             if decision.kept:
                 self._accept(candidate)
             else:

@@ -1,0 +1,63 @@
+"""`refine-dagster dedupe`: the novelty filter alone, on any file of texts."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refine_dagster.commands.door import console
+
+
+class Refusal(StrEnum):
+    """Which side of the threshold a tie is on."""
+
+    REACHES = "reaches"
+    EXCEEDS = "exceeds"
+
+
+def dedupe(
+    file: Annotated[Path, typer.Argument(help="A .jsonl, .csv or .parquet file.")],
+    column: Annotated[str, typer.Option(help="The column of texts.")] = "instruction",
+    threshold: Annotated[float, typer.Option(help="ROUGE-L F, above 0, at most 1.")] = 0.7,
+    refuse_at: Annotated[
+        Refusal,
+        typer.Option(help="Refuse F >= threshold (REFINE-AF) or only F > threshold."),
+    ] = Refusal.REACHES,
+    stem: Annotated[bool, typer.Option(help="Compare Porter stems of words.")] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="A file whose texts must not be repeated either.")
+    ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(help="Decide by compiled code: needs numba; faster up to some 50,000 rows."),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace results of an earlier call.")] = False,
+) -> None:
+    """Keep the rows whose text is new by ROUGE-L, exactly as `rouge_score` would decide, quickly.
+
+    Writes FILE.kept.* and FILE.decisions.jsonl beside the file.
+
+    Example: refine-dagster dedupe generated.jsonl --column instruction --against seeds.jsonl
+    """
+    from refine_dagster.novelty.dedupe import dedupe_file
+    from refine_dagster.novelty.filter import NoveltyFilter
+    from refine_dagster.terminal import showing_progress
+
+    novelty = NoveltyFilter(threshold, refuse_at.value, stem, compiled=compiled)
+    with showing_progress(console):
+        found = dedupe_file(file, column, novelty, against=against, overwrite=overwrite)
+    for line in (
+        f"kept {found.kept} of {found.rows} rows: {found.kept_file}",
+        f"why the others were not: {found.decisions_file}",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if found.without_tokens:
+        console.print(
+            f"{found.without_tokens} kept rows have no letter a-z and no digit: ROUGE-L cannot "
+            "compare them",
+            highlight=False,
+            soft_wrap=True,
+        )

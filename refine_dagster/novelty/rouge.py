@@ -1,0 +1,80 @@
+"""ROUGE-L F as `rouge_score` rounds it, and the integer bounds that follow from a threshold.
+
+With tokens m and n long and a longest common subsequence of L, `rouge_score` computes p = L/n,
+r = L/m, F = 2pr/(p+r) in that very order of operations. A true tie at 0.7 (20 L = 7 (m+n)) comes
+out as 0.7 or as a float next to it, below or above, depending on m and n, and dozens of real
+instructions are such ties, so no algebraically equal form will do for a decision.
+
+For pruning an integer suffices: the float differs from 2L/(m+n) by a few units in the last place,
+so F >= t implies L >= t(m+n)/2 up to a relative 1e-9. `Bounds` tabulates what follows from it; a
+pair that a bound lets pass is decided by the float.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.integer[Any]]
+Floats = NDArray[np.float64]
+_SLACK = 1 - 1e-9
+
+
+def rouge_l(lcs: int, length: int, other: int) -> float:
+    """ROUGE-L F of two texts by their LCS and token counts; 0 where nothing is shared."""
+    if length == 0 or other == 0 or lcs == 0:
+        return 0.0
+    precision = lcs / other
+    recall = lcs / length
+    return 2 * precision * recall / (precision + recall)
+
+
+def rouge_l_of(lcs: Ints, length: Ints, other: Ints | int) -> Floats:
+    """`rouge_l` of arrays of pairs; every LCS is at least 1."""
+    precision = lcs / other
+    recall = lcs / length
+    return np.asarray(2 * precision * recall / (precision + recall), dtype=np.float64)
+
+
+class Bounds:
+    """What texts must share to reach a threshold, tabulated up to a length.
+
+    Args:
+        threshold: above 0, at most 1.
+
+    Attributes:
+        least: at m+n, a lower bound of the LCS of two texts m and n long whose F reaches the
+            threshold.
+        widest: at d, the largest m+n whose `least` is at most d.
+        shortest: at m, the least length of a text that can reach the threshold with one of m.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._longest = 0
+        self.cover(64)
+
+    def cover(self, longest: int) -> None:
+        """Make the tables good for texts of `longest` tokens."""
+        if longest <= self._longest and self._longest:
+            return
+        self._longest = max(longest, 2 * self._longest)
+        sums = np.arange(int((self._longest + 2) * 2 / self._threshold) + 4)
+        needed = np.ceil(sums * (self._threshold / 2 * _SLACK)).astype(np.int64)
+        self.least: Ints = np.maximum(needed, 1)
+        lengths = np.arange(self._longest + 2)
+        self.widest: Ints = np.searchsorted(self.least, lengths, side="right") - 1
+        self.shortest: Ints = np.array([self._shortest(int(m)) for m in lengths], dtype=np.int64)
+
+    def _shortest(self, length: int) -> int:
+        low = 1
+        high = max(length, 1)
+        while low < high:
+            middle = (low + high) // 2
+            if self.least[length + middle] <= middle:
+                high = middle
+            else:
+                low = middle + 1
+        return low
