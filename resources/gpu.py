@@ -25,6 +25,9 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     deterministic: bool | None = Field(
         default=None, description="Refuse operations without a deterministic implementation."
     )
+    quantization: str | None = Field(
+        default=None, description="Weights of language models: none, or nf4 for four bits."
+    )
     memory_share: float | None = Field(
         default=None, description="Largest share of the card's memory a session may take."
     )
