@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from refine_dagster.errors import RefineError
+from refine_dagster.knobs import Knobs
 from refine_dagster.policy_round import MOST_ROUNDS
+from refine_dagster.teams_rl.knobs import TeamsRLKnobs
 
 PROFILE_VARIABLE = "REFINE_PROFILE"
 DEFAULT_PROFILE = "offline"
@@ -33,12 +35,6 @@ OTHER_VARIABLES = {PROFILE_VARIABLE, "REFINE_HOME"}
 
 class ProfileError(RefineError):
     """The profile, or one of its knobs, does not exist or has a value out of range."""
-
-
-class Knobs(BaseModel):
-    """A section of a profile; unknown names are refused and values are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SeedsKnobs(Knobs):
@@ -358,6 +354,7 @@ class Profile(Knobs):
     base_model: BaseModelKnobs = BaseModelKnobs()
     generator: GeneratorKnobs = GeneratorKnobs()
     self_instruct: SelfInstructKnobs = SelfInstructKnobs()
+    teams_rl: TeamsRLKnobs = TeamsRLKnobs()
     instances: InstanceKnobs = InstanceKnobs()
     judge: JudgeKnobs = JudgeKnobs()
     reward: RewardKnobs = RewardKnobs()

@@ -5,7 +5,7 @@ SELECT
     model,                                             -- The backend's fingerprint. #not_null
     seed,                                              -- Source of the request's sampling noise.
     text,                                              -- The completion.
-    finish_reason,                                     -- Why it ended: a stop string, the end token, or the length limit. #accepted{stop,eos,length}
+    finish_reason,                                     -- Why it ended: a stop string, the end token, the length limit, or labels were scored. #accepted{stop,eos,length,scored}
     prompt_tokens,                                     -- Length of the prompt in tokens.
     completion_tokens,                                 -- Tokens decoded.
     seconds,                                           -- The batch's seconds, shared equally.

@@ -8,6 +8,7 @@ names the completion for ever (architecture 3.1): equal keys are answered from t
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
@@ -15,7 +16,7 @@ from typing import Literal, Protocol
 from refine_dagster.lineage.content import canonical_json
 
 Role = Literal["propose", "instance", "rewrite", "review", "respond", "judge"]
-FinishReason = Literal["stop", "eos", "length"]
+FinishReason = Literal["stop", "eos", "length", "scored"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,26 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """Nothing is written: the log-probability of each label after the prompt is the completion.
+
+    It stands in a request where `Sampling` does, and so in its key and in the store.
+
+    Attributes:
+        labels: texts that could follow the prompt, the blank before them included; read back with
+            `label_scores`.
+    """
+
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Request:
     """One completion asked for. `seed` is the source of all its sampling noise (63 bits)."""
 
     role: Role
     prompt: str
-    sampling: Sampling
+    sampling: Sampling | Scoring
     seed: int
 
     def key(self, model_fingerprint: str) -> str:
@@ -60,10 +75,13 @@ class Completion:
     """A model's answer.
 
     Attributes:
-        text: the completion without the stop string or the end-of-sequence token.
-        finish_reason: `stop` (a stop string), `eos`, or `length` (max_new_tokens reached).
+        text: the completion without the stop string or the end-of-sequence token; of a `Scoring`
+            request a JSON list of log-probabilities.
+        finish_reason: `stop` (a stop string), `eos`, `length` (max_new_tokens reached), or
+            `scored` (labels).
         prompt_tokens: length of the prompt in tokens.
-        completion_tokens: tokens decoded, the one that ended the text included.
+        completion_tokens: tokens decoded, the one that ended the text included; tokens of all
+            labels.
         reused: whether it came from the completions store.
     """
 
@@ -72,6 +90,17 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     reused: bool = field(default=False, compare=False)
+
+
+def label_scores(completion: Completion) -> tuple[float, ...]:
+    """Log-probabilities (nats, float64) of the labels of a `Scoring` request, in their order.
+
+    Raises:
+        ValueError: the completion is a text.
+    """
+    if completion.finish_reason != "scored":
+        raise ValueError(f"a completion that ended by {completion.finish_reason!r} has no labels")
+    return tuple(float(score) for score in json.loads(completion.text))
 
 
 class Backend(Protocol):

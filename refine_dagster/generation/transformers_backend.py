@@ -6,10 +6,10 @@ a token by the inverse of the row's cumulative distribution.
 
 In deterministic mode a completion is a function of the request alone, bit for bit. Rounding depends
 on the shapes of matrix products, so these are made a function of the request too: the prompt is
-padded on the left to a length that depends only on its own (`BUCKET`), and a batch always has
-`ROWS` rows of one such length, dummies among them where requests run out. The batch size then only
-bounds how many requests are committed together. The price, measured on the offline model, is a
-quarter to a third more time than free batches of the same size take.
+padded on the left to a length that depends only on its own (`label_scoring.BUCKET`), and a batch
+always has `ROWS` rows of one such length, dummies among them where requests run out. The batch size
+then only bounds how many requests are committed together. The price, measured on the offline model,
+is a quarter to a third more time than free batches of the same size take.
 """
 
 from __future__ import annotations
@@ -23,18 +23,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refine_dagster.errors import RefineError
-from refine_dagster.generation.request import Completion, FinishReason, Request, Role, Sampling
+from refine_dagster.generation.label_scoring import ROWS, LabelRow, LabelScorer, padded_length
+from refine_dagster.generation.request import (
+    Completion,
+    FinishReason,
+    Request,
+    Role,
+    Sampling,
+    Scoring,
+)
 from refine_dagster.language_model import LoadedModel
 from refine_dagster.lineage.content import canonical_json
 
-BUCKET = 64
-ROWS = 16
 # Prompt tokens decoded in front of a completion: some tokenizers drop a text's first blank.
 LEAD = 8
 
 _KNOBS: dict[Role, str] = {
     "propose": "self_instruct.max_demonstration_tokens or self_instruct.max_new_tokens",
     "instance": "instances.max_demonstration_tokens or instances.max_new_tokens",
+    "rewrite": "teams_rl.max_words or teams_rl.max_new_tokens",
+    "review": "teams_rl.max_words",
     "judge": "evaluation.max_source_tokens or evaluation.max_new_tokens",
 }
 
@@ -70,19 +78,51 @@ class TransformersBackend:
         self._longest_token = max(len(token) for token in loaded.tokenizer.get_vocab())
 
     def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
-        """Yield batches of (position in `requests`, completion), short prompts first.
+        """Yield batches of (position in `requests`, completion), short prompts first, labels last.
 
         Raises:
             PromptTooLongError: before anything is decoded, for a prompt that does not fit.
         """
-        rows = [
-            _Row(position, request, self._encode(request.prompt))
-            for position, request in enumerate(requests)
-        ]
+        rows: list[_Row] = []
+        labels: list[LabelRow] = []
+        for position, request in enumerate(requests):
+            prompt = self._encode(request.prompt)
+            if isinstance(request.sampling, Scoring):
+                for place, label in enumerate(request.sampling.labels):
+                    labels.append(LabelRow(position, place, prompt, self._encode_label(label)))
+            else:
+                rows.append(_Row(position, request, request.sampling, prompt))
         self._check_lengths(rows)
+        self._check_label_lengths(labels, requests)
         for batch in self._batches(rows):
             self._decode(batch)
             yield [(row.position, self._completion(row)) for row in batch]
+        yield from self._scored(labels)
+
+    def _encode_label(self, label: str) -> list[int]:
+        ids: list[int] = self._loaded.tokenizer(label, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise ValueError(f"the label {label!r} has no tokens")
+        return ids
+
+    def _scored(self, labels: Sequence[LabelRow]) -> Iterator[list[tuple[int, Completion]]]:
+        """Batches of requests whose labels have all been scored."""
+        scorer = LabelScorer(
+            self._loaded, ROWS if self._deterministic else self._batch_size, self._deterministic
+        )
+        waiting: dict[int, dict[int, tuple[float, LabelRow]]] = {}
+        wanted: dict[int, int] = {}
+        for row in labels:
+            wanted[row.position] = wanted.get(row.position, 0) + 1
+        for batch in scorer.batches(labels):
+            done = []
+            for row, score in zip(batch, scorer.score(batch), strict=True):
+                found = waiting.setdefault(row.position, {})
+                found[row.place] = (score, row)
+                if len(found) == wanted[row.position]:
+                    done.append((row.position, _scored_completion(waiting.pop(row.position))))
+            if done:
+                yield done
 
     def count_tokens(self, text: str) -> int:
         """Length of `text` in tokens, without the marks some models put around a text."""
@@ -110,14 +150,22 @@ class TransformersBackend:
     def _check_lengths(self, rows: Sequence[_Row]) -> None:
         if not rows:
             return
-        row = max(rows, key=lambda row: len(row.prompt) + row.request.sampling.max_new_tokens)
-        new = row.request.sampling.max_new_tokens
-        if len(row.prompt) + new > self._context_length:
-            knobs = _KNOBS.get(row.request.role, "max_new_tokens")
+        row = max(rows, key=lambda row: len(row.prompt) + row.sampling.max_new_tokens)
+        self._check_length(row.request.role, len(row.prompt), row.sampling.max_new_tokens)
+
+    def _check_label_lengths(self, labels: Sequence[LabelRow], requests: Sequence[Request]) -> None:
+        if not labels:
+            return
+        row = max(labels, key=lambda row: len(row.prompt) + len(row.label))
+        self._check_length(requests[row.position].role, len(row.prompt), len(row.label))
+
+    def _check_length(self, role: Role, prompt: int, new: int) -> None:
+        if prompt + new > self._context_length:
+            knobs = _KNOBS.get(role, "max_new_tokens")
             raise PromptTooLongError(
-                f"a prompt of {len(row.prompt)} tokens and {new} new ones do not fit into the "
+                f"a prompt of {prompt} tokens and {new} new ones do not fit into the "
                 f"model's context of {self._context_length}",
-                where=f"request of role {row.request.role}",
+                where=f"request of role {role}",
                 fix=f"lower {knobs}, or take a model with a longer context "
                 "(base_model.context_length of the offline model)",
             )
@@ -146,7 +194,7 @@ class TransformersBackend:
         if self._deterministic:
             width, height = _bucket(batch[0].prompt), ROWS
         device = self._loaded.device.name
-        steps = max(row.request.sampling.max_new_tokens for row in batch)
+        steps = max(row.sampling.max_new_tokens for row in batch)
         ids = np.full((height, width), self._loaded.tokenizer.pad_token_id, dtype=np.int64)
         mask = np.ones((height, width + steps), dtype=np.int64)
         mask[:, :width] = 0
@@ -183,7 +231,7 @@ class TransformersBackend:
 
     def _finish(self, row: _Row) -> FinishReason | None:
         """Why the row ends with the token it has just written, if it does."""
-        sampling = row.request.sampling
+        sampling = row.sampling
         if row.written[-1] in self._eos:
             return "eos"
         if sampling.stop:
@@ -199,7 +247,7 @@ class TransformersBackend:
         written = row.written[:-1] if row.finish == "eos" else row.written
         lead = row.prompt[-LEAD:]
         text = self._text(lead + written)[len(self._text(lead)) :]
-        cuts = [text.index(stop) for stop in row.request.sampling.stop if stop in text]
+        cuts = [text.index(stop) for stop in row.sampling.stop if stop in text]
         return Completion(
             text=text[: min(cuts)] if cuts else text,
             finish_reason=row.finish,
@@ -235,6 +283,7 @@ class _Row:
 
     position: int
     request: Request
+    sampling: Sampling
     prompt: list[int]
     written: list[int] = field(default_factory=list)
     finish: FinishReason | None = None
@@ -244,8 +293,8 @@ class _Row:
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """Choose the next token from the model's logits and append it."""
-        uniform = self._noise.draw() if self.request.sampling.temperature > 0 else 0.0
-        token = choose_token(logits, self.written, self.request.sampling, uniform)
+        uniform = self._noise.draw() if self.sampling.temperature > 0 else 0.0
+        token = choose_token(logits, self.written, self.sampling, uniform)
         self.written.append(token)
         return token
 
@@ -289,7 +338,19 @@ def choose_token(
 
 def _bucket(prompt: Sequence[int]) -> int:
     """The padded length of a prompt: its own, rounded up to a multiple of `BUCKET`."""
-    return -(-len(prompt) // BUCKET) * BUCKET
+    return padded_length(len(prompt))
+
+
+def _scored_completion(found: dict[int, tuple[float, LabelRow]]) -> Completion:
+    """The completion of a request by its labels' places."""
+    scores = [found[place][0] for place in sorted(found)]
+    rows = [row for _, row in found.values()]
+    return Completion(
+        text=canonical_json(scores),
+        finish_reason="scored",
+        prompt_tokens=len(rows[0].prompt),
+        completion_tokens=sum(len(row.label) for row in rows),
+    )
 
 
 def _context_length(loaded: LoadedModel) -> int:

@@ -27,7 +27,7 @@ from refine_dagster.evaluation.super_ni import (
     tasks_hash,
     zero_shot_prompt,
 )
-from refine_dagster.generation.request import Completion, Request
+from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.lineage.tables import TABLES
 from refine_dagster.profile import EvaluationKnobs
 
@@ -213,6 +213,7 @@ def test_every_instance_is_asked_greedily_once() -> None:
     ]
     assert {(request.role, request.seed) for request in seen} == {("respond", 0)}
     sampling = seen[0].sampling
+    assert isinstance(sampling, Sampling)
     assert (sampling.temperature, sampling.max_new_tokens, sampling.stop) == (0.0, 12, ("\n\n",))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from refine_dagster.device import device_session
+from refine_dagster.generation.label_scoring import ROWS
 from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.generation.transformers_backend import (
-    ROWS,
     PromptTooLongError,
     TransformersBackend,
     choose_token,

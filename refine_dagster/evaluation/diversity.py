@@ -1,0 +1,66 @@
+"""How varied a set of texts is: Vendi score, unique word pairs, likeness to parents.
+
+The Vendi score (arXiv 2210.02410) is the effective number of different texts: the exponential of
+the entropy of the eigenvalues of K/n, where K holds the n texts' similarities with ones on the
+diagonal. n equal texts score 1, n texts without likeness score n, whatever the order. With cosine
+similarity of vectors of length one, the eigenvalues that are not zero are those of X'X/n too, so
+the cost is that of the smaller of texts and dimensions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import LCSseq
+
+from refine_dagster.novelty.rouge import rouge_l
+
+_TOKEN = re.compile(r"[a-z0-9]+")
+
+
+def vendi_score(vectors: NDArray[np.floating]) -> float:
+    """The Vendi score of texts by their vectors, shape (texts, dimensions), 1 to texts; 0 of none.
+
+    Raises:
+        ValueError: a vector is not of length one (to 1e-3).
+    """
+    count = len(vectors)
+    if count == 0:
+        return 0.0
+    rows = np.asarray(vectors, dtype=np.float64)
+    if np.abs(np.linalg.norm(rows, axis=1) - 1).max() > 1e-3:
+        raise ValueError("the Vendi score takes vectors of length one")
+    kernel = rows @ rows.T if count <= rows.shape[1] else rows.T @ rows
+    return vendi_of_kernel(kernel / count)
+
+
+def vendi_of_kernel(kernel: NDArray[np.floating]) -> float:
+    """exp of the entropy of a symmetric matrix's eigenvalues, which sum to 1.
+
+    >>> round(vendi_of_kernel(np.eye(4) / 4), 6)
+    4.0
+    """
+    values = np.linalg.eigvalsh(np.asarray(kernel, dtype=np.float64))
+    # Eigenvalues of a rank-deficient kernel come out as rounding noise of either sign.
+    values = values[values > 1e-12]
+    values = values / values.sum()
+    return float(np.exp(-(values * np.log(values)).sum()))
+
+
+def unique_bigrams(texts: Sequence[str]) -> int:
+    """Different pairs of neighbouring words (lower case, letters and digits) in all texts."""
+    found: set[tuple[str, str]] = set()
+    for text in texts:
+        words = _TOKEN.findall(text.lower())
+        found.update(pairwise(words))
+    return len(found)
+
+
+def rouge_l_to(text: str, parent: str) -> float:
+    """ROUGE-L F of a text and its parent, 0 to 1, as `rouge_score` has it without a stemmer."""
+    ours, theirs = _TOKEN.findall(text.lower()), _TOKEN.findall(parent.lower())
+    return rouge_l(LCSseq.similarity(ours, theirs), len(ours), len(theirs))

@@ -1,0 +1,181 @@
+"""Rules that eliminate a failed evolution, each with a name, cheapest first.
+
+WizardLM (arXiv 2304.12244, section 3) drops an evolution that gains no information over its parent,
+that the model refuses or cannot answer, whose answer is nothing but stop words and punctuation, or
+that copies words of the evolving prompt. The first is a matter of judgement and belongs to the
+reviewer, once these rules have decided what needs no model. One rule is this project's own: a small
+model often writes something else altogether, which no reviewer would call equal (`lost_parent`).
+The rules for a rewrite are applied before anything else is asked of a model, the rules for an
+answer once there is one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from refine_dagster.self_instruct.heuristics import Verdict
+from refine_dagster.teams_rl.operations import Operation
+
+MIN_WORDS = 3
+SHORT_ANSWER_WORDS = 80
+# Share of a parent's words, stop words left out, that an evolution in depth keeps at least.
+LEAST_KEPT = 0.3
+_TOKEN = re.compile(r"[a-z0-9]+")
+_WORD = re.compile(r"[a-z0-9']+")
+# How a model says that it will not; at the start of a rewrite, anywhere in a short answer.
+REFUSALS = (
+    "sorry",
+    "i cannot",
+    "i can't",
+    "i am unable",
+    "i'm unable",
+    "as an ai",
+    "as a language model",
+    "it is not possible to",
+)
+# fmt: off
+STOP_WORDS = frozenset((
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "from", "had", "has", "have",
+    "he", "her", "his", "i", "if", "in", "is", "it", "its", "me", "my", "no", "not", "of", "on",
+    "or", "our", "she", "so", "that", "the", "their", "them", "then", "there", "they", "this",
+    "to", "was", "we", "were", "what", "which", "who", "will", "with", "you", "your",
+))
+# fmt: on
+
+
+# "No" is a whole answer to a question.
+_HOLLOW = STOP_WORDS - {"no", "not"}
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What an executor made of an instruction.
+
+    Attributes:
+        parent: the instruction before.
+        text: the one after, as it was written.
+        operation: what was asked for.
+        finished: False where the model was stopped on length.
+    """
+
+    parent: str
+    text: str
+    operation: Operation
+    finished: bool = True
+
+
+def unfinished(rewrite: Rewrite, max_words: int) -> Verdict | None:
+    """The model was stopped before the end of its text."""
+    return None if rewrite.finished else Verdict("unfinished")
+
+
+def empty(rewrite: Rewrite, max_words: int) -> Verdict | None:
+    """No letter and no digit."""
+    return None if tokens(rewrite.text) else Verdict("empty")
+
+
+def marker_words(rewrite: Rewrite, max_words: int) -> Verdict | None:
+    """Words of the executor's prompt that its parent did not have."""
+    text, parent = rewrite.text.lower(), rewrite.parent.lower()
+    found = any(marker in text and marker not in parent for marker in rewrite.operation.markers)
+    return Verdict("marker_words") if found else None
+
+
+def refusal(rewrite: Rewrite, max_words: int) -> Verdict | None:
+    """The executor declines instead of writing."""
+    return Verdict("refusal") if rewrite.text.strip().lower().startswith(REFUSALS) else None
+
+
+def too_short(rewrite: Rewrite, max_words: int) -> Verdict | None:
+    """Fewer than three words."""
+    words = len(rewrite.text.split())
+    return Verdict("too_short", words, MIN_WORDS) if words < MIN_WORDS else None
+
+
+def too_long(rewrite: Rewrite, max_words: int) -> Verdict | None:
+    """More words than are allowed."""
+    words = len(rewrite.text.split())
+    return Verdict("too_long", words, max_words) if words > max_words else None
+
+
+def identical(rewrite: Rewrite, max_words: int) -> Verdict | None:
+    """The parent's words in the parent's order; case, punctuation and spaces do not count."""
+    same = tokens(rewrite.text) == tokens(rewrite.parent)
+    return Verdict("identical") if same else None
+
+
+def lost_parent(rewrite: Rewrite, max_words: int) -> Verdict | None:
+    """An operation in depth that keeps too few of the parent's words: another task altogether."""
+    ours = set(tokens(rewrite.parent)) - STOP_WORDS
+    if not rewrite.operation.in_depth or not ours:
+        return None
+    kept = len(ours & set(tokens(rewrite.text))) / len(ours)
+    return Verdict("lost_parent", kept, LEAST_KEPT) if kept < LEAST_KEPT else None
+
+
+RULES: tuple[Callable[[Rewrite, int], Verdict | None], ...] = (
+    unfinished,
+    empty,
+    marker_words,
+    refusal,
+    too_short,
+    too_long,
+    identical,
+    lost_parent,
+)
+
+
+def first_verdict(rewrite: Rewrite, max_words: int) -> Verdict | None:
+    """The first rule that eliminates a rewrite; None where all pass."""
+    for rule in RULES:
+        verdict = rule(rewrite, max_words)
+        if verdict is not None:
+            return verdict
+    return None
+
+
+def answer_verdict(answer: str, finished: bool = True) -> Verdict | None:
+    """The rule that eliminates an instruction by its answer; None where all pass.
+
+    `unfinished_answer`; `hollow_answer`: nothing but stop words and punctuation; `refused_answer`:
+    declines, in fewer than 80 words.
+    """
+    if not finished:
+        return Verdict("unfinished_answer")
+    words = _WORD.findall(answer.lower())
+    if all(word in _HOLLOW for word in words):
+        return Verdict("hollow_answer")
+    refused = any(phrase in answer.lower() for phrase in REFUSALS)
+    if refused and len(words) < SHORT_ANSWER_WORDS:
+        return Verdict("refused_answer", len(words), SHORT_ANSWER_WORDS)
+    return None
+
+
+def tokens(text: str) -> list[str]:
+    """Lower-case runs of letters and digits (ASCII), in order."""
+    return _TOKEN.findall(text.lower())
+
+
+def overlap(first: str, second: str) -> float:
+    """Share of common words among all words of two texts (Jaccard), stop words left out, 0 to 1."""
+    ours, theirs = (set(tokens(text)) - STOP_WORDS for text in (first, second))
+    union = ours | theirs
+    return len(ours & theirs) / len(union) if union else 1.0
+
+
+Sameness = Literal["equal", "different", "undecided"]
+
+
+def sameness(rewrite: Rewrite, different_below: float) -> Sameness:
+    """What wording alone says of parent and rewrite.
+
+    `different` where their overlap is at most `different_below`; `undecided` else. (`equal` is the
+    rule `identical`.)
+    """
+    if identical(rewrite, 0) is not None:
+        return "equal"
+    near = overlap(rewrite.parent, rewrite.text)
+    return "different" if near <= different_below else "undecided"

@@ -1,0 +1,323 @@
+"""Training the instructor: stable-baselines3's PPO, or TRPO as in the paper.
+
+An update plays whole episodes in all environments and learns from them once. The libraries draw
+from global generators; around each update these are put at states named by salt and update, and
+back afterwards, so a training is a function of its arguments. It also makes states small: policy,
+optimiser, archive and rows. A training that was killed goes on from the last saved update and ends
+with the same bytes, while the completions store answers what was asked before at no cost.
+
+The guard needs to know how varied a random policy's texts are. That is measured first, on the
+training's own seeds, with as many steps as an update has; these calls count as training.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+from refine_dagster import progress
+from refine_dagster.evaluation.diversity import vendi_score
+from refine_dagster.generation.request import request_seed
+from refine_dagster.teams_rl.chain import Evolver, Outcome
+from refine_dagster.teams_rl.embedding import Embedding
+from refine_dagster.teams_rl.episodes import Episodes, Seed
+from refine_dagster.teams_rl.guard import (
+    Collapse,
+    InstructorUpdate,
+    guard_of,
+    operation_entropy,
+    warning_of,
+)
+from refine_dagster.teams_rl.knobs import TeamsRLKnobs
+from refine_dagster.teams_rl.learned_policy import InstructorForm, save_instructor
+from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES
+from refine_dagster.teams_rl.policies import (
+    FixedPolicy,
+    InstructorPolicy,
+    RandomPolicy,
+    RoundRobinPolicy,
+)
+from refine_dagster.teams_rl.reward import NoveltyReward, PaperReward, Reward
+
+if TYPE_CHECKING:
+    from refine_dagster.teams_rl.environment import VectorEnvironment
+
+STATE_FILE = "instructor.pt"
+# Updates' worth of random episodes whose mean diversity the guard compares with.
+REFERENCE_UPDATES = 5
+
+
+@dataclass(frozen=True)
+class InstructorTask:
+    """What an instructor is trained with.
+
+    Attributes:
+        seeds: where episodes begin; at least one.
+        evolver: applies operations and judges.
+        embedding: of observations, novelty and diversity.
+        knobs: `algorithm` is `ppo` or `trpo`.
+        salt: names all noise.
+        out: folder of the trained instructor.
+        resume: folder for the state of an unfinished training; None keeps none.
+        guarded: end the training where the guard says so; it warns in any case.
+    """
+
+    seeds: Sequence[Seed]
+    evolver: Evolver
+    embedding: Embedding
+    knobs: TeamsRLKnobs
+    salt: str
+    out: Path
+    resume: Path | None = None
+    guarded: bool = True
+
+
+@dataclass(frozen=True)
+class InstructorTraining:
+    """A training's updates, in order, and what ended it."""
+
+    updates: list[InstructorUpdate]
+    ended_by: Collapse | Literal["updates"] = "updates"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A random policy's mean Vendi score over updates' worth of steps, and what that cost."""
+
+    diversity: float
+    calls: int
+
+
+def untrained_policy(knobs: TeamsRLKnobs, salt: str) -> InstructorPolicy | None:
+    """The policy of a profile whose algorithm learns nothing; None where one is to be trained."""
+    if knobs.algorithm == "random":
+        return RandomPolicy(salt)
+    if knobs.algorithm == "round_robin":
+        return RoundRobinPolicy()
+    if knobs.algorithm == "fixed":
+        return FixedPolicy(NAMES.index(knobs.fixed_operation))
+    return None
+
+
+def reward_of(knobs: TeamsRLKnobs, embedding: Embedding) -> Reward:
+    """The reward of a profile."""
+    if knobs.reward == "paper":
+        return PaperReward()
+    return NoveltyReward(embedding, knobs.archive, knobs.call_cost)
+
+
+def train_instructor(task: InstructorTask) -> InstructorTraining:
+    """Train and save an instructor (`learned_policy.load_instructor` reads it).
+
+    Raises:
+        ValueError: the knobs' algorithm is not trained, or there are no seeds.
+    """
+    knobs = task.knobs
+    learner = Instructor(task)
+    learner.load_state()
+    ended_by = _verdict(learner, task)
+    with progress.task("instructor", total=knobs.updates) as advance:
+        if learner.updates:
+            advance(len(learner.updates), reward=learner.updates[-1].reward)
+        while ended_by is None and len(learner.updates) < knobs.updates:
+            row = learner.update()
+            advance(1, reward=row.reward, valid=row.valid_rate, diversity=row.diversity)
+            ended_by = _verdict(learner, task)
+            if row.update % knobs.save_every == 0:
+                learner.save_state()
+    learner.save(task.out)
+    return InstructorTraining(learner.updates, ended_by or "updates")
+
+
+class Instructor:
+    """An instructor in training: its network, its environments and its updates so far."""
+
+    def __init__(self, task: InstructorTask) -> None:
+        """Begin with weights named by the salt."""
+        from refine_dagster.teams_rl.environment import Setting, VectorEnvironment
+
+        knobs = task.knobs
+        self._task = task
+        self._reward = reward_of(knobs, task.embedding)
+        setting = Setting(
+            task.seeds,
+            task.evolver,
+            self._reward,
+            task.embedding,
+            knobs.observation,
+            task.salt,
+        )
+        self._environment = VectorEnvironment(setting, knobs.environments)
+        with _generators(task.salt, "weights"):
+            self._model = _algorithm(self._environment, knobs)
+        self.updates: list[InstructorUpdate] = []
+        self._reference: Reference | None = None
+
+    def update(self) -> InstructorUpdate:
+        """Play `episodes_per_update` rounds of episodes and learn from them."""
+        knobs, number = self._task.knobs, len(self.updates) + 1
+        if self._reference is None:
+            self._reference = random_reference(self._task)
+        # The library begins every call where the last one stopped: at a fresh round's first step.
+        with _generators(self._task.salt, "update", number):
+            self._model.learn(_steps(knobs), reset_num_timesteps=False, log_interval=None)
+        outcomes = self._environment.take_outcomes()
+        before = self.updates[-1].calls if self.updates else self._reference.calls
+        row = InstructorUpdate(
+            update=number,
+            steps=number * _steps(knobs),
+            reward=fmean(self._model.rollout_buffer.rewards.astype(float).reshape(-1).tolist()),
+            valid_rate=fmean(outcome.kept for outcome in outcomes),
+            diversity=_diversity(outcomes, self._task.embedding),
+            random_diversity=self._reference.diversity,
+            operation_entropy=operation_entropy([outcome.operation for outcome in outcomes]),
+            calls=before + sum(outcome.calls for outcome in outcomes),
+        )
+        self.updates.append(row)
+        self.updates[-1] = replace(row, warning=warning_of(self.updates, knobs))
+        return self.updates[-1]
+
+    def save(self, folder: Path) -> None:
+        """Write the instructor: equal bytes for equal weights."""
+        knobs = self._task.knobs
+        form = InstructorForm(
+            knobs.algorithm, knobs.observation, self._task.embedding.name, knobs.hidden
+        )
+        weights = {
+            name: weight.detach().cpu().numpy()
+            for name, weight in self._model.policy.state_dict().items()
+        }
+        save_instructor(form, weights, folder)
+
+    def save_state(self) -> None:
+        """Write all that the next update depends on, in place of the last state, or not at all."""
+        import torch
+
+        if self._task.resume is None:
+            return
+        self._task.resume.mkdir(parents=True, exist_ok=True)
+        file = self._task.resume / STATE_FILE
+        fresh = file.with_suffix(".tmp")
+        with fresh.open("wb") as stream:
+            torch.save(
+                {
+                    "policy": self._model.policy.state_dict(),
+                    "optimiser": self._model.policy.optimizer.state_dict(),
+                    "archive": self._reward.state(),
+                    "reference": asdict(self._reference) if self._reference else None,
+                    "updates": [asdict(row) for row in self.updates],
+                },
+                stream,
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(file)
+
+    def load_state(self) -> None:
+        """Go on from the state in the resume folder, where there is one."""
+        import torch
+
+        if self._task.resume is None or not (self._task.resume / STATE_FILE).is_file():
+            return
+        state = torch.load(self._task.resume / STATE_FILE, weights_only=True)
+        self._model.policy.load_state_dict(state["policy"])
+        self._model.policy.optimizer.load_state_dict(state["optimiser"])
+        self._reward.restore(state["archive"])
+        self._reference = Reference(**state["reference"]) if state["reference"] else None
+        self.updates = [InstructorUpdate(**row) for row in state["updates"]]
+        # The first call of `learn` resets the environments, which begins this round.
+        self._environment.go_to(len(self.updates) * self._task.knobs.episodes_per_update)
+
+
+def random_reference(task: InstructorTask) -> Reference:
+    """Let a random policy play some updates' worth of episodes."""
+    knobs = task.knobs
+    policy = RandomPolicy(f"{task.salt}/reference")
+    episodes = Episodes(task.seeds, f"{task.salt}/reference")
+    size = knobs.environments * knobs.episodes_per_update
+    scores, calls = [], 0
+    for number in range(REFERENCE_UPDATES):
+        chains = [episodes.chain(number * size + place) for place in range(size)]
+        outcomes: list[Outcome] = []
+        for _ in range(EPISODE_LENGTH):
+            done = task.evolver.step(chains, policy.choose(chains))
+            outcomes += done
+            chains = [outcome.after() for outcome in done]
+        scores.append(_diversity(outcomes, task.embedding))
+        calls += sum(outcome.calls for outcome in outcomes)
+    return Reference(fmean(scores), calls)
+
+
+def _verdict(learner: Instructor, task: InstructorTask) -> Collapse | None:
+    return guard_of(learner.updates, task.knobs) if task.guarded else None
+
+
+def _diversity(outcomes: Sequence[Outcome], embedding: Embedding) -> float:
+    return vendi_score(embedding.embed([outcome.text for outcome in outcomes if outcome.kept]))
+
+
+def _steps(knobs: TeamsRLKnobs) -> int:
+    """Steps of an update, over all environments."""
+    return knobs.environments * knobs.episodes_per_update * EPISODE_LENGTH
+
+
+def _minibatch(steps: int, most: int) -> int:
+    """The largest size of equal minibatches of an update, up to `most`."""
+    return max(size for size in range(1, min(steps, most) + 1) if steps % size == 0)
+
+
+def _algorithm(environment: VectorEnvironment, knobs: TeamsRLKnobs) -> Any:
+    """The library's algorithm; torch's generator gives its first weights."""
+    shared: dict[str, Any] = {
+        "learning_rate": knobs.learning_rate,
+        "n_steps": knobs.episodes_per_update * EPISODE_LENGTH,
+        "batch_size": _minibatch(_steps(knobs), knobs.minibatch),
+        "gamma": knobs.discount,
+        "gae_lambda": knobs.gae_lambda,
+        "policy_kwargs": {"net_arch": list(knobs.hidden)},
+        "device": "cpu",
+        "verbose": 0,
+    }
+    if knobs.algorithm == "trpo":
+        from sb3_contrib import TRPO
+
+        return TRPO(
+            "MlpPolicy", environment, target_kl=knobs.max_kl, cg_damping=knobs.damping, **shared
+        )
+    if knobs.algorithm != "ppo":
+        raise ValueError(f"{knobs.algorithm} is not trained")
+    from stable_baselines3 import PPO
+
+    return PPO(
+        "MlpPolicy",
+        environment,
+        n_epochs=knobs.epochs,
+        clip_range=knobs.clip_range,
+        ent_coef=knobs.entropy_coefficient,
+        **shared,
+    )
+
+
+@contextmanager
+def _generators(salt: str, *name: str | int) -> Iterator[None]:
+    """Put the global generators at states named by `salt` and `name`; put them back at the end."""
+    import numpy
+    import torch
+
+    states = random.getstate(), numpy.random.get_state()
+    seed = request_seed(salt, "instructor", *name) >> 31
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            numpy.random.seed(seed)
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])

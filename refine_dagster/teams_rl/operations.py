@@ -1,0 +1,143 @@
+"""The six operations that an instructor may apply to an instruction (methods C).
+
+TeaMs-RL (arXiv 2403.08694) takes one operation in breadth and five in depth. Their templates here
+are this project's own, and have the form of every other task that the project asks of a model: a
+header, demonstrations, then `Instruction:`, `Input:` and an open `Output:`. The instruction line of
+an operation is word for word one that the offline base model has learnt (`primer_templates.yaml`),
+and each operation has the name of its primer family. A larger model gets what it needs from the two
+demonstrations.
+
+An executor that does not follow may leak its prompt instead. The words of the prompt that no
+instruction contains by itself are an operation's markers; a rewrite with one is eliminated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from refine_dagster.refine_af.instance_prompt import HEADER, Triple
+
+# Parts of the prompt's form, of no operation in particular; compared without regard to case.
+FORM_MARKERS = (
+    "instruction:",
+    "input:",
+    "output:",
+    "<noinput>",
+    "rewritten instruction",
+    "given instruction",
+    "rewritten prompt",
+    "given prompt",
+    "new prompt",
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One textual operation.
+
+    Attributes:
+        name: its name, and that of its family in the primer.
+        description: what it does to an instruction, one sentence for reports.
+        instruction: the line that asks the executor for it.
+        demonstrations: (before, after) pairs that are shown.
+        markers: what betrays a leaked prompt, lower case.
+    """
+
+    name: str
+    description: str
+    instruction: str
+    demonstrations: tuple[tuple[str, str], ...]
+
+    @property
+    def in_depth(self) -> bool:
+        """Whether it evolves its parent; breadth leaves it for another instruction."""
+        return self.name != "breadth"
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        return (*FORM_MARKERS, self.instruction.lower().rstrip("."))
+
+    def prompt(self, text: str) -> str:
+        """The prompt that asks for this operation on `text`, which becomes one line."""
+        shown = [
+            Triple(self.instruction, before, after).render()
+            for before, after in self.demonstrations
+        ]
+        asked = f"Instruction: {self.instruction}\nInput: {one_line(text)}\nOutput:"
+        return "\n\n".join([HEADER, *shown, asked])
+
+
+def one_line(text: str) -> str:
+    """A text with every run of white space as one blank, none at its ends."""
+    return " ".join(text.split())
+
+
+OPERATIONS = (
+    Operation(
+        "breadth",
+        "Writes another, rarer instruction of the same domain.",
+        "Write a new, rarer instruction on the same subject.",
+        (
+            ("Describe a boat in one sentence.", "Write a riddle whose answer is a lighthouse."),
+            ("Give me a tip about bread.", "Name three things that an oven would never say."),
+        ),
+    ),
+    Operation(
+        "constraints",
+        "Adds one requirement that the answer must keep.",
+        "Add a constraint to this instruction.",
+        (
+            ("Write a sentence about a garden.", "Write a sentence about a garden. Use 8 words."),
+            ("Name a tool.", "Name a tool. Begin with the letter s."),
+        ),
+    ),
+    Operation(
+        "deepening",
+        "Asks for more depth on the same question.",
+        "Make the instruction ask for more depth.",
+        (
+            ("Describe a train.", "Describe a train and explain why people like it."),
+            ("Name a season.", "Name a season and tell what changes in nature then."),
+        ),
+    ),
+    Operation(
+        "concretizing",
+        "Puts a specific thing in the place of a general one.",
+        "Make the instruction more concrete.",
+        (
+            ("Write two sentences about music.", "Write two sentences about an old violin."),
+            ("Tell a short story about animals.", "Tell a short story about a shy fox."),
+        ),
+    ),
+    Operation(
+        "reasoning",
+        "Makes the answer need one more step of thought.",
+        "Add a reasoning step to the task.",
+        (
+            ("Add the two numbers.", "Add the two numbers, then say if the sum is even or odd."),
+            ("Count the words.", "Count the words, then multiply the result by 3."),
+        ),
+    ),
+    Operation(
+        "complicate_input",
+        "Puts data into the instruction, so that it is harder and stands alone.",
+        "Put harder data into the instruction.",
+        (
+            ("Find the largest number.", "Find the largest number in this list: 4, 19, 7, 12."),
+            ("Sort some words.", "Sort these words from A to Z: spoon, plate, cup, fork."),
+        ),
+    ),
+)
+NAMES = tuple(operation.name for operation in OPERATIONS)
+COUNT = len(OPERATIONS)
+# Operations of an episode, and of a seed's evolution.
+EPISODE_LENGTH = 6
+
+
+def operation_named(name: str) -> Operation:
+    """The operation of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {operation.name: operation for operation in OPERATIONS}[name]

@@ -1,0 +1,121 @@
+"""The reviewer: does an evolved instruction differ from its parent?
+
+The authors ask for the words "Equal" or "Not Equal" and read anything else as equal, so that a
+reviewer with other manners pays nothing. Here the model writes nothing: the log-probabilities of
+two labels after the question decide, whatever it would have said. What wording alone decides is not
+asked: identical texts are equal by rule, texts that hardly share a word are different.
+
+A small model prefers one label whatever it reads. The question is therefore also asked of the
+parent and itself, where the answer is known, and what counts is by how much the pair raises the
+odds of `different` over that (contextual calibration, arXiv 2102.09690). The second question is the
+same for all rewrites of a parent, and the store answers it once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from refine_dagster.generation.request import Complete, Request, Scoring, label_scores
+from refine_dagster.refine_af.instance_prompt import HEADER, Triple
+from refine_dagster.teams_rl.chain import Review
+from refine_dagster.teams_rl.elimination import Rewrite, sameness
+from refine_dagster.teams_rl.operations import one_line
+
+QUESTION = "Do the two instructions ask for different things? Answer yes or no."
+LABELS = (" yes", " no")
+_SHOWN = (
+    ("Name a fruit.", "Write a riddle about a lamp.", "yes"),
+    ("Describe a boat.", "Describe the boat.", "no"),
+    ("Add the numbers.", "Add the numbers, then multiply the result by 2.", "yes"),
+    ("Give me a tip about bread.", "Please give me a bread tip.", "no"),
+)
+
+
+class RuleReviewer:
+    """Decides by overlap of words alone (implements `chain.Reviewer`).
+
+    Args:
+        different_below: highest overlap (Jaccard, stop words left out) that counts as different;
+            at the default one new word is enough, as reviewing models have it.
+    """
+
+    def __init__(self, different_below: float = 0.99) -> None:
+        self._different_below = different_below
+
+    def review(self, rewrites: Sequence[Rewrite]) -> list[Review]:
+        """No model is asked."""
+        return [
+            Review(sameness(rewrite, self._different_below) == "different") for rewrite in rewrites
+        ]
+
+
+class ModelReviewer:
+    """Rules first, then the log-probabilities of two labels (implements `chain.Reviewer`).
+
+    Args:
+        complete: the completions store's door.
+        different_below: overlap up to which a pair is different without a question.
+        threshold: probability of `different` above which a pair is; even odds are equal.
+        calibrated: measure the odds against those of the parent and itself.
+    """
+
+    def __init__(
+        self,
+        complete: Complete,
+        *,
+        different_below: float = 0.3,
+        threshold: float = 0.5,
+        calibrated: bool = True,
+    ) -> None:
+        self._complete = complete
+        self._different_below = different_below
+        self._threshold = threshold
+        self._calibrated = calibrated
+
+    def review(self, rewrites: Sequence[Rewrite]) -> list[Review]:
+        """Requests of role `review` for the undecided, in one batch."""
+        quick = [sameness(rewrite, self._different_below) for rewrite in rewrites]
+        asked = {
+            place: self._requests(rewrites[place])
+            for place, said in enumerate(quick)
+            if said == "undecided"
+        }
+        requests = [request for pair in asked.values() for request in pair]
+        odds = iter(
+            [_log_odds(label_scores(done)) for done in self._complete(requests)] if requests else ()
+        )
+        reviews = []
+        for place, said in enumerate(quick):
+            if place not in asked:
+                reviews.append(Review(said == "different"))
+                continue
+            known = [next(odds) for _ in asked[place]]
+            probability = _sigmoid(known[0] - (known[1] if self._calibrated else 0.0))
+            reviews.append(Review(probability > self._threshold, probability, asked[place]))
+        return reviews
+
+    def _requests(self, rewrite: Rewrite) -> tuple[Request, ...]:
+        pairs = [(rewrite.parent, rewrite.text)]
+        if self._calibrated:
+            pairs.append((rewrite.parent, rewrite.parent))
+        return tuple(Request("review", review_prompt(*pair), Scoring(LABELS), 0) for pair in pairs)
+
+
+def review_prompt(first: str, second: str) -> str:
+    """The question about two instructions, ending where a label goes on."""
+    shown = [
+        Triple(QUESTION, f"{before} / {after}", answer).render() for before, after, answer in _SHOWN
+    ]
+    asked = f"Instruction: {QUESTION}\nInput: {one_line(first)} / {one_line(second)}\nOutput:"
+    return "\n\n".join([HEADER, *shown, asked])
+
+
+def _log_odds(scores: Sequence[float]) -> float:
+    return scores[0] - scores[1]
+
+
+def _sigmoid(odds: float) -> float:
+    if odds >= 0:
+        return 1 / (1 + math.exp(-odds))
+    return math.exp(odds) / (1 + math.exp(odds))

@@ -1,0 +1,162 @@
+"""An instructor saves equal bytes, goes on after a kill, and is stopped when it collapses."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refine_dagster.lineage.content import folder_files
+from refine_dagster.teams_rl.chain import Chain, Evolver, Execution
+from refine_dagster.teams_rl.embedding import HashedEmbedding
+from refine_dagster.teams_rl.instructor import (
+    Instructor,
+    InstructorTask,
+    train_instructor,
+    untrained_policy,
+)
+from refine_dagster.teams_rl.knobs import TeamsRLKnobs
+from refine_dagster.teams_rl.learned_policy import InstructorError, load_instructor
+from refine_dagster.teams_rl.observation import observe
+from refine_dagster.teams_rl.operations import NAMES
+from refine_dagster.teams_rl.reviewer import RuleReviewer
+from refine_dagster.teams_rl.template_executor import TemplateExecutor
+from tests.teams_rl.packaged import packaged_seeds
+
+EMBEDDING = HashedEmbedding(64)
+SMALL = TeamsRLKnobs(
+    environments=6, episodes_per_update=2, minibatch=36, updates=4, save_every=1, archive=100
+)
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL."""
+
+
+class MortalExecutor(TemplateExecutor):
+    """Dies once its lives are spent; an execution of a batch costs one."""
+
+    lives = 0
+
+    def execute(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Execution]:
+        self.lives -= 1
+        if self.lives < 0:
+            raise KilledError
+        return super().execute(chains, operations)
+
+
+def task(folder: Path, knobs: TeamsRLKnobs = SMALL, **changes: object) -> InstructorTask:
+    made = InstructorTask(
+        seeds=packaged_seeds()[:40],
+        evolver=Evolver(TemplateExecutor("t"), RuleReviewer()),
+        embedding=EMBEDDING,
+        knobs=knobs,
+        salt="salt",
+        out=folder,
+    )
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def _numpy_state() -> str:
+    return str(np.random.get_state(legacy=False))
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
+def test_equal_arguments_give_equal_bytes_and_leave_no_trace(
+    algorithm: str, tmp_path: Path
+) -> None:
+    import torch
+
+    knobs = SMALL.model_copy(update={"algorithm": algorithm, "updates": 2})
+    states = random.getstate(), _numpy_state(), torch.get_rng_state()
+    first = train_instructor(task(tmp_path / "a", knobs))
+    assert random.getstate() == states[0]
+    assert _numpy_state() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+    np.random.seed(7)
+    torch.manual_seed(7)
+    second = train_instructor(task(tmp_path / "b", knobs))
+    assert first == second
+    assert folder_files(tmp_path / "a") == folder_files(tmp_path / "b")
+    other = train_instructor(task(tmp_path / "c", knobs, salt="other"))
+    assert other.updates != first.updates
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
+def test_a_killed_training_ends_as_an_undisturbed_one(algorithm: str, tmp_path: Path) -> None:
+    knobs = SMALL.model_copy(update={"algorithm": algorithm})
+    whole = train_instructor(task(tmp_path / "whole", knobs))
+    executor = MortalExecutor("t")
+    evolver = Evolver(executor, RuleReviewer())
+    # The reference takes 30 steps and an update 12: this is in the third update.
+    executor.lives = 30 + 2 * 12 + 5
+    killed = task(tmp_path / "killed", knobs, evolver=evolver, resume=tmp_path / "resume")
+    with pytest.raises(KilledError):
+        train_instructor(killed)
+    assert not (tmp_path / "killed").exists()
+    # Two of four updates were saved; only two more are played.
+    executor.lives = 2 * 12
+    again = train_instructor(killed)
+    assert executor.lives == 0
+    assert again == whole
+    assert folder_files(tmp_path / "killed") == folder_files(tmp_path / "whole")
+
+
+def test_the_saved_network_is_the_librarys_own(tmp_path: Path) -> None:
+    import torch
+
+    learner = Instructor(task(tmp_path))
+    learner.update()
+    learner.save(tmp_path / "saved")
+    policy = load_instructor(tmp_path / "saved", EMBEDDING, "s")
+    chains = [Chain("a", 0, "Describe a storm."), Chain("b", 1, "Sort the words.", (1, 4))]
+    ours = policy.probabilities(chains)
+    seen = torch.from_numpy(observe(chains, "rich", EMBEDDING))
+    with torch.no_grad():
+        library = learner._model.policy.get_distribution(seen).distribution.probs.numpy()
+    assert ours == pytest.approx(library, abs=1e-5)
+    assert ours.sum(axis=1) == pytest.approx([1.0, 1.0])
+    assert (policy.probabilities(chains[1:])[0] == ours[1]).all()
+    assert policy.choose(chains) == policy.choose(chains)
+
+
+def test_an_instructor_of_another_form_is_refused(tmp_path: Path) -> None:
+    learner = Instructor(task(tmp_path))
+    learner.save(tmp_path / "saved")
+    with pytest.raises(InstructorError, match="other embedding"):
+        load_instructor(tmp_path / "saved", HashedEmbedding(32), "s")
+    with pytest.raises(InstructorError, match="cannot be read"):
+        load_instructor(tmp_path / "nowhere", EMBEDDING, "s")
+
+
+def test_the_reviewers_reward_alone_collapses_and_is_stopped(tmp_path: Path) -> None:
+    knobs = TeamsRLKnobs(reward="paper", updates=120, embedding_dimensions=64, guard_patience=3)
+    training = train_instructor(task(tmp_path, knobs, seeds=packaged_seeds()))
+    assert training.ended_by in ("diversity", "operations")
+    assert len(training.updates) < 120
+    last = training.updates[-1]
+    assert last.valid_rate > training.updates[0].valid_rate
+    assert last.diversity < last.random_diversity
+
+
+def test_policies_that_learn_nothing_are_named_by_the_profile() -> None:
+    named = {
+        name: untrained_policy(TeamsRLKnobs.model_validate({"algorithm": name}), "s")
+        for name in ("random", "round_robin", "fixed", "ppo")
+    }
+    assert named["ppo"] is None
+    chains = [Chain(f"s{n}", n, "x", (0,) * (n % 6)) for n in range(600)]
+    random_policy, round_robin, fixed = named["random"], named["round_robin"], named["fixed"]
+    assert random_policy
+    assert round_robin
+    assert fixed
+    counts = np.bincount(random_policy.choose(chains), minlength=6)
+    assert counts.min() > 60
+    turns = round_robin.choose([Chain("s", 2, "x", (0,) * n) for n in range(6)])
+    assert turns == [(turns[0] + n) % 6 for n in range(6)]
+    assert set(fixed.choose(chains)) == {NAMES.index("breadth")}
+    assert len({policy.version for policy in (random_policy, round_robin, fixed)}) == 3
