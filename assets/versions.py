@@ -33,7 +33,7 @@ MOST_TASK_BYTES = 16 * 1024 * 1024
 # rounds have the logic and the knobs of the first one's.
 REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "seed_tasks": (1, ()),
-    "base_model": (1, ("base_model", "device")),
+    "base_model": (2, ("base_model", "device")),
     "feedback_judge": (4, ("judge", "device")),
     "raw_instructions": (2, ("self_instruct", "device")),
     "instruction_decisions": (1, ("self_instruct",)),

@@ -74,8 +74,14 @@ class BaseModelKnobs(Knobs):
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a Hugging Face id.")
     hidden_size: int = Field(128, ge=32, description="Offline: width of the residual stream.")
-    layers: int = Field(4, ge=1, description="Offline: number of decoder layers.")
+    layers: int = Field(3, ge=1, description="Offline: number of decoder layers.")
     heads: int = Field(4, ge=1, description="Offline: attention heads (width / heads >= 32).")
+    look_back_heads: int = Field(
+        3,
+        ge=0,
+        description="Offline: heads of the first layer that start out looking back, the first by "
+        "one token, the second by two, and so on; copying is built on them.",
+    )
     vocab_size: int = Field(1536, ge=300, description="Offline: entries of the byte-level BPE.")
     context_length: int = Field(1024, ge=128, description="Offline: longest sequence in tokens.")
     learn_seeds: bool = Field(
@@ -84,10 +90,22 @@ class BaseModelKnobs(Knobs):
         "whatever the seeds, and an edited seed costs only the requests that depend on it.",
     )
     primer_tasks: int = Field(6000, ge=50, description="Offline: primer tasks to train on.")
-    steps: int = Field(230, ge=1, description="Offline: optimiser steps.")
-    batch_size: int = Field(8, ge=1, description="Offline: sequences in a step.")
+    steps: int = Field(450, ge=1, description="Offline: optimiser steps.")
+    batch_size: int = Field(4, ge=1, description="Offline: sequences in a step.")
     sequence_length: int = Field(320, ge=32, description="Offline: tokens in a training sequence.")
-    learning_rate: float = Field(4e-3, gt=0, description="Offline: peak learning rate of AdamW.")
+    output_weight: float = Field(
+        3.0,
+        gt=0,
+        description="Offline: what a token of a task's output counts in the loss; others count 1.",
+    )
+    learning_rate: float = Field(
+        4e-3,
+        gt=0,
+        description="Offline: peak learning rate of AdamW, for embeddings, norms and biases.",
+    )
+    matrix_learning_rate: float = Field(
+        0.02, gt=0, description="Offline: peak learning rate of Muon, for the layers' matrices."
+    )
 
 
 class GeneratorKnobs(Knobs):

@@ -1,7 +1,7 @@
 """What the offline base model reads: rows of text in the pipeline's own prompt formats.
 
 A row is documents one after another, parted by the end token; the first starts the row, as a
-prompt does at inference. Two kinds of document take turns: the requirement list followed by
+prompt does at inference. There are two kinds of row: the requirement list followed by
 numbered instructions (the prompt of stage 1, gone on with), and the header followed by whole
 triples (the prompt of stage 2, gone on with). Both mix primer tasks with the user's seeds.
 """
@@ -17,10 +17,10 @@ from refine_dagster.self_instruct.prompts import propose_prompt
 from refine_dagster.training.tokenizer import END
 
 # Share of the lines and triples that is drawn from the seeds; the rest is the primer's. At this
-# share and the default steps about 1 proposal in 60 is a seed word for word.
+# share and the default steps about 1 proposal in 35 is a seed word for word.
 SEED_SHARE = 0.15
-# Share of rows that are lists of instructions; the others are triples.
-PROPOSE_SHARE = 0.5
+# Share of rows that are lists of instructions; the others are triples, which take longer to learn.
+PROPOSE_SHARE = 0.25
 LIST_LENGTHS = (10, 20)
 TRIPLE_COUNTS = (4, 10)
 

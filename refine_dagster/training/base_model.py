@@ -3,6 +3,12 @@
 It learns the pipeline's two prompt formats from a primer of generated tasks and the user's seeds,
 and stops early on purpose: a model that has read them longer writes them down instead of
 recombining them. What it gets wrong is left for the automated feedback to mend.
+
+A minute on one core is some half a million tokens, so each must teach as much as it can. Some heads
+start out looking back (`look_back`), the tokens of outputs count more (`base_rows`), and the weight
+matrices are trained by Muon, which makes each update orthogonal so that no few directions eat it
+up (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"); embeddings and
+vectors, for which that is not meant, are trained by AdamW.
 """
 
 from __future__ import annotations
@@ -21,13 +27,16 @@ from refine_dagster.language_model import ModelError
 from refine_dagster.profile import BaseModelKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.training.base_corpus import Corpus
+from refine_dagster.training.base_rows import encode_rows
+from refine_dagster.training.look_back import look_back
 from refine_dagster.training.primer import primer_tasks
 from refine_dagster.training.tokenizer import train_tokenizer
 
 WARMUP_SHARE = 0.06
 FINAL_RATE_SHARE = 0.05
-WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.98)
+MATRIX_MOMENTUM = 0.95
+MATRIX_WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 1.0
 INITIAL_DEVIATION = 0.04
 # Width of the feed-forward layer over the residual stream's, and its granularity.
@@ -42,7 +51,13 @@ CHARACTERS_PER_TOKEN = 6
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One optimiser step: its number from 1, the mean loss (nats a token) and the rate used."""
+    """One optimiser step.
+
+    Attributes:
+        step: its number, from 1.
+        loss: mean over the batch's tokens, each counted once, in nats.
+        learning_rate: AdamW's; Muon's is in a fixed proportion to it.
+    """
 
     step: int
     loss: float
@@ -77,11 +92,11 @@ def train_base_model(
     characters = knobs.sequence_length * CHARACTERS_PER_TOKEN
     rows = list(corpus.rows(knobs.steps * knobs.batch_size, characters))
     tokenizer = train_tokenizer(rows[:TOKENIZER_ROWS], knobs.vocab_size, knobs.context_length)
-    ids = _encode(tokenizer, rows, knobs.sequence_length)
+    ids, weights = encode_rows(tokenizer, rows, knobs.sequence_length, knobs.output_weight)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request_seed(salt, "base_model", "weights"))
         model = _new_model(knobs, tokenizer).to(device.name)
-    steps = _train(model, ids, knobs, device)
+    steps = _train(model, ids, weights, knobs, device)
     logging.disable_progress_bar()
     model.to("cpu").save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -97,6 +112,12 @@ def _check(knobs: BaseModelKnobs) -> None:
             where="knobs base_model.hidden_size and base_model.heads",
             fix=f"take fewer heads, or a width of {knobs.heads * MIN_HEAD_WIDTH}",
         )
+    if knobs.look_back_heads > knobs.heads:
+        raise ModelError(
+            f"{knobs.look_back_heads} heads cannot look back where a layer has {knobs.heads}",
+            where="knobs base_model.look_back_heads and base_model.heads",
+            fix=f"take at most {knobs.heads} heads that look back",
+        )
     if knobs.sequence_length > knobs.context_length:
         raise ModelError(
             f"training sequences of {knobs.sequence_length} tokens are longer than the context of "
@@ -106,24 +127,11 @@ def _check(knobs: BaseModelKnobs) -> None:
         )
 
 
-def _encode(tokenizer: Any, rows: Sequence[str], length: int) -> Any:
-    """Token ids of the rows' first `length` tokens, shape (rows, length), int64.
-
-    A row is encoded as one text: pieces encoded one by one would meet in other tokens than a
-    prompt's do. A row of fewer tokens (long runs of one sign are few) is read again from its start.
-    """
-    import torch
-
-    encoded = tokenizer(list(rows), truncation=True, max_length=length, padding=False)["input_ids"]
-    whole = [ids * -(-length // len(ids)) for ids in encoded]
-    return torch.tensor([ids[:length] for ids in whole])
-
-
 def _new_model(knobs: BaseModelKnobs, tokenizer: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     feed_forward = knobs.hidden_size * FEED_FORWARD_RATIO / FEED_FORWARD_STEP
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=knobs.hidden_size,
@@ -133,44 +141,63 @@ def _new_model(knobs: BaseModelKnobs, tokenizer: Any) -> Any:
             num_key_value_heads=knobs.heads,
             max_position_embeddings=knobs.context_length,
             initializer_range=INITIAL_DEVIATION,
+            attention_bias=True,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    look_back(model, knobs.look_back_heads)
+    return model
 
 
-def _train(model: Any, ids: Any, knobs: BaseModelKnobs, device: Device) -> list[TrainingStep]:
+def _optimisers(model: Any, knobs: BaseModelKnobs) -> list[Any]:
+    """AdamW for embeddings and vectors, then Muon for matrices."""
+    import torch
+
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    # Output and input embeddings are one tensor, which `parameters` yields once.
+    others = [weight for weight in model.parameters() if all(weight is not m for m in matrices)]
+    return [
+        torch.optim.AdamW(others, lr=knobs.learning_rate, betas=BETAS, weight_decay=0.0),
+        torch.optim.Muon(
+            matrices,
+            lr=knobs.matrix_learning_rate,
+            momentum=MATRIX_MOMENTUM,
+            weight_decay=MATRIX_WEIGHT_DECAY,
+        ),
+    ]
+
+
+def _train(
+    model: Any, ids: Any, weights: Any, knobs: BaseModelKnobs, device: Device
+) -> list[TrainingStep]:
     """Pass once over the rows, in order; every row is read exactly once."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
-    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": WEIGHT_DECAY},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=knobs.learning_rate,
-        betas=BETAS,
-    )
+    optimisers = _optimisers(model, knobs)
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    peaks = [group["lr"] for group in groups]
     model.train()
     done = []
     with progress.task("training the offline base model", knobs.steps) as advance:
         for step in range(knobs.steps):
-            rate = knobs.learning_rate * _rate_share(step, knobs.steps)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            batch = ids[step * knobs.batch_size : (step + 1) * knobs.batch_size].to(device.name)
+            share = _rate_share(step, knobs.steps)
+            for group, peak in zip(groups, peaks, strict=True):
+                group["lr"] = peak * share
+            rows = slice(step * knobs.batch_size, (step + 1) * knobs.batch_size)
+            batch = ids[rows].to(device.name)
+            weight = weights[rows, 1:].flatten().to(device.name)
             logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
-            loss = cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            losses = cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
+            model.zero_grad(set_to_none=True)
+            ((losses * weight).sum() / weight.sum()).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-            optimiser.step()
-            done.append(TrainingStep(step + 1, loss.item(), rate))
+            for optimiser in optimisers:
+                optimiser.step()
+            done.append(TrainingStep(step + 1, losses.mean().item(), knobs.learning_rate * share))
             advance(1, loss=done[-1].loss)
     model.eval()
     return done

@@ -18,7 +18,8 @@ from refine_dagster.refine_af.instance_prompt import HEADER, Triple
 from refine_dagster.self_instruct.prompts import propose_prompt
 from refine_dagster.training.base_corpus import Corpus
 from refine_dagster.training.base_model import train_base_model
-from refine_dagster.training.tokenizer import END
+from refine_dagster.training.base_rows import encode_rows
+from refine_dagster.training.tokenizer import END, train_tokenizer
 
 SEEDS = [
     Triple("Name the sound of a dog.", "", "bark"),
@@ -30,6 +31,7 @@ TINY = BaseModelKnobs.model_validate(
         "hidden_size": 64,
         "layers": 1,
         "heads": 2,
+        "look_back_heads": 1,
         "vocab_size": 400,
         "context_length": 256,
         "primer_tasks": 60,
@@ -115,6 +117,7 @@ def test_training_leaves_global_randomness_alone(tmp_path: Path, cpu_device: Dev
     [
         ({"heads": 4}, r"base_model\.heads"),
         ({"heads": 3}, r"base_model\.heads"),
+        ({"look_back_heads": 3}, r"base_model\.look_back_heads"),
         ({"sequence_length": 512}, r"base_model\.sequence_length"),
     ],
 )
@@ -133,7 +136,7 @@ def test_documents_are_the_prompts_gone_on_with() -> None:
     # The last document of a row may be cut short.
     documents = [document for row in rows for document in row.split(END)[:-1]]
     lists = [text for text in documents if not text.startswith(HEADER)]
-    assert 0.3 < len(lists) / len(documents) < 0.7
+    assert 0.1 < len(lists) / len(documents) < 0.4
     for text in lists:
         lines = [line.split(": ", 1)[1] for line in text.splitlines() if line.startswith("Task ")]
         assert len(lines) == len(set(lines))
@@ -141,3 +144,23 @@ def test_documents_are_the_prompts_gone_on_with() -> None:
             assert text.startswith(propose_prompt(lines[:shown]) + f" {lines[shown]}")
     seed_lines = sum(text.count(seed.instruction) for text in documents for seed in SEEDS)
     assert seed_lines > 0
+
+
+def test_only_the_tokens_of_outputs_weigh_more() -> None:
+    triples = [Triple("Say it: Output: no.", "red\nblue", "one fish\nsecond line"), SEEDS[0]]
+    text = "\n\n".join([HEADER, *(triple.render() for triple in triples)]) + END + "Task 1: go"
+    tokenizer = train_tokenizer([text], 400, 256)
+    length = len(tokenizer(text)["input_ids"])
+    ids, weights = encode_rows(tokenizer, [text], length, 3.0)
+    assert ids.shape == weights.shape == (1, length)
+    assert set(weights[0].tolist()) == {1.0, 3.0}
+    assert tokenizer.decode(ids[0][weights[0] > 1]) == f" one fish\n bark{END}"
+
+
+def test_a_short_row_is_read_again_with_its_weights() -> None:
+    text = "Output: x\n"
+    tokenizer = train_tokenizer([text], 300, 256)
+    once, weighed = encode_rows(tokenizer, [text], len(tokenizer(text)["input_ids"]), 2.0)
+    ids, weights = encode_rows(tokenizer, [text], 2 * once.shape[1] + 1, 2.0)
+    assert ids[0].tolist() == [*once[0].tolist() * 2, once[0, 0].item()]
+    assert weights[0].tolist() == [*weighed[0].tolist() * 2, 1.0]

@@ -1,0 +1,15 @@
+"""The resource `gpu` can set whatever the profile's `device` section can."""
+
+from __future__ import annotations
+
+from refine_dagster.profile import DeviceKnobs
+from resources.gpu import GpuResource
+
+
+def test_every_device_knob_is_followed_or_set() -> None:
+    profile = DeviceKnobs(device="cpu", threads=1, quantization="none", memory_share=0.5)
+    assert GpuResource().knobs(profile) == profile
+    own = GpuResource(threads=2, quantization="nf4").knobs(profile)
+    changed = {"threads": 2, "quantization": "nf4"}
+    assert own == profile.model_copy(update=changed)
+    assert set(DeviceKnobs.model_fields) <= set(GpuResource.model_fields)
