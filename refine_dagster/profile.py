@@ -187,6 +187,12 @@ class JudgeKnobs(Knobs):
     primer_tasks: int = Field(
         4000, ge=0, description="Primer tasks corrupted beside the seeds, for breadth."
     )
+    own_answers: int = Field(
+        1000,
+        ge=0,
+        description="Offline: primer tasks with one right answer that the base model itself "
+        "answers, so that the judge learns what it gets wrong; 0 is off.",
+    )
     steps: int = Field(400, ge=1, description="Offline: optimiser steps.")
     batch_size: int = Field(32, ge=1, description="Offline: triples in a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Offline: peak learning rate of AdamW.")
@@ -238,8 +244,9 @@ class RewardKnobs(Knobs):
     diversity: float = Field(
         0.0,
         ge=0,
-        description="Taken off a rollout's reward times the share of its word pairs that the same "
-        "step wrote for other instructions; 0 is off. Dataset rows are not charged.",
+        description="Taken off a rollout's reward times the share of its output's word pairs (or "
+        "of its only word) that the same step wrote for other instructions; 0 is off. Dataset rows "
+        "are not charged.",
     )
 
 

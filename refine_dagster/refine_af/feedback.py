@@ -79,7 +79,8 @@ class Feedback:
     ) -> list[ScoredInstance]:
         """`score` for all the rollouts of one training step, less the rule's diversity term.
 
-        The parts are as `score` gives them. What fails the format gate keeps its fixed reward, and
+        The term looks at outputs: an input that several instructions share may suit them all. The
+        parts are as `score` gives them. What fails the format gate keeps its fixed reward, and
         takes no part in what counts as repeated.
         """
         scored = self.score(instructions, completions, finished)
@@ -88,7 +89,7 @@ class Feedback:
         valid = [place for place, one in enumerate(scored) if one.scores is not None]
         repeated = repetition(
             [instructions[place] for place in valid],
-            [f"{scored[place].instance.input} {scored[place].instance.output}" for place in valid],
+            [scored[place].instance.output for place in valid],
         )
         for place, share in zip(valid, repeated, strict=True):
             charged = scored[place].reward - self.rule.diversity * share

@@ -78,11 +78,21 @@ class Network:
     Args:
         backbone: a causal language model of `transformers`.
         heads: what `new_heads` makes: the outputs' linear layer and the marks' embedding.
-        tokenizer: the base model's.
+        tokenizer: the base model's; one of `tokenizers`, as words are found by their places.
         device: where both are.
+
+    Raises:
+        JudgeError: the tokenizer does not say where in the text a token stands.
     """
 
     def __init__(self, backbone: Any, heads: Any, tokenizer: Any, device: Device) -> None:
+        if not tokenizer.is_fast:
+            raise JudgeError(
+                f"the offline judge needs the places of tokens, and {type(tokenizer).__name__} "
+                "gives none",
+                where="knob base_model.id",
+                fix="take a model with a tokenizer.json, or set judge.kind to `published`",
+            )
         self.backbone = backbone
         self.heads = heads
         self.tokenizer = tokenizer

@@ -37,6 +37,7 @@ from refine_dagster.profile import JudgeKnobs
 from refine_dagster.refine_af.corruptions import DIMENSIONS, Corruption, Corruptor
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge import Judge, Scores
+from refine_dagster.refine_af.own_answers import own_tasks
 from refine_dagster.refine_af.score_statistics import (
     DECIMALS,
     CalibrationBin,
@@ -45,15 +46,9 @@ from refine_dagster.refine_af.score_statistics import (
     spearman,
 )
 from refine_dagster.refine_af.text_damage import squeezed_text
-from refine_dagster.training.primer import ALL_FAMILIES, primer_tasks
-from refine_dagster.training.primer_rewrites import REWRITES
+from refine_dagster.training.primer import CLOSED_FAMILIES, primer_tasks
 
 PARTS = (*DIMENSIONS, "reward_model")
-# Families with many right answers: another task's answer may be right as well.
-OPEN_FAMILIES = frozenset(
-    {"write_sentence", "write_two", "greeting", "slogan", "tip", "list_three", *REWRITES}
-)
-CLOSED_FAMILIES = frozenset(ALL_FAMILIES) - OPEN_FAMILIES
 # Damage to the text whose harm to each dimension is known (`corruptions.KINDS`).
 DAMAGE = ("shuffled_words", "dropped_words", "truncated", "misspelt", "repeated")
 Sort = Literal["right", "wrong", "foreign", "damaged"]
@@ -127,7 +122,7 @@ def judge_quality(
         salt: names the tasks, all draws and the resampling; equal arguments give equal figures.
     """
     primer = primer_tasks(knobs.primer_tasks, request_seed(salt, "judge", "primer"))
-    known = [*seeds, *(task.triple for task in primer)]
+    known = [*seeds, *(task.triple for task in primer), *own_tasks(knobs, salt)]
     return measure_judge(judge, quality_examples(known, salt), salt)
 
 

@@ -1,8 +1,9 @@
-"""Trains the offline judge on corruptions of good triples, and tests it on tasks it never saw.
+"""Trains the offline judge on good triples and worse ones, and tests it on tasks it never saw.
 
-Source tasks are split before anything is made of them: a task's corruptions are all for training
-or all for testing, and wrong inputs and outputs are taken from tasks on the same side. A task's
-side is decided by its own text alone, so adding a seed moves no other task across.
+Source tasks are split before anything is made of them: a task's corruptions and the base model's
+answers to it are all for training or all for testing, and wrong inputs and outputs are taken from
+tasks on the same side. A task's side is decided by its own text alone, so adding a seed moves no
+other task across.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from refine_dagster import progress
@@ -21,29 +21,30 @@ from refine_dagster.generation.request import request_seed
 from refine_dagster.language_model import ModelRef, loaded_model
 from refine_dagster.lineage.content import canonical_json
 from refine_dagster.profile import JudgeKnobs
-from refine_dagster.refine_af.corruptions import (
-    DIMENSIONS,
-    KINDS,
-    Corruption,
-    Corruptor,
-)
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge import TrainedJudge, judge_fingerprint
 from refine_dagster.refine_af.judge_accuracy import JudgeAccuracy, judge_accuracies
+from refine_dagster.refine_af.judge_batches import (
+    Group,
+    class_weights,
+    group_length,
+    training_batches,
+)
 from refine_dagster.refine_af.judge_network import (
     OUTPUTS,
-    Encoded,
     JudgeError,
     Network,
     log_probabilities,
     new_heads,
     write_network,
 )
+from refine_dagster.refine_af.own_answers import (
+    AnsweredTask,
+    answered_tasks,
+    own_tasks,
+)
 from refine_dagster.training.primer import primer_tasks
 
-# The corruptions that stand beside each good triple in training: one place for each, by group.
-# Near misses are the hardest to tell and the commonest in what a policy writes.
-PLACES = ("damage", "mismatch", "near_miss", "near_miss")
 WARMUP_SHARE = 0.08
 FINAL_RATE_SHARE = 0.05
 WEIGHT_DECAY = 0.01
@@ -55,8 +56,6 @@ PAIR_WEIGHT = 1.0
 LANGUAGE_WEIGHT = 1.0
 # Log-probabilities nearer to 0 than this count as this in the loss.
 LEAST_DOUBT = -1e-6
-# Groups of similar length are batched together within stretches of this many steps.
-STRETCH_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -66,17 +65,6 @@ class JudgeTraining:
     accuracies: list[JudgeAccuracy]
     held_out_examples: int
     fingerprint: str
-
-
-@dataclass(frozen=True)
-class _Example:
-    """A triple with what is known of it, one label for each of `DIMENSIONS`."""
-
-    encoded: Encoded
-    labels: tuple[bool | None, ...]
-
-
-_Group = list[_Example]
 
 
 def train_judge(
@@ -116,13 +104,21 @@ def train_judge(
             fix="give more seeds, or raise judge.primer_tasks",
         )
     with loaded_model(base, replace(device, dtype="float32", quantization="none")) as loaded:
+        asked = [
+            task
+            for task in own_tasks(knobs, salt)
+            if not is_held_out(task, knobs.held_out_share, salt)
+        ]
+        answered = answered_tasks(loaded.model, loaded.tokenizer, asked, salt)
         heads = new_heads(loaded.model).to(device.name)
         network = Network(loaded.model, heads, loaded.tokenizer, device)
-        _train(network, training, knobs, salt)
+        _train(network, training, answered, knobs, salt)
         judge = TrainedJudge(network, "in training")
         accuracies, examples = judge_accuracies(judge, testing, salt)
         card = {
             "accuracies": [vars(accuracy) for accuracy in accuracies],
+            "answered_tasks": len(answered),
+            "answers_right": sum(one.right for one in answered),
             "base_fingerprint": base.fingerprint,
             "held_out_examples": examples,
             "knobs": knobs.model_dump(mode="json"),
@@ -140,15 +136,21 @@ def is_held_out(triple: Triple, share: float, salt: str) -> bool:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < share * 2**64
 
 
-def _train(network: Network, sources: list[Triple], knobs: JudgeKnobs, salt: str) -> None:
+def _train(
+    network: Network,
+    sources: list[Triple],
+    answered: list[AnsweredTask],
+    knobs: JudgeKnobs,
+    salt: str,
+) -> None:
     import torch
 
     parameters = [*network.backbone.parameters(), *network.heads.parameters()]
     optimiser = torch.optim.AdamW(
         parameters, lr=knobs.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
     )
-    batches = _batches(network, sources, knobs, salt)
-    weights = _class_weights([group for batch in batches for group in batch])
+    batches = training_batches(network, sources, answered, knobs, salt)
+    weights = class_weights([group for batch in batches for group in batch])
     network.backbone.train()
     with progress.task("training the judge", len(batches)) as advance:
         for step, batch in enumerate(batches):
@@ -171,77 +173,7 @@ def _train(network: Network, sources: list[Triple], knobs: JudgeKnobs, salt: str
     network.backbone.eval()
 
 
-def _batches(
-    network: Network, sources: list[Triple], knobs: JudgeKnobs, salt: str
-) -> list[list[_Group]]:
-    """`knobs.steps` batches of groups; each pass over the sources corrupts them anew."""
-    random = Random(request_seed(salt, "judge", "batches"))
-    corruptor = Corruptor(sources)
-    groups_a_step = max(1, knobs.batch_size // (1 + len(PLACES)))
-    wanted = knobs.steps * groups_a_step
-    groups: list[_Group] = []
-    epoch = 0
-    while len(groups) < wanted:
-        order = list(sources)
-        random.shuffle(order)
-        groups += [
-            _group(network, corruptor, source, f"{salt}/{epoch}")
-            for source in order[: wanted - len(groups)]
-        ]
-        epoch += 1
-    batches: list[list[_Group]] = []
-    for start in range(0, wanted, STRETCH_STEPS * groups_a_step):
-        stretch = groups[start : start + STRETCH_STEPS * groups_a_step]
-        stretch.sort(key=_length)
-        made = [stretch[at : at + groups_a_step] for at in range(0, len(stretch), groups_a_step)]
-        random.shuffle(made)
-        batches += made
-    return batches
-
-
-def _group(network: Network, corruptor: Corruptor, source: Triple, salt: str) -> _Group:
-    """The good triple and its corruptions, one for each of `PLACES` that a kind can fill."""
-    random = Random(request_seed(salt, "group", source.instruction, source.input, source.output))
-    kinds = list(KINDS)
-    random.shuffle(kinds)
-    chosen: dict[str, Corruption] = {}
-    for place in PLACES:
-        # Kinds of the place's own group first, any other where none of them applies.
-        for kind in sorted(kinds, key=lambda name: KINDS[name].group != place):
-            made = None if kind in chosen else corruptor.corrupt(source, kind, salt)
-            if made is not None:
-                chosen[kind] = made
-                break
-    return [
-        _Example(network.encode(source), (True,) * len(DIMENSIONS)),
-        *(_example(network, one) for one in chosen.values()),
-    ]
-
-
-def _example(network: Network, corruption: Corruption) -> _Example:
-    labels = tuple(corruption.label(dimension) for dimension in DIMENSIONS)
-    return _Example(network.encode(corruption.triple), labels)
-
-
-def _length(group: _Group) -> int:
-    return max(len(example.encoded.ids) for example in group)
-
-
-def _class_weights(groups: list[_Group]) -> list[tuple[float, float]]:
-    """For each dimension the weight of a harmed and of a good example; both classes then weigh one
-    half, so that one half is where the probability decides.
-    """
-    weights = []
-    for place in range(len(DIMENSIONS)):
-        labels = [example.labels[place] for group in groups for example in group]
-        known = sum(label is not None for label in labels)
-        counts = [sum(label is wanted for label in labels) for wanted in (False, True)]
-        harmed, whole = (known / (2 * count) if count else 0.0 for count in counts)
-        weights.append((harmed, whole))
-    return weights
-
-
-def _loss(network: Network, batch: list[_Group], weights: list[tuple[float, float]]) -> Any:
+def _loss(network: Network, batch: list[Group], weights: list[tuple[float, float]]) -> Any:
     """Weighted cross-entropy of the dimensions, and the Bradley-Terry loss of two sorts of pairs.
 
     Within a group a good triple meets its own corruptions; this is what a policy is rewarded by.
@@ -252,7 +184,7 @@ def _loss(network: Network, batch: list[_Group], weights: list[tuple[float, floa
     from torch.nn.functional import logsigmoid
 
     examples = [example for group in batch for example in group]
-    reading = network.read([example.encoded for example in examples], max(map(_length, batch)))
+    reading = network.read([example.encoded for example in examples], max(map(group_length, batch)))
     raw = reading.raw
     targets = torch.tensor([[bool(label) for label in example.labels] for example in examples]).to(
         raw.device

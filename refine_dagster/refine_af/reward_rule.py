@@ -150,26 +150,29 @@ class RewardRule:
 
 
 def repetition(instructions: Sequence[str], texts: Sequence[str]) -> list[float]:
-    """How much of each rollout is written for the other instructions of its step too, 0 to 1.
+    """How much of each answer is given to the other instructions of its step too, 0 to 1.
 
     A policy collapses when it learns one text that the judge likes and gives it as the answer to
-    everything. So a rollout's different pairs of neighbouring words are looked up in the rollouts
-    of the *other* instructions: its repetition is the mean, over its pairs, of the share of other
-    instructions for which the pair was written. Rollouts of its own instruction do not count:
-    where a task has one right answer, agreeing on it is no collapse.
+    everything. So an answer's different pairs of neighbouring words are looked up in the answers
+    to the *other* instructions: its repetition is the mean, over its pairs, of the share of other
+    instructions for which the pair was written. A single word stands for a pair, since it is what
+    a small policy collapses to. Answers to the same instruction do not count: where a task has one
+    right answer, agreeing on it is no collapse.
 
     Args:
-        instructions: the instruction of each rollout; equal texts are one instruction.
-        texts: the rollouts, in the same order.
+        instructions: the instruction of each answer; equal texts are one instruction.
+        texts: the answers, in the same order.
 
     Returns:
-        One number a rollout; 0 where it has fewer than two words or there is no other instruction.
+        One number an answer; 0 where it has no word or there is no other instruction.
 
     Raises:
         ValueError: the two differ in length.
 
     >>> repetition(["Name a pet.", "Name a tree."], ["a big dog", "a big oak"])
     [0.5, 0.5]
+    >>> repetition(["Name a pet.", "Name a tree."], ["6", "6"])
+    [1.0, 1.0]
     >>> repetition(["Name a pet.", "Name a pet."], ["a big dog", "a big dog"])
     [0.0, 0.0]
     """
@@ -179,7 +182,7 @@ def repetition(instructions: Sequence[str], texts: Sequence[str]) -> list[float]
         written.setdefault(instruction, set()).update(found)
     instructions_with = Counter(pair for found in written.values() for pair in found)
     others = len(written) - 1
-    # Every pair of a rollout is one of its own instruction's, which is taken off the count.
+    # Every pair of an answer is one of its own instruction's, which is taken off the count.
     return [
         sum(instructions_with[pair] - 1 for pair in found) / (others * len(found))
         if others and found
@@ -190,7 +193,7 @@ def repetition(instructions: Sequence[str], texts: Sequence[str]) -> list[float]
 
 def _word_pairs(text: str) -> set[tuple[str, str]]:
     words = text.lower().split()
-    return set(pairwise(words))
+    return set(pairwise(words)) if len(words) != 1 else {(words[0], "")}
 
 
 _RULES = (

@@ -34,6 +34,11 @@ ALL_FAMILIES: Mapping[str, Family] = {
     **LANGUAGE_FAMILIES,
     **REWRITES,
 }
+# Families with many right answers: another task's answer may be right as well.
+OPEN_FAMILIES = frozenset(
+    {"write_sentence", "write_two", "greeting", "slogan", "tip", "list_three", *REWRITES}
+)
+CLOSED_FAMILIES = frozenset(ALL_FAMILIES) - OPEN_FAMILIES
 CLASSIFICATION_FAMILIES = frozenset(
     family for family, entry in wordings().items() if entry.classification
 )

@@ -62,7 +62,7 @@ def compared(
 ) -> tuple[Study, Path, list[Cell]]:
     """A study of four arms, computed in processes of its own."""
     root = tmp_path_factory.mktemp("comparisons")
-    study = planned(built_home, profile, "base,seeds_only,self_instruct,grpo", 8, 16)
+    study = planned(built_home, profile, "base,seeds_only,self_instruct,grpo/refine_af", 8, 16)
     return study, root, run_study(study, root)
 
 
@@ -167,7 +167,8 @@ def test_the_command_writes_a_report(
     result = CliRunner().invoke(
         app,
         [
-            *("compare", "--arms", "base,seeds_only,self_instruct,grpo", "--sizes", "8,16"),
+            *("compare", "--arms", "base,seeds_only,self_instruct,grpo/refine_af"),
+            *("--sizes", "8,16"),
             *("--random-seeds", "1", "--profile", SMALL, "--out", str(tmp_path / "out"), *knobs),
         ],
         catch_exceptions=False,

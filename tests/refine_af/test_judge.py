@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from refine_dagster.device import Device, device_session
-from refine_dagster.language_model import ModelRef, resolve_model
+from refine_dagster.language_model import ModelRef, loaded_model, resolve_model
 from refine_dagster.lineage.content import folder_files
 from refine_dagster.profile import DeviceKnobs, JudgeKnobs
 from refine_dagster.refine_af.corruptions import DIMENSIONS, KINDS
@@ -18,11 +20,12 @@ from refine_dagster.refine_af.judge import LENGTHS, Judge, Scores, loaded_judge,
 from refine_dagster.refine_af.judge_accuracy import accuracy_of
 from refine_dagster.refine_af.judge_network import JudgeError, read_network
 from refine_dagster.refine_af.judge_training import JudgeTraining, is_held_out, train_judge
+from refine_dagster.refine_af.own_answers import answered_tasks, own_tasks
 from refine_dagster.training.primer import primer_tasks
 
 SEEDS = [task.triple for task in primer_tasks(40, 5)]
-KNOBS = JudgeKnobs(primer_tasks=260, steps=120, batch_size=32, learning_rate=5e-3)
-SMALL = JudgeKnobs(primer_tasks=20, steps=3, batch_size=8)
+KNOBS = JudgeKnobs(primer_tasks=260, own_answers=80, steps=120, batch_size=32, learning_rate=5e-3)
+SMALL = JudgeKnobs(primer_tasks=20, own_answers=12, steps=3, batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,35 @@ def test_two_trainings_give_the_same_files_whatever_the_order_of_seeds(
     assert folder_files(tmp_path / "a") == folder_files(tmp_path / "b")
     assert first == again
     assert other.fingerprint != first.fingerprint
+
+
+def test_the_base_models_own_wrong_answers_score_lower(
+    judge: Judge, base: ModelRef, device: Device
+) -> None:
+    tasks = own_tasks(JudgeKnobs(own_answers=60), "tasks that training did not see")
+    with loaded_model(base, device) as loaded:
+        answered = answered_tasks(loaded.model, loaded.tokenizer, tasks, "salt")
+    told = [one for one in answered if one.wrong]
+    right = judge.score([one.triple for one in told])
+    wrong = judge.score([replace(one.triple, output=one.wrong[0]) for one in told])
+    assert len(told) > 40
+    for part in ("coherence", "reward_model"):
+        above = [
+            getattr(good, part) > getattr(bad, part) for good, bad in zip(right, wrong, strict=True)
+        ]
+        assert fmean(above) > 0.7, part
+
+
+def test_own_answers_are_part_of_what_is_learnt(
+    base: ModelRef, device: Device, tmp_path: Path
+) -> None:
+    without = SMALL.model_copy(update={"own_answers": 0})
+    first = train_judge(base, SEEDS, SMALL, tmp_path / "a", device, "salt")
+    other = train_judge(base, SEEDS, without, tmp_path / "b", device, "salt")
+    cards = [json.loads((tmp_path / name / "judge.json").read_text("utf-8")) for name in "ab"]
+    assert 0 < cards[0]["answered_tasks"] <= 12
+    assert cards[1]["answered_tasks"] == 0
+    assert first.fingerprint != other.fingerprint
 
 
 def test_the_folder_stands_alone(

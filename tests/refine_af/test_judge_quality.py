@@ -16,7 +16,6 @@ from refine_dagster.refine_af.corruptions import DIMENSIONS
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge import Scores
 from refine_dagster.refine_af.judge_quality import (
-    CLOSED_FAMILIES,
     PARTS,
     TASKS,
     JudgeQuality,
@@ -26,13 +25,14 @@ from refine_dagster.refine_af.judge_quality import (
     measure_judge,
     quality_examples,
 )
+from refine_dagster.refine_af.own_answers import own_tasks
 from refine_dagster.refine_af.score_statistics import (
     CalibrationBin,
     auc_interval,
     calibration,
     spearman,
 )
-from refine_dagster.training.primer import ALL_FAMILIES, primer_tasks
+from refine_dagster.training.primer import ALL_FAMILIES, CLOSED_FAMILIES, primer_tasks
 
 
 class _KnowingJudge:
@@ -129,8 +129,10 @@ def test_seeds_and_the_judges_primer_are_kept_out(examples: list[QualityExample]
 
     judge = Remembering()
     seeds = [example.triple for example in examples if example.sort == "right"][:50]
-    quality = judge_quality(judge, seeds, JudgeKnobs(primer_tasks=300), "salt")
+    knobs = JudgeKnobs(primer_tasks=300)
+    quality = judge_quality(judge, seeds, knobs, "salt")
     assert not judge.asked & {(one.instruction, one.input) for one in seeds}
+    assert not judge.asked & {(one.instruction, one.input) for one in own_tasks(knobs, "salt")}
     # Chance: one half within its interval.
     for part in PARTS:
         low, high = (_figure(quality, part, f"auc_{end}").value for end in ("low", "high"))

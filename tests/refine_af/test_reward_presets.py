@@ -101,6 +101,8 @@ def test_repetition_counts_other_instructions_only() -> None:
     assert repetition(instructions, texts) == pytest.approx([1 / 6, 1 / 6, 1 / 4, 0.0])
     assert repetition(["a", "b", "c"], ["it is so", "it is so", "it is so"]) == [1.0, 1.0, 1.0]
     assert repetition(["a", "b"], ["word", ""]) == [0.0, 0.0]
+    # The same bare word for two of three instructions; the third text only begins with it.
+    assert repetition(["a", "b", "c"], ["6", "6", "6 cats"]) == [0.5, 0.5, 0.0]
     assert repetition([], []) == []
     with pytest.raises(ValueError, match="shorter"):
         repetition(["a"], [])

@@ -11,7 +11,7 @@ from refine_dagster.device import Device, device_session
 from refine_dagster.language_model import loaded_model, resolve_model
 from refine_dagster.profile import DeviceKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge_network import Network, new_heads
+from refine_dagster.refine_af.judge_network import JudgeError, Network, new_heads
 from refine_dagster.refine_af.word_match import Mark, marked_words
 
 
@@ -89,6 +89,13 @@ def test_every_token_has_the_mark_of_its_word(network: Network) -> None:
     assert text(Mark.NEW) == "xyz"
     assert text(Mark.UNUSED) == "Reversethexylophonewords"
     assert encoded.marks[-1] == Mark.NONE
+
+
+def test_a_tokenizer_that_gives_no_places_is_refused(network: Network, cpu_device: Device) -> None:
+    from transformers import ByT5Tokenizer
+
+    with pytest.raises(JudgeError, match="ByT5Tokenizer gives none"):
+        Network(network.backbone, network.heads, ByT5Tokenizer(), cpu_device)
 
 
 def test_the_marker_line_of_an_empty_input_is_no_word(network: Network) -> None:
