@@ -19,9 +19,10 @@ from typing import Any
 
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
+from refine_dagster.knobs import EvaluationKnobs
 from refine_dagster.lineage.content import content_id
 from refine_dagster.policy_round import base_name
-from refine_dagster.profile import EvaluationKnobs, Profile
+from refine_dagster.profile import Profile
 from refine_dagster.seeds.readers import read_seeds
 
 # Stands for the content of a file that is absent or has errors; the run says which.

@@ -34,10 +34,10 @@ from rich.table import Table
 from refine_dagster.device import device_session
 from refine_dagster.generation.request import Complete, request_seed
 from refine_dagster.generation.session import open_generator
+from refine_dagster.knobs import DeviceKnobs, GeneratorKnobs
 from refine_dagster.language_model import resolve_model
 from refine_dagster.lineage.completions import CompletionsStore
 from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import DeviceKnobs, GeneratorKnobs
 from refine_dagster.seeds.readers import PACKAGED, read_seeds
 from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.embedding import HashedEmbedding

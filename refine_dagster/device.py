@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from refine_dagster.errors import RefineError
-from refine_dagster.profile import DeviceKnobs
+from refine_dagster.knobs import DeviceKnobs
 
 # cuBLAS is deterministic only with a workspace of fixed size, set before its first use.
 CUBLAS_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"

@@ -10,10 +10,10 @@ from pydantic import Field
 
 from refine_dagster.device import Device
 from refine_dagster.generation.session import GeneratorSession, open_generator
+from refine_dagster.knobs import GeneratorKnobs
 from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.completions import Budget, CompletionsStore
 from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import GeneratorKnobs
 
 
 class GeneratorResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from refine_dagster.device import Device, device_session
-from refine_dagster.profile import DeviceKnobs
+from refine_dagster.knobs import DeviceKnobs
 
 
 class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.device import Device, device_session
-from refine_dagster.profile import DeviceKnobs
+from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.training.tokenizer import train_tokenizer
 

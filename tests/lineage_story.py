@@ -19,6 +19,7 @@ from unittest import mock
 from refine_dagster.export import export_dataset
 from refine_dagster.generation.request import Completion, Request
 from refine_dagster.home import Home
+from refine_dagster.knobs import InstanceKnobs, SelectionKnobs, SelfInstructKnobs
 from refine_dagster.lineage import ledger
 from refine_dagster.lineage.checkpoints import Checkpoint, CheckpointStore
 from refine_dagster.lineage.completions import CompletionsStore
@@ -26,7 +27,6 @@ from refine_dagster.lineage.content import content_id
 from refine_dagster.lineage.ledger import Commit, Record
 from refine_dagster.lineage.rows import Parent, Row, frame, make_row
 from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import InstanceKnobs, SelectionKnobs, SelfInstructKnobs
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.instances import (

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from refine_dagster.device import DeviceError, device_session, peak_memory_mb
-from refine_dagster.profile import DeviceKnobs
+from refine_dagster.knobs import DeviceKnobs
 
 
 def test_session_sets_and_restores() -> None:

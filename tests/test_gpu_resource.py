@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refine_dagster.profile import DeviceKnobs
+from refine_dagster.knobs import DeviceKnobs
 from resources.gpu import GpuResource
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from refine_dagster.errors import RefineError
-from refine_dagster.profile import Profile, ReinforcementKnobs, RewardKnobs
+from refine_dagster.knobs import ReinforcementKnobs, RewardKnobs
+from refine_dagster.profile import Profile
 
 Kind = Literal["base", "seeds_only", "self_instruct", "refined"]
 BASE = "base"

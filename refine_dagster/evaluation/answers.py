@@ -14,7 +14,7 @@ from statistics import fmean
 
 from refine_dagster.evaluation.super_ni import Task, zero_shot_prompt
 from refine_dagster.generation.request import Complete, Request, Sampling
-from refine_dagster.profile import EvaluationKnobs
+from refine_dagster.knobs import EvaluationKnobs
 
 # An answer ends at the end-of-sequence token, or at a blank line. The benchmark waits for the
 # former alone, but its models were trained to stop; the base arm was not, and would be scored on

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from refine_dagster.device import Device
 from refine_dagster.generation.request import Backend, Completion, Request
+from refine_dagster.knobs import GeneratorKnobs
 from refine_dagster.language_model import ModelRef, loaded_model
 from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.profile import GeneratorKnobs
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from refine_dagster.generation.request import Complete
-from refine_dagster.profile import InstanceKnobs
+from refine_dagster.knobs import InstanceKnobs
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instances import InstancePrompt, instance_requests
 

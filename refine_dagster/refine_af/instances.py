@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from refine_dagster.generation.request import Completion, Request, Sampling, request_seed
 from refine_dagster.generation.session import GeneratorSession
+from refine_dagster.knobs import InstanceKnobs, SelectionKnobs
 from refine_dagster.lineage.rows import Parent, Row, make_row
-from refine_dagster.profile import InstanceKnobs, SelectionKnobs
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instance_prompt import STOP, Triple, instance_prompt
 from refine_dagster.self_instruct.decisions import KEPT

@@ -13,7 +13,7 @@ from random import Random
 from typing import TypeVar
 
 from refine_dagster.generation.request import request_seed
-from refine_dagster.profile import JudgeKnobs
+from refine_dagster.knobs import JudgeKnobs
 from refine_dagster.refine_af.corruptions import DIMENSIONS, KINDS, Corruption, Corruptor
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge_network import Encoded, Network

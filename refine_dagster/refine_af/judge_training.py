@@ -18,9 +18,9 @@ from typing import Any
 from refine_dagster import progress
 from refine_dagster.device import Device
 from refine_dagster.generation.request import request_seed
+from refine_dagster.knobs import JudgeKnobs
 from refine_dagster.language_model import ModelRef, loaded_model
 from refine_dagster.lineage.content import canonical_json
-from refine_dagster.profile import JudgeKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge import TrainedJudge, judge_fingerprint
 from refine_dagster.refine_af.judge_accuracy import JudgeAccuracy, judge_accuracies

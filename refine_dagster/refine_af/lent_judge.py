@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from refine_dagster.device import Device
+from refine_dagster.knobs import JudgeKnobs, RewardKnobs
 from refine_dagster.lineage.checkpoints import CheckpointStore
-from refine_dagster.profile import JudgeKnobs, RewardKnobs
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.judge import Judge, Scores, loaded_judge
 from refine_dagster.refine_af.published_judge import (

@@ -22,7 +22,7 @@ from typing import Any
 
 from refine_dagster import progress
 from refine_dagster.generation.request import request_seed
-from refine_dagster.profile import JudgeKnobs
+from refine_dagster.knobs import JudgeKnobs
 from refine_dagster.refine_af.instance_prompt import NO_INPUT, Triple, instance_prompt
 from refine_dagster.refine_af.text_damage import squeezed_text
 from refine_dagster.training.primer import CLOSED_FAMILIES, primer_tasks

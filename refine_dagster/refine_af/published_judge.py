@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from refine_dagster.device import Device
 from refine_dagster.generation.request import request_seed
+from refine_dagster.knobs import JudgeKnobs
 from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.content import canonical_json
-from refine_dagster.profile import JudgeKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge import DECIMALS, Judge, Scores
 from refine_dagster.refine_af.judge_accuracy import JudgeAccuracy, judge_accuracies

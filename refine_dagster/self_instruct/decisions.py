@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from refine_dagster.knobs import SelfInstructKnobs
 from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.novelty import NoveltyFilter
 from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.profile import SelfInstructKnobs
 from refine_dagster.self_instruct.heuristics import Verdict, first_verdict
 
 KEPT = "kept"

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from refine_dagster.knobs import SelfInstructKnobs
 from refine_dagster.lineage.rows import Row
-from refine_dagster.profile import SelfInstructKnobs
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 
 

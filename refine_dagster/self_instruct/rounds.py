@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from refine_dagster import progress
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Completion, Request, Sampling, request_seed
+from refine_dagster.knobs import SelfInstructKnobs
 from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.profile import SelfInstructKnobs
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.self_instruct.draws import draw
 from refine_dagster.self_instruct.machine_pool import MachinePool, slot_name

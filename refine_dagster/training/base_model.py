@@ -23,8 +23,8 @@ from typing import Any
 from refine_dagster import progress
 from refine_dagster.device import Device
 from refine_dagster.generation.request import request_seed
+from refine_dagster.knobs import BaseModelKnobs
 from refine_dagster.language_model import ModelError
-from refine_dagster.profile import BaseModelKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.training.base_corpus import Corpus
 from refine_dagster.training.base_rows import encode_rows

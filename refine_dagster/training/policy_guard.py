@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from refine_dagster.profile import ReinforcementKnobs
+from refine_dagster.knobs import ReinforcementKnobs
 from refine_dagster.training.policy_steps import EndedBy, PolicyStep
 
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from refine_dagster import progress
 from refine_dagster.device import Device
 from refine_dagster.generation.request import request_seed
+from refine_dagster.knobs import InstanceKnobs, ReinforcementKnobs
 from refine_dagster.language_model import ModelRef
-from refine_dagster.profile import InstanceKnobs, ReinforcementKnobs
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.refine_af.instance_prompt import STOP
 from refine_dagster.training.rollouts import Rollout, sample_rollouts

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from refine_dagster.knobs import ReinforcementKnobs
 from refine_dagster.language_model import save_adapter
-from refine_dagster.profile import ReinforcementKnobs
 from refine_dagster.training.trainer_session import lora
 
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refine_dagster.device import Device
+from refine_dagster.knobs import InstanceKnobs, ReinforcementKnobs
 from refine_dagster.language_model import ModelRef
-from refine_dagster.profile import InstanceKnobs, ReinforcementKnobs
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.training.policy_steps import (
     PolicyPrompt,

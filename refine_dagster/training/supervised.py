@@ -15,8 +15,8 @@ from typing import Any
 from refine_dagster import progress
 from refine_dagster.device import Device
 from refine_dagster.evaluation.super_ni import zero_shot_prompt
+from refine_dagster.knobs import SupervisedKnobs
 from refine_dagster.language_model import ModelRef, loaded_model, save_adapter
-from refine_dagster.profile import SupervisedKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.training.trainer_session import TrainingError, listen, lora, trainer_session
 

@@ -28,8 +28,8 @@ from refine_dagster.evaluation.super_ni import (
     zero_shot_prompt,
 )
 from refine_dagster.generation.request import Completion, Request, Sampling
+from refine_dagster.knobs import EvaluationKnobs
 from refine_dagster.lineage.tables import TABLES
-from refine_dagster.profile import EvaluationKnobs
 
 
 def _content(**changes: Any) -> dict[str, Any]:

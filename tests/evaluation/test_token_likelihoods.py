@@ -17,8 +17,8 @@ from refine_dagster.evaluation.token_likelihoods import (
     joined,
     read_likelihoods,
 )
+from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.profile import DeviceKnobs
 
 WORDS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp", "milk")
 PROMPT = "Name some words.\n"

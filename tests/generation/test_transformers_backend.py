@@ -19,8 +19,8 @@ from refine_dagster.generation.transformers_backend import (
     TransformersBackend,
     choose_token,
 )
+from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.profile import DeviceKnobs
 
 WORDS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp")
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.9, top_p=0.95, stop=("\n\n",))

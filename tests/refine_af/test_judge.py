@@ -11,9 +11,9 @@ from statistics import fmean
 import pytest
 
 from refine_dagster.device import Device, device_session
+from refine_dagster.knobs import DeviceKnobs, JudgeKnobs
 from refine_dagster.language_model import ModelRef, loaded_model, resolve_model
 from refine_dagster.lineage.content import folder_files
-from refine_dagster.profile import DeviceKnobs, JudgeKnobs
 from refine_dagster.refine_af.corruptions import DIMENSIONS, KINDS
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge import LENGTHS, Judge, Scores, loaded_judge, padded_length

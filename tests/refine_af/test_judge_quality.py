@@ -10,8 +10,8 @@ from random import Random
 import pytest
 
 from assets.judge_figures import auc_table, calibration_plot
+from refine_dagster.knobs import JudgeKnobs
 from refine_dagster.lineage.tables import TABLES
-from refine_dagster.profile import JudgeKnobs
 from refine_dagster.refine_af.corruptions import DIMENSIONS
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge import Scores

@@ -6,8 +6,8 @@ from pathlib import Path
 from random import Random
 
 from refine_dagster.device import Device
+from refine_dagster.knobs import JudgeKnobs
 from refine_dagster.language_model import loaded_model, resolve_model
-from refine_dagster.profile import JudgeKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.own_answers import (
     SAMPLES,

@@ -11,10 +11,11 @@ import pytest
 
 from refine_dagster.device import Device, device_session
 from refine_dagster.home import Home
+from refine_dagster.knobs import DeviceKnobs, JudgeKnobs
 from refine_dagster.language_model import resolve_model
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.pipeline import RunFailedError, run_pipeline
-from refine_dagster.profile import DeviceKnobs, JudgeKnobs, load_profile
+from refine_dagster.profile import load_profile
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge_accuracy import accuracy_of
 from refine_dagster.refine_af.judge_network import JudgeError

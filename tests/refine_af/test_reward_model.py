@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from refine_dagster.device import Device, device_session
+from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import resolve_model
-from refine_dagster.profile import DeviceKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.published_model import PublishedModelError
 from refine_dagster.refine_af.reward_model import RewardModel, loaded_reward_model

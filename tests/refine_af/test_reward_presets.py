@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from refine_dagster.profile import RewardKnobs
+from refine_dagster.knobs import RewardKnobs
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge import Scores

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.device import Device, device_session
+from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import loaded_model, resolve_model
-from refine_dagster.profile import DeviceKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge_network import JudgeError, Network, new_heads
 from refine_dagster.refine_af.word_match import Mark, marked_words

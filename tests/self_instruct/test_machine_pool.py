@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from refine_dagster.knobs import SelfInstructKnobs
 from refine_dagster.lineage.rows import Row
-from refine_dagster.profile import SelfInstructKnobs
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.self_instruct.machine_pool import MachinePool, slot_name
 

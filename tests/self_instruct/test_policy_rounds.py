@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from refine_dagster.generation.request import Completion, Request
+from refine_dagster.knobs import SelfInstructKnobs
 from refine_dagster.lineage.rows import Parent, Row
 from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.profile import SelfInstructKnobs
 from refine_dagster.self_instruct.decisions import (
     Demonstration,
     InstructionDecider,

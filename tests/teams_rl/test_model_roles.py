@@ -11,10 +11,10 @@ from refine_dagster.device import device_session
 from refine_dagster.generation.request import Completion, Request, Sampling, Scoring
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.generation.transformers_backend import TransformersBackend
+from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
 from refine_dagster.lineage.completions import CompletionsStore
 from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import DeviceKnobs
 from refine_dagster.refine_af.instance_prompt import HEADER
 from refine_dagster.teams_rl.chain import Chain, Evolver
 from refine_dagster.teams_rl.elimination import Rewrite

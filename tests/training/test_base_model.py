@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.device import Device
+from refine_dagster.knobs import BaseModelKnobs
 from refine_dagster.language_model import ModelError, loaded_model, resolve_model
 from refine_dagster.lineage.content import folder_files
-from refine_dagster.profile import BaseModelKnobs
 from refine_dagster.refine_af.instance_prompt import HEADER, Triple
 from refine_dagster.self_instruct.prompts import propose_prompt
 from refine_dagster.training.base_corpus import Corpus
@@ -45,7 +45,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from refine_dagster.device import device_session
-from refine_dagster.profile import BaseModelKnobs, DeviceKnobs
+from refine_dagster.knobs import BaseModelKnobs, DeviceKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.training.base_model import train_base_model
 knobs = BaseModelKnobs.model_validate_json(sys.argv[2])

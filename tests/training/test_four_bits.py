@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from refine_dagster.device import Device, DeviceError, device_session
+from refine_dagster.knobs import DeviceKnobs, InstanceKnobs, ReinforcementKnobs, SupervisedKnobs
 from refine_dagster.language_model import loaded_model, quantized, resolve_model
-from refine_dagster.profile import DeviceKnobs, InstanceKnobs, ReinforcementKnobs, SupervisedKnobs
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.judge import Scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from refine_dagster.profile import ReinforcementKnobs
+from refine_dagster.knobs import ReinforcementKnobs
 from refine_dagster.training.policy_guard import guard_of
 from refine_dagster.training.policy_steps import PolicyStep
 

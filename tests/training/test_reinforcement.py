@@ -12,10 +12,10 @@ from statistics import fmean
 import pytest
 
 from refine_dagster.device import Device, device_session
+from refine_dagster.knobs import DeviceKnobs, InstanceKnobs, ReinforcementKnobs
 from refine_dagster.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.lineage.content import folder_files
 from refine_dagster.lineage.tables import TABLES
-from refine_dagster.profile import DeviceKnobs, InstanceKnobs, ReinforcementKnobs
 from refine_dagster.progress import Figure, reporting
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instance_prompt import STOP, Triple

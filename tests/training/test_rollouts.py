@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from refine_dagster.device import Device, device_session
+from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.profile import DeviceKnobs
 from refine_dagster.refine_af.instance_prompt import STOP
 from refine_dagster.training.rollouts import Rollout, sample_rollouts
 from tests.training.writing_model import prompt_of, write_model

@@ -11,9 +11,9 @@ import pytest
 
 from refine_dagster.device import Device, device_session
 from refine_dagster.evaluation.super_ni import zero_shot_prompt
+from refine_dagster.knobs import DeviceKnobs, SupervisedKnobs
 from refine_dagster.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.lineage.content import folder_files
-from refine_dagster.profile import DeviceKnobs, SupervisedKnobs
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.training.supervised import NO_LOSS, train_supervised, training_example
 from refine_dagster.training.trainer_session import TrainingError
