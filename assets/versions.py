@@ -40,7 +40,7 @@ REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "instruction_decisions": (1, ("self_instruct",)),
     "filtered_instructions": (1, ()),
     "reward_scored_instructions": (2, ("instances", "reward", "selection", "device")),
-    "rl_policy_checkpoint": (3, ("instances", "reward", "reinforcement", "device")),
+    "rl_policy_checkpoint": (4, ("instances", "reward", "reinforcement", "device")),
     "instruction_dataset": (2, ("instances", "reward", "selection", "device")),
     "fine_tuned_model": (1, ("supervised", "device")),
     "baseline_model": (1, ("supervised", "device")),

@@ -225,8 +225,8 @@ class RewardKnobs(Knobs):
         0.0,
         ge=0,
         description="Taken off a rollout's reward times the share of its output's word pairs (or "
-        "of its only word) that the same step wrote for other instructions; 0 is off. Dataset rows "
-        "are not charged.",
+        "of its only word) that the same step wrote for other instructions; with `whiten`, in "
+        "standard deviations of the base policy's rewards; 0 is off. Dataset rows are not charged.",
     )
 
 

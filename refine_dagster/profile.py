@@ -1,8 +1,8 @@
 """A profile: a value for every knob of the pipeline, typed and validated in one place.
 
 The three packaged profiles (`profiles/offline.yaml`, `laptop.yaml`, `gpu.yaml`) hold values;
-`knobs.py` holds meaning. A knob is named by its section and name, `reinforcement.steps`, and is set by,
-in rising order of precedence: the default here, the profile's YAML, the environment
+`knobs.py` holds meaning. A knob is named by its section and name, `reinforcement.steps`, and is set
+by, in rising order of precedence: the default there, the profile's YAML, the environment
 (`REFINE_REINFORCEMENT__STEPS=60`, and `REFINE_BASE_MODEL=/path` as a short form of
 `REFINE_BASE_MODEL__ID`), and the overrides of a run (command line options, launchpad config).
 An unknown profile, section or knob, or a value out of range, is one `ProfileError` that lists every

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import pstdev
 
 from refine_dagster.refine_af.instance_prompt import Instance, Triple, read_instance
 from refine_dagster.refine_af.judge import Judge, Scores
@@ -103,14 +104,19 @@ class Feedback:
         poor instance earns, and a policy would learn to fail the gate. Therefore the gate never
         gives more than the worst of these valid ones.
 
+        The diversity term is then counted in standard deviations of these rewards: what a preset
+        pays at most differs by a factor of four, and a fixed charge would drown one and spare the
+        other.
+
         Where the base policy has no valid instance there is nothing to standardise over, and the
         rule stays as it is.
         """
         if not base:
             return self
         rule = self.rule.whitened(base)
-        worst = min(rule.reward(scores) for scores in base)
-        return replace(self, rule=rule, invalid_reward=min(self.invalid_reward, worst))
+        rewards = [rule.reward(scores) for scores in base]
+        rule = replace(rule, diversity=rule.diversity * pstdev(rewards))
+        return replace(self, rule=rule, invalid_reward=min(self.invalid_reward, min(rewards)))
 
     def weigh(self, scored: Sequence[ScoredInstance]) -> list[ScoredInstance]:
         """The same scores with this feedback's rewards; nothing is judged again."""

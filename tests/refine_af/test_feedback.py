@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from statistics import pstdev
 
 import pytest
 
@@ -95,3 +97,18 @@ def test_lists_of_different_length_are_refused() -> None:
     feedback, _ = _feedback()
     with pytest.raises(ValueError, match="shorter"):
         feedback.score(["One.", "Two."], [" <noinput>\nOutput: a fig"], [True])
+
+
+def test_a_whitened_diversity_term_is_counted_in_deviations_of_the_base_policys_rewards() -> None:
+    judge = _TableJudge({"a pear": PEAR, "a fig": FIG})
+    for preset in ("refine_af", "balanced"):
+        feedback = Feedback(judge, replace(PRESETS[preset], diversity=2.0), invalid_reward=-1.0)
+        whitened = feedback.whitened([PEAR, FIG])
+        rewards = [whitened.rule.reward(one) for one in (PEAR, FIG)]
+        assert whitened.rule.diversity == pytest.approx(2.0 * pstdev(rewards))
+        asked = (["One.", "Two."], [" <noinput>\nOutput: a pear"] * 2, [True, True])
+        for plain, charged in zip(
+            whitened.score(*asked), whitened.score_rollouts(*asked), strict=True
+        ):
+            # Both instructions got the same answer: the whole charge is due.
+            assert plain.reward - charged.reward == pytest.approx(2.0 * pstdev(rewards))
