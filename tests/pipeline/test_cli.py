@@ -73,7 +73,7 @@ def test_status_tells_every_section(built: Warehouse, home: Home) -> None:
     (line,) = [
         one for one in told.splitlines() if one.startswith("│ instructions ") if "kept" in one
     ]
-    assert line.split("│")[3].strip() == str(kept)
+    assert line.split("│")[4].strip() == str(kept)
     assert f"warehouse    {home.warehouse}" in told
 
 
