@@ -5,7 +5,6 @@ differ only in what they learn from. The steps are set by the pool of accepted i
 all arms share.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.lineage.tables import TABLES, round_table
 from refine_dagster.policy_round import PolicyRound
-from refine_dagster.training.supervised import train_supervised
+from refine_dagster.training.supervised import steps_for, train_supervised
 from resources.checkpoints import CheckpointsResource
 from resources.gpu import GpuResource
 from resources.profile import ProfileResource
@@ -116,7 +115,7 @@ def _fine_tune(
     model = step.row("base_model")
     base = checkpoints.base_model(model)
     knobs, salt = step.profile.supervised, step.profile.salt
-    steps = math.ceil(len(step.rows(pool)) / knobs.batch_size) * knobs.epochs
+    steps = steps_for(len(step.rows(pool)), knobs)
     examples = triples(list(rows))
 
     def train(out: Path) -> dict[str, Any]:

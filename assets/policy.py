@@ -29,7 +29,6 @@ from assets.step import Step, materializing
 from refine_dagster.device import Device
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.content import content_id
 from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.policy_round import PolicyRound
 from refine_dagster.refine_af.feedback import Feedback
@@ -201,14 +200,7 @@ def _train(
     resume: Path,
     out: Path,
 ) -> dict[str, Any]:
-    asked = [
-        PolicyPrompt(
-            content_id("prompt", one.instruction["instruction"]),
-            one.instruction["instruction"],
-            one.prompt,
-        )
-        for one in training
-    ]
+    asked = [PolicyPrompt.of(one.instruction["instruction"], one.prompt) for one in training]
     profile = step.profile
     trained = train_policy(
         base,

@@ -12,9 +12,9 @@ from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.rows import Parent, Row
 from refine_dagster.policy_round import FIRST_ROUND, PolicyRound, rounds_until
 from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.instances import InstancePrompt, SeedTriple, instance_prompts
+from refine_dagster.refine_af.instances import InstancePrompt, instance_prompts, seed_triples
 from refine_dagster.refine_af.judge import Scores
-from refine_dagster.self_instruct.decisions import Demonstration
+from refine_dagster.self_instruct.decisions import Demonstration, in_slot_order
 from resources.checkpoints import CheckpointsResource
 
 
@@ -79,7 +79,7 @@ def former_pool(step: Step, policy_round: PolicyRound) -> list[Demonstration]:
     pool = policy_round.before.name("filtered_instructions")
     return [
         Demonstration(pool, row["row_id"], row["slot"], row["instruction"])
-        for row in sorted(step.rows(pool), key=lambda row: (row["method"], row["slot"]))
+        for row in in_slot_order(step.rows(pool))
     ]
 
 
@@ -87,13 +87,14 @@ def prompts(
     step: Step, count_tokens: Callable[[str], int], policy_round: PolicyRound = FIRST_ROUND
 ) -> list[InstancePrompt]:
     """The prompt of every instruction of a round's pool, in slot order."""
-    seeds = [
-        SeedTriple(row["row_id"], row["seed_id"], triple_of(row)) for row in step.rows("seed_tasks")
-    ]
     pool = policy_round.name("filtered_instructions")
-    instructions = sorted(step.rows(pool), key=lambda row: (row["method"], row["slot"]))
     return instance_prompts(
-        instructions, seeds, count_tokens, step.profile.instances, step.profile.salt, pool
+        in_slot_order(step.rows(pool)),
+        seed_triples(step.rows("seed_tasks")),
+        count_tokens,
+        step.profile.instances,
+        step.profile.salt,
+        pool,
     )
 
 

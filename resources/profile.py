@@ -21,7 +21,7 @@ class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     overrides: dict[str, Any] = Field(
         default={},
         description="Knobs to set for this run, dotted: {'self_instruct.target': 200}. "
-        "refine_dagster/profile.py lists them.",
+        "refine_dagster/knobs.py lists them.",
     )
 
     rounds: int | None = Field(

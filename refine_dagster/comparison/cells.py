@@ -16,9 +16,6 @@ from typing import Any
 from refine_dagster.evaluation.answers import TaskScore
 from refine_dagster.lineage.content import canonical_json
 
-# The judge's parts, as cells name them.
-PARTS = ("naturalness", "coherence", "understandability", "reward_model")
-
 
 @dataclass(frozen=True)
 class PolicyResult:
@@ -92,6 +89,10 @@ class CellFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def has(self, arm: str, random_seed: int, size: int) -> bool:
+        """Whether the cell was finished."""
+        return self._path(arm, random_seed, size).is_file()
 
     def find(self, arm: str, random_seed: int, size: int) -> Cell | None:
         """The cell, if it was finished."""

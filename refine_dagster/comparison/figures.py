@@ -12,20 +12,18 @@ asks how often a fair coin would give so uneven a count of won and lost tasks, t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
 from refine_dagster.comparison.arms import BASE
-from refine_dagster.comparison.cells import PARTS, Cell
+from refine_dagster.comparison.cells import Cell
 from refine_dagster.evaluation.category_means import category_means
-from refine_dagster.evaluation.comparison import COVERAGE
+from refine_dagster.evaluation.comparison import COVERAGE, ROUNDING
 from refine_dagster.generation.request import request_seed
+from refine_dagster.refine_af.judge_quality import PARTS
 from refine_dagster.refine_af.score_statistics import spearman
-
-# Equal means reached by different sums may differ in the last bits; points of 100.
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -175,8 +173,7 @@ def two_way_interval(
     values: Sequence[Sequence[float]], *, samples: int, seed: int
 ) -> tuple[float, float]:
     """The 95 % interval of the mean of `values[random seed][task]`, both resampled."""
-    low, high = _resampled(values, lambda drawn, _: drawn.mean(axis=(0, 1)), samples, seed)
-    return low, high
+    return _resampled(values, lambda drawn: drawn.mean(), samples, seed)
 
 
 def sign_test(wins: int, losses: int) -> float:
@@ -192,7 +189,10 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail / 2**tosses)
 
 
-def _resampled(values: Sequence[Sequence[float]], figure: Any, samples: int, seed: int) -> Any:
+def _resampled(
+    values: Sequence[Sequence[float]], figure: Callable[[Any], float], samples: int, seed: int
+) -> tuple[float, float]:
+    """The interval of a figure of the table `values[random seed][task]`; see the module."""
     import numpy
 
     table = numpy.asarray(values, dtype=numpy.float64)
@@ -201,7 +201,7 @@ def _resampled(values: Sequence[Sequence[float]], figure: Any, samples: int, see
     for sample in range(samples):
         seeds = generator.integers(0, table.shape[0], size=table.shape[0])
         tasks = generator.integers(0, table.shape[1], size=table.shape[1])
-        found[sample] = figure(table[seeds][:, tasks], numpy)
+        found[sample] = figure(table[seeds][:, tasks])
     tail = (1 - COVERAGE) / 2
     low, high = numpy.quantile(found, [tail, 1 - tail])
     return float(low), float(high)
@@ -254,10 +254,9 @@ def _duel(
     seed = request_seed(salt, "duel", arm.arm, against.arm, arm.size)
     delta_low, delta_high = two_way_interval(deltas, samples=samples, seed=seed)
 
-    def won(drawn: Any, _: Any) -> Any:
-        return (drawn.mean(axis=0) > margin).mean()
-
-    win_low, win_high = _resampled(deltas, won, samples, seed)
+    win_low, win_high = _resampled(
+        deltas, lambda drawn: (drawn.mean(axis=0) > margin).mean(), samples, seed
+    )
     return Duel(
         arm=arm.arm,
         against=against.arm,

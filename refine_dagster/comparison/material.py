@@ -16,9 +16,9 @@ from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.checkpoints import CheckpointStore
 from refine_dagster.lineage.content import content_id
 from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.instances import SeedTriple
+from refine_dagster.refine_af.instances import SeedTriple, seed_triples
 from refine_dagster.registered_models import registered_base
+from refine_dagster.self_instruct.decisions import in_slot_order
 
 NEEDED = ("seed_tasks", "base_model", "feedback_judge", "filtered_instructions")
 
@@ -69,18 +69,8 @@ def read_material(warehouse: Warehouse, checkpoints: Path) -> Material:
             fix="run `refine-dagster run --select "
             '"+feedback_judge or +filtered_instructions"` first',
         )
-    seeds = [
-        SeedTriple(
-            row["row_id"],
-            row["seed_id"],
-            Triple(row["instruction"], row["input"], row["output"]),
-        )
-        for row in warehouse.read("seed_tasks").to_dicts()
-    ]
-    pool = sorted(
-        warehouse.read("filtered_instructions").to_dicts(),
-        key=lambda row: (row["method"], row["slot"]),
-    )
+    seeds = seed_triples(warehouse.read("seed_tasks").to_dicts())
+    pool = in_slot_order(warehouse.read("filtered_instructions").to_dicts())
     [base_row] = warehouse.read("base_model").to_dicts()
     [judge_row] = warehouse.read("feedback_judge").to_dicts()
     return Material(

@@ -34,9 +34,7 @@ def run_study(study: Study, root: Path, workers: int = 1) -> list[Cell]:
     places = study.places()
 
     def done() -> int:
-        return sum(
-            cells.find(one.arm.name, one.random_seed, one.size) is not None for one in places
-        )
+        return sum(cells.has(one.arm.name, one.random_seed, one.size) for one in places)
 
     told = done()
     with progress.task("comparison, cells", total=len(places)) as advance:

@@ -8,10 +8,9 @@ or trained before an interruption is not asked or trained again.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +19,6 @@ from typing import Any
 from refine_dagster import progress
 from refine_dagster.comparison.arms import SELF_INSTRUCT, Arm
 from refine_dagster.comparison.cells import (
-    PARTS,
     Cell,
     CellFolder,
     DatasetResult,
@@ -34,7 +32,6 @@ from refine_dagster.generation.session import GeneratorSession, open_generator
 from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.checkpoints import CheckpointStore
 from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.content import content_id
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.profile import Profile
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
@@ -44,8 +41,10 @@ from refine_dagster.refine_af.instances import (
     InstancePrompt,
     instance_prompts,
     instance_requests,
+    scored_answers,
 )
 from refine_dagster.refine_af.judge import Judge, Scores
+from refine_dagster.refine_af.judge_quality import PARTS
 from refine_dagster.refine_af.lent_judge import feedback_of, lent_judge
 from refine_dagster.refine_af.score_statistics import spearman
 from refine_dagster.registered_models import registered_policy
@@ -53,7 +52,7 @@ from refine_dagster.self_instruct.instance_rules import Judged, decide_instances
 from refine_dagster.training.policy_gain import held_out_split, paired_gain
 from refine_dagster.training.policy_steps import distinct_bigrams
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.supervised import train_supervised
+from refine_dagster.training.supervised import steps_for, train_supervised
 
 POLICY = "policy"
 TUNED = "tuned"
@@ -73,7 +72,7 @@ def run_trial(study: Study, random_seed: int, folder: Path) -> int:
     todo = [
         place
         for place in study.places(random_seed)
-        if cells.find(place.arm.name, place.random_seed, place.size) is None
+        if not cells.has(place.arm.name, place.random_seed, place.size)
     ]
     if not todo:
         return 0
@@ -171,15 +170,8 @@ class _Trial:
         return feedback_of(self._judge, profile.reward, self._base_scores)
 
     def _answered(self, session: GeneratorSession, feedback: Feedback) -> list[ScoredInstance]:
-        profile = self._study.profile
-        completions = session.complete(
-            instance_requests(self._prompts, profile.instances, self._salt)
-        )
-        return feedback.score(
-            [one.instruction["instruction"] for one in self._prompts],
-            [completion.text for completion in completions],
-            [completion.finish_reason != "length" for completion in completions],
-        )
+        requests = instance_requests(self._prompts, self._study.profile.instances, self._salt)
+        return scored_answers(self._prompts, requests, session.complete, feedback)
 
     def _scored(self, arm: Arm) -> list[ScoredInstance]:
         """The instances that the arm's policy writes for the whole pool, scored by its rule."""
@@ -238,9 +230,7 @@ class _Trial:
             "salt": self._salt,
             "prompts": training,
         }
-        asked = [
-            PolicyPrompt(content_id("prompt", text), text, pool[text].prompt) for text in training
-        ]
+        asked = [PolicyPrompt.of(text, pool[text].prompt) for text in training]
         resume = self._checkpoints.resume_folder(POLICY, manifest)
 
         def train(out: Path) -> dict[str, Any]:
@@ -295,7 +285,7 @@ class _Trial:
 
     def _tuned(self, triples: Sequence[Triple], size: int) -> ModelRef:
         knobs = self._study.profile.supervised
-        steps = math.ceil(size / knobs.batch_size) * knobs.epochs
+        steps = steps_for(size, knobs)
         examples = sorted(triples, key=Triple.render)
         manifest = {
             "study": self._study.name,
@@ -340,5 +330,4 @@ class _Trial:
         ]
         opinions = self._judge.score(triples)
         truth = [one.rouge_l for one in scores.instances]
-        names = [field.name for field in fields(Scores)]
-        return {name: spearman([getattr(one, name) for one in opinions], truth) for name in names}
+        return {part: spearman([getattr(one, part) for one in opinions], truth) for part in PARTS}

@@ -18,7 +18,7 @@ from refine_dagster.generation.request import request_seed
 ARMS = ("base", "seeds_only", "self_instruct", "refine_af")
 COVERAGE = 0.95
 # Equal means reached by different sums may differ in the last bits; points of 100.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def compare(
     if not ours or ours.keys() != theirs.keys():
         raise ValueError(f"{arm} and {against} do not have the same tasks, at least one")
     deltas = [ours[task] - theirs[task] for task in sorted(ours)]
-    won = [delta > tie_margin + _ROUNDING for delta in deltas]
-    lost = [delta < -tie_margin - _ROUNDING for delta in deltas]
+    won = [delta > tie_margin + ROUNDING for delta in deltas]
+    lost = [delta < -tie_margin - ROUNDING for delta in deltas]
     delta_interval, share_interval = bootstrap_intervals([deltas, won], samples=samples, seed=seed)
     return Comparison(
         arm=arm,

@@ -9,7 +9,6 @@ the cost is that of the smaller of texts and dimensions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -17,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
 
-from refine_dagster.novelty.rouge import rouge_l
-
-_TOKEN = re.compile(r"[a-z0-9]+")
+from refine_dagster.novelty.rouge import rouge_l, rouge_tokens
 
 
 def vendi_score(vectors: NDArray[np.floating]) -> float:
@@ -55,12 +52,11 @@ def unique_bigrams(texts: Sequence[str]) -> int:
     """Different pairs of neighbouring words (lower case, letters and digits) in all texts."""
     found: set[tuple[str, str]] = set()
     for text in texts:
-        words = _TOKEN.findall(text.lower())
-        found.update(pairwise(words))
+        found.update(pairwise(rouge_tokens(text)))
     return len(found)
 
 
 def rouge_l_to(text: str, parent: str) -> float:
     """ROUGE-L F of a text and its parent, 0 to 1, as `rouge_score` has it without a stemmer."""
-    ours, theirs = _TOKEN.findall(text.lower()), _TOKEN.findall(parent.lower())
+    ours, theirs = rouge_tokens(text), rouge_tokens(parent)
     return rouge_l(LCSseq.similarity(ours, theirs), len(ours), len(theirs))

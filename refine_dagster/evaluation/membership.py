@@ -20,7 +20,6 @@ its distance from 0.5.
 from __future__ import annotations
 
 import math
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import request_seed
+from refine_dagster.novelty.rouge import rouge_tokens
 
 ATTACKS = ("loss", "calibrated", "zlib", "min_k", "min_k_plus_plus")
 MIN_K_SHARE = 0.2
@@ -38,7 +38,6 @@ COVERAGE = 0.95
 LOW_FPR = 0.01
 LEAST_FOR_LOW_FPR = 100
 _LEAST_SIGMA = 1e-6
-_WORD = re.compile(r"[a-z0-9]+")
 
 
 class MembershipError(RefineError):
@@ -217,7 +216,7 @@ def bag_of_words_scores(
         Scores of members and of others, in order, 0 to 1.
     """
     texts = [(text, True) for text in members] + [(text, False) for text in others]
-    words = [_WORD.findall(text.lower()) for text, _ in texts]
+    words = [rouge_tokens(text) for text, _ in texts]
     # Folds are dealt within each side, in an order of the texts' own.
     fold = [0] * len(texts)
     for side in (True, False):

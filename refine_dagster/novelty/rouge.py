@@ -12,6 +12,7 @@ pair that a bound lets pass is decided by the float.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,16 @@ from numpy.typing import NDArray
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 _SLACK = 1 - 1e-9
+_TOKEN = re.compile(r"[a-z0-9]+")
+
+
+def rouge_tokens(text: str) -> list[str]:
+    """The tokens that `rouge_score` compares, without a stemmer.
+
+    >>> rouge_tokens("It's 5 p.m.")
+    ['it', 's', '5', 'p', 'm']
+    """
+    return _TOKEN.findall(text.lower())
 
 
 def rouge_l(lcs: int, length: int, other: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from refine_dagster.generation.request import Complete
 from refine_dagster.knobs import InstanceKnobs
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instances import InstancePrompt, instance_requests
+from refine_dagster.refine_af.instances import InstancePrompt, instance_requests, scored_answers
 
 
 def mean_rewards(
@@ -27,11 +27,6 @@ def mean_rewards(
         for sample in range(samples)
         for request in instance_requests(prompts, knobs, salt, sample)
     ]
-    completions = complete(requests)
-    scored = feedback.score(
-        [one.instruction["instruction"] for one in prompts] * samples,
-        [completion.text for completion in completions],
-        [completion.finish_reason != "length" for completion in completions],
-    )
+    scored = scored_answers([*prompts] * samples, requests, complete, feedback)
     rewards = [one.reward for one in scored]
     return [sum(rewards[place :: len(prompts)]) / samples for place in range(len(prompts))]

@@ -8,14 +8,14 @@ text, so that both policies see the same prompts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from refine_dagster.generation.request import Completion, Request, Sampling, request_seed
+from refine_dagster.generation.request import Complete, Completion, Request, Sampling, request_seed
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.knobs import InstanceKnobs, SelectionKnobs
 from refine_dagster.lineage.rows import Parent, Row, make_row
-from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.refine_af.instance_prompt import STOP, Triple, instance_prompt
 from refine_dagster.self_instruct.decisions import KEPT
 from refine_dagster.self_instruct.draws import draw
@@ -29,6 +29,18 @@ class SeedTriple:
     row_id: str
     seed_id: str
     triple: Triple
+
+
+def seed_triples(rows: Iterable[Row]) -> list[SeedTriple]:
+    """Rows of `seed_tasks` as demonstrations, in the order given."""
+    return [
+        SeedTriple(
+            row["row_id"],
+            row["seed_id"],
+            Triple(row["instruction"], row["input"], row["output"]),
+        )
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,26 @@ def instance_requests(
     ]
 
 
+def scored_answers(
+    prompts: Sequence[InstancePrompt],
+    requests: Sequence[Request],
+    complete: Complete,
+    feedback: Feedback,
+) -> list[ScoredInstance]:
+    """What a policy answers to requests, scored.
+
+    Args:
+        prompts: the prompt that each request asks.
+        complete: the policy's.
+    """
+    completions = complete(requests)
+    return feedback.score(
+        [one.instruction["instruction"] for one in prompts],
+        [completion.text for completion in completions],
+        [completion.finish_reason != "length" for completion in completions],
+    )
+
+
 def scored_instances(
     table: str,
     prompts: Sequence[InstancePrompt],
@@ -128,12 +160,7 @@ def scored_instances(
     is the base policy, whose scores set the scale for all others.
     """
     requests = instance_requests(prompts, knobs, salt)
-    completions = policy.complete(requests)
-    scored = feedback.score(
-        [one.instruction["instruction"] for one in prompts],
-        [completion.text for completion in completions],
-        [completion.finish_reason != "length" for completion in completions],
-    )
+    scored = scored_answers(prompts, requests, policy.complete, feedback)
     if whiten_by_own:
         own = [one.scores for one in scored if one.scores is not None]
         scored = feedback.whitened(own).weigh(scored)

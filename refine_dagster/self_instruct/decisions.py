@@ -7,7 +7,7 @@ depends only on the seeds, the knobs and the candidates before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from refine_dagster.knobs import SelfInstructKnobs
@@ -164,3 +164,8 @@ def _taken_over(row: Row, table: str, policy_round: PolicyRound) -> Row:
     payload["accepted_in"] = before.number if before.is_first else row["accepted_in"]
     parent = Parent(before.name("filtered_instructions"), row["row_id"], "former_pool")
     return make_row(table, payload, [parent])
+
+
+def in_slot_order(rows: Iterable[Row]) -> list[Row]:
+    """Rows of a pool of instructions by method, then slot."""
+    return sorted(rows, key=lambda row: (row["method"], row["slot"]))

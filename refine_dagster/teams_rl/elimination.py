@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from refine_dagster.novelty.rouge import rouge_tokens
 from refine_dagster.self_instruct.heuristics import Verdict
 from refine_dagster.teams_rl.operations import Operation
 
@@ -23,7 +24,6 @@ MIN_WORDS = 3
 SHORT_ANSWER_WORDS = 80
 # Share of a parent's words, stop words left out, that an evolution in depth keeps at least.
 LEAST_KEPT = 0.3
-_TOKEN = re.compile(r"[a-z0-9]+")
 _WORD = re.compile(r"[a-z0-9']+")
 # How a model says that it will not; at the start of a rewrite, anywhere in a short answer.
 REFUSALS = (
@@ -74,7 +74,7 @@ def unfinished(rewrite: Rewrite, max_words: int) -> Verdict | None:
 
 def empty(rewrite: Rewrite, max_words: int) -> Verdict | None:
     """No letter and no digit."""
-    return None if tokens(rewrite.text) else Verdict("empty")
+    return None if rouge_tokens(rewrite.text) else Verdict("empty")
 
 
 def marker_words(rewrite: Rewrite, max_words: int) -> Verdict | None:
@@ -103,16 +103,16 @@ def too_long(rewrite: Rewrite, max_words: int) -> Verdict | None:
 
 def identical(rewrite: Rewrite, max_words: int) -> Verdict | None:
     """The parent's words in the parent's order; case, punctuation and spaces do not count."""
-    same = tokens(rewrite.text) == tokens(rewrite.parent)
+    same = rouge_tokens(rewrite.text) == rouge_tokens(rewrite.parent)
     return Verdict("identical") if same else None
 
 
 def lost_parent(rewrite: Rewrite, max_words: int) -> Verdict | None:
     """An operation in depth that keeps too few of the parent's words: another task altogether."""
-    ours = set(tokens(rewrite.parent)) - STOP_WORDS
+    ours = set(rouge_tokens(rewrite.parent)) - STOP_WORDS
     if not rewrite.operation.in_depth or not ours:
         return None
-    kept = len(ours & set(tokens(rewrite.text))) / len(ours)
+    kept = len(ours & set(rouge_tokens(rewrite.text))) / len(ours)
     return Verdict("lost_parent", kept, LEAST_KEPT) if kept < LEAST_KEPT else None
 
 
@@ -154,14 +154,9 @@ def answer_verdict(answer: str, finished: bool = True) -> Verdict | None:
     return None
 
 
-def tokens(text: str) -> list[str]:
-    """Lower-case runs of letters and digits (ASCII), in order."""
-    return _TOKEN.findall(text.lower())
-
-
 def overlap(first: str, second: str) -> float:
     """Share of common words among all words of two texts (Jaccard), stop words left out, 0 to 1."""
-    ours, theirs = (set(tokens(text)) - STOP_WORDS for text in (first, second))
+    ours, theirs = (set(rouge_tokens(text)) - STOP_WORDS for text in (first, second))
     union = ours | theirs
     return len(ours & theirs) / len(union) if union else 1.0
 

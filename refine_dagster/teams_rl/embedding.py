@@ -10,7 +10,6 @@ place: anything with `dimensions`, `name` and `embed` will do.
 from __future__ import annotations
 
 import math
-import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -21,8 +20,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from refine_dagster.novelty.rouge import rouge_tokens
+
 Vectors = NDArray[np.float32]
-_WORD = re.compile(r"[a-z0-9]+")
 _KEPT = 100_000
 DIMENSIONS = 256
 
@@ -72,7 +72,7 @@ def _vector(text: str, dimensions: int) -> Vectors:
 
 
 def _features(text: str) -> Counter[str]:
-    words = _WORD.findall(text.lower())
+    words = rouge_tokens(text)
     line = f" {' '.join(words)} " if words else ""
     return Counter(
         [f"w:{word}" for word in words]

@@ -18,6 +18,7 @@ from refine_dagster.device import Device
 from refine_dagster.generation.request import request_seed
 from refine_dagster.knobs import InstanceKnobs, ReinforcementKnobs
 from refine_dagster.language_model import ModelRef
+from refine_dagster.lineage.content import content_id
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.refine_af.instance_prompt import STOP
 from refine_dagster.training.rollouts import Rollout, sample_rollouts
@@ -33,6 +34,11 @@ class PolicyPrompt:
     instruction_id: str
     instruction: str
     prompt: str
+
+    @classmethod
+    def of(cls, instruction: str, prompt: str) -> PolicyPrompt:
+        """With the id that the instruction's text gives it."""
+        return cls(content_id("prompt", instruction), instruction, prompt)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ only in whose instances they learn from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,11 @@ class SupervisedTraining:
     steps: list[SupervisedStep]
     rows: int
     left_out: int
+
+
+def steps_for(instructions: int, knobs: SupervisedKnobs) -> int:
+    """The optimiser steps of every arm that shares a pool of so many instructions."""
+    return math.ceil(instructions / knobs.batch_size) * knobs.epochs
 
 
 def train_supervised(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.comparison.cells import PARTS, Cell, CellFolder, DatasetResult, PolicyResult
+from refine_dagster.comparison.cells import Cell, CellFolder, DatasetResult, PolicyResult
 from refine_dagster.comparison.figures import figures_of, sign_test, two_way_interval
 from refine_dagster.evaluation.answers import TaskScore
+from refine_dagster.refine_af.judge_quality import PARTS
 
 POLICY = PolicyResult(
     steps=4,
