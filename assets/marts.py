@@ -62,8 +62,9 @@ def sql_model_asset(model: SqlModel) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[Any]]:
         try:
             opened = warehouse.open()
-            made = sql_models.materialize(opened, model, run_id=context.run.run_id)
-            checked = sql_models.run_checks(opened, model)
+            with opened.held():
+                made = sql_models.materialize(opened, model, run_id=context.run.run_id)
+                checked = sql_models.run_checks(opened, model)
         except RefineError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         yield dg.MaterializeResult(

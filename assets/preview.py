@@ -72,7 +72,16 @@ def line_plots(series: Mapping[str, Sequence[float]], across: str) -> str:
 
     columns = min(3, len(series))
     lines = -(-len(series) // columns)
-    figure = Figure(figsize=(3.5 * columns, 2.2 * lines), layout="constrained")
+    figure = Figure(figsize=(3.5 * columns, 2.2 * lines))
+    # Room for titles and labels, in inches: finding it out takes several drawings.
+    figure.subplots_adjust(
+        left=0.55 / figure.get_figwidth(),
+        right=1 - 0.15 / figure.get_figwidth(),
+        bottom=0.45 / figure.get_figheight(),
+        top=1 - 0.3 / figure.get_figheight(),
+        wspace=0.25,
+        hspace=0.6,
+    )
     for place, (title, values) in enumerate(series.items(), 1):
         axes = figure.add_subplot(lines, columns, place)
         axes.plot(range(1, len(values) + 1), values, linewidth=1.2)

@@ -60,11 +60,12 @@ class Step:
         self.store: CompletionsStore | None = None
         self.device: Device | None = None
         self._started_at = datetime.now(UTC)
-        for asset in retire_rounds_beyond(warehouse, profile.rounds, self.run_id):
-            progress.note(f"{asset}: rows taken back, there are {profile.rounds} policy rounds")
         self._code_version = code_version(self.asset, profile)
         self._config_hash = config_hash(self.asset, profile)
-        self._inputs = self._upstream(context)
+        with warehouse.held():
+            for asset in retire_rounds_beyond(warehouse, profile.rounds, self.run_id):
+                progress.note(f"{asset}: rows taken back, there are {profile.rounds} policy rounds")
+            self._inputs = self._upstream(context)
 
     def rows(self, table: str) -> list[Row]:
         """The live rows of an upstream table, by row id."""
@@ -93,15 +94,16 @@ class Step:
             outside: content hashes of what the asset reads besides its inputs, such as files.
         """
         self._inputs = {**self._inputs, **{f"file:{k}": v for k, v in outside.items()}}
-        last = self.warehouse.last_record(self.asset)
-        if last is None or last.inputs != self._inputs:
-            return None
-        if (last.code_version, last.config_hash) != (self._code_version, self._config_hash):
-            return None
-        if checkpoints is not None and not self._whole(checkpoints):
-            return None
-        commit = self.warehouse.commit(self._record(last.metrics), None)
-        return self._result(commit, last.metrics, unchanged=True)
+        with self.warehouse.held():
+            last = self.warehouse.last_record(self.asset)
+            if last is None or last.inputs != self._inputs:
+                return None
+            if (last.code_version, last.config_hash) != (self._code_version, self._config_hash):
+                return None
+            if checkpoints is not None and not self._whole(checkpoints):
+                return None
+            commit = self.warehouse.commit(self._record(last.metrics), None)
+            return self._result(commit, last.metrics, unchanged=True)
 
     def commit(
         self,
@@ -120,8 +122,9 @@ class Step:
         """
         frames = {name: frame(name, rows) for name, rows in tables.items()}
         record = self._record(figures or {})
-        commit = self.warehouse.commit(record, frames, checkpoints)
-        return self._result(commit, record.metrics, metadata)
+        with self.warehouse.held():
+            commit = self.warehouse.commit(record, frames, checkpoints)
+            return self._result(commit, record.metrics, metadata)
 
     def _record(self, figures: Mapping[str, Any]) -> Record:
         device: dict[str, Any] = {}
@@ -205,15 +208,15 @@ class Step:
     def _upstream(self, context: dg.AssetExecutionContext) -> dict[str, str]:
         keys = context.assets_def.asset_deps[context.asset_key]
         names = sorted(key.to_user_string() for key in keys)
-        versions = {name: self.warehouse.data_version(name) for name in names}
-        missing = [name for name, version in versions.items() if version is None]
+        versions = self.warehouse.data_versions(names)
+        missing = [name for name in names if name not in versions]
         if missing:
             raise RefineError(
                 f"{self.asset} needs {', '.join(missing)}, never materialised",
                 where=str(self.warehouse.path),
                 fix="materialise those first, or run the job `everything`",
             )
-        return {name: version for name, version in versions.items() if version is not None}
+        return {name: versions[name] for name in names}
 
     def _whole(self, checkpoints: CheckpointsResource) -> bool:
         """Whether every checkpoint that the live rows name is there, byte for byte."""

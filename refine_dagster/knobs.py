@@ -127,6 +127,12 @@ class SelfInstructKnobs(Knobs):
         "same number wrote in earlier rounds, which keeps a changed seed to the lanes that showed "
         "it; `all`, every accepted instruction, as published.",
     )
+    lane_rounds: int = Field(
+        3,
+        ge=1,
+        description="Rounds after which a lane begins afresh, with seeds alone: what is shared by "
+        "fewer rounds is made anew less often when a seed changes.",
+    )
     max_demonstration_tokens: int = Field(
         80, ge=8, description="Longer instructions are never shown as demonstrations."
     )

@@ -22,12 +22,13 @@ BATCH = 10_000
 def check_tables(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """Rows give their hashes, and the live ones are those of the last materialization."""
     last = _recorded_hashes(connection)
+    later = _later_columns(connection)
     for name, table in TABLES.items():
         rows = "true" if report.deep else "removed_in IS NULL"
         count = _rows(connection, f"SELECT count(*) FROM history.{name} WHERE {rows}")[0][0]
         hashes = " AND ".join(
             f"row_hash <> (CASE WHEN {absent} THEN {row_hash_sql(names)} ELSE '' END)"
-            for names, absent in _shapes(connection, table)
+            for names, absent in _shapes(table, later[name])
         )
         unlike = _rows(
             connection, f"SELECT row_id FROM history.{name} WHERE {rows} AND {hashes} ORDER BY 1"
@@ -161,8 +162,8 @@ def check_past_states(connection: duckdb.DuckDBPyConnection, report: AuditReport
 
 def check_row_ids(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """Live rows are named by their content and their parents."""
+    later = _later_columns(connection)
     for name, table in TABLES.items():
-        later = _later_columns(connection, table)
         columns = ["row_id", *table.columns, "parents"]
         cursor = connection.cursor()
         cursor.execute(
@@ -176,7 +177,7 @@ def check_row_ids(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
                 for row in rows
                 if all(
                     content_id(name, payload, row["parents"]) != row["row_id"]
-                    for payload in _payloads(table, row, later)
+                    for payload in _payloads(table, row, later[name])
                 )
             )
         cursor.close()
@@ -195,12 +196,11 @@ def _payloads(table: Table, row: dict[str, Any], later: list[str]) -> Iterator[d
         yield {name: value for name, value in payload.items() if name not in absent}
 
 
-def _shapes(connection: duckdb.DuckDBPyConnection, table: Table) -> list[tuple[list[str], str]]:
+def _shapes(table: Table, later: list[str]) -> list[tuple[list[str], str]]:
     """The columns that a row's hash may cover, and the SQL that says when: the newest shape first.
 
     A column declared later is added behind `removed_in`, and is null in the rows that were there.
     """
-    later = _later_columns(connection, table)
     shapes = []
     for known in range(len(later), -1, -1):
         absent = later[known:]
@@ -210,17 +210,16 @@ def _shapes(connection: duckdb.DuckDBPyConnection, table: Table) -> list[tuple[l
     return shapes
 
 
-def _later_columns(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
-    """Payload columns that were declared after the table was made, oldest first."""
-    physical = [
-        name
-        for (name,) in _rows(
-            connection,
-            "SELECT column_name FROM duckdb_columns() WHERE schema_name = 'history' "
-            f"AND table_name = '{table.name}' ORDER BY column_index",
-        )
-    ]
-    return physical[physical.index("removed_in") + 1 :]
+def _later_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """Table -> its payload columns that were declared after it was made, oldest first."""
+    physical: dict[str, list[str]] = {}
+    for table, column in _rows(
+        connection,
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'history' "
+        "ORDER BY table_name, column_index",
+    ):
+        physical.setdefault(table, []).append(column)
+    return {name: physical[name][physical[name].index("removed_in") + 1 :] for name in TABLES}
 
 
 def _recorded_hashes(

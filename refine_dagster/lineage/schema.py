@@ -124,14 +124,10 @@ def _lineage_views() -> str:
 
 def _state(connection: duckdb.DuckDBPyConnection) -> tuple[int, str | None]:
     """Schema version and fingerprint of the declarations; (0, None) of a new file."""
-    known = first_row(
-        connection,
-        "SELECT count(*) FROM duckdb_tables() "
-        "WHERE schema_name = 'main' AND table_name = 'schema_migrations'",
-    )
-    if known is None or known[0] == 0:
+    try:
+        row = first_row(connection, "SELECT max(version) FROM main.schema_migrations")
+    except duckdb.CatalogException:
         return 0, None
-    row = first_row(connection, "SELECT max(version) FROM main.schema_migrations")
     version = int(row[0]) if row and row[0] is not None else 0
     if version > len(_migrations()):
         return version, None

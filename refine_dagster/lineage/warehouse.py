@@ -67,6 +67,23 @@ class Warehouse:
     def __init__(self, path: Path, *, lock_timeout_s: float = 30.0) -> None:
         self.path = path
         self.lock_timeout_s = lock_timeout_s
+        self._held: duckdb.DuckDBPyConnection | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the file open for a burst of reads and commits; opening it costs more than most.
+
+        No other process gets at the file meanwhile: not to be held over work of a model.
+        """
+        if self._held is not None:
+            yield
+            return
+        with self.connect() as connection:
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -76,9 +93,11 @@ class Warehouse:
             WarehouseLockedError: another process held the file for `lock_timeout_s`.
             WarehouseError: the file is no warehouse, is too new, or cannot be written.
         """
-        connection = self._open()
+        held = self._held
+        connection = self._open() if held is None else held.cursor()
         try:
-            migrate(connection, self.path)
+            if held is None:
+                migrate(connection, self.path)
             yield connection
         except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:
             if not isinstance(error, duckdb.IOException) and "Could not" not in str(error):
@@ -125,12 +144,16 @@ class Warehouse:
 
     def data_version(self, asset: str) -> str | None:
         """The data version of an asset's last materialization; None where there is none."""
+        return self.data_versions([asset]).get(asset)
+
+    def data_versions(self, assets: Sequence[str]) -> dict[str, str]:
+        """Asset -> data version of its last materialization, of those that have one."""
         found = self.query(
-            "SELECT data_version FROM lineage.materializations WHERE asset = ? "
-            "ORDER BY sequence DESC LIMIT 1",
-            [asset],
+            "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
+            "WHERE list_contains(?, asset) GROUP BY asset",
+            [list(assets)],
         )
-        return None if found.is_empty() else str(found.item())
+        return dict(found.rows())
 
     def last_record(self, asset: str) -> LastRecord | None:
         """What the asset's last materialization was made from; None where there is none."""

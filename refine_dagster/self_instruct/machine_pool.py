@@ -7,6 +7,11 @@ after round; a request that draws only from what its own lane wrote passes a cha
 and to no other. For that the lane must decide by itself too: what it may show is what the decider
 would accept on a pool of the seeds and the lane's own candidates, whatever other lanes wrote.
 
+Along a lane the change still spreads: each round shows six more seeds, and once the changed one is
+among them, all that the lane writes from there is new. So a lane begins afresh after `lane_rounds`
+rounds, each at its own time, a part of them in every round. Of n seeds, one is then shown to or
+passed on to about (8 + 6 (lane_rounds - 1) / 2) / n of the requests, however many rounds there are.
+
 In a later policy round a lane goes on where it stopped: it may show what it put into the former
 pool, and accepts what is novel beside that.
 """
@@ -46,27 +51,31 @@ class MachinePool:
         self._former_of: defaultdict[int, list[Demonstration]] = defaultdict(list)
         for one in former:
             self._former_of[request_of(one.name)].append(one)
-        self._lanes: dict[int, InstructionDecider] = {}
+        self._lanes: dict[tuple[int, int], InstructionDecider] = {}
 
     def add(self, candidates: Sequence[Row]) -> None:
         """Take in a round's rows of `raw_instructions`, in slot order."""
         if self._knobs.machine_pool == "all":
             return
-        by_lane: defaultdict[int, list[Row]] = defaultdict(list)
+        by_lane: defaultdict[tuple[int, int], list[Row]] = defaultdict(list)
         for candidate in candidates:
-            by_lane[candidate["request"]].append(candidate)
+            by_lane[self._lane(candidate["round"], candidate["request"])].append(candidate)
         for lane, rows in by_lane.items():
             if lane not in self._lanes:
-                pool = [*self._seeds, *self._former_of[lane]]
+                pool = [*self._seeds, *self._former_of[lane[0]]]
                 self._lanes[lane] = InstructionDecider(pool, self._knobs)
             self._lanes[lane].decide(rows)
 
-    def of(self, request: int) -> Sequence[Demonstration]:
-        """What request number `request` of the next round may show."""
+    def of(self, number: int, request: int) -> Sequence[Demonstration]:
+        """What request `request` of round `number` may show."""
         if self._knobs.machine_pool == "all":
             return [*self._former, *self._all.accepted]
-        lane = self._lanes.get(request)
+        lane = self._lanes.get(self._lane(number, request))
         return [*self._former_of[request], *(lane.accepted if lane else ())]
+
+    def _lane(self, number: int, request: int) -> tuple[int, int]:
+        """The request's number, and how often its lane has begun afresh by round `number`."""
+        return request, (number + request) // self._knobs.lane_rounds
 
 
 def slot_name(number: int, request: int, position: int) -> str:

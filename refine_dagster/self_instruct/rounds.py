@@ -133,7 +133,7 @@ def _round(
             seeds,
             [
                 one
-                for one in pool.of(request)
+                for one in pool.of(number, request)
                 if proposer.count_tokens(one.instruction) <= knobs.max_demonstration_tokens
             ],
             knobs,

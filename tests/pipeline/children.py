@@ -1,8 +1,9 @@
 """Runs of the command line in child processes that tests may kill.
 
 Importing the libraries takes seconds, so one server process imports them once and every child is
-forked from it, before it has run anything. A child is a real process: its own process group, its
-own files, its own database connections, and what it prints goes to a log file.
+forked from it, before it has run anything. What the imports made is set aside from collections.
+A child is a real process: its own process group, its own files, its own database connections, and
+what it prints goes to a log file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from refine_dagster.device import set_imports_aside
 from refine_dagster.home import Home
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
@@ -61,6 +63,9 @@ PRELOADED = [
     "refine_dagster.summary",
     "tests.pipeline.children",
 ]
+
+
+set_imports_aside()
 
 
 @dataclass

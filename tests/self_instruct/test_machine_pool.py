@@ -19,12 +19,12 @@ ROUND = (
 )
 
 
-def candidate(request: int, position: int, text: str) -> Row:
+def candidate(request: int, position: int, text: str, number: int = 0) -> Row:
     return {
         "row_id": f"{request:016d}{position:016d}",
         "method": "self_instruct",
-        "slot": slot_name(0, request, position),
-        "round": 0,
+        "slot": slot_name(number, request, position),
+        "round": number,
         "request": request,
         "instruction": text,
         "parsed": True,
@@ -32,13 +32,14 @@ def candidate(request: int, position: int, text: str) -> Row:
 
 
 def pools(machine_pool: Literal["lane", "all"]) -> tuple[list[str], list[str], list[str]]:
-    knobs = SelfInstructKnobs(machine_pool=machine_pool)
+    # With four rounds to a lane, none of the three begins afresh in the second.
+    knobs = SelfInstructKnobs(machine_pool=machine_pool, lane_rounds=4)
     decider = InstructionDecider(SEEDS, knobs)
     pool = MachinePool(SEEDS, decider, knobs)
     rows = [candidate(request, place, text) for place, (request, text) in enumerate(ROUND)]
     decider.decide(rows)
     pool.add(rows)
-    one, two, three = ([shown.instruction for shown in pool.of(n)] for n in range(3))
+    one, two, three = ([shown.instruction for shown in pool.of(1, n)] for n in range(3))
     return one, two, three
 
 
@@ -48,6 +49,26 @@ def test_a_lane_shows_what_it_wrote_itself() -> None:
     # The other lane's copy does not count against it; the seeds do.
     assert two == ["Write two sentences about the sea.", "Is this number even or odd?"]
     assert three == []
+
+
+def test_a_lane_begins_afresh_each_at_its_own_time() -> None:
+    knobs = SelfInstructKnobs(lane_rounds=2)
+    pool = MachinePool(SEEDS, InstructionDecider(SEEDS, knobs), knobs)
+    shown: dict[int, list[list[str]]] = {0: [], 1: []}
+    for number in range(4):
+        for request, texts in shown.items():
+            texts.append([one.instruction for one in pool.of(number, request)])
+        pool.add(
+            [
+                candidate(
+                    request, 0, f"{verb} the word of round {number} {'again' * number}.", number
+                )
+                for request, verb in enumerate(("Spell", "Reverse"))
+            ]
+        )
+    assert [len(texts) for texts in shown[0]] == [0, 1, 0, 1]
+    assert [len(texts) for texts in shown[1]] == [0, 0, 1, 0]
+    assert shown[0][3] == ["Spell the word of round 2 againagain."]
 
 
 def test_the_whole_pool_shows_every_accepted_instruction() -> None:

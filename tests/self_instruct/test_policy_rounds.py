@@ -109,4 +109,4 @@ def test_the_whole_pool_may_be_shown() -> None:
     knobs = SelfInstructKnobs(machine_pool="all")
     decider = InstructionDecider([*SEEDS, *former], knobs, SECOND)
     pool = MachinePool(SEEDS, decider, knobs, former)
-    assert pool.of(0) == pool.of(7) == former
+    assert pool.of(1, 0) == pool.of(1, 7) == former
