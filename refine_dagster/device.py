@@ -109,7 +109,7 @@ def give_back_memory(device: Device) -> None:
     import torch
 
     gc.collect()
-    set_imports_aside()
+    _set_imports_aside()
     if device.name == "cuda":
         torch.cuda.empty_cache()
     elif device.name == "mps":
@@ -117,7 +117,7 @@ def give_back_memory(device: Device) -> None:
 
 
 @cache
-def set_imports_aside() -> None:
+def _set_imports_aside() -> None:
     """Once a process: let no collection look at what is alive now, above all imported libraries.
 
     Going through their million objects takes half a second each time. They are put back at exit.

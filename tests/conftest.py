@@ -34,6 +34,26 @@ def _triples() -> list[Triple]:
     return made
 
 
+# Files that make the homes which others copy, then the longest.
+FIRST = (
+    "test_whole_graph.py",
+    "test_retraction.py",
+    "test_resume_after_kill.py",
+    "test_incremental_equals_rebuild.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real runs first: they take longest, and two processes should end together."""
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.name
+        first = FIRST.index(name) if name in FIRST else len(FIRST)
+        return first, item.path.parent.name != "pipeline"
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of about 0.1 M parameters, trained for a moment on triples, in Hugging Face format.

@@ -8,6 +8,8 @@ what it prints goes to a log file.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import itertools
 import json
@@ -24,15 +26,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from refine_dagster.device import set_imports_aside
 from refine_dagster.home import Home
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
-# For what needs only the first assets: a base model that was hardly trained, three rounds.
+# For what needs only the first assets: a base model that was hardly trained, two rounds.
 QUICK = {
     "REFINE_BASE_MODEL__STEPS": "2",
     "REFINE_BASE_MODEL__PRIMER_TASKS": "50",
-    "REFINE_SELF_INSTRUCT__MAX_ROUNDS": "3",
+    "REFINE_SELF_INSTRUCT__MAX_ROUNDS": "2",
     "REFINE_SELF_INSTRUCT__TARGET": "1000",
 }
 CHECKS_OF_LEARNING = {
@@ -65,7 +66,8 @@ PRELOADED = [
 ]
 
 
-set_imports_aside()
+gc.freeze()
+atexit.register(gc.unfreeze)
 
 
 @dataclass

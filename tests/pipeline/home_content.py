@@ -15,6 +15,10 @@ from refine_dagster.lineage.relations import content_of
 from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.warehouse import Warehouse, content_hash
 
+# Folders beside an asset's checkpoints: notes of what they were made from, and the state of a
+# training that was cut off.
+NO_CHECKPOINTS = ("manifests", "resume")
+
 # Models that tell of runs and seconds: they differ between two ways to the same content.
 TELL_OF_RUNS = ("stg_materializations", "stg_completions", "request_ledger")
 
@@ -65,7 +69,7 @@ def assert_sound(home: Home) -> None:
         store = CheckpointStore(home.checkpoints)
         assert [one for one in registered if not store.is_whole(*one)] == []
     for folder in home.checkpoints.glob("*/*"):
-        if folder.name != "manifests" and not folder.name.startswith(".partial-"):
+        if folder.name not in NO_CHECKPOINTS and not folder.name.startswith(".partial-"):
             assert hash_files(folder_files(folder)).startswith(folder.name), folder
 
 

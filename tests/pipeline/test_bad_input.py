@@ -126,6 +126,7 @@ def test_ctrl_c_stops_cleanly(built_home: Home, home: Home) -> None:
         "REFINE_SELF_INSTRUCT__MAX_ROUNDS": "100000",
     }
     command = [sys.executable, "-m", "refine_dagster.cli", "run", "--profile", SMALL]
+    command += ["--select", "seed_tasks or base_model or raw_instructions"]
     with subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

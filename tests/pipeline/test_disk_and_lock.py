@@ -80,18 +80,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         subprocess.run(["umount", "--lazy", str(root)], check=True)
 
 
-@pytest.fixture(scope="module")
-def untroubled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Content of the selected assets, run with room and alone."""
-    folder = tmp_path_factory.mktemp("untroubled")
-    home = Home(folder / "home")
-    finish(run_command(home, folder / "run.log", *FIRST_ASSETS, environment=QUICK))
-    return content(home)
-
-
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_disk_that_fills_up(
-    untroubled: dict[str, Any], disk: Disk, tmp_path: Path, moment: str
+    first_assets: dict[str, Any], disk: Disk, tmp_path: Path, moment: str
 ) -> None:
     home = Home(disk.root / "home")
     function, call = MOMENTS[moment]
@@ -114,7 +105,7 @@ def test_a_disk_that_fills_up(
     again = run_command(home, tmp_path / "again.log", *FIRST_ASSETS, environment=QUICK)
     finish(again)
     assert_sound(home)
-    assert content(home) == untroubled
+    assert content(home) == first_assets
     assert not kept & set(again.sent_keys())
     assert len(set(first.sent_keys()) - kept) <= max(map(len, first.batches()), default=0)
 
@@ -132,7 +123,7 @@ def fill(disk: Disk) -> None:
                     file.write(b"x" * size)
 
 
-def test_a_database_held_for_a_while(untroubled: dict[str, Any], tmp_path: Path) -> None:
+def test_a_database_held_for_a_while(first_assets: dict[str, Any], tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     child = run_command(home, tmp_path / "run.log", *FIRST_ASSETS, environment=QUICK)
     with holding(home, child, after="base_model"):
@@ -143,11 +134,11 @@ def test_a_database_held_for_a_while(untroubled: dict[str, Any], tmp_path: Path)
     warehouse = Warehouse(home.warehouse)
     finished = warehouse.query("SELECT max(finished_at) FROM lineage.materializations").item()
     assert datetime.fromisoformat(finished).timestamp() > released
-    assert content(home) == untroubled
-    assert len(child.sent_keys()) == len(untroubled["completions"])
+    assert content(home) == first_assets
+    assert len(child.sent_keys()) == len(first_assets["completions"])
 
 
-def test_a_database_held_for_ever(untroubled: dict[str, Any], tmp_path: Path) -> None:
+def test_a_database_held_for_ever(first_assets: dict[str, Any], tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     child = run_command(
         home,
@@ -169,7 +160,7 @@ def test_a_database_held_for_ever(untroubled: dict[str, Any], tmp_path: Path) ->
     again = run_command(home, tmp_path / "again.log", *FIRST_ASSETS, environment=QUICK)
     finish(again)
     assert not kept & set(again.sent_keys())
-    assert content(home) == untroubled
+    assert content(home) == first_assets
 
 
 def wait_at_most(seconds: float) -> None:

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refine_dagster.home import Home
+from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.pipeline import run_pipeline
-from tests.pipeline.children import run_command
-from tests.pipeline.conftest import SMALL, TINY_SEEDS
+from tests.pipeline.children import TINY, run_command
+from tests.pipeline.conftest import TINY_SEEDS
 from tests.pipeline.home_content import content
 from tests.pipeline.seed_edits import Change, Project, changes, packaged_seeds
 
@@ -32,19 +33,21 @@ PATIENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(history=st.lists(changes, min_size=2, max_size=3))
 def test_incremental_equals_rebuild_of_stage_1(
-    built_base_model: str, monkeypatch: pytest.MonkeyPatch, history: list[Change]
+    tiny_home: Home, monkeypatch: pytest.MonkeyPatch, history: list[Change]
 ) -> None:
     """Random histories, compared after each step with a build that has no completions to reuse."""
+    base = Warehouse(tiny_home.warehouse).read("base_model")["checkpoint_hash"].item()
+    base_model = str(tiny_home.checkpoints / "base_model" / base[:16])
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         project = Project(root / "seeds.jsonl", packaged_seeds(SEEDS))
         live = Home(root / "live")
-        _run(live, project, built_base_model, monkeypatch)
+        _run(live, project, base_model, monkeypatch)
         for number, change in enumerate(history):
             project.apply(change)
-            _run(live, project, built_base_model, monkeypatch)
+            _run(live, project, base_model, monkeypatch)
             anew = Home(root / f"anew{number}")
-            _run(anew, project, built_base_model, monkeypatch)
+            _run(anew, project, base_model, monkeypatch)
             assert live_content(live) == live_content(anew)
 
 
@@ -83,4 +86,4 @@ def live_content(home: Home) -> dict[str, Any]:
 def _run(home: Home, project: Project, base_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
     overrides = {"base_model.id": base_model, **project.write()}
-    run_pipeline(home, SMALL, overrides, STAGE_1)
+    run_pipeline(home, TINY, overrides, STAGE_1)

@@ -28,6 +28,9 @@ from tests.pipeline.children import FIRST_ASSETS, QUICK, Child, at_call, fork, r
 from tests.pipeline.home_content import assert_sound, completion_keys, content
 
 KILLS = 20
+# Every asset of the graph, and SQL models before and after the last of them. All of the SQL models
+# would be made anew after every kill.
+STAGES = ("--select", "+evaluation_report or +yield_funnel or stg_evaluation_report")
 # What follows the last asset of the pipeline: its SQL models have no line of progress.
 SQL_MODELS = "sql models"
 
@@ -50,7 +53,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The tiny profile run from nothing, in a child that nobody kills."""
     folder = tmp_path_factory.mktemp("undisturbed")
     home = Home(folder / "home")
-    child = run_command(home, folder / "run.log")
+    child = run_command(home, folder / "run.log", *STAGES)
     seconds: dict[str, float] = {}
     for place in range(len(REVISIONS)):
         assert child.wait_for(partial(more_ended, place))
@@ -76,7 +79,7 @@ def test_resume_after_kill(undisturbed: Undisturbed, tmp_path: Path) -> None:
         assert not known & set(child.sent_keys()), "asked again for what was stored"
         sent += len(child.sent_keys())
         lost += len(lost_batch(child, home))
-    last = run_command(home, tmp_path / "last.log")
+    last = run_command(home, tmp_path / "last.log", *STAGES)
     assert last.end() == 0, last.log.read_text(encoding="utf-8")
     sent += len(last.sent_keys())
     print(f"kills by stage: {dict(hit)}; {sent} requests sent, {lost} of them lost")
@@ -88,6 +91,7 @@ def test_resume_after_kill(undisturbed: Undisturbed, tmp_path: Path) -> None:
     assert sum(hit.values()) == KILLS
     assert len(hit) >= 8
     assert list(home.checkpoints.glob("*/.partial-*")) == []
+    assert list(home.checkpoints.glob("*/resume/*")) == []
 
 
 def lost_batch(child: Child, home: Home) -> list[str]:
@@ -111,7 +115,7 @@ def killed_at(home: Home, log: Path, seconds: dict[str, float], stage: str, shar
     stages = list(seconds)
     before = stages[stages.index(stage) - 1] if stage != stages[0] else None
     while True:
-        child = run_command(home, log)
+        child = run_command(home, log, *STAGES)
         if before is None or child.wait_for(lambda lines: before in ended(lines)):
             moment = child.cpu_s() + share * seconds[stage]
             while child.process.is_alive() and child.cpu_s() < moment:
@@ -174,25 +178,17 @@ POINTS = {
     ),
     "batch stored, next not sent": (
         "refine_dagster.lineage.completions:CompletionsStore._store",
-        2,
+        1,
         "after",
     ),
     "SQL model made, no record": ("refine_dagster.sql_models.execution:write_record", 1, "before"),
 }
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Content of the first assets, run without a kill."""
-    folder = tmp_path_factory.mktemp("quick")
-    home = Home(folder / "home")
-    child = run_command(home, folder / "run.log", *FIRST_ASSETS, environment=QUICK)
-    assert child.end() == 0, child.log.read_text(encoding="utf-8")
-    return content(home)
-
-
 @pytest.mark.parametrize("point", POINTS)
-def test_a_kill_between_two_writes(quick: dict[str, Any], tmp_path: Path, point: str) -> None:
+def test_a_kill_between_two_writes(
+    first_assets: dict[str, Any], tmp_path: Path, point: str
+) -> None:
     home = Home(tmp_path / "home")
     child = run_command(
         home,
@@ -208,9 +204,11 @@ def test_a_kill_between_two_writes(quick: dict[str, Any], tmp_path: Path, point:
     again = run_command(home, tmp_path / "1.log", *FIRST_ASSETS, environment=QUICK)
     assert again.end() == 0, again.log.read_text(encoding="utf-8")
     assert_sound(home)
-    assert content(home) == quick
+    assert content(home) == first_assets
     assert bool(lost) == (point == "batch answered, not stored")
-    assert len(child.sent_keys()) + len(again.sent_keys()) == len(quick["completions"]) + len(lost)
+    assert len(child.sent_keys()) + len(again.sent_keys()) == len(
+        first_assets["completions"]
+    ) + len(lost)
     assert list(home.checkpoints.glob("*/.partial-*")) == []
 
 

@@ -37,7 +37,14 @@ def test_retraction(tiny_home: Home, tmp_path: Path) -> None:
     seeds = packaged_seeds(TINY_SEEDS)
     project = Project(tmp_path / "seeds.jsonl", [one for one in seeds if one["id"] != seed_id])
     assert len(project.seeds) == TINY_SEEDS - 1
-    child = run_command(home, tmp_path / "run.log", "--seeds", project.write()["seeds.path"])
+    child = run_command(
+        home,
+        tmp_path / "run.log",
+        "--seeds",
+        project.write()["seeds.path"],
+        "--select",
+        "+evaluation_report",
+    )
     assert child.end() == 0, child.log.read_text(encoding="utf-8")
 
     # Nothing live descends from it, by the recorded edges and by the parents in the rows.
