@@ -14,6 +14,7 @@ with the process that holds it.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -219,7 +220,15 @@ class Warehouse:
         pause = 0.05
         while True:
             try:
+                if not self.path.exists():
+                    _make_file(self.path)
                 return duckdb.connect(str(self.path), config=_CONFIG)
+            except OSError as error:
+                raise WarehouseError(
+                    f"cannot make the database: {error.strerror}",
+                    where=str(self.path),
+                    fix="make room, or choose another REFINE_HOME",
+                ) from error
             except duckdb.IOException as error:
                 holder = re.search(r"Conflicting lock is held in (.+?)\. ", str(error))
                 if "Could not set lock on file" not in str(error):
@@ -238,6 +247,31 @@ class Warehouse:
                     ) from error
             time.sleep(pause)
             pause = min(pause * 1.5, 1.0)
+
+
+def _make_file(path: Path) -> None:
+    """An empty database at `path`, whole from the first moment; nothing where there is one.
+
+    DuckDB writes a new file in several steps and refuses one that was left in between.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    try:
+        duckdb.connect(str(fresh), config=_CONFIG).close()
+        _put_in_place(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _put_in_place(fresh: Path, path: Path) -> None:
+    # A link, unlike a rename, never replaces what another process has put there meanwhile.
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        return
+    except OSError:
+        # A file system without links, or one without room; the second fails again.
+        fresh.rename(path)
 
 
 def content_hash(

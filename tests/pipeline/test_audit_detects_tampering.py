@@ -176,8 +176,8 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "requests by role": (
         "UPDATE lineage.requests SET sent = sent + 1 WHERE role = 'propose'",
-        "SELECT 'materialization ' || max(sequence) || ' (raw_instructions)' "
-        "FROM lineage.materializations WHERE asset = 'raw_instructions'",
+        "SELECT 'materialization ' || min(sequence) || ' (raw_instructions)' "
+        "FROM lineage.requests WHERE role = 'propose'",
     ),
     "requests of no materialization": (
         "INSERT INTO lineage.requests VALUES (999, 'propose', 0, 0, 0, 0, 0, 0)",

@@ -147,6 +147,11 @@ def stage_of(lines: list[str], seconds: dict[str, float]) -> str:
 # Where a child kills itself: a function by module and name, which call of it from the first, and
 # whether before the call or after it.
 POINTS = {
+    "database made, not in its place": (
+        "refine_dagster.lineage.warehouse:_put_in_place",
+        1,
+        "before",
+    ),
     "making the schema": ("refine_dagster.lineage.schema:create_table", 5, "before"),
     "schema made, not committed": (
         "refine_dagster.lineage.schema:_create_lineage_views",
