@@ -19,6 +19,7 @@ from refine_dagster.definitions import build_definitions
 from refine_dagster.errors import RefineError
 from refine_dagster.home import Home
 from refine_dagster.lineage.run_lock import holding_run_lock
+from resources.event_log import open_instance
 from resources.warehouse import end_run_that_was_cut_off
 
 _DAGSTER_YAML = "# Dagster reports nothing about you to anybody.\ntelemetry:\n  enabled: false\n"
@@ -79,7 +80,7 @@ def run_pipeline(
     with (
         holding_run_lock(home.root, run_id, wait_s=wait_s, say=progress.note) as cut_off,
         _telling_of_dagsters_files(home),
-        dg.DagsterInstance.get() as instance,
+        open_instance(home) as instance,
     ):
         if cut_off:
             end_run_that_was_cut_off(instance, cut_off)
