@@ -94,14 +94,15 @@ class Step:
             outside: content hashes of what the asset reads besides its inputs, such as files.
         """
         self._inputs = {**self._inputs, **{f"file:{k}": v for k, v in outside.items()}}
+        last = self.warehouse.last_record(self.asset)
+        if last is None or last.inputs != self._inputs:
+            return None
+        if (last.code_version, last.config_hash) != (self._code_version, self._config_hash):
+            return None
+        # Reads whole files of weights: not while the warehouse is held.
+        if checkpoints is not None and not self._whole(checkpoints):
+            return None
         with self.warehouse.held():
-            last = self.warehouse.last_record(self.asset)
-            if last is None or last.inputs != self._inputs:
-                return None
-            if (last.code_version, last.config_hash) != (self._code_version, self._config_hash):
-                return None
-            if checkpoints is not None and not self._whole(checkpoints):
-                return None
             commit = self.warehouse.commit(self._record(last.metrics), None)
             return self._result(commit, last.metrics, unchanged=True)
 
@@ -216,7 +217,7 @@ class Step:
                 where=str(self.warehouse.path),
                 fix="materialise those first, or run the job `everything`",
             )
-        return {name: versions[name] for name in names}
+        return versions
 
     def _whole(self, checkpoints: CheckpointsResource) -> bool:
         """Whether every checkpoint that the live rows name is there, byte for byte."""

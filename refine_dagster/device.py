@@ -109,21 +109,23 @@ def give_back_memory(device: Device) -> None:
     import torch
 
     gc.collect()
-    _set_imports_aside()
+    _set_imports_aside_once()
     if device.name == "cuda":
         torch.cuda.empty_cache()
     elif device.name == "mps":
         torch.mps.empty_cache()
 
 
-@cache
-def _set_imports_aside() -> None:
-    """Once a process: let no collection look at what is alive now, above all imported libraries.
+def set_imports_aside() -> None:
+    """Let no collection look at what is alive now, above all imported libraries.
 
     Going through their million objects takes half a second each time. They are put back at exit.
     """
     gc.freeze()
     atexit.register(gc.unfreeze)
+
+
+_set_imports_aside_once = cache(set_imports_aside)
 
 
 def peak_memory_mb(device: Device) -> float:

@@ -14,9 +14,6 @@ with the process that holds it.
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +24,7 @@ import polars as pl
 
 from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.content import canonical_json
+from refine_dagster.lineage.database_file import first_line, open_database
 from refine_dagster.lineage.ledger import (
     Commit,
     LastRecord,
@@ -38,7 +36,6 @@ from refine_dagster.lineage.ledger import (
 )
 from refine_dagster.lineage.schema import (
     WarehouseError,
-    WarehouseLockedError,
     first_row,
     migrate,
 )
@@ -46,11 +43,6 @@ from refine_dagster.lineage.tables import TABLES, Table, tables_of
 
 # Inputs that are no assets are named with this prefix: `file:seeds`.
 OUTSIDE = "file:"
-
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    # A missing table must be an error, not a Python variable of that name.
-    "python_enable_replacements": False,
-}
 
 
 class StaleInputsError(WarehouseError):
@@ -95,7 +87,7 @@ class Warehouse:
             WarehouseError: the file is no warehouse, is too new, or cannot be written.
         """
         held = self._held
-        connection = self._open() if held is None else held.cursor()
+        connection = held.cursor() if held else open_database(self.path, self.lock_timeout_s)
         try:
             if held is None:
                 migrate(connection, self.path)
@@ -104,7 +96,7 @@ class Warehouse:
             if not isinstance(error, duckdb.IOException) and "Could not" not in str(error):
                 raise
             raise WarehouseError(
-                f"writing failed: {_first_line(error)}",
+                f"writing failed: {first_line(error)}",
                 where=str(self.path),
                 fix="free disk space and run again; nothing of the failed commit was kept",
             ) from error
@@ -151,7 +143,7 @@ class Warehouse:
         """Asset -> data version of its last materialization, of those that have one."""
         found = self.query(
             "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
-            "WHERE list_contains(?, asset) GROUP BY asset",
+            "WHERE list_contains(?, asset) GROUP BY asset ORDER BY asset",
             [list(assets)],
         )
         return dict(found.rows())
@@ -206,72 +198,6 @@ class Warehouse:
             write_record(connection, record, commit, hashes, checkpoints, previous)
             connection.execute("COMMIT")
         return commit
-
-    def _open(self) -> duckdb.DuckDBPyConnection:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WarehouseError(
-                f"cannot make the folder: {error.strerror}",
-                where=str(self.path.parent),
-                fix="choose another REFINE_HOME, or make room",
-            ) from error
-        deadline = time.monotonic() + self.lock_timeout_s
-        pause = 0.05
-        while True:
-            try:
-                if not self.path.exists():
-                    _make_file(self.path)
-                return duckdb.connect(str(self.path), config=_CONFIG)
-            except OSError as error:
-                raise WarehouseError(
-                    f"cannot make the database: {error.strerror}",
-                    where=str(self.path),
-                    fix="make room, or choose another REFINE_HOME",
-                ) from error
-            except duckdb.IOException as error:
-                holder = re.search(r"Conflicting lock is held in (.+?)\. ", str(error))
-                if "Could not set lock on file" not in str(error):
-                    raise WarehouseError(
-                        f"cannot open the database: {_first_line(error)}",
-                        where=str(self.path),
-                        fix="check that the file is a refine-dagster warehouse and that the disk "
-                        "has room, or choose another REFINE_HOME",
-                    ) from error
-                if time.monotonic() >= deadline:
-                    by = holder.group(1) if holder else "another process"
-                    raise WarehouseLockedError(
-                        f"the database is held by {by}, waited {self.lock_timeout_s:g} s",
-                        where=str(self.path),
-                        fix="wait for that process, or stop it, and run again",
-                    ) from error
-            time.sleep(pause)
-            pause = min(pause * 1.5, 1.0)
-
-
-def _make_file(path: Path) -> None:
-    """An empty database at `path`, whole from the first moment; nothing where there is one.
-
-    DuckDB writes a new file in several steps and refuses one that was left in between.
-    """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    try:
-        duckdb.connect(str(fresh), config=_CONFIG).close()
-        _put_in_place(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def _put_in_place(fresh: Path, path: Path) -> None:
-    # A link, unlike a rename, never replaces what another process has put there meanwhile.
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        return
-    except OSError:
-        # A file system without links, or one without room; the second fails again.
-        fresh.rename(path)
 
 
 def content_hash(
@@ -417,7 +343,3 @@ def _live_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
 def _count(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
     row = first_row(connection, sql)
     return int(row[0]) if row else 0
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -8,8 +8,6 @@ what it prints goes to a log file.
 
 from __future__ import annotations
 
-import atexit
-import gc
 import importlib
 import itertools
 import json
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from refine_dagster.device import set_imports_aside
 from refine_dagster.home import Home
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
@@ -66,8 +65,7 @@ PRELOADED = [
 ]
 
 
-gc.freeze()
-atexit.register(gc.unfreeze)
+set_imports_aside()
 
 
 @dataclass

@@ -69,6 +69,15 @@ def built(built_home: Home) -> Warehouse:
     return Warehouse(built_home.warehouse)
 
 
+@pytest.fixture
+def copied_home(built_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A copy of the built home that a test may change, Dagster's files included."""
+    home = Home(tmp_path / "home")
+    shutil.copytree(built_home.root, home.root)
+    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
+    return home
+
+
 @pytest.fixture(scope="session")
 def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home in which the whole graph was materialised in the tiny profile. Not to be changed."""

@@ -50,6 +50,12 @@ def content(home: Home) -> dict[str, Any]:
     }
 
 
+def base_model_folder(home: Home) -> str:
+    """The folder of the live base model, to be named as a model that is given."""
+    content_hash = Warehouse(home.warehouse).read("base_model")["checkpoint_hash"].item()
+    return str(CheckpointStore(home.checkpoints).path_of("base_model", content_hash))
+
+
 def completion_keys(home: Home) -> set[str]:
     """Keys of the stored completions; none where there is no warehouse yet."""
     if not home.warehouse.exists():

@@ -23,6 +23,7 @@ from refine_dagster.pipeline import run_pipeline
 from refine_dagster.profile import ProfileError
 from refine_dagster.seeds.problems import SeedFileError
 from tests.pipeline.conftest import SMALL
+from tests.pipeline.home_content import base_model_folder
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_spent_budget_stops_cleanly_and_the_rest_goes_on(built_home: Home, home: Home) -> None:
-    model = _base_model_folder(built_home)
+    model = base_model_folder(built_home)
     overrides = {"base_model.id": model, "generator.max_requests": 20, "self_instruct.target": 10}
     wanted = "seed_tasks or base_model or raw_instructions"
     with pytest.raises(BudgetSpentError, match="max_requests = 20"):
@@ -121,7 +122,7 @@ def test_a_spent_budget_stops_cleanly_and_the_rest_goes_on(built_home: Home, hom
 def test_ctrl_c_stops_cleanly(built_home: Home, home: Home) -> None:
     environment = {
         **os.environ,
-        "REFINE_BASE_MODEL": _base_model_folder(built_home),
+        "REFINE_BASE_MODEL": base_model_folder(built_home),
         "REFINE_SELF_INSTRUCT__TARGET": "100000",
         "REFINE_SELF_INSTRUCT__MAX_ROUNDS": "100000",
     }
@@ -169,11 +170,6 @@ def test_commands_before_any_run(home: Home) -> None:
         result = CliRunner().invoke(app, command)
         assert isinstance(result.exception, RefineError)
         assert "no warehouse here yet" in str(result.exception)
-
-
-def _base_model_folder(built_home: Home) -> str:
-    content_hash = Warehouse(built_home.warehouse).read("base_model")["checkpoint_hash"].item()
-    return str(built_home.checkpoints / "base_model" / content_hash[:16])
 
 
 def _completions(home: Home) -> int:

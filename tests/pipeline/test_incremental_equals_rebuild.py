@@ -12,11 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.pipeline import run_pipeline
 from tests.pipeline.children import TINY, run_command
 from tests.pipeline.conftest import TINY_SEEDS
-from tests.pipeline.home_content import content
+from tests.pipeline.home_content import base_model_folder, content
 from tests.pipeline.seed_edits import Change, Project, changes, packaged_seeds
 
 STAGE_1 = "+filtered_instructions"
@@ -36,8 +35,7 @@ def test_incremental_equals_rebuild_of_stage_1(
     tiny_home: Home, monkeypatch: pytest.MonkeyPatch, history: list[Change]
 ) -> None:
     """Random histories, compared after each step with a build that has no completions to reuse."""
-    base = Warehouse(tiny_home.warehouse).read("base_model")["checkpoint_hash"].item()
-    base_model = str(tiny_home.checkpoints / "base_model" / base[:16])
+    base_model = base_model_folder(tiny_home)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         project = Project(root / "seeds.jsonl", packaged_seeds(SEEDS))

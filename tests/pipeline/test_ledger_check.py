@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -21,14 +19,6 @@ from refine_dagster.pipeline import RunFailedError, run_pipeline
 from tests.pipeline.conftest import SMALL
 
 NO_RUN = "no run"
-
-
-@pytest.fixture
-def copied_home(built_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    home = Home(tmp_path / "home")
-    shutil.copytree(built_home.root, home.root)
-    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
-    return home
 
 
 @pytest.fixture

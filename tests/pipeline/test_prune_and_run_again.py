@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from importlib.resources import files
 from pathlib import Path
-
-import pytest
 
 from assets.versions import REVISIONS
 from refine_dagster.home import Home
@@ -19,12 +16,8 @@ from refine_dagster.pipeline import run_pipeline
 from tests.pipeline.conftest import SMALL
 
 
-def test_prune_and_run_again(
-    built_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = Home(tmp_path / "home")
-    shutil.copytree(built_home.root, home.root)
-    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
+def test_prune_and_run_again(copied_home: Home, tmp_path: Path) -> None:
+    home = copied_home
     warehouse = Warehouse(home.warehouse)
     lines = (files("refine_dagster.seeds") / "packaged.jsonl").read_text("utf-8").splitlines()
     first = json.loads(lines[0])

@@ -148,7 +148,7 @@ def stage_of(lines: list[str], seconds: dict[str, float]) -> str:
 # whether before the call or after it.
 POINTS = {
     "database made, not in its place": (
-        "refine_dagster.lineage.warehouse:_put_in_place",
+        "refine_dagster.lineage.database_file:_put_in_place",
         1,
         "before",
     ),

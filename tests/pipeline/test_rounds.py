@@ -22,7 +22,7 @@ from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.policy_round import round_of
 from tests.pipeline.children import run_command
 from tests.pipeline.conftest import TINY_SEEDS
-from tests.pipeline.home_content import assert_sound, content
+from tests.pipeline.home_content import assert_sound, base_model_folder, content
 from tests.pipeline.seed_edits import Project, packaged_seeds
 
 VERSIONS = "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations GROUP BY 1"
@@ -255,8 +255,7 @@ def test_a_removed_seed_leaves_no_live_descendant(home: Home, folder: Path) -> N
     project = Project(folder / "fewer.jsonl", remaining)
     path = str(project.write()["seeds.path"])
     # The base model as it is, and a judge that learns little: what is tested is what is made anew.
-    base = warehouse.read("base_model")["checkpoint_hash"].item()
-    given = f"base_model.id={less.checkpoints / 'base_model' / base[:16]}"
+    given = f"base_model.id={base_model_folder(less)}"
     knobs = (given, "judge.steps=5")
     _run(less, folder / "less.log", path, rounds=2, select="+instruction_dataset", knobs=knobs)
     made = set(graph_assets(2)) - NOT_BEFORE_THE_DATASET

@@ -15,13 +15,13 @@ import pytest
 
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
-from refine_dagster.lineage.checkpoints import CheckpointStore
 from refine_dagster.lineage.ledger import GENESIS
 from refine_dagster.lineage.run_lock import LOCK_FILE, RunLockedError, holding_run_lock
 from refine_dagster.lineage.tables import TABLES, tables_of
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.pipeline import prepare_dagster_home, run_pipeline
 from tests.pipeline.conftest import SMALL
+from tests.pipeline.home_content import base_model_folder
 
 ENDS_WITHIN_S = 150.0
 STAGES = (
@@ -36,7 +36,7 @@ STAGES = (
 class Runs:
     """Real runs of the first stage, each a process of its own."""
 
-    def __init__(self, home: Home, base_model: Path) -> None:
+    def __init__(self, home: Home, base_model: str) -> None:
         self.home = home
         self.base_model = base_model
 
@@ -50,7 +50,7 @@ class Runs:
             env={
                 **kept,
                 "REFINE_HOME": str(self.home.root),
-                "REFINE_BASE_MODEL": str(self.base_model),
+                "REFINE_BASE_MODEL": self.base_model,
                 "OMP_NUM_THREADS": "1",
             },
             stdout=subprocess.PIPE,
@@ -70,9 +70,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def runs(built_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    content_hash = Warehouse(built_home.warehouse).read("base_model")["checkpoint_hash"].item()
-    folder = CheckpointStore(built_home.checkpoints).path_of("base_model", content_hash)
-    return Runs(Home(tmp_path_factory.mktemp("two_at_once") / "home"), folder)
+    home = Home(tmp_path_factory.mktemp("two_at_once") / "home")
+    return Runs(home, base_model_folder(built_home))
 
 
 @pytest.mark.timeout(400)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import dagster as dg
-import pytest
 
 from assets.versions import REVISIONS
 from refine_dagster.definitions import build_definitions
@@ -113,19 +109,14 @@ def test_the_ledger_chains_and_checkpoints_are_whole(built_home: Home, built: Wa
     assert all(store.is_whole(asset, content_hash) for asset, content_hash in checkpoints)
 
 
-def test_nothing_asked_twice(
-    built_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_asked_twice(copied_home: Home) -> None:
     """Promise 4: a second run with nothing changed asks, trains and changes nothing."""
-    home = Home(tmp_path / "home")
-    shutil.copytree(built_home.root, home.root)
-    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
-    built = Warehouse(home.warehouse)
-    before = _versions(home)
+    built = Warehouse(copied_home.warehouse)
+    before = _versions(copied_home)
     completions = built.query("SELECT count(*) FROM store.completions").item()
     last = built.query("SELECT max(sequence) FROM lineage.materializations").item()
-    run_pipeline(home, SMALL)
-    assert _versions(home) == before
+    run_pipeline(copied_home, SMALL)
+    assert _versions(copied_home) == before
     assert built.query("SELECT count(*) FROM store.completions").item() == completions
     fresh = built.query(
         "SELECT coalesce(sum(requests_sent), 0)::BIGINT, sum(rows_added)::BIGINT, count(*) "

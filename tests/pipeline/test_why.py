@@ -22,6 +22,7 @@ from refine_dagster.lineage.row_explanation import RowExplanation
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.pipeline import run_pipeline
 from tests.pipeline.conftest import SMALL
+from tests.pipeline.home_content import base_model_folder
 
 STAGE_1 = "+filtered_instructions"
 WORDS = " Be brief."
@@ -47,13 +48,12 @@ def edited(built_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     home = Home(folder / "home")
     shutil.copytree(built_home.root, home.root)
     warehouse = Warehouse(home.warehouse)
-    base = warehouse.read("base_model")["checkpoint_hash"].item()
     seeds = folder / "seeds.jsonl"
     packaged = (files("refine_dagster.seeds") / "packaged.jsonl").read_text(encoding="utf-8")
     seeds.write_text(packaged, encoding="utf-8")
     overrides = {
         "seeds.path": str(seeds),
-        "base_model.id": str(built_home.checkpoints / "base_model" / base[:16]),
+        "base_model.id": base_model_folder(built_home),
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("REFINE_PROFILE", raising=False)
