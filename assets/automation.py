@@ -8,11 +8,11 @@ automation starts for assets with checks of their own, as SQL models have, Dagst
 checks that are defined apart from their asset, as those of the dataset are.
 
 Training costs the most and is left to people: `base_model`, `feedback_judge`,
-`rl_policy_checkpoint` of every policy round, `fine_tuned_model`, `baseline_model` and, with them,
-`evaluation_report` have no condition. After an edit, what is automated is made from the models as
-they stand; the UI marks those as unsynced, and until they are trained again the dataset is not what
-a rebuild from the new seeds would give, and a removed seed is still among the ancestors of the
-models' rows.
+`instructor_policy`, `rl_policy_checkpoint` of every policy round, `fine_tuned_model`,
+`baseline_model` and, with them, `evaluation_report` and `privacy_report` have no condition. After
+an edit, what is automated is made from the models as they stand; the UI marks those as unsynced,
+and until they are trained again the dataset is not what a rebuild from the new seeds would give,
+and a removed seed is still among the ancestors of the models' rows.
 """
 
 from __future__ import annotations
@@ -44,8 +44,11 @@ LOOKS_UP = 2
 
 def automated(rounds: int = 1) -> tuple[str, ...]:
     """What is kept fresh in a graph of so many policy rounds, besides the SQL models."""
-    made = [one.name(base) for one in rounds_until(rounds) for base in AUTOMATED_IN_ROUNDS]
-    return (*made, "instruction_dataset")
+    proposed, *made = (
+        one.name(base) for one in rounds_until(rounds) for base in AUTOMATED_IN_ROUNDS
+    )
+    # Seeds are evolved in the first round alone.
+    return (proposed, "evolved_instructions", *made, "instruction_dataset")
 
 
 def keep_fresh(rounds: int = 1) -> dg.AutomationCondition[Any]:

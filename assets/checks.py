@@ -1,14 +1,23 @@
 """Asset checks: what must hold before anything downstream may run."""
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import fields
 from statistics import fmean
 
 import dagster as dg
 
+from refine_dagster.evaluation.privacy_report import (
+    PrivacyFinding,
+    off_chance,
+    over_fitting_missed,
+)
 from refine_dagster.lineage.tables import assets_beyond
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.policy_round import FIRST_ROUND, PolicyRound, later_rounds, rounds_until
 from refine_dagster.refine_af.judge_quality import PARTS
+from refine_dagster.self_instruct.decisions import EVOLVED
+from refine_dagster.teams_rl.operations import EPISODE_LENGTH, one_line
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
@@ -24,16 +33,19 @@ def funnel_reconciles(policy_round: PolicyRound) -> dg.AssetChecksDefinition:
     """The check of a policy round's candidates and decisions."""
     raw = policy_round.name("raw_instructions")
     decisions = policy_round.name("instruction_decisions")
+    evolved = (
+        f"UNION ALL SELECT method, round, row_id FROM {EVOLVED}" if policy_round.is_first else ""
+    )
 
     @dg.asset_check(asset=decisions, name="funnel_reconciles", blocking=True)
     def reconciles(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-        """Candidates = kept + rejected + unparsed in every round of the loop, one decision for
-        each candidate."""
+        """Candidates = kept + rejected + unparsed in every round of the loop and at every place of
+        the evolution, one decision for each candidate."""
         broken = warehouse.open().query(
             f"""
             WITH candidates AS (
                 SELECT method, round, count(*) AS candidates, count(DISTINCT row_id) AS ids
-                FROM {raw} GROUP BY ALL
+                FROM (SELECT method, round, row_id FROM {raw} {evolved}) GROUP BY ALL
             ), decided AS (
                 SELECT method, round, count(*) AS decisions,
                        count(DISTINCT candidate_id) AS ids,
@@ -225,6 +237,93 @@ def _gain(warehouse: WarehouseResource, policy_round: PolicyRound) -> dict[str, 
     return {name: float(rows[name].item()) for name in rows.columns} if rows.height else {}
 
 
+@dg.asset_check(asset="instructor_policy", blocking=True)
+def instructor_not_collapsed(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """The collapse guard did not end the instructor's training: it grew neither narrow while it
+    grew valid, nor fond of one operation."""
+    rows = warehouse.open().query("SELECT algorithm, updates, ended_by FROM instructor_policy")
+    collapsed = [row for row in rows.rows(named=True) if row["ended_by"] not in (None, "updates")]
+    told = {name: value for row in rows.rows(named=True) for name, value in row.items() if value}
+    return dg.AssetCheckResult(passed=not collapsed, metadata=told)
+
+
+@dg.asset_check(asset=EVOLVED, blocking=True)
+def evolution_closes(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Every evolved row was made from what it says: the text of its seed, or of the last row of
+    that seed that was kept; and every seed has each place of its evolution once."""
+    opened = warehouse.open()
+    rows = opened.read(EVOLVED).to_dicts()
+    texts = {
+        row["row_id"]: one_line(row["instruction"]) for row in opened.read("seed_tasks").to_dicts()
+    } | {row["row_id"]: row["instruction"] for row in rows if row["valid"]}
+    broken = {
+        row["seed_id"]
+        for row in rows
+        if [texts.get(one["row_id"]) for one in row["parents"] if one["role"] == "evolved"]
+        != [row["parent_instruction"]]
+    }
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        places[row["seed_id"]].append(row["round"])
+    every = list(range(1, EPISODE_LENGTH + 1))
+    broken |= {seed_id for seed_id, found in places.items() if sorted(found) != every}
+    return dg.AssetCheckResult(passed=not broken, metadata={"seeds_that_do_not": len(broken)})
+
+
+@dg.asset_check(asset=EVOLVED, blocking=True)
+def valid_rate_above_floor(
+    profile: ProfileResource, warehouse: WarehouseResource
+) -> dg.AssetCheckResult:
+    """At least `teams_rl.min_valid_rate` of the evolved rows were eliminated by no rule. The seeds
+    are none that the instructor was trained on."""
+    floor = profile.load().teams_rl.min_valid_rate
+    rate = warehouse.open().query(f"SELECT avg(valid::INTEGER) FROM {EVOLVED}").item()
+    return dg.AssetCheckResult(
+        passed=rate is None or rate >= floor,
+        metadata={"floor": floor, **({} if rate is None else {"valid_rate": rate})},
+    )
+
+
+@dg.asset_check(asset="privacy_report", blocking=True)
+def negative_controls_at_chance(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """What cannot know the members does not tell them: no AUC of the base model's likelihoods, or
+    of a classifier that reads the texts alone, is farther from 0.5 than chance takes one of so many
+    controls. Where one is, the halves of the audit differ by themselves."""
+    controls = _privacy_findings(warehouse, "control IN ('base_model', 'bag_of_words')")
+    off = off_chance(controls)
+    return dg.AssetCheckResult(
+        passed=not off,
+        metadata={
+            "off_chance": ", ".join(off) or "none",
+            **{f"{one.arm}_{one.control}_{one.attack}": one.auc or 0.0 for one in controls},
+        },
+    )
+
+
+@dg.asset_check(asset="privacy_report", blocking=True)
+def over_fitting_is_seen(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """The members of a model that knows them by heart are found: the AUC of the attack `loss` is
+    over 0.95. Where it is not, an AUC of 0.5 says nothing of the arms. Without an arm that has
+    enough examples to be audited there is no such model."""
+    controls = _privacy_findings(warehouse, "control = 'over_fitted'")
+    missed = over_fitting_missed(controls)
+    return dg.AssetCheckResult(
+        passed=not missed,
+        metadata={
+            "missed": ", ".join(missed) or "none",
+            **{f"{one.arm}_{one.attack}": one.auc or 0.0 for one in controls},
+        },
+    )
+
+
+def _privacy_findings(warehouse: WarehouseResource, which: str) -> list[PrivacyFinding]:
+    columns = ", ".join(one.name for one in fields(PrivacyFinding))
+    rows = warehouse.open().query(
+        f"SELECT {columns} FROM privacy_report WHERE {which} ORDER BY ALL"
+    )
+    return [PrivacyFinding(**row) for row in rows.to_dicts()]
+
+
 @dg.asset_check(asset="evaluation_report", blocking=True)
 def ledger_agrees_with_dagster(
     context: dg.AssetCheckExecutionContext, profile: ProfileResource, warehouse: WarehouseResource
@@ -289,11 +388,16 @@ def asset_checks(rounds: int = 1) -> Sequence[dg.AssetChecksDefinition]:
         judge_better_than_chance,
         judge_auc,
         reward_rose,
+        instructor_not_collapsed,
+        evolution_closes,
+        valid_rate_above_floor,
         *(funnel_reconciles(one) for one in every),
         *(kl_within_bound(one) for one in every),
         *(diversity_above_floor(one) for one in every),
         *(reward_not_fallen(one) for one in later_rounds(rounds)),
         instances_reconcile(every[-1]),
+        negative_controls_at_chance,
+        over_fitting_is_seen,
         ledger_agrees_with_dagster,
         *(
             _not_empty(one.name(asset))
@@ -302,6 +406,11 @@ def asset_checks(rounds: int = 1) -> Sequence[dg.AssetChecksDefinition]:
         ),
         *(
             _not_empty(asset)
-            for asset in ("seed_tasks", "instruction_dataset", "evaluation_report")
+            for asset in (
+                "seed_tasks",
+                "instruction_dataset",
+                "evaluation_report",
+                "privacy_report",
+            )
         ),
     ]

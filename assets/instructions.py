@@ -1,4 +1,7 @@
-"""Stage 1: instructions proposed by a policy, decided on, and kept; once for every policy round."""
+"""Stage 1: instructions proposed by a policy, decided on, and kept; once for every policy round.
+
+The candidates that an instructor evolves are made in `assets/evolution.py` and decided on here.
+"""
 
 from typing import Any
 
@@ -7,7 +10,12 @@ import dagster as dg
 from assets.sources import demonstrations, former_pool, policy_after, policy_assets
 from assets.step import materializing
 from refine_dagster.policy_round import PolicyRound
-from refine_dagster.self_instruct.decisions import KEPT, InstructionDecider, filtered_rows
+from refine_dagster.self_instruct.decisions import (
+    EVOLVED,
+    KEPT,
+    InstructionDecider,
+    filtered_rows,
+)
 from refine_dagster.self_instruct.rounds import Proposer, propose
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
@@ -80,10 +88,12 @@ def raw_instructions(policy_round: PolicyRound) -> dg.AssetsDefinition:
 def instruction_decisions(policy_round: PolicyRound) -> dg.AssetsDefinition:
     """The asset of the decisions on a round's candidates."""
     raw = policy_round.name("raw_instructions")
+    evolved = [EVOLVED] if policy_round.is_first else []
     pool = [] if policy_round.is_first else [policy_round.before.name("filtered_instructions")]
 
     @dg.asset(name=policy_round.name("instruction_decisions"), group_name="instructions",
-              kinds={"duckdb"}, owners=["team:data"], deps=[raw, "seed_tasks", *pool])  # fmt: skip
+              kinds={"duckdb"}, owners=["team:data"],
+              deps=[raw, *evolved, "seed_tasks", *pool])  # fmt: skip
     def decisions(
         context: dg.AssetExecutionContext, profile: ProfileResource, warehouse: WarehouseResource
     ) -> dg.MaterializeResult[Any]:
@@ -92,7 +102,9 @@ def instruction_decisions(policy_round: PolicyRound) -> dg.AssetsDefinition:
 
         Decisions are replayed in full, in slot order, over stored candidates; a change re-decides
         and never re-asks. The nearest text of the pool and its ROUGE-L are kept with each. The pool
-        begins with the seeds and, in a later round, with the pool of the round before.
+        begins with the seeds and, in a later round, with the pool of the round before. In the first
+        round, evolved candidates come after all that the Self-Instruct loop proposed, and change
+        nothing of the decisions on those.
         """
         with materializing(context, profile, warehouse) as step:
             if same := step.unchanged():
@@ -103,8 +115,12 @@ def instruction_decisions(policy_round: PolicyRound) -> dg.AssetsDefinition:
                 step.profile.self_instruct,
                 policy_round,
             )
+            made = [row for table in evolved for row in step.rows(table)]
             rows = decider.decide(candidates)
+            rows += decider.decide_evolved(sorted(made, key=lambda row: row["slot"]))
             figures = {"candidates": len(rows), "kept": sum(row["kept"] for row in rows)}
+            if made:
+                figures["kept_evolved"] = sum(row["kept"] for row in rows[len(candidates) :])
             rejected = sorted({row["rule"] for row in rows} - {KEPT})
             for rule in rejected:
                 figures[f"rejected_{rule}"] = sum(row["rule"] == rule for row in rows)
@@ -117,23 +133,31 @@ def filtered_instructions(policy_round: PolicyRound) -> dg.AssetsDefinition:
     """The asset of a round's pool."""
     raw = policy_round.name("raw_instructions")
     decided = policy_round.name("instruction_decisions")
+    evolved = [EVOLVED] if policy_round.is_first else []
     former = [] if policy_round.is_first else [policy_round.before.name("filtered_instructions")]
 
     @dg.asset(name=policy_round.name("filtered_instructions"), group_name="instructions",
-              kinds={"duckdb"}, owners=["team:data"], deps=[raw, decided, *former])  # fmt: skip
+              kinds={"duckdb"}, owners=["team:data"],
+              deps=[raw, *evolved, decided, *former])  # fmt: skip
     def pool(
         context: dg.AssetExecutionContext, profile: ProfileResource, warehouse: WarehouseResource
     ) -> dg.MaterializeResult[Any]:
         """The accepted instructions: the pool that all policies write instances for.
 
-        Each names the policy that proposed it. A later round's pool is the former one and what
-        was accepted beside it.
+        Each names the method and the model that it comes from. A later round's pool is the former
+        one and what was accepted beside it.
         """
         with materializing(context, profile, warehouse) as step:
             if same := step.unchanged():
                 return same
             taken_over = [row for table in former for row in step.rows(table)]
-            rows = filtered_rows(step.rows(raw), step.rows(decided), policy_round, taken_over)
+            rows = filtered_rows(
+                step.rows(raw),
+                step.rows(decided),
+                policy_round,
+                taken_over,
+                [row for table in evolved for row in step.rows(table)],
+            )
             figures = {"instructions": len(rows)}
             if former:
                 figures["accepted_in_this_round"] = len(rows) - len(taken_over)

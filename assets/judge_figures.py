@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 import polars as pl
 
-from assets.preview import markdown_table
+from assets.preview import markdown_picture, markdown_table
 from refine_dagster.refine_af.judge_quality import PARTS, QualityMeasure
 from refine_dagster.refine_af.score_statistics import CalibrationBin
 
@@ -44,7 +42,6 @@ def calibration_plot(bins: Sequence[CalibrationBin]) -> str:
 
     The diagonal is perfect calibration; a dot's area follows the number of texts in its bin.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     dimensions = list(dict.fromkeys(one.dimension for one in bins))
@@ -67,6 +64,4 @@ def calibration_plot(bins: Sequence[CalibrationBin]) -> str:
         axes.set_xlabel("predicted", fontsize=8)
         axes.set_ylabel("share that is good", fontsize=8)
         axes.tick_params(labelsize=7)
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream)
-    return f"![calibration](data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()})"
+    return markdown_picture(figure, "calibration")

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.sources import as_parent, device_manifest, triples
+from assets.sources import as_parent, device_manifest, learnt_by, triples
 from assets.step import Step, materializing, parents
 from refine_dagster.device import Device
 from refine_dagster.lineage.checkpoints import Checkpoint
@@ -45,7 +45,7 @@ def fine_tuned_model(last: PolicyRound) -> dg.AssetsDefinition:
         with materializing(context, profile, warehouse) as step:
             if same := step.unchanged(checkpoints):
                 return same
-            learnt = {"refine_af": ("instruction_dataset", step.rows("instruction_dataset"))}
+            learnt = {"refine_af": learnt_by(step, "refine_af", last)}
             return _fine_tune_all(step, learnt, pool, gpu, checkpoints)
 
     return tuned
@@ -74,10 +74,7 @@ def baseline_model(last: PolicyRound) -> dg.AssetsDefinition:
         with materializing(context, profile, warehouse) as step:
             if same := step.unchanged(checkpoints):
                 return same
-            learnt = {
-                "seeds_only": ("seed_tasks", step.rows("seed_tasks")),
-                "self_instruct": (instances, [one for one in step.rows(instances) if one["kept"]]),
-            }
+            learnt = {arm: learnt_by(step, arm, last) for arm in ("seeds_only", "self_instruct")}
             return _fine_tune_all(step, learnt, pool, gpu, checkpoints)
 
     return baselines

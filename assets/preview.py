@@ -66,22 +66,14 @@ def line_plots(series: Mapping[str, Sequence[float]], across: str) -> str:
         series: title -> values, one a step from 1.
         across: label of the horizontal axis.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     columns = min(3, len(series))
     lines = -(-len(series) // columns)
     figure = Figure(figsize=(3.5 * columns, 2.2 * lines))
-    # Room for titles and labels, in inches: finding it out takes several drawings.
-    figure.subplots_adjust(
-        left=0.55 / figure.get_figwidth(),
-        right=1 - 0.15 / figure.get_figwidth(),
-        bottom=0.45 / figure.get_figheight(),
-        top=1 - 0.3 / figure.get_figheight(),
-        wspace=0.25,
-        hspace=0.6,
-    )
+    leave_room(figure, left=0.55, right=0.15, bottom=0.45, top=0.3)
+    figure.subplots_adjust(wspace=0.25, hspace=0.6)
     for place, (title, values) in enumerate(series.items(), 1):
         axes = figure.add_subplot(lines, columns, place)
         axes.plot(range(1, len(values) + 1), values, linewidth=1.2)
@@ -89,9 +81,24 @@ def line_plots(series: Mapping[str, Sequence[float]], across: str) -> str:
         axes.set_xlabel(across, fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelsize=7)
+    return markdown_picture(figure, "plots")
+
+
+def leave_room(figure: Any, *, left: float, right: float, bottom: float, top: float) -> None:
+    """Leave room for titles and labels, in inches. Finding it out takes several drawings."""
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(
+        left=left / width, right=1 - right / width, bottom=bottom / height, top=1 - top / height
+    )
+
+
+def markdown_picture(figure: Any, name: str) -> str:
+    """A figure of matplotlib as a Markdown picture that holds its own bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     stream = io.BytesIO()
     FigureCanvasAgg(figure).print_png(stream)
-    return f"![plots](data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()})"
+    return f"![{name}](data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()})"
 
 
 def _markdown(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -10,11 +10,13 @@ from assets.step import Step
 from refine_dagster.device import Device
 from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.rows import Parent, Row
+from refine_dagster.lineage.tables import round_table
 from refine_dagster.policy_round import FIRST_ROUND, PolicyRound, rounds_until
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.instances import InstancePrompt, instance_prompts, seed_triples
 from refine_dagster.refine_af.judge import Scores
 from refine_dagster.self_instruct.decisions import Demonstration, in_slot_order
+from refine_dagster.teams_rl.evolved_rows import METHOD as EVOLVED_METHOD
 from resources.checkpoints import CheckpointsResource
 
 
@@ -78,7 +80,13 @@ def former_pool(step: Step, policy_round: PolicyRound) -> list[Demonstration]:
         return []
     pool = policy_round.before.name("filtered_instructions")
     return [
-        Demonstration(pool, row["row_id"], row["slot"], row["instruction"])
+        Demonstration(
+            pool,
+            row["row_id"],
+            row["slot"],
+            row["instruction"],
+            evolved=row["method"] == EVOLVED_METHOD,
+        )
         for row in in_slot_order(step.rows(pool))
     ]
 
@@ -105,6 +113,15 @@ def base_scores(step: Step) -> list[Scores]:
         for row in step.rows("reward_scored_instructions")
         if row["format_valid"]
     ]
+
+
+def learnt_by(step: Step, arm: str, last: PolicyRound) -> tuple[str, list[Row]]:
+    """The table that an arm learns from, and the rows of it that it learns from."""
+    if arm == "self_instruct":
+        table = round_table("base_scored_instructions", last)
+        return table, [one for one in step.rows(table) if one["kept"]]
+    table = {"seeds_only": "seed_tasks", "refine_af": "instruction_dataset"}[arm]
+    return table, step.rows(table)
 
 
 def as_parent(asset: str, row: Row, role: str) -> Parent:

@@ -37,14 +37,17 @@ REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "base_model": (2, ("base_model", "device")),
     "feedback_judge": (5, ("judge", "device")),
     "raw_instructions": (2, ("self_instruct", "device")),
-    "instruction_decisions": (1, ("self_instruct",)),
-    "filtered_instructions": (1, ()),
+    "instructor_policy": (1, ("teams_rl", "device")),
+    "evolved_instructions": (1, ("teams_rl", "device")),
+    "instruction_decisions": (2, ("self_instruct",)),
+    "filtered_instructions": (2, ()),
     "reward_scored_instructions": (2, ("instances", "reward", "selection", "device")),
     "rl_policy_checkpoint": (4, ("instances", "reward", "reinforcement", "device")),
     "instruction_dataset": (2, ("instances", "reward", "selection", "device")),
     "fine_tuned_model": (1, ("supervised", "device")),
     "baseline_model": (1, ("supervised", "device")),
     "evaluation_report": (1, ("evaluation", "device")),
+    "privacy_report": (1, ("privacy", "supervised", "device")),
 }
 
 

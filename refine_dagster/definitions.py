@@ -12,7 +12,18 @@ from typing import Any
 
 import dagster as dg
 
-from assets import base_model, dataset, evaluation, feedback, instructions, models, policy, seeds
+from assets import (
+    base_model,
+    dataset,
+    evaluation,
+    evolution,
+    feedback,
+    instructions,
+    models,
+    policy,
+    privacy,
+    seeds,
+)
 from assets.automation import automated, condition_sensors, keep_fresh, seed_file_changed
 from assets.checks import asset_checks
 from assets.marts import sql_model_assets
@@ -27,7 +38,7 @@ from resources.judge import JudgeResource
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
-TRAINING = ("fine_tuned_model", "baseline_model", "evaluation_report")
+TRAINING = ("fine_tuned_model", "baseline_model", "evaluation_report", "privacy_report")
 
 
 def pipeline(rounds: int = 1) -> list[dg.AssetsDefinition]:
@@ -37,6 +48,8 @@ def pipeline(rounds: int = 1) -> list[dg.AssetsDefinition]:
         seeds.seed_tasks,
         base_model.base_model,
         feedback.feedback_judge,
+        evolution.instructor_policy,
+        evolution.evolved_instructions,
         *(
             made_in(one)
             for one in rounds_until(rounds)
@@ -52,6 +65,7 @@ def pipeline(rounds: int = 1) -> list[dg.AssetsDefinition]:
         models.fine_tuned_model(last),
         models.baseline_model(last),
         evaluation.evaluation_report,
+        privacy.privacy_report(last),
     ]
 
 

@@ -345,3 +345,24 @@ class EvaluationKnobs(Knobs):
         ge=0,
         description="Difference of mean ROUGE-L (points of 100) up to which a task is tied.",
     )
+
+
+class PrivacyKnobs(Knobs):
+    max_examples: int = Field(
+        240,
+        ge=2,
+        description="Examples of an arm that its audit takes, one half trained on and one not; of "
+        "more than these, which ones is drawn. Bounds the audit's cost.",
+    )
+    over_fitted_examples: int = Field(
+        24, ge=1, description="Positive control: examples that a model is made to know by heart."
+    )
+    over_fitted_epochs: int = Field(30, ge=1, description="Positive control: passes over them.")
+    lowest_share: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Share of a response's tokens, the least likely, that Min-K% and Min-K%++ "
+        "look at; one token at least.",
+    )
+    bootstrap_samples: int = Field(1000, ge=100, description="Resamples of every interval.")

@@ -30,6 +30,7 @@ from refine_dagster.knobs import (
     InstanceKnobs,
     JudgeKnobs,
     Knobs,
+    PrivacyKnobs,
     ReinforcementKnobs,
     RewardKnobs,
     SeedsKnobs,
@@ -77,6 +78,7 @@ class Profile(Knobs):
     selection: SelectionKnobs = SelectionKnobs()
     supervised: SupervisedKnobs = SupervisedKnobs()
     evaluation: EvaluationKnobs = EvaluationKnobs()
+    privacy: PrivacyKnobs = PrivacyKnobs()
 
 
 def packaged_profiles() -> list[str]:

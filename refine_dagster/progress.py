@@ -85,7 +85,10 @@ def _silent(steps: int = 1, /, **figures: Figure) -> None:
 
 
 class CallbackReporter:
-    """Reports through one function of text, at most once every `every_s` seconds a task."""
+    """Reports through one function of text, at most once every `every_s` seconds a task.
+
+    A task inside another that ends sooner than that is not told of at all.
+    """
 
     def __init__(self, say: Callable[[str], None], *, every_s: float = 5.0) -> None:
         from time import monotonic
@@ -96,11 +99,17 @@ class CallbackReporter:
         self._tasks: list[tuple[str, int | None]] = []
         self._done: list[int] = []
         self._said: list[float] = []
+        self._began: list[float] = []
+        self._inside: list[bool] = []
+        self._open = 0
 
     def start(self, description: str, total: int | None) -> int:
         self._tasks.append((description, total))
         self._done.append(0)
-        self._said.append(self._clock())
+        self._began.append(self._clock())
+        self._said.append(self._began[-1])
+        self._inside.append(self._open > 0)
+        self._open += 1
         return len(self._tasks) - 1
 
     def advance(self, handle: int, steps: int, figures: dict[str, Figure]) -> None:
@@ -110,6 +119,9 @@ class CallbackReporter:
             self._say(self._line(handle, figures))
 
     def finish(self, handle: int) -> None:
+        self._open -= 1
+        if self._inside[handle] and self._clock() - self._began[handle] < self._every_s:
+            return
         self._say(self._line(handle, {}))
 
     def note(self, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run came to: funnels, reward, evaluation, cost per asset, and where the files are.
+"""What a run came to: funnels, reward, evaluation, privacy, cost per asset, where the files are.
 
 Everything is read from the warehouse, so `refine-dagster status` tells the same story later.
 """
@@ -60,6 +60,15 @@ COMPARISONS = """
     ORDER BY list_position(['base', 'seeds_only', 'self_instruct', 'refine_af'], arm),
              list_position(['base', 'seeds_only', 'self_instruct', 'refine_af'], against)
 """
+# Of each arm the attack that tells most.
+PRIVACY = """
+    SELECT arm, members, others, if(auc IS NULL, NULL, attack) AS "strongest attack",
+           format('{:.3f} [{:.3f}, {:.3f}]', auc, auc_low, auc_high) AS "AUC",
+           tpr_at_low_fpr AS "TPR at 1 % FPR", refusal AS missing
+    FROM privacy_report WHERE control = 'none'
+    QUALIFY row_number() OVER (PARTITION BY arm ORDER BY advantage DESC, attack) = 1
+    ORDER BY list_position(['seeds_only', 'self_instruct', 'refine_af'], arm)
+"""
 # The last materialization of each asset, in the order they were made.
 COST = """
     SELECT asset, rows_total AS rows, rows_added AS added, rows_removed AS removed,
@@ -81,6 +90,7 @@ def show_summary(console: Console, warehouse: Warehouse, home: Home) -> None:
         ("Reward on held-out instructions, before and after RL", REWARD),
         ("Evaluation, mean ROUGE-L over held-out tasks", EVALUATION),
         ("Arms compared over held-out tasks", COMPARISONS),
+        ("Privacy audit, members told from non-members (0.5 is chance)", PRIVACY),
         ("Last materialization of each asset", COST),
     )
     for title, sql in sections:

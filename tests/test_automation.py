@@ -25,10 +25,12 @@ BY_HAND = {
     "seed_tasks",
     "base_model",
     "feedback_judge",
+    "instructor_policy",
     "rl_policy_checkpoint",
     "fine_tuned_model",
     "baseline_model",
     "evaluation_report",
+    "privacy_report",
 }
 DATASET, MARTS = "dataset_kept_fresh", "marts_kept_fresh"
 PACKAGED = (files("refine_dagster.seeds") / "packaged.jsonl").read_text(encoding="utf-8")
@@ -191,8 +193,10 @@ def test_checks_are_run_with_what_is_made(daemon_of_all: Daemon) -> None:
 def test_it_goes_no_further_than_content_changes(daemon: Daemon) -> None:
     """Seeds change, the same candidates come of them: nothing after the decisions is made."""
     daemon.made("seed_tasks", "2")
-    assert "raw_instructions" in daemon.tick()
+    assert {"raw_instructions", "evolved_instructions"} <= set(daemon.tick())
     daemon.made("raw_instructions", "1")
+    assert daemon.tick() == []
+    daemon.made("evolved_instructions", "1")
     assert "instruction_decisions" in daemon.tick()
     daemon.made("instruction_decisions", "1")
     assert "filtered_instructions" not in daemon.tick()
@@ -201,6 +205,11 @@ def test_it_goes_no_further_than_content_changes(daemon: Daemon) -> None:
 def test_training_by_hand_is_followed(daemon: Daemon) -> None:
     daemon.made("rl_policy_checkpoint", "2")
     assert [asset for asset in daemon.tick() if asset in automated()] == ["instruction_dataset"]
+
+
+def test_an_instructor_trained_by_hand_is_followed(daemon: Daemon) -> None:
+    daemon.made("instructor_policy", "2")
+    assert [asset for asset in daemon.tick() if asset in automated()] == ["evolved_instructions"]
 
 
 def test_nothing_follows_a_failed_blocking_check(daemon: Daemon) -> None:

@@ -17,6 +17,21 @@ def test_lines_tell_description_count_and_figures() -> None:
     assert lines == ["scoring: 3/4, reward 0.25, rows 7", "half way", "scoring: 3/4"]
 
 
+def test_a_short_task_inside_another_is_not_told_of() -> None:
+    lines: list[str] = []
+    with (
+        progress.reporting(progress.CallbackReporter(lines.append, every_s=60.0)),
+        progress.task("training", total=2) as advance,
+    ):
+        for _ in range(2):
+            with progress.task("requests", total=8) as inner:
+                inner(8)
+            advance(1)
+    with progress.reporting(progress.CallbackReporter(lines.append)), progress.task("alone"):
+        pass
+    assert lines == ["training: 2/2", "alone: 0"]
+
+
 def test_silence_without_a_reporter() -> None:
     assert not progress.is_reporting()
     with progress.task("nobody hears") as advance:

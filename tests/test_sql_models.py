@@ -102,7 +102,9 @@ def test_store_comes_after_all_that_call_models(tmp_path: Path) -> None:
     model = _read(tmp_path, marts__m="-- M.\nSELECT key FROM store.completions")["m"]
     assert model.depends_on == (
         "evaluation_report",
+        "evolved_instructions",
         "instruction_dataset",
+        "instructor_policy",
         "raw_instructions",
         "reward_scored_instructions",
         "rl_policy_checkpoint",
@@ -445,8 +447,8 @@ def test_dataset_profile(made: Warehouse) -> None:
 
 def test_request_ledger(made: Warehouse) -> None:
     assert made.query("SELECT * FROM marts.request_ledger").rows() == [
-        ("instance", BASE, 1, 7, 3, 0.25, 12.0, 0, 1, 0),
-        ("propose", BASE, 2, 30, 20, 2.0, 10.0, 1, 0, 1),
+        ("instance", BASE, 1, 7, 3, 0.25, 12.0, 0, 1, 0, 0),
+        ("propose", BASE, 2, 30, 20, 2.0, 10.0, 1, 0, 1, 0),
     ]
 
 

@@ -10,7 +10,8 @@ SELECT
     round(sum(completion_tokens) / nullif(sum(seconds), 0), 1) AS tokens_per_second,  -- Decoded tokens a second.
     count(*) FILTER (WHERE finish_reason = 'stop') AS ended_by_stop_string,  -- Completions that a stop string ended.
     count(*) FILTER (WHERE finish_reason = 'eos') AS ended_by_end_token,     -- Completions that the model ended.
-    count(*) FILTER (WHERE finish_reason = 'length') AS cut_off              -- Completions cut off at the length limit.
+    count(*) FILTER (WHERE finish_reason = 'length') AS cut_off,             -- Completions cut off at the length limit.
+    count(*) FILTER (WHERE finish_reason = 'scored') AS scored               -- Requests whose labels were scored: nothing was written.
 FROM staging.stg_completions
 GROUP BY role, model
 ORDER BY role, model

@@ -11,6 +11,11 @@ counted AS (
     FROM staging.stg_raw_instructions
     GROUP BY policy_round, method, round
     UNION ALL
+    -- Seeds are evolved in the first round alone.
+    SELECT 'instructions', 1, method, round, 'in', 'all', count(*)
+    FROM staging.stg_evolved_instructions
+    GROUP BY method, round
+    UNION ALL
     SELECT 'instructions', policy_round, method, round, outcome, rule, count(*)
     FROM staging.stg_instruction_decisions
     GROUP BY policy_round, method, round, outcome, rule
@@ -48,7 +53,7 @@ SELECT
     stage,                                             -- What is decided on. #not_null #accepted{instructions,base policy instances,former policy instances,refined policy instances}
     policy_round,                                      -- Policy round, from 1. #not_null
     method,                                            -- What proposed the instruction. #not_null #accepted{self_instruct,teams_rl}
-    round,                                             -- Round of the loop, from 0; null where a stage has no rounds.
+    round,                                             -- Round of the loop, from 0, or place in the evolution, from 1; null where a stage has neither.
     outcome,                                           -- `in`, or what became of it. #not_null #accepted{in,kept,rejected,failed}
     rule,                                              -- The rule that decided; `all` for `in`. #not_null
     rows                                               -- Number of rows. #not_null

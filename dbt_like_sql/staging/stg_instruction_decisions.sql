@@ -2,7 +2,7 @@
 -- rounds.
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
-    candidate_id,                                      -- Row of `raw_instructions`. #unique #not_null
+    candidate_id,                                      -- Row of `raw_instructions` or `evolved_instructions`. #unique #not_null
     policy_round,                                      -- Policy round in whose table the row stands, from 1. #not_null
     method,                                            -- What proposed the candidate. #not_null #accepted{self_instruct,teams_rl}
     slot,

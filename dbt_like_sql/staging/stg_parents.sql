@@ -18,6 +18,10 @@ WITH rows_of_rounds AS (
 rows_and_parents AS (
     SELECT 'base_model' AS table_name, row_id, unnest(parents) AS parent FROM main.base_model
     UNION ALL
+    SELECT 'instructor_policy' AS table_name, row_id, unnest(parents) AS parent FROM main.instructor_policy
+    UNION ALL
+    SELECT 'evolved_instructions' AS table_name, row_id, unnest(parents) AS parent FROM main.evolved_instructions
+    UNION ALL
     SELECT 'feedback_judge' AS table_name, row_id, unnest(parents) AS parent FROM main.feedback_judge
     UNION ALL
     SELECT

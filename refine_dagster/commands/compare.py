@@ -14,18 +14,33 @@ from refine_dagster.commands.run import knob_overrides
 from refine_dagster.errors import RefineError
 
 DEFAULT_ARMS = "base,seeds_only,self_instruct,grpo"
+# What stands beside methods, which learn from a number of calls.
+BESIDE_METHODS = "base,seeds_only"
 
 
 def compare(
     arms: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Arms, comma-separated: base, seeds_only, self_instruct, and "
-            "grpo, rloo or ppo, alone or with a reward preset: ppo/balanced."
+            "grpo, rloo or ppo, alone or with a reward preset: ppo/balanced. "
+            f"Without: {DEFAULT_ARMS}; with --methods, {BESIDE_METHODS}, and only these can be "
+            "named."
         ),
-    ] = DEFAULT_ARMS,
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods of making instructions, compared at equal numbers of model calls: "
+            "self_instruct, teams_rl, both, comma-separated."
+        ),
+    ] = None,
     sizes: Annotated[
-        str, typer.Option(help="Dataset sizes, comma-separated; without, the whole pool.")
+        str,
+        typer.Option(
+            help="Dataset sizes, comma-separated; without, the whole pool. With --methods, "
+            "numbers of calls; without, as many as the method with fewer has made."
+        ),
     ] = "",
     random_seeds: Annotated[int, typer.Option(min=1, help="How many random seeds.")] = 5,
     workers: Annotated[int, typer.Option(min=1, help="Random seeds computed side by side.")] = 1,
@@ -53,13 +68,27 @@ def compare(
     home.
 
     Example: refine-dagster compare --arms self_instruct,grpo,ppo/balanced --sizes 75,300
+
+    With --methods, each of them has the instructions that its first calls brought, out of those
+    that the home has made, and the report tells calls, instructions and examples.
+
+    Example: refine-dagster compare --methods self_instruct,teams_rl,both
     """
-    from refine_dagster.comparison.arms import BASE, SELF_INSTRUCT, parse_arms
+    from refine_dagster.comparison.arms import (
+        BASE,
+        SEEDS_ONLY,
+        SELF_INSTRUCT,
+        method_arm,
+        parse_arms,
+        parse_methods,
+    )
+    from refine_dagster.comparison.call_table import call_table
     from refine_dagster.comparison.figures import figures_of
     from refine_dagster.comparison.material import read_material
+    from refine_dagster.comparison.methods import read_method_calls
     from refine_dagster.comparison.report import Report, write_report
     from refine_dagster.comparison.running import run_study
-    from refine_dagster.comparison.show import show_figures
+    from refine_dagster.comparison.show import show_calls, show_figures
     from refine_dagster.comparison.study import plan_study
     from refine_dagster.evaluation.super_ni import load_tasks
     from refine_dagster.profile import load_profile
@@ -69,9 +98,15 @@ def compare(
     if tasks is not None:
         overrides["evaluation.tasks"] = tasks
     chosen = load_profile(profile, overrides)
-    planned = parse_arms(arms, chosen)
+    if methods is None:
+        planned = parse_arms(DEFAULT_ARMS if arms is None else arms, chosen)
+        against: tuple[str, ...] = (SELF_INSTRUCT, BASE)
+    else:
+        planned = parse_methods(methods, BESIDE_METHODS if arms is None else arms, chosen)
+        against = (method_arm("self_instruct").name, SEEDS_ONLY, BASE)
     home = existing_home()
-    material = read_material(open_warehouse(home), home.checkpoints)
+    warehouse = open_warehouse(home)
+    material = read_material(warehouse, home.checkpoints)
     knobs = chosen.evaluation
     study = plan_study(
         material,
@@ -80,13 +115,14 @@ def compare(
         _numbers(sizes),
         random_seeds,
         load_tasks(knobs.tasks, knobs.max_instances, knobs.split),
+        None if methods is None else read_method_calls(warehouse, chosen.self_instruct),
     )
     root = home.root / "comparisons"
     with showing_progress(console):
         cells = run_study(study, root, workers)
     figures = figures_of(
         cells,
-        (SELF_INSTRUCT, BASE),
+        against,
         tie_margin=knobs.tie_margin,
         samples=knobs.bootstrap_samples,
         salt=chosen.salt,
@@ -94,7 +130,9 @@ def compare(
     command = shlex.join(["refine-dagster", *sys.argv[1:]])
     folder = out or root / study.name
     page = write_report(Report(title, study, cells, figures, command), folder, name)
-    show_figures(console, figures)
+    show_figures(console, figures, study.size_name)
+    if study.methods is not None:
+        show_calls(console, call_table(study, figures))
     console.print(f"report  {page}", highlight=False, soft_wrap=True)
 
 

@@ -6,6 +6,14 @@ self_instruct   fine-tuned on the base policy's instances of the pool
 grpo            fine-tuned on the instances of a policy refined by GRPO, with the preset of the
                 profile; `rloo` and `ppo` likewise
 ppo/balanced    the same with a named preset of the reward rule
+
+In a comparison of methods (`methods.py`) a size is a number of model calls, and beside `base` and
+`seeds_only` there are
+
+method/self_instruct    fine-tuned on the base policy's instances of what Self-Instruct's first
+                        calls proposed
+method/teams_rl         the same of what the first calls of the evolution made
+method/both             the same of what the first half as many calls of each made
 """
 
 from __future__ import annotations
@@ -17,11 +25,13 @@ from refine_dagster.errors import RefineError
 from refine_dagster.knobs import ReinforcementKnobs, RewardKnobs
 from refine_dagster.profile import Profile
 
-Kind = Literal["base", "seeds_only", "self_instruct", "refined"]
+Kind = Literal["base", "seeds_only", "self_instruct", "refined", "method"]
+Method = Literal["self_instruct", "teams_rl", "both"]
 BASE = "base"
 SEEDS_ONLY = "seeds_only"
 SELF_INSTRUCT = "self_instruct"
 ALGORITHMS: tuple[str, ...] = get_args(ReinforcementKnobs.model_fields["algorithm"].annotation)
+METHODS: tuple[Method, ...] = get_args(Method)
 PRESETS: tuple[str, ...] = get_args(RewardKnobs.model_fields["preset"].annotation)
 
 
@@ -37,12 +47,14 @@ class Arm:
         name: as the reports call it.
         kind: what it learns from.
         algorithm, preset: of a refined policy; None otherwise.
+        method: whose instructions a method's arm learns from; None otherwise.
     """
 
     name: str
     kind: Kind
     algorithm: str | None = None
     preset: str | None = None
+    method: Method | None = None
 
     def profile(self, profile: Profile) -> Profile:
         """The profile with the arm's algorithm and preset in it."""
@@ -96,3 +108,38 @@ def _arm(text: str, profile: Profile) -> Arm | None:
     if algorithm not in ALGORITHMS or preset not in PRESETS:
         return None
     return Arm(f"{algorithm}/{preset}", "refined", algorithm, preset)
+
+
+def method_arm(method: Method) -> Arm:
+    """The arm that learns from a method's instructions."""
+    return Arm(f"method/{method}", "method", method=method)
+
+
+def parse_methods(methods: str, arms: str, profile: Profile) -> list[Arm]:
+    """Arms of a comparison of methods: `arms` as named, then methods in the order of `METHODS`.
+
+    Args:
+        methods: `self_instruct,teams_rl,both`, or a part of it.
+        arms: such as `base,seeds_only`; may be empty.
+
+    Raises:
+        ArmError: naming every part that is no method, or an arm that learns from the pool.
+    """
+    named = {part.strip() for part in methods.split(",") if part.strip()}
+    unknown = sorted(named.difference(METHODS))
+    if unknown or not named:
+        raise ArmError(
+            f"no such method: {', '.join(unknown)}" if unknown else "no methods to compare",
+            where="--methods",
+            fix=f"name {', '.join(METHODS)}",
+        )
+    beside = parse_arms(arms, profile) if arms.strip() else []
+    of_pool = [arm.name for arm in beside if arm.kind not in ("base", "seeds_only")]
+    if of_pool:
+        raise ArmError(
+            f"{', '.join(of_pool)} cannot stand beside methods: it learns from a number of "
+            "instructions of the pool, methods from a number of calls",
+            where="--arms",
+            fix=f"leave {BASE} and {SEEDS_ONLY} there, and compare the others without --methods",
+        )
+    return [*beside, *(method_arm(one) for one in METHODS if one in named)]

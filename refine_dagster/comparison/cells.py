@@ -47,7 +47,8 @@ class DatasetResult:
 
     Attributes:
         rows: triples.
-        format_valid: share of the pool's instances that passed the format gate.
+        format_valid: share of the pool's instances that passed the format gate; of a method's
+            arm, of those of its instructions.
         parts: part of the judge -> its mean over the rows.
         distinct_bigrams: share of different word pairs among all of the rows' outputs.
     """
@@ -65,9 +66,9 @@ class Cell:
     Attributes:
         arm: its name.
         random_seed: from 1; 0 where no noise is drawn.
-        size: instructions of the pool it may learn from; 0 for the base arm.
+        size: instructions of the pool it may learn from, or calls of a method; 0 for the base arm.
         tasks: a score for each held-out task, in task order.
-        dataset: None for the base arm.
+        dataset: None for the base arm, and for one that found nothing to learn from.
         policy: None where none was trained.
         answers: part of the judge -> Spearman correlation, over all held-out instances, of the
             judge's opinion of the answer and the answer's ROUGE-L; None where one does not vary.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from refine_dagster.comparison.arms import BASE
+from refine_dagster.comparison.arms import BASE, SEEDS_ONLY
 from refine_dagster.comparison.cells import Cell
 from refine_dagster.evaluation.category_means import category_means
 from refine_dagster.evaluation.comparison import COVERAGE, ROUNDING
@@ -302,11 +302,8 @@ def _policies(cells: Sequence[Cell], names: Sequence[str]) -> list[PolicyFigure]
 
 
 def _links(cells: Sequence[Cell]) -> list[RewardLink]:
-    made = [
-        cell
-        for cell in cells
-        if cell.dataset is not None and (cell.arm == "self_instruct" or cell.policy is not None)
-    ]
+    # Of the seeds, one dataset serves all sizes.
+    made = [cell for cell in cells if cell.dataset is not None and cell.arm != SEEDS_ONLY]
     links = []
     for part in PARTS:
         answers = [value for cell in cells if (value := cell.answers.get(part)) is not None]

@@ -1,7 +1,7 @@
 """A comparison as files: a page of tables, its plots, and every score.
 
 <name>.md                 tables, command, versions, seconds
-<name>_sizes.png          mean ROUGE-L over the size of the dataset, a line an arm
+<name>_sizes.png          mean ROUGE-L over the size of the dataset (or calls), a line an arm
 <name>_tasks.png          per-task differences from the arm compared with
 <name>_scores.csv         every task's score in every cell
 """
@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from refine_dagster.comparison.arms import BASE
+from refine_dagster.comparison.call_table import CALL_HEADINGS, call_table, call_text
 from refine_dagster.comparison.cells import Cell
 from refine_dagster.comparison.figures import Figures
 from refine_dagster.comparison.study import Study
@@ -51,14 +52,15 @@ def write_report(report: Report, folder: Path, name: str) -> Path:
     page = folder / f"{name}.md"
     sizes, tasks = folder / f"{name}_sizes.png", folder / f"{name}_tasks.png"
     _write_scores(report.cells, folder / f"{name}_scores.csv")
-    _plot_sizes(report.figures, sizes)
-    drawn = _plot_tasks(report.cells, report.figures, tasks)
+    _plot_sizes(report, sizes)
+    drawn = _plot_tasks(report, tasks)
     page.write_text(_page(report, sizes.name, tasks.name if drawn else None), encoding="utf-8")
     return page
 
 
 def _page(report: Report, sizes: str, tasks: str | None) -> str:
     figures, study = report.figures, report.study
+    counted = study.size_name
     seconds = sum(cell.seconds for cell in report.cells)
     trained = {
         (cell.arm, cell.random_seed): cell.policy.seconds for cell in report.cells if cell.policy
@@ -78,7 +80,7 @@ def _page(report: Report, sizes: str, tasks: str | None) -> str:
         "resample tasks and random seeds.",
         "## Scores",
         _table(
-            ["arm", "size", "rows", "ROUGE-L", "sd over seeds", "category mean", "exact match"],
+            ["arm", counted, "rows", "ROUGE-L", "sd over seeds", "category mean", "exact match"],
             [
                 [
                     one.arm,
@@ -92,10 +94,19 @@ def _page(report: Report, sizes: str, tasks: str | None) -> str:
                 for one in figures.arms
             ],
         ),
-        f"![Mean ROUGE-L over dataset size]({sizes})",
+        f"![Mean ROUGE-L over {study.size_label}]({sizes})",
+        *_calls(report),
         "## Arm against arm",
         _table(
-            ["arm", "against", "size", "difference", "won / tied / lost", "tasks won", "sign test"],
+            [
+                "arm",
+                "against",
+                counted,
+                "difference",
+                "won / tied / lost",
+                "tasks won",
+                "sign test",
+            ],
             [
                 [
                     one.arm,
@@ -151,6 +162,15 @@ def _page(report: Report, sizes: str, tasks: str | None) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _calls(report: Report) -> list[str]:
+    """What each method spent and had; nothing where no methods are compared."""
+    methods = report.study.methods
+    if methods is None:
+        return []
+    lines = call_table(report.study, report.figures)
+    return ["## Calls", call_text(methods), _table(CALL_HEADINGS, lines)]
+
+
 def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.2f}"
 
@@ -179,12 +199,13 @@ def _write_scores(cells: Sequence[Cell], path: Path) -> None:
                 )
 
 
-def _plot_sizes(figures: Figures, path: Path) -> None:
+def _plot_sizes(report: Report, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
+    figures = report.figures
     for name in dict.fromkeys(one.arm for one in figures.arms):
         points = [one for one in figures.arms if one.arm == name]
         if name == BASE:
@@ -200,18 +221,19 @@ def _plot_sizes(figures: Figures, path: Path) -> None:
             linewidth=1.2,
             label=name,
         )
-    axes.set_xlabel("instructions of the pool")
+    axes.set_xlabel(report.study.size_label)
     axes.set_ylabel("mean ROUGE-L, points of 100")
     axes.set_title("Bars: standard deviation over random seeds", fontsize=9)
     axes.legend(fontsize=8)
     FigureCanvasAgg(figure).print_png(str(path))
 
 
-def _plot_tasks(cells: Sequence[Cell], figures: Figures, path: Path) -> bool:
+def _plot_tasks(report: Report, path: Path) -> bool:
     """Sorted per-task differences at the largest size, a line an arm; False: nothing to draw."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    cells, figures = report.cells, report.figures
     if not figures.duels:
         return False
     against, size = figures.duels[0].against, max(one.size for one in figures.duels)
@@ -222,7 +244,7 @@ def _plot_tasks(cells: Sequence[Cell], figures: Figures, path: Path) -> bool:
     for name in [one.arm for one in figures.duels if one.against == against and one.size == size]:
         ours = _task_means(cells, name, size)
         axes.plot(sorted(ours[task] - theirs[task] for task in ours), linewidth=1.2, label=name)
-    axes.set_xlabel(f"held-out tasks, sorted for each arm; {size} instructions")
+    axes.set_xlabel(f"held-out tasks, sorted for each arm; {size} {report.study.size_label}")
     axes.set_ylabel(f"ROUGE-L less that of {against}")
     axes.legend(fontsize=8)
     FigureCanvasAgg(figure).print_png(str(path))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
+from refine_dagster.comparison.call_table import CALL_HEADINGS
 from refine_dagster.comparison.figures import Figures
 
 
-def show_figures(console: Console, figures: Figures) -> None:
-    """Print scores, duels and policies."""
+def show_figures(console: Console, figures: Figures, counted: str = "size") -> None:
+    """Print scores, duels and policies; `counted` is what sizes count (`Study.size_name`)."""
     scores = Table(title="Mean ROUGE-L over held-out tasks and random seeds", title_justify="left")
-    for heading in ("arm", "size", "rows", "seeds", "rouge_l", "95 % interval", "exact_match"):
+    for heading in ("arm", counted, "rows", "seeds", "rouge_l", "95 % interval", "exact_match"):
         scores.add_column(heading, justify="left" if heading == "arm" else "right")
     for one in figures.arms:
         scores.add_row(
@@ -25,14 +28,24 @@ def show_figures(console: Console, figures: Figures) -> None:
         )
     console.print(scores)
     if figures.duels:
-        console.print(_duels(figures))
+        console.print(_duels(figures, counted))
     if figures.policies:
         console.print(_policies(figures))
 
 
-def _duels(figures: Figures) -> Table:
+def show_calls(console: Console, lines: Sequence[Sequence[str]]) -> None:
+    """Print what each method spent and had: `call_table.call_table`'s lines."""
+    table = Table(title="Calls, and what they brought", title_justify="left")
+    for place, heading in enumerate(CALL_HEADINGS):
+        table.add_column(heading, justify="right" if place else "left")
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+
+
+def _duels(figures: Figures, counted: str) -> Table:
     table = Table(title="Arm against arm", title_justify="left")
-    for heading in ("arm", "against", "size", "difference", "won/tied/lost", "tasks won", "p"):
+    for heading in ("arm", "against", counted, "difference", "won/tied/lost", "tasks won", "p"):
         table.add_column(heading)
     for one in figures.duels:
         table.add_row(

@@ -2,12 +2,15 @@
 
     arms   what a model learns from (`arms.py`)
     sizes  how many instructions of the pool it may learn from, drawn anew for each random seed;
-           a smaller draw is part of every larger one
+           a smaller draw is part of every larger one. In a comparison of methods, how many model
+           calls a method may have made for its instructions (`methods.py`)
     seeds  what is drawn again: the demonstrations and noise of instances, the noise of
            reinforcement and of fine-tuning, and which instructions a size takes
 
 The pool itself is the same throughout, and so are the base model, the judge and the held-out tasks.
-All arms of one size take the same number of optimiser steps, set by the size.
+All arms of one size take the same number of optimiser steps: set by the size, or, where it counts
+calls, by the most instructions that any method has for so many, whichever methods are compared. An
+arm that finds nothing to learn from is the base model.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from refine_dagster.comparison.arms import Arm
+from refine_dagster.comparison.arms import METHODS, Arm, Method
 from refine_dagster.comparison.material import Material
+from refine_dagster.comparison.methods import MethodCalls, Share
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import Task, tasks_hash
 from refine_dagster.lineage.content import content_id
 from refine_dagster.profile import Profile
+from refine_dagster.training.supervised import steps_for
 
 # Raised when the same plan would give other figures.
 REVISION = 1
@@ -47,9 +52,11 @@ class Study:
         material: what all arms share.
         profile: every knob that an arm does not set.
         arms: at least one.
-        sizes: ascending, none larger than the pool.
+        sizes: ascending, none larger than the pool; or numbers of calls.
         random_seeds: how many; they are numbered from 1.
         tasks: the held-out tasks.
+        methods: the home's calls, where methods are compared.
+        shares: of every method at every number of calls, compared or not; empty otherwise.
     """
 
     material: Material
@@ -58,6 +65,8 @@ class Study:
     sizes: tuple[int, ...]
     random_seeds: int
     tasks: tuple[Task, ...]
+    methods: MethodCalls | None = None
+    shares: tuple[Share, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,7 +87,30 @@ class Study:
             "device": profile.device.model_dump(mode="json"),
             "salt": profile.salt,
         }
-        return content_id("study", REVISION, self.material.content, knobs, tasks_hash(self.tasks))
+        parts = [REVISION, self.material.content, knobs, tasks_hash(self.tasks)]
+        if self.methods is not None:
+            parts.append(self.methods.content)
+        return content_id("study", *parts)
+
+    @property
+    def size_name(self) -> str:
+        """What the sizes count, as a heading."""
+        return "size" if self.methods is None else "calls"
+
+    @property
+    def size_label(self) -> str:
+        """The same in words."""
+        return "instructions of the pool" if self.methods is None else "model calls"
+
+    def share(self, method: Method, calls: int) -> Share:
+        """What a method's first `calls` calls brought; one of the study's numbers of calls."""
+        [found] = [one for one in self.shares if (one.method, one.calls) == (method, calls)]
+        return found
+
+    def steps(self, size: int) -> int:
+        """Optimiser steps of every arm's fine-tuning at one size."""
+        of_size = [len(one.instructions) for one in self.shares if one.calls == size]
+        return steps_for(max([1, *of_size]) if of_size else size, self.profile.supervised)
 
     def places(self, random_seed: int | None = None) -> list[Place]:
         """The cells of one random seed, or of all; the base arm draws no noise and has one."""
@@ -100,22 +132,43 @@ def plan_study(
     sizes: Sequence[int],
     random_seeds: int,
     tasks: Sequence[Task],
+    methods: MethodCalls | None = None,
 ) -> Study:
     """A study, checked.
 
     Args:
-        sizes: in any order; empty takes the whole pool.
+        sizes: in any order; empty takes the whole pool, or as many calls as both methods made.
+        methods: compare methods at equal numbers of calls; `arms` are then `arms.parse_methods`'s.
 
     Raises:
-        StudyError: a size is not between 1 and the pool's.
+        StudyError: a size is not between 1 and the pool's, or a number of calls not between 1 and
+            the shorter method's.
     """
-    pool = len(material.pool)
-    chosen = tuple(sorted(set(sizes))) or (pool,)
-    wrong = [size for size in chosen if not 1 <= size <= pool]
-    if wrong:
+    most = len(material.pool) if methods is None else methods.most
+    chosen = tuple(sorted(set(sizes))) or (most,)
+    wrong = ", ".join(str(size) for size in chosen if not 1 <= size <= most)
+    if wrong and methods is None:
         raise StudyError(
-            f"no such size: {', '.join(map(str, wrong))}; the pool has {pool} instructions",
+            f"no such size: {wrong}; the pool has {most} instructions",
             where="--sizes",
-            fix=f"name sizes from 1 to {pool}, or materialise a larger pool (self_instruct.target)",
+            fix=f"name sizes from 1 to {most}, or materialise a larger pool (self_instruct.target)",
         )
-    return Study(material, profile, tuple(arms), chosen, random_seeds, tuple(tasks))
+    if wrong and methods is not None:
+        made = ", ".join(f"{count} calls by {name}" for name, count in methods.totals.items())
+        raise StudyError(
+            f"no such number of calls: {wrong}; the home has {made}",
+            where="--sizes",
+            fix=f"name numbers from 1 to {most}, or materialise more (self_instruct.target, "
+            "teams_rl.evolved_seeds)",
+        )
+    shares = [] if methods is None else [methods.share(one, n) for n in chosen for one in METHODS]
+    return Study(
+        material,
+        profile,
+        tuple(arms),
+        chosen,
+        random_seeds,
+        tuple(tasks),
+        methods,
+        tuple(shares),
+    )

@@ -32,6 +32,7 @@ from refine_dagster.generation.session import GeneratorSession, open_generator
 from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.checkpoints import CheckpointStore
 from refine_dagster.lineage.completions import CompletionsStore
+from refine_dagster.lineage.rows import Row
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.profile import Profile
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
@@ -49,10 +50,11 @@ from refine_dagster.refine_af.lent_judge import feedback_of, lent_judge
 from refine_dagster.refine_af.score_statistics import spearman
 from refine_dagster.registered_models import registered_policy
 from refine_dagster.self_instruct.instance_rules import Judged, decide_instances
+from refine_dagster.teams_rl.evolved_rows import METHOD as TEAMS_RL
 from refine_dagster.training.policy_gain import held_out_split, paired_gain
 from refine_dagster.training.policy_steps import distinct_bigrams
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.supervised import steps_for, train_supervised
+from refine_dagster.training.supervised import train_supervised
 
 POLICY = "policy"
 TUNED = "tuned"
@@ -111,11 +113,12 @@ class _Trial:
         # What the arm learns from is made before the clock starts: other sizes share it.
         triples = self._learnt_from(place)
         started = time.monotonic()
+        if place.arm.kind == "refined":
+            policy = self._policy(place.arm)[1]
+        # An arm that has nothing to learn from is the base model.
         if triples is not None:
-            if place.arm.kind == "refined":
-                policy = self._policy(place.arm)[1]
             dataset = self._dataset_result(place, triples)
-            model = self._tuned(triples, place.size)
+            model = self._tuned(triples, self._study.steps(place.size))
         scores = self._scores(place.arm.name, model)
         return Cell(
             arm=place.arm.name,
@@ -138,15 +141,19 @@ class _Trial:
     @cached_property
     def _prompts(self) -> list[InstancePrompt]:
         """The prompt of every instruction of the pool, the same for every policy."""
-        material, profile = self._study.material, self._study.profile
         with self._session(self._base) as session:
-            return instance_prompts(
-                material.pool,
-                material.seeds,
-                session.backend.count_tokens,
-                profile.instances,
-                self._salt,
-            )
+            return self._prompts_for(self._study.material.pool, session)
+
+    def _prompts_for(
+        self, instructions: Sequence[Row], session: GeneratorSession
+    ) -> list[InstancePrompt]:
+        return instance_prompts(
+            instructions,
+            self._study.material.seeds,
+            session.backend.count_tokens,
+            self._study.profile.instances,
+            self._salt,
+        )
 
     @cached_property
     def _order(self) -> list[int]:
@@ -163,15 +170,17 @@ class _Trial:
         """The judge's scores of the base policy's valid instances: the scale of the rewards."""
         plain = feedback_of(self._judge, self._study.profile.reward)
         with self._session(self._base) as session:
-            scored = self._answered(session, plain)
+            scored = self._answered(session, self._prompts, plain)
         return [one.scores for one in scored if one.scores is not None]
 
     def _feedback(self, profile: Profile) -> Feedback:
         return feedback_of(self._judge, profile.reward, self._base_scores)
 
-    def _answered(self, session: GeneratorSession, feedback: Feedback) -> list[ScoredInstance]:
-        requests = instance_requests(self._prompts, self._study.profile.instances, self._salt)
-        return scored_answers(self._prompts, requests, session.complete, feedback)
+    def _answered(
+        self, session: GeneratorSession, prompts: Sequence[InstancePrompt], feedback: Feedback
+    ) -> list[ScoredInstance]:
+        requests = instance_requests(prompts, self._study.profile.instances, self._salt)
+        return scored_answers(prompts, requests, session.complete, feedback)
 
     def _scored(self, arm: Arm) -> list[ScoredInstance]:
         """The instances that the arm's policy writes for the whole pool, scored by its rule."""
@@ -180,36 +189,63 @@ class _Trial:
             model = self._base if arm.name == SELF_INSTRUCT else self._policy(arm)[0]
             feedback = self._feedback(profile)
             with self._session(model) as session:
-                self._instances[arm.name] = self._answered(session, feedback)
+                self._instances[arm.name] = self._answered(session, self._prompts, feedback)
         return self._instances[arm.name]
 
+    @cached_property
+    def _of_methods(self) -> dict[str, ScoredInstance]:
+        """Instruction -> the base policy's instance, for all that the study's methods may have.
+
+        An instance depends on the instruction's text and the random seed, not on the method.
+        """
+        shares = self._study.shares
+        rows = {row["instruction"]: row for share in shares for row in share.instructions}
+        feedback = self._feedback(self._study.profile)
+        with self._session(self._base) as session:
+            prompts = self._prompts_for(list(rows.values()), session)
+            return dict(zip(rows, self._answered(session, prompts, feedback), strict=True))
+
+    def _judged(self, place: Place) -> list[Judged]:
+        """The instances that a cell may learn from."""
+        if place.arm.method is not None:
+            share = self._study.share(place.arm.method, place.size)
+            made = [(row, self._of_methods[row["instruction"]]) for row in share.instructions]
+            # Only a candidate that was evolved names the operation that made it.
+            return [Judged(row["instruction"], one, "operation" in row) for row, one in made]
+        scored = self._scored(place.arm)
+        chosen = [(self._prompts[at].instruction, scored[at]) for at in self._order[: place.size]]
+        return [Judged(row["instruction"], one, row["method"] == TEAMS_RL) for row, one in chosen]
+
     def _learnt_from(self, place: Place) -> list[Triple] | None:
-        """The triples of a cell's dataset; None for the base arm."""
+        """The triples of a cell's dataset; None for the base arm, and where none is selected."""
         if place.arm.kind == "base":
             return None
         if place.arm.kind == "seeds_only":
             return [seed.triple for seed in self._study.material.seeds]
-        chosen = self._order[: place.size]
-        scored = self._scored(place.arm)
-        judged = [Judged(self._prompts[at].instruction["instruction"], scored[at]) for at in chosen]
+        judged = self._judged(place)
         verdicts = decide_instances(judged, self._study.profile.selection)
-        return [
+        triples = [
             Triple(one.instruction, one.scored.instance.input, one.scored.instance.output)
             for one, verdict in zip(judged, verdicts, strict=True)
             if verdict is None
         ]
+        return triples or None
 
     def _dataset_result(self, place: Place, triples: Sequence[Triple]) -> DatasetResult:
         scores = self._judge.score(triples)
-        valid = 1.0
-        if place.arm.kind != "seeds_only":
-            valid = fmean(one.instance.format_valid for one in self._scored(place.arm))
         return DatasetResult(
             rows=len(triples),
-            format_valid=valid,
+            format_valid=self._format_valid(place),
             parts={part: fmean(getattr(one, part) for one in scores) for part in PARTS},
             distinct_bigrams=distinct_bigrams([triple.output for triple in triples]),
         )
+
+    def _format_valid(self, place: Place) -> float:
+        if place.arm.kind == "seeds_only":
+            return 1.0
+        if place.arm.kind == "method":
+            return fmean(one.scored.instance.format_valid for one in self._judged(place))
+        return fmean(one.instance.format_valid for one in self._scored(place.arm))
 
     def _policy(self, arm: Arm) -> tuple[ModelRef, PolicyResult]:
         if arm.name not in self._policies:
@@ -283,9 +319,8 @@ class _Trial:
                 self._salt,
             )
 
-    def _tuned(self, triples: Sequence[Triple], size: int) -> ModelRef:
+    def _tuned(self, triples: Sequence[Triple], steps: int) -> ModelRef:
         knobs = self._study.profile.supervised
-        steps = steps_for(size, knobs)
         examples = sorted(triples, key=Triple.render)
         manifest = {
             "study": self._study.name,

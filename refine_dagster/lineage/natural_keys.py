@@ -43,6 +43,9 @@ _KEYS = {
     "feedback_judge_accuracy": NaturalKey(("dimension", "corruption")),
     "feedback_judge_quality": NaturalKey(("dimension", "measure")),
     "feedback_judge_calibration": NaturalKey(("dimension", "bin")),
+    "instructor_policy": NaturalKey(),
+    "instructor_policy_steps": NaturalKey(("step",)),
+    "evolved_instructions": _SLOT,
     "raw_instructions": _SLOT,
     "instruction_decisions": _SLOT,
     "filtered_instructions": _SLOT,
@@ -59,6 +62,9 @@ _KEYS = {
     "evaluation_report": NaturalKey(("arm", "task")),
     "evaluation_comparisons": NaturalKey(("arm", "against")),
     "evaluation_predictions": NaturalKey(("arm", "task", "instance")),
+    "privacy_report": NaturalKey(("arm", "control", "attack")),
+    "privacy_audits": NaturalKey(("arm", "control")),
+    "privacy_scores": NaturalKey(("arm", "instruction", "input")),
     "exports": NaturalKey(("path",)),
 }
 # A table of a later policy round has the key of its kind: slots differ from round to round.

@@ -16,6 +16,7 @@ from refine_dagster.policy_round import PolicyRound, later_rounds, round_of
 
 # What left the house is recorded by the command that writes files, not by an asset of the graph.
 EXPORTS = "exports"
+EVOLVED_TOO = ", or of `evolved_instructions`"
 PARENTS_TYPE = "STRUCT(asset VARCHAR, row_id VARCHAR, role VARCHAR)[]"
 
 
@@ -183,10 +184,64 @@ _ALL = [
         },
     ),
     _table(
+        "instructor_policy",
+        "The policy that chooses the operations by which TeaMs-RL evolves a seed.",
+        {
+            "algorithm": ("VARCHAR", "`ppo`, `trpo`; untrained: `random`, `round_robin`, `fixed`."),
+            "version": ("VARCHAR", "The policy's content, which evolved rows name."),
+            "checkpoint_hash": ("VARCHAR", "Its checkpoint; null for one that learns nothing."),
+            "observation": ("VARCHAR", "What it sees: `paper` or `rich`."),
+            "reward": ("VARCHAR", "What it was paid by: `paper` or `novelty`."),
+            "seeds": ("BIGINT", "Seeds that it was trained on."),
+            "updates": ("BIGINT", "Updates taken."),
+            "rewrite_calls": ("BIGINT", "Rewrites asked for in training."),
+            "review_calls": ("BIGINT", "Reviews asked for in training."),
+            "ended_by": ("VARCHAR", "`updates`, or what the collapse guard saw; null: untrained."),
+        },
+    ),
+    _table(
+        "instructor_policy_steps",
+        "One update of the instructor's training.",
+        {
+            "step": ("BIGINT", "Update, from 1."),
+            "operations": ("BIGINT", "Operations applied so far, the random policy's left out."),
+            "reward": ("DOUBLE", "Mean reward of the update's operations."),
+            "valid_rate": ("DOUBLE", "Share of its rewrites that were kept."),
+            "diversity": ("DOUBLE", "Vendi score of those."),
+            "random_diversity": ("DOUBLE", "The same of a random policy, as many operations."),
+            "operation_entropy": ("DOUBLE", "Entropy of the chosen operations, nats."),
+            "calls": ("BIGINT", "Rewrites and reviews asked for so far, the random policy's too."),
+            "warning": ("VARCHAR", "What the collapse guard saw; null where all is well."),
+        },
+        asset="instructor_policy",
+    ),
+    _table(
+        "evolved_instructions",
+        "What one operation of the instructor made of a seed, or of what was made of it before.",
+        {
+            "method": ("VARCHAR", "`teams_rl`."),
+            "slot": ("VARCHAR", "evolved/round/seed id: the order of decisions."),
+            "round": ("BIGINT", "Place of the operation in the seed's evolution, from 1."),
+            "seed_id": ("VARCHAR", "The seed that the evolution began at."),
+            "operation": ("VARCHAR", "The operation that the instructor chose."),
+            "parent_instruction": ("VARCHAR", "What it was applied to."),
+            "instruction": ("VARCHAR", "What came of it."),
+            "valid": ("BOOLEAN", "Whether it was kept, and so evolved further."),
+            "rule": ("VARCHAR", "`kept`, or the rule that eliminated it."),
+            "value": ("DOUBLE", "What the rule measured; null where it measures nothing."),
+            "threshold": ("DOUBLE", "What the rule compared it with; null likewise."),
+            "different": ("DOUBLE", "Reviewer's probability that it differs; null: not asked."),
+            "completion_key": ("VARCHAR", "The rewrite in `store.completions`."),
+            "review_keys": ("VARCHAR[]", "The reviewer's answers there; empty: not asked."),
+            "policy": ("VARCHAR", "Fingerprint of the model that wrote it."),
+            "instructor": ("VARCHAR", "Version of the policy that chose the operation."),
+        },
+    ),
+    _table(
         "instruction_decisions",
         "The decision on one candidate: kept, or rejected by which rule.",
         {
-            "candidate_id": ("VARCHAR", "Row of `raw_instructions`."),
+            "candidate_id": ("VARCHAR", f"Row of `raw_instructions`{EVOLVED_TOO}."),
             "method": ("VARCHAR", "`self_instruct` or `teams_rl`."),
             "slot": ("VARCHAR", "The candidate's slot."),
             "round": ("BIGINT", "The candidate's round."),
@@ -304,6 +359,8 @@ def _later_table(base: str, policy_round: PolicyRound, declared: Mapping[str, Ta
     own_names = {f"`{one}`": f"`{policy_round.name(one)}`" for one in ROUND_TABLES}
 
     def of_round(meaning: str) -> str:
+        # Seeds are evolved in the first round alone.
+        meaning = meaning.replace(EVOLVED_TOO, "")
         for plain, own in own_names.items():
             meaning = meaning.replace(plain, own)
         return meaning
@@ -347,6 +404,11 @@ _MODEL = {
     "loss_last": ("DOUBLE", "Loss at the last logged step."),
 }
 _MODEL_STEPS = {"arm": _MODEL["arm"], **_STEPS}
+_CONTROL = (
+    "VARCHAR",
+    "`none`: the audit itself; `base_model`, `bag_of_words`: controls that cannot know members; "
+    "`over_fitted`: one that must.",
+)
 
 _ALL += [
     _table("fine_tuned_model", "The model fine-tuned on the dataset.", dict(_MODEL)),
@@ -410,6 +472,67 @@ _ALL += [
             "rouge_l": ("DOUBLE", "Best ROUGE-L F over the references, times 100."),
         },
         asset="evaluation_report",
+    ),
+    _table(
+        "privacy_report",
+        "What one attack, or a control of it, tells of what an arm was fine-tuned on.",
+        {
+            "arm": _MODEL["arm"],
+            "control": _CONTROL,
+            "attack": (
+                "VARCHAR",
+                "`loss`, `calibrated`, `zlib`, `min_k`, `min_k_plus_plus`; `bag_of_words` of the "
+                "control of that name.",
+            ),
+            "members": ("BIGINT", "Examples that the audited model was trained on."),
+            "others": ("BIGINT", "Examples of the same arm that were kept from it."),
+            "auc": (
+                "DOUBLE",
+                "Probability that a member scores above a non-member; 0.5 is chance.",
+            ),
+            "auc_low": ("DOUBLE", "2.5 % bound of its interval."),
+            "auc_high": ("DOUBLE", "97.5 % bound of its interval."),
+            "advantage": ("DOUBLE", "Distance of the AUC from 0.5: the figure to compare."),
+            "tpr_at_low_fpr": (
+                "DOUBLE",
+                "Share of members above all but 1 % of the non-members.",
+            ),
+            "refusal": ("VARCHAR", "Why figures are missing; null where all are there."),
+        },
+    ),
+    _table(
+        "privacy_audits",
+        "One model trained for the report on a half of an arm's examples, and thrown away.",
+        {
+            "arm": _MODEL["arm"],
+            "control": ("VARCHAR", "`none`: trained as the arm was; or `over_fitted`."),
+            "members": ("BIGINT", "Examples that it was trained on."),
+            "others": ("BIGINT", "Examples of the same arm that were kept from it."),
+            "steps": ("BIGINT", "Optimiser steps taken; 0 where refused."),
+            "loss_first": ("DOUBLE", "Loss at the first step; null where refused."),
+            "loss_last": ("DOUBLE", "Loss at the last step; null where refused."),
+            "refusal": ("VARCHAR", "Why none was trained; null where one was."),
+        },
+        asset="privacy_report",
+    ),
+    _table(
+        "privacy_scores",
+        "What every attack makes of one example of an arm; higher is more like a member.",
+        {
+            "arm": _MODEL["arm"],
+            "instruction": ("VARCHAR", "The example's instruction."),
+            "input": ("VARCHAR", "The example's input."),
+            "member": ("BOOLEAN", "Whether the audited model was trained on it."),
+            "loss": ("DOUBLE", "Mean log-probability of the response's tokens, nats."),
+            "calibrated": ("DOUBLE", "The same, less that under the base model."),
+            "zlib": ("DOUBLE", "Sum of log-probabilities over the bytes of the compressed text."),
+            "min_k": ("DOUBLE", "Mean log-probability of the least likely tokens."),
+            "min_k_plus_plus": (
+                "DOUBLE",
+                "The same of log-probabilities in standard deviations of the model's own choice.",
+            ),
+        },
+        asset="privacy_report",
     ),
     _table(
         EXPORTS,

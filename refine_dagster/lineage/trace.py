@@ -35,6 +35,8 @@ _LABELS: Mapping[str, str] = MappingProxyType(
         "feedback_judge_accuracy": "dimension || ', ' || corruption",
         "feedback_judge_quality": "dimension || ', ' || measure",
         "feedback_judge_calibration": "dimension || ', bin ' || bin",
+        "instructor_policy": f"algorithm || ', ' || {_HASH.format('version')}",
+        "evolved_instructions": "operation || ', ' || rule || ': ' || instruction",
         "instruction_decisions": "rule || ': ' || instruction",
         "reward_scored_instructions": "rule || ': ' || instruction",
         "base_scored_instructions": "rule || ': ' || instruction",
@@ -45,6 +47,9 @@ _LABELS: Mapping[str, str] = MappingProxyType(
         "evaluation_report": "arm || ' on ' || task",
         "evaluation_comparisons": "arm || ' against ' || against",
         "evaluation_predictions": "arm || ' on ' || task || ', instance ' || instance",
+        "privacy_report": "arm || ', ' || control || ', ' || attack",
+        "privacy_audits": "arm || ', ' || control",
+        "privacy_scores": "arm || ': ' || instruction",
         "exports": "format || ': ' || path",
     }
 )

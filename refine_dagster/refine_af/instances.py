@@ -20,6 +20,7 @@ from refine_dagster.refine_af.instance_prompt import STOP, Triple, instance_prom
 from refine_dagster.self_instruct.decisions import KEPT
 from refine_dagster.self_instruct.draws import draw
 from refine_dagster.self_instruct.instance_rules import Judged, decide_instances
+from refine_dagster.teams_rl.evolved_rows import METHOD as TEAMS_RL
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def scored_instances(
         own = [one.scores for one in scored if one.scores is not None]
         scored = feedback.whitened(own).weigh(scored)
     judged = [
-        Judged(one.instruction["instruction"], result)
+        Judged(one.instruction["instruction"], result, one.instruction["method"] == TEAMS_RL)
         for one, result in zip(prompts, scored, strict=True)
     ]
     verdicts = decide_instances(judged, selection)

@@ -3,6 +3,9 @@
 The loop that proposes and the asset that filters share this one decider: the loop asks it round by
 round, the asset replays all candidates at once, and both come to the same decisions because each
 depends only on the seeds, the knobs and the candidates before it.
+
+Evolved instructions (TeaMs-RL) are decided on after all that the loop proposed, in one pool with
+them: what the loop proposed is decided on as if there were none. They have no target of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
 from refine_dagster.self_instruct.heuristics import Verdict, first_verdict
 
 KEPT = "kept"
+# The table of what an instructor evolved; seeds are evolved in the first policy round alone.
+EVOLVED = "evolved_instructions"
 
 
 @dataclass(frozen=True)
@@ -25,19 +30,21 @@ class Demonstration:
 
     Attributes:
         name: what draws go by: a seed's id, a candidate's slot.
+        evolved: whether an operation made it. The Self-Instruct loop shows none of these.
     """
 
     asset: str
     row_id: str
     name: str
     instruction: str
+    evolved: bool = False
 
     def as_parent(self, role: str) -> Parent:
         return Parent(self.asset, self.row_id, role)
 
 
 class InstructionDecider:
-    """Decides on candidates of one method in slot order.
+    """Decides on candidates in slot order.
 
     Args:
         pool: the pool at the start: the seeds, and the pool of the former policy round.
@@ -69,26 +76,36 @@ class InstructionDecider:
 
         The rules stand in this order: `unparsed`, the heuristics, `over_target`, `too_similar`.
         """
-        return [self._decide(candidate) for candidate in candidates]
+        return [self._decide(row, self._candidates, self._verdict(row)) for row in candidates]
 
-    def _decide(self, candidate: Row) -> Row:
+    def decide_evolved(self, candidates: Sequence[Row]) -> list[Row]:
+        """Rows of `instruction_decisions` for rows of `evolved_instructions`, in slot order.
+
+        The rules stand in this order: those of elimination, the heuristics, `too_similar`.
+        """
+        return [self._decide(row, EVOLVED, _evolved_verdict(row)) for row in candidates]
+
+    def _verdict(self, candidate: Row) -> Verdict | None:
+        """What rules a proposed candidate out before its novelty is measured."""
+        if not candidate["parsed"]:
+            return Verdict("unparsed")
+        verdict = first_verdict(str(candidate["instruction"]))
+        if verdict is None and self.full:
+            return Verdict("over_target", float(len(self.accepted) + 1), float(self.target))
+        return verdict
+
+    def _decide(self, candidate: Row, table: str, verdict: Verdict | None) -> Row:
         text = str(candidate["instruction"])
         score, nearest = None, None
-        if not candidate["parsed"]:
-            verdict: Verdict | None = Verdict("unparsed")
-        else:
-            verdict = first_verdict(text)
-        if verdict is None and self.full:
-            verdict = Verdict("over_target", float(len(self.accepted) + 1), float(self.target))
         if verdict is None:
             decision = self._novelty.accept([text], [candidate["row_id"]])[0]
             score = decision.score
             nearest = None if decision.nearest is None else str(decision.nearest)
             if decision.kept:
-                self._accept(candidate)
+                self._accept(candidate, table)
             else:
                 verdict = Verdict("too_similar", score, self._novelty.threshold)
-        parents = [Parent(self._candidates, candidate["row_id"], "candidate")]
+        parents = [Parent(table, candidate["row_id"], "candidate")]
         home = self._homes[nearest] if nearest is not None else None
         if nearest is not None and home is not None:
             parents.append(Parent(home, nearest, "nearest"))
@@ -111,13 +128,24 @@ class InstructionDecider:
             parents,
         )
 
-    def _accept(self, candidate: Row) -> None:
-        self._homes[candidate["row_id"]] = self._candidates
+    def _accept(self, candidate: Row, table: str) -> None:
+        self._homes[candidate["row_id"]] = table
         self.accepted.append(
             Demonstration(
-                self._candidates, candidate["row_id"], candidate["slot"], candidate["instruction"]
+                table,
+                candidate["row_id"],
+                candidate["slot"],
+                candidate["instruction"],
+                evolved=table == EVOLVED,
             )
         )
+
+
+def _evolved_verdict(candidate: Row) -> Verdict | None:
+    """What rules an evolved candidate out before its novelty is measured."""
+    if not candidate["valid"]:
+        return Verdict(candidate["rule"], candidate["value"], candidate["threshold"])
+    return first_verdict(str(candidate["instruction"]))
 
 
 def filtered_rows(
@@ -125,20 +153,24 @@ def filtered_rows(
     decisions: Sequence[Row],
     policy_round: PolicyRound = FIRST_ROUND,
     former: Sequence[Row] = (),
+    evolved: Sequence[Row] = (),
 ) -> list[Row]:
     """Rows of `filtered_instructions`: the candidates whose decision is to keep them.
 
     Args:
         policy_round: whose tables these are.
         former: the pool of the round before, all of which a later round's pool takes over.
+        evolved: the candidates of `evolved_instructions`.
     """
     table = policy_round.name("filtered_instructions")
-    by_id = {row["row_id"]: row for row in candidates}
+    proposed = policy_round.name("raw_instructions")
+    by_id = {row["row_id"]: (row, proposed) for row in candidates}
+    by_id |= {row["row_id"]: (row, EVOLVED) for row in evolved}
     rows = [_taken_over(row, table, policy_round) for row in former]
     for decision in decisions:
         if not decision["kept"]:
             continue
-        candidate = by_id[decision["candidate_id"]]
+        candidate, home = by_id[decision["candidate_id"]]
         payload = {
             "instruction": candidate["instruction"],
             "method": candidate["method"],
@@ -149,7 +181,7 @@ def filtered_rows(
         if not policy_round.is_first:
             payload["accepted_in"] = policy_round.number
         parents = [
-            Parent(policy_round.name("raw_instructions"), candidate["row_id"], "candidate"),
+            Parent(home, candidate["row_id"], "candidate"),
             Parent(policy_round.name("instruction_decisions"), decision["row_id"], "decision"),
         ]
         rows.append(make_row(table, payload, parents))

@@ -15,22 +15,29 @@ from dataclasses import dataclass
 from refine_dagster.knobs import SelectionKnobs
 from refine_dagster.refine_af.feedback import ScoredInstance
 from refine_dagster.self_instruct.heuristics import Verdict
+from refine_dagster.teams_rl.elimination import answer_verdict
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A policy's instance of one instruction, scored."""
+    """A policy's instance of one instruction, scored.
+
+    Attributes:
+        evolved: whether an instructor evolved the instruction: then its answer is judged too.
+    """
 
     instruction: str
     scored: ScoredInstance
+    evolved: bool = False
 
 
 def decide_instances(instances: Sequence[Judged], knobs: SelectionKnobs) -> list[Verdict | None]:
     """The rejection of each instance, None where it is kept.
 
     Rules in order: `format` (the gate's own reason follows after a colon), `input_equals_output`,
-    `ends_with_colon`, `contradiction` (the same instruction and input answered differently),
-    `low_reward`.
+    `ends_with_colon`, `contradiction` (the same instruction and input answered differently), for
+    evolved instructions WizardLM's rules for answers (`hollow_answer`, `refused_answer`; an answer
+    that was cut off fails the format), `low_reward`.
     """
     answers: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in instances:
@@ -62,4 +69,4 @@ def _own_verdict(one: Judged, answers: dict[tuple[str, str], set[str]]) -> Verdi
         return Verdict("ends_with_colon")
     if len(answers[one.instruction, found.input]) > 1:
         return Verdict("contradiction")
-    return None
+    return answer_verdict(found.output) if one.evolved else None

@@ -98,7 +98,8 @@ def propose(
         )
     salt = policy_round.salt(salt)
     decider = InstructionDecider([*seeds, *former], knobs, policy_round)
-    pool = MachinePool(seeds, decider, knobs, former)
+    # Lanes go on from what was proposed; an evolved instruction belongs to none.
+    pool = MachinePool(seeds, decider, knobs, [one for one in former if not one.evolved])
     rows: list[Row] = []
     stalled = number = 0
     with progress.task("accepted instructions", total=knobs.target) as advance:

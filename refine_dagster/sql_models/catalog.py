@@ -19,7 +19,9 @@ from refine_dagster.sql_models.model import DIALECT
 # every policy round.
 MODEL_CALLERS = (
     "evaluation_report",
+    "evolved_instructions",
     "instruction_dataset",
+    "instructor_policy",
     "raw_instructions",
     "reward_scored_instructions",
     "rl_policy_checkpoint",

@@ -93,6 +93,8 @@ class Outcome:
         text: what the executor wrote.
         rule: the rule that eliminated it, `equal` for the reviewer's verdict; None where kept.
         execution, review: how it came about; no review where a rule eliminated it.
+        value, threshold: what the rule measured and what it compared that with; None where it
+            measures nothing.
     """
 
     before: Chain
@@ -101,6 +103,8 @@ class Outcome:
     rule: str | None
     execution: Execution
     review: Review | None
+    value: float | None = None
+    threshold: float | None = None
 
     @property
     def kept(self) -> bool:
@@ -162,6 +166,8 @@ class Evolver:
                     rule=rule,
                     execution=executions[place],
                     review=review,
+                    value=verdict.value if verdict else None,
+                    threshold=verdict.threshold if verdict else None,
                 )
             )
         return outcomes

@@ -17,8 +17,11 @@ from refine_dagster.refine_af.instance_prompt import HEADER, NO_INPUT, STOP
 from refine_dagster.teams_rl.chain import Chain, Evolver, Outcome
 from refine_dagster.teams_rl.elimination import answer_verdict
 from refine_dagster.teams_rl.episodes import Seed
+from refine_dagster.teams_rl.executor import ModelExecutor
+from refine_dagster.teams_rl.knobs import TeamsRLKnobs
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES, one_line
 from refine_dagster.teams_rl.policies import InstructorPolicy
+from refine_dagster.teams_rl.reviewer import ModelReviewer
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,26 @@ class EvolvedAnswer:
 def instruction_hash(text: str) -> str:
     """The content id of an instruction's text, 32 hex digits."""
     return content_id("evolved_instruction", text)
+
+
+def model_evolver(complete: Complete, knobs: TeamsRLKnobs, salt: str) -> Evolver:
+    """Executor and reviewer on one model, as the knobs have them."""
+    return Evolver(
+        ModelExecutor(
+            complete,
+            salt,
+            max_new_tokens=knobs.max_new_tokens,
+            temperature=knobs.temperature,
+            top_p=knobs.top_p,
+        ),
+        ModelReviewer(
+            complete,
+            different_below=knobs.different_below,
+            threshold=knobs.review_threshold,
+            calibrated=knobs.calibrate_reviewer,
+        ),
+        knobs.max_words,
+    )
 
 
 def evolve(

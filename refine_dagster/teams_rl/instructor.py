@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from refine_dagster.teams_rl.environment import VectorEnvironment
 
 STATE_FILE = "instructor.pt"
-# Updates' worth of random episodes whose mean diversity the guard compares with.
-REFERENCE_UPDATES = 5
 
 
 @dataclass(frozen=True)
@@ -242,7 +240,7 @@ def random_reference(task: InstructorTask) -> Reference:
     episodes = Episodes(task.seeds, f"{task.salt}/reference")
     size = knobs.environments * knobs.episodes_per_update
     scores, calls = [], 0
-    for number in range(REFERENCE_UPDATES):
+    for number in range(knobs.reference_updates):
         chains = [episodes.chain(number * size + place) for place in range(size)]
         outcomes: list[Outcome] = []
         for _ in range(EPISODE_LENGTH):
@@ -252,6 +250,14 @@ def random_reference(task: InstructorTask) -> Reference:
         scores.append(_diversity(outcomes, task.embedding))
         calls += sum(outcome.calls for outcome in outcomes)
     return Reference(fmean(scores), calls)
+
+
+def updates_calls(updates: Sequence[InstructorUpdate], knobs: TeamsRLKnobs) -> tuple[int, int]:
+    """Rewrites and reviews that a training asked for, the random reference's included."""
+    if not updates:
+        return 0, 0
+    rewrites = updates[-1].steps + knobs.reference_updates * _steps(knobs)
+    return rewrites, updates[-1].calls - rewrites
 
 
 def _verdict(learner: Instructor, task: InstructorTask) -> Collapse | None:

@@ -10,6 +10,18 @@ from refine_dagster.knobs import Knobs
 
 
 class TeamsRLKnobs(Knobs):
+    evolved_seeds: int = Field(
+        24,
+        ge=0,
+        description="Seeds that are evolved, six operations each; 0 switches TeaMs-RL off.",
+    )
+    training_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of the seeds that the instructor is trained on; only others are "
+        "evolved.",
+    )
     algorithm: Literal["ppo", "trpo", "random", "round_robin", "fixed"] = Field(
         "ppo",
         description="The instructor: `ppo`; `trpo`, as published; or, untrained, `random`, "
@@ -36,6 +48,12 @@ class TeamsRLKnobs(Knobs):
         2, ge=1, description="Episodes of six steps that every environment plays before an update."
     )
     updates: int = Field(60, ge=1, description="Updates of the instructor.")
+    reference_updates: int = Field(
+        5,
+        ge=1,
+        description="Updates' worth of random episodes whose mean diversity the guard compares "
+        "with.",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="PPO, and TRPO's value network: of Adam.")
     epochs: int = Field(10, ge=1, description="PPO: passes over an update's steps.")
     minibatch: int = Field(
@@ -62,7 +80,12 @@ class TeamsRLKnobs(Knobs):
     min_operation_entropy: float = Field(
         0.3, ge=0, description="Guard `operations`: least entropy of chosen operations, nats."
     )
-    max_words: int = Field(60, ge=3, description="Longest evolved instruction that is kept.")
+    max_words: int = Field(
+        60, ge=3, description="Longest evolved instruction that is kept; longer seeds are left out."
+    )
+    min_valid_rate: float = Field(
+        0.2, ge=0, le=1, description="Check: least share of evolved rows that no rule eliminated."
+    )
     different_below: float = Field(
         0.3, ge=0, le=1, description="Overlap of words up to which no reviewer is asked."
     )

@@ -117,3 +117,47 @@ def test_a_policy_without_steps_fails(tmp_path: Path) -> None:
     _steps(database, [])
     assert not _checked(checks.kl_within_bound(), database, PROFILE).passed
     assert not _checked(checks.diversity_above_floor(), database, PROFILE).passed
+
+
+def _privacy(database: Path, base_auc: float, over_fitted: float | None) -> None:
+    def row(control: str, auc: float | None) -> dict[str, Any]:
+        told = None if auc is None else auc - 0.5
+        return {
+            **dict.fromkeys(TABLES["privacy_report"].columns),
+            "arm": "seeds_only",
+            "control": control,
+            "attack": "loss",
+            "members": 110,
+            "others": 110,
+            "auc": auc,
+            "auc_low": None if auc is None else auc - 0.08,
+            "auc_high": None if auc is None else auc + 0.08,
+            "advantage": None if told is None else abs(told),
+        }
+
+    rows = [row("none", 0.9), row("base_model", base_auc)]
+    rows += [] if over_fitted is None else [row("over_fitted", over_fitted)]
+    tables = {
+        "privacy_report": [make_row("privacy_report", one) for one in rows],
+        "privacy_audits": [],
+        "privacy_scores": [],
+    }
+    commit(Warehouse(database), "privacy_report", tables)
+
+
+@pytest.mark.parametrize(("auc", "passed"), [(0.5, True), (0.57, True), (0.8, False), (0.2, False)])
+def test_negative_controls_at_chance(tmp_path: Path, auc: float, passed: bool) -> None:
+    _privacy(tmp_path / "w.duckdb", auc, 1.0)
+    found = _checked(checks.negative_controls_at_chance, tmp_path / "w.duckdb")
+    assert found.passed == passed
+    assert found.metadata["off_chance"].value == (
+        "none" if passed else "seeds_only base_model loss"
+    )
+
+
+@pytest.mark.parametrize(("auc", "passed"), [(0.99, True), (0.9, False), (None, True)])
+def test_over_fitting_is_seen(tmp_path: Path, auc: float | None, passed: bool) -> None:
+    _privacy(tmp_path / "w.duckdb", 0.5, auc)
+    found = _checked(checks.over_fitting_is_seen, tmp_path / "w.duckdb")
+    assert found.passed == passed
+    assert found.metadata["missed"].value == ("none" if passed else "seeds_only")

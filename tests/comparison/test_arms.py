@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from refine_dagster.comparison.arms import ArmError, parse_arms
+from refine_dagster.comparison.arms import ArmError, parse_arms, parse_methods
 from refine_dagster.profile import load_profile
 
 PROFILE = load_profile("offline", environment={})
@@ -38,3 +38,30 @@ def test_what_is_no_arm_is_named(names: str) -> None:
         parse_arms(names, PROFILE)
     for wrong in ("dpo", "ppo/nice", "base/balanced"):
         assert (wrong in str(caught.value.what)) == (wrong in names)
+
+
+def test_methods_stand_behind_the_arms_beside_them_in_their_own_order() -> None:
+    arms = parse_methods("both, self_instruct,both,teams_rl", "base,seeds_only", PROFILE)
+    assert [arm.name for arm in arms] == [
+        "base",
+        "seeds_only",
+        "method/self_instruct",
+        "method/teams_rl",
+        "method/both",
+    ]
+    assert [arm.method for arm in arms] == [None, None, "self_instruct", "teams_rl", "both"]
+    assert arms[2].profile(PROFILE) is PROFILE
+    assert [arm.name for arm in parse_methods("teams_rl", "", PROFILE)] == ["method/teams_rl"]
+
+
+@pytest.mark.parametrize("names", ["", ",", "teams_rl,wizard", "method/both"])
+def test_what_is_no_method_is_named(names: str) -> None:
+    with pytest.raises(ArmError, match="name self_instruct, teams_rl, both") as caught:
+        parse_methods(names, "base", PROFILE)
+    for wrong in ("wizard", "method/both"):
+        assert (wrong in caught.value.what) == (wrong in names)
+
+
+def test_an_arm_of_the_pool_cannot_stand_beside_methods() -> None:
+    with pytest.raises(ArmError, match=r"self_instruct, grpo/refine_af cannot stand beside"):
+        parse_methods("both", "base,self_instruct,grpo", PROFILE)

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from unittest import mock
 
 from refine_dagster.device import set_imports_aside
+from refine_dagster.generation.request import Completion, Request, Scoring
 from refine_dagster.home import Home
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
@@ -35,11 +36,18 @@ QUICK = {
     "REFINE_SELF_INSTRUCT__MAX_ROUNDS": "2",
     "REFINE_SELF_INSTRUCT__TARGET": "1000",
 }
+# What the tiny profile leaves out: an instructor that is trained, and may be killed in between.
+TRAINED_INSTRUCTOR = {
+    "REFINE_TEAMS_RL__ALGORITHM": "ppo",
+    "REFINE_TEAMS_RL__UPDATES": "2",
+    "REFINE_TEAMS_RL__SAVE_EVERY": "1",
+}
 CHECKS_OF_LEARNING = {
     "judge_better_than_chance",
     "judge_auc",
     "reward_rose",
     "reward_not_fallen",
+    "over_fitting_is_seen",
 }
 FIRST_ASSETS = (
     "--select",
@@ -232,7 +240,7 @@ def _leave_out_checks_of_learning() -> None:
 
 
 def _list_what_is_sent(sent: Path) -> None:
-    """Write down the keys of every batch before it is decoded."""
+    """Write down the keys of every batch before it is decoded, or its labels are scored."""
     from refine_dagster.generation.transformers_backend import TransformersBackend
 
     decode = TransformersBackend._decode
@@ -243,4 +251,16 @@ def _list_what_is_sent(sent: Path) -> None:
             file.write(json.dumps(keys) + "\n")
         decode(self, batch)
 
+    generate = TransformersBackend.generate
+
+    def scored_too(
+        self: TransformersBackend, requests: Sequence[Request]
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        keys = [one.key(self.fingerprint) for one in requests if isinstance(one.sampling, Scoring)]
+        if keys:
+            with sent.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(keys) + "\n")
+        yield from generate(self, requests)
+
     mock.patch.object(TransformersBackend, "_decode", listed).start()
+    mock.patch.object(TransformersBackend, "generate", scored_too).start()

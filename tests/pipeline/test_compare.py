@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
-from refine_dagster.comparison.arms import parse_arms
+from refine_dagster.comparison.arms import method_arm, parse_arms, parse_methods
 from refine_dagster.comparison.cells import Cell
 from refine_dagster.comparison.material import read_material
+from refine_dagster.comparison.methods import read_method_calls
 from refine_dagster.comparison.running import run_study
 from refine_dagster.comparison.study import Study, StudyError, plan_study
 from refine_dagster.comparison.trial import run_trial
@@ -21,6 +22,7 @@ from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks
 from refine_dagster.home import Home
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.profile import Profile, load_profile
+from refine_dagster.teams_rl.evolved_rows import evolution_calls
 from tests.pipeline.conftest import SMALL
 
 KNOBS = {
@@ -187,3 +189,83 @@ def test_the_command_writes_a_report(
     lines = (tmp_path / "out" / "comparison_scores.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + len(cells) * len(study.tasks)
     assert "grpo/refine_af" in result.output
+
+
+def test_methods_are_compared_at_equal_calls(
+    built_home: Home, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    shutil.copytree(built_home.root, home.root)
+    warehouse = Warehouse(home.warehouse)
+    calls = read_method_calls(warehouse, profile.self_instruct)
+    # The home's calls, as its completions store and its ledger of calls have them.
+    proposals = warehouse.query(
+        "SELECT count(DISTINCT completion_key) FROM main.raw_instructions"
+    ).item()
+    evolved = warehouse.read("evolved_instructions").to_dicts()
+    [instructor] = warehouse.read("instructor_policy").to_dicts()
+    counted = evolution_calls(evolved, instructor)
+    assert calls.totals == {
+        "self_instruct": proposals,
+        "teams_rl": sum(counted.generation.values()),
+    }
+    assert calls.training == sum(counted.training.values()) > 0
+
+    knobs = profile.evaluation
+    tasks = load_tasks(PACKAGED, knobs.max_instances, knobs.split)[:6]
+    arms = parse_methods("self_instruct,teams_rl,both", "base", profile)
+    material = read_material(warehouse, home.checkpoints)
+    study = plan_study(material, profile, arms, [], 1, tasks, calls)
+    pool = {row["instruction"] for row in material.pool if row["method"] == "self_instruct"}
+    shares = {method_arm(one.method).name: one for one in study.shares}
+    # Its target bounds the home's pool, and not what its calls brought.
+    of_loop = calls.share("self_instruct", proposals).instructions
+    assert pool < {row["instruction"] for row in of_loop}
+
+    root = home.root / "comparisons"
+    folder = root / study.name
+    assert run_trial(study, 1, folder) == 4
+    cells = run_study(study, root)
+    rows = {cell.arm: cell.dataset.rows if cell.dataset else 0 for cell in cells}
+    assert rows["method/self_instruct"] > 0
+    assert rows["method/both"] > 0
+    tuned = [
+        one for one in (folder / "seed_1/checkpoints/tuned").iterdir() if one.name != "manifests"
+    ]
+    assert len(tuned) == sum(count > 0 for count in rows.values())
+    for cell in cells[1:]:
+        assert cell.size == calls.most
+        assert rows[cell.arm] <= len(shares[cell.arm].instructions)
+        if not rows[cell.arm]:
+            # It learned nothing; the small model's first rewrites are seldom kept.
+            assert [one.rouge_l for one in cell.tasks] == [one.rouge_l for one in cells[0].tasks]
+    store = Warehouse(folder / "seed_1" / "warehouse.duckdb")
+    asked = store.query("SELECT count(*) FROM store.completions").item()
+    for lost in folder.glob("cells/method-both*"):
+        lost.unlink()
+    assert run_trial(study, 1, folder) == 1
+    assert content(run_study(study, root)) == content(cells)
+    assert store.query("SELECT count(*) FROM store.completions").item() == asked
+
+    monkeypatch.setenv("REFINE_HOME", str(home.root))
+    monkeypatch.setattr("refine_dagster.evaluation.super_ni.load_tasks", lambda *_: tasks)
+    words = [word for name, value in KNOBS.items() for word in ("--set", f"{name}={value}")]
+    result = CliRunner().invoke(
+        app,
+        [
+            *("compare", "--methods", "self_instruct,teams_rl,both", "--arms", "base"),
+            *("--random-seeds", "1", "--profile", SMALL, "--out", str(tmp_path / "out"), *words),
+        ],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    assert "## Calls" in page
+    assert f"made {proposals} proposals" in page
+    for cell in cells[1:]:
+        share = shares[cell.arm]
+        spent = " | ".join(str(share.spent[role]) for role in ("propose", "rewrite", "review"))
+        had = f"{share.candidates} | {len(share.instructions)} | {rows[cell.arm]}.0"
+        line = f"| {cell.arm} | {calls.most} | {spent} | {share.training} | {had} |"
+        assert line in page
+        assert sum(share.spent.values()) in range(calls.most - 2, calls.most + 1)

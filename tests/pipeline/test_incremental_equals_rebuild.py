@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from refine_dagster.home import Home
 from refine_dagster.pipeline import run_pipeline
-from tests.pipeline.children import TINY, run_command
+from tests.pipeline.children import TINY, TRAINED_INSTRUCTOR, run_command
 from tests.pipeline.conftest import TINY_SEEDS
 from tests.pipeline.home_content import base_model_folder, content
 from tests.pipeline.seed_edits import Change, Project, changes, packaged_seeds
@@ -70,7 +70,8 @@ def test_incremental_equals_rebuild(tiny_home: Home, history: list[Change]) -> N
             for home in (live, anew):
                 sets = [f"{name}={value}" for name, value in project.write().items()]
                 arguments = [word for one in sets for word in ("--set", one)]
-                child = run_command(home, root / f"{home.root.name}.log", *arguments)
+                log = root / f"{home.root.name}.log"
+                child = run_command(home, log, *arguments, environment=TRAINED_INSTRUCTOR)
                 assert child.end() == 0, child.log.read_text(encoding="utf-8")
             assert live_content(live) == live_content(anew)
 

@@ -24,7 +24,15 @@ from refine_dagster.home import Home
 from refine_dagster.lineage.ledger import Record
 from refine_dagster.lineage.rows import frame, make_row
 from refine_dagster.lineage.warehouse import Warehouse
-from tests.pipeline.children import FIRST_ASSETS, QUICK, Child, at_call, fork, run_command
+from tests.pipeline.children import (
+    FIRST_ASSETS,
+    QUICK,
+    TRAINED_INSTRUCTOR,
+    Child,
+    at_call,
+    fork,
+    run_command,
+)
 from tests.pipeline.home_content import assert_sound, completion_keys, content
 
 KILLS = 20
@@ -53,7 +61,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The tiny profile run from nothing, in a child that nobody kills."""
     folder = tmp_path_factory.mktemp("undisturbed")
     home = Home(folder / "home")
-    child = run_command(home, folder / "run.log", *STAGES)
+    child = run_command(home, folder / "run.log", *STAGES, environment=TRAINED_INSTRUCTOR)
     seconds: dict[str, float] = {}
     for place in range(len(REVISIONS)):
         assert child.wait_for(partial(more_ended, place))
@@ -79,7 +87,7 @@ def test_resume_after_kill(undisturbed: Undisturbed, tmp_path: Path) -> None:
         assert not known & set(child.sent_keys()), "asked again for what was stored"
         sent += len(child.sent_keys())
         lost += len(lost_batch(child, home))
-    last = run_command(home, tmp_path / "last.log", *STAGES)
+    last = run_command(home, tmp_path / "last.log", *STAGES, environment=TRAINED_INSTRUCTOR)
     assert last.end() == 0, last.log.read_text(encoding="utf-8")
     sent += len(last.sent_keys())
     print(f"kills by stage: {dict(hit)}; {sent} requests sent, {lost} of them lost")
@@ -115,7 +123,7 @@ def killed_at(home: Home, log: Path, seconds: dict[str, float], stage: str, shar
     stages = list(seconds)
     before = stages[stages.index(stage) - 1] if stage != stages[0] else None
     while True:
-        child = run_command(home, log, *STAGES)
+        child = run_command(home, log, *STAGES, environment=TRAINED_INSTRUCTOR)
         if before is None or child.wait_for(lambda lines: before in ended(lines)):
             moment = child.cpu_s() + share * seconds[stage]
             while child.process.is_alive() and child.cpu_s() < moment:

@@ -30,9 +30,13 @@ def test_retraction(tiny_home: Home, tmp_path: Path) -> None:
     ).row(0)
     touched = warehouse.query(DESCENDANTS, [row_id])
     assert touched["removed_in"].null_count() == touched.height > 0
-    assert {"raw_instructions", "instruction_dataset", "fine_tuned_model", "evaluation_report"} <= {
-        *touched["table_name"]
-    }
+    assert {
+        "raw_instructions",
+        "instruction_dataset",
+        "fine_tuned_model",
+        "evaluation_report",
+        "privacy_report",
+    } <= {*touched["table_name"]}
 
     seeds = packaged_seeds(TINY_SEEDS)
     project = Project(tmp_path / "seeds.jsonl", [one for one in seeds if one["id"] != seed_id])
@@ -43,7 +47,7 @@ def test_retraction(tiny_home: Home, tmp_path: Path) -> None:
         "--seeds",
         project.write()["seeds.path"],
         "--select",
-        "+evaluation_report",
+        "+evaluation_report or +privacy_report",
     )
     assert child.end() == 0, child.log.read_text(encoding="utf-8")
 

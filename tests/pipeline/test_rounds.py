@@ -32,6 +32,7 @@ NOT_BEFORE_THE_DATASET = {
     "fine_tuned_model",
     "baseline_model",
     "evaluation_report",
+    "privacy_report",
 }
 
 
@@ -80,7 +81,7 @@ def test_only_what_the_second_round_reaches_is_made_anew(
     after = dict(warehouse.query(VERSIONS).rows())
     changed = {one for one in graph_assets(2) if before.get(one) != after[one]}
     later = {one for one in graph_assets(2) if not round_of(one).is_first}
-    anew = {"instruction_dataset", "fine_tuned_model", "baseline_model", "evaluation_report"}
+    anew = NOT_BEFORE_THE_DATASET - later | {"instruction_dataset"}
     assert changed == later | anew
 
 
@@ -221,7 +222,8 @@ def test_back_to_one_round_is_as_if_there_had_been_no_second(
     tiny_home: Home, home: Home, folder: Path, seeds: str
 ) -> None:
     back = _copy(home, folder / "back")
-    _run(back, folder / "back.log", seeds, rounds=1, select="+evaluation_report or +funnel_balance")
+    select = "+evaluation_report or +privacy_report or +funnel_balance"
+    _run(back, folder / "back.log", seeds, rounds=1, select=select)
     assert content(back)["tables"] == content(tiny_home)["tables"]
     warehouse = Warehouse(back.warehouse)
     versions = dict(warehouse.query(VERSIONS).rows())
@@ -264,7 +266,9 @@ def test_a_removed_seed_leaves_no_live_descendant(home: Home, folder: Path) -> N
         "JOIN lineage.rows AS r ON r.row_id = d.descendant_id",
         [row_id],
     )
-    assert made - {"seed_tasks"} <= set(touched["asset"])
+    # The instructor learns from some seeds and evolves some of the others, so not always this one.
+    by_chance = {"instructor_policy", "evolved_instructions"}
+    assert made - {"seed_tasks"} - by_chance <= set(touched["asset"])
     assert warehouse.read("instruction_dataset").height > 0
     assert not set(touched.filter(touched["alive"])["asset"]) & made
     # The very row of a removed seed, found without the recorded edges.

@@ -106,7 +106,7 @@ def test_impact_agrees_with_the_view(
     assert data.rows == data.of == built.read("instruction_dataset").height
     models = {"base_model", "feedback_judge", "rl_policy_checkpoint", "fine_tuned_model"}
     held = {one.asset for one in found.live_checkpoints}
-    assert held == models | {"baseline_model"}
+    assert held == models | {"baseline_model", "instructor_policy"}
     assert all(
         one.path and (built_home.checkpoints / one.path).is_dir() for one in found.checkpoints
     )

@@ -27,6 +27,8 @@ ENDS_WITHIN_S = 150.0
 STAGES = (
     "seed_tasks",
     "base_model",
+    "instructor_policy",
+    "evolved_instructions",
     "raw_instructions",
     "instruction_decisions",
     "filtered_instructions",

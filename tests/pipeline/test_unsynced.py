@@ -31,12 +31,15 @@ Knobs = Mapping[str, Any]
 READ_SEEDS = {
     "base_model",
     "feedback_judge",
+    "instructor_policy",
+    "evolved_instructions",
     "raw_instructions",
     "instruction_decisions",
     "reward_scored_instructions",
     "rl_policy_checkpoint",
     "instruction_dataset",
     "baseline_model",
+    "privacy_report",
     "stg_seed_tasks",
     "stg_materializations",
 }
@@ -128,6 +131,8 @@ def test_a_bad_file_is_seen_and_breaks_nothing(project: Project) -> None:
 def test_a_knob_marks_what_reads_it(project: Project) -> None:
     knob = {"evaluation.bootstrap_samples": 300}
     assert project.unsynced(knob) == {"evaluation_report": {StaleCauseCategory.CODE}}
+    knob = {"privacy.bootstrap_samples": 300}
+    assert project.unsynced(knob) == {"privacy_report": {StaleCauseCategory.CODE}}
 
 
 def test_held_out_tasks_count_by_content(project: Project, tmp_path: Path) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 from assets.versions import REVISIONS
 from refine_dagster.definitions import build_definitions
+from refine_dagster.evaluation.membership import ATTACKS
+from refine_dagster.evaluation.privacy_split import is_member
 from refine_dagster.home import Home
 from refine_dagster.lineage.checkpoints import CheckpointStore
 from refine_dagster.lineage.ledger import GENESIS
 from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.pipeline import run_pipeline
+from refine_dagster.profile import load_profile
+from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
+from refine_dagster.teams_rl.evolved_rows import evolution_calls
+from refine_dagster.teams_rl.operations import NAMES
 from tests.pipeline.conftest import SMALL
+
+ARMS_TRAINED = ("seeds_only", "self_instruct", "refine_af")
 
 
 def test_every_asset_is_materialised(built_home: Home, built: Warehouse) -> None:
@@ -35,9 +45,13 @@ def test_every_table_has_rows(built: Warehouse) -> None:
 
 def test_funnel_reconciles(built: Warehouse) -> None:
     """Promise 5: in = kept + rejected(reason) + failed(reason), per stage."""
-    candidates = built.read("raw_instructions")
+    candidates, evolved = built.read("raw_instructions"), built.read("evolved_instructions")
     decisions = built.read("instruction_decisions")
-    assert sorted(candidates["row_id"]) == sorted(decisions["candidate_id"])
+    proposed = decisions.filter(decisions["method"] == "self_instruct")
+    assert sorted(candidates["row_id"]) == sorted(proposed["candidate_id"])
+    of_evolved = decisions.filter(decisions["method"] == "teams_rl")
+    assert sorted(evolved["row_id"]) == sorted(of_evolved["candidate_id"])
+    assert proposed.height + of_evolved.height == decisions.height
     kept = decisions.filter(decisions["kept"])
     assert set(kept["rule"]) == {"kept"}
     assert kept.height == built.read("filtered_instructions").height
@@ -78,11 +92,122 @@ def test_every_row_names_the_policy_that_made_it(built: Warehouse) -> None:
     refined = built.read("rl_policy_checkpoint")["policy"].item()
     assert base != refined
     assert set(built.read("raw_instructions")["policy"]) == {base}
+    assert set(built.read("evolved_instructions")["policy"]) == {base}
     assert set(built.read("reward_scored_instructions")["policy"]) == {base}
     assert set(built.read("instruction_dataset")["policy"]) == {refined}
     keys = set(built.query("SELECT key FROM store.completions")["key"])
-    for table in ("raw_instructions", "reward_scored_instructions", "instruction_dataset"):
+    written = ("raw_instructions", "evolved_instructions", "reward_scored_instructions",
+               "instruction_dataset")  # fmt: skip
+    for table in written:
         assert set(built.read(table)["completion_key"]) <= keys
+    assert {key for row in built.read("evolved_instructions")["review_keys"] for key in row} <= keys
+
+
+def test_evolved_rows_tell_how_they_came_about(built: Warehouse) -> None:
+    rows = built.read("evolved_instructions").to_dicts()
+    (instructor,) = built.read("instructor_policy").to_dicts()
+    base = built.read("base_model")["row_id"].item()
+    seeds = {row["row_id"]: row for row in built.read("seed_tasks").to_dicts()}
+    taught = {one["row_id"] for one in instructor["parents"] if one["role"] == "trained_on"}
+    assert len(taught) == instructor["seeds"] > 0
+    assert any(row["valid"] for row in rows)
+    by_seed: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda one: one["slot"]):
+        assert row["operation"] in NAMES
+        assert (row["rule"] == "kept") == row["valid"]
+        assert row["instructor"] == instructor["version"]
+        parents = {one["role"]: (one["asset"], one["row_id"]) for one in row["parents"]}
+        assert parents.keys() == {"evolved", "generator", "instructor"}
+        assert parents["generator"] == ("base_model", base)
+        assert parents["instructor"] == ("instructor_policy", instructor["row_id"])
+        # It was made from its seed, or from the last row of that seed that was kept.
+        before = [one for one in by_seed.setdefault(row["seed_id"], []) if one["valid"]]
+        if before:
+            assert parents["evolved"] == ("evolved_instructions", before[-1]["row_id"])
+            assert row["parent_instruction"] == before[-1]["instruction"]
+        else:
+            asset, row_id = parents["evolved"]
+            assert (asset, seeds[row_id]["seed_id"]) == ("seed_tasks", row["seed_id"])
+            assert row_id not in taught
+        by_seed[row["seed_id"]].append(row)
+    assert all([row["round"] for row in chain] == [*range(1, 7)] for chain in by_seed.values())
+
+
+def test_evolved_instructions_go_through_the_graph_like_any_other(built: Warehouse) -> None:
+    decisions = built.read("instruction_decisions").to_dicts()
+    evolved = {row["row_id"]: row for row in built.read("evolved_instructions").to_dicts()}
+    kept = 0
+    for decision in decisions:
+        if decision["method"] == "teams_rl":
+            row = evolved[decision["candidate_id"]]
+            kept += decision["kept"]
+            # What eliminated a rewrite is the reason; what was kept may still be too near.
+            assert row["valid"] or (decision["rule"], decision["value"]) == (
+                row["rule"],
+                row["value"],
+            )
+    assert kept > 0
+    keys = {}
+    for table in ("filtered_instructions", "reward_scored_instructions", "instance_decisions"):
+        rows = built.read(table)
+        of_evolved = rows.filter(rows["method"] == "teams_rl")
+        assert of_evolved.height == kept, table
+        if "completion_key" in rows.columns:
+            keys[table] = dict(of_evolved.select("instruction", "completion_key").rows())
+    # Each is answered for itself: its own text stands in the prompt.
+    prompts = dict(built.query("SELECT key, prompt FROM store.completions").rows())
+    for answered in keys.values():
+        for instruction, key in answered.items():
+            assert f"Instruction: {instruction}\n" in prompts[key]
+    shown = built.query(
+        "SELECT seeds_shown, operation FROM marts.dataset_lineage WHERE method = 'teams_rl'"
+    ).rows()
+    assert shown
+    assert all(len(seeds) == 1 and operation in NAMES for seeds, operation in shown)
+
+
+def test_the_self_instruct_loop_is_decided_on_as_if_nothing_were_evolved(built: Warehouse) -> None:
+    seeds = [
+        Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
+        for row in built.read("seed_tasks").to_dicts()
+    ]
+    candidates = sorted(built.read("raw_instructions").to_dicts(), key=lambda row: row["slot"])
+    alone = InstructionDecider(seeds, load_profile(SMALL).self_instruct).decide(candidates)
+    decided = built.read("instruction_decisions")
+    proposed = decided.filter(decided["method"] == "self_instruct")
+    assert sorted(row["row_id"] for row in alone) == sorted(proposed["row_id"])
+
+
+def test_calls_are_those_of_the_store(built: Warehouse) -> None:
+    """By role: the ledger mart, the ledger and the rows' own counts all say what the store has."""
+    store = dict(built.query("SELECT role, count(*) FROM store.completions GROUP BY role").rows())
+    mart = built.query(
+        "SELECT role, sum(requests)::BIGINT, sum(scored)::BIGINT FROM marts.request_ledger "
+        "GROUP BY role"
+    ).rows()
+    assert {role: requests for role, requests, _ in mart} == store
+    assert {role: scored for role, _, scored in mart if scored} == {"review": store["review"]}
+    asked = dict(
+        built.query(
+            "SELECT asset || ' ' || role, sum(asked)::BIGINT FROM lineage.requests "
+            "JOIN lineage.materializations USING (sequence) "
+            "WHERE role IN ('rewrite', 'review') GROUP BY ALL"
+        ).rows()
+    )
+    sent = built.query(
+        "SELECT role, sum(sent)::BIGINT FROM lineage.requests "
+        "WHERE role IN ('rewrite', 'review') GROUP BY role"
+    )
+    (instructor,) = built.read("instructor_policy").to_dicts()
+    calls = evolution_calls(built.read("evolved_instructions").to_dicts(), instructor)
+    for asset, counted in (
+        ("instructor_policy", calls.training),
+        ("evolved_instructions", calls.generation),
+    ):
+        assert {role: asked.get(f"{asset} {role}", 0) for role in counted} == dict(counted)
+    assert dict(sent.rows()) == {role: store[role] for role in ("rewrite", "review")}
+    last = built.read("instructor_policy_steps").sort("step")["calls"].to_list()[-1]
+    assert last == sum(calls.training.values())
 
 
 def test_arms_differ_only_in_their_instances(built: Warehouse) -> None:
@@ -95,6 +220,45 @@ def test_arms_differ_only_in_their_instances(built: Warehouse) -> None:
     assert report.group_by("arm").len()["len"].n_unique() == 1
 
 
+def test_the_privacy_report_audits_every_arm_or_says_why_not(built: Warehouse) -> None:
+    report = built.read("privacy_report").to_dicts()
+    by_arm = {arm: [one for one in report if one["arm"] == arm] for arm in ARMS_TRAINED}
+    assert sum(len(rows) for rows in by_arm.values()) == len(report)
+    seeds = by_arm["seeds_only"]
+    told = {(one["control"], one["attack"]) for one in seeds}
+    assert told == (
+        {(control, attack) for control in ("none", "over_fitted") for attack in ATTACKS}
+        | {("base_model", attack) for attack in ATTACKS if attack != "calibrated"}
+        | {("bag_of_words", "bag_of_words")}
+    )
+    assert all(one["auc_low"] <= one["auc"] <= one["auc_high"] for one in seeds)
+    # So few instances of a small pool are too few to tell anything of them.
+    for arm in ("self_instruct", "refine_af"):
+        assert [one["auc"] for one in by_arm[arm]] == [None] * len(ATTACKS)
+        assert all("are needed" in one["refusal"] for one in by_arm[arm])
+
+
+def test_the_audited_model_saw_the_members_and_nothing_else(built: Warehouse) -> None:
+    """Sides follow from the salt and the instruction, and lineage names who was trained on."""
+    seeds = {row["row_id"]: row for row in built.read("seed_tasks").to_dicts()}
+    audits = {
+        row["control"]: row
+        for row in built.read("privacy_audits").to_dicts()
+        if row["arm"] == "seeds_only"
+    }
+    for control, audit in audits.items():
+        for parent in audit["parents"]:
+            if parent["asset"] == "seed_tasks":
+                member = is_member(seeds[parent["row_id"]]["instruction"], load_profile(SMALL).salt)
+                assert parent["role"] == ("trained_on" if member else "held_out")
+        roles = [parent["role"] for parent in audit["parents"]]
+        assert roles.count("trained_on") == audit["members"] > 0
+        assert roles.count("held_out") == audit["others"] > 0, control
+    scores = built.read("privacy_scores")
+    assert scores.height == audits["none"]["members"] + audits["none"]["others"]
+    assert scores["member"].sum() == audits["none"]["members"]
+
+
 def test_the_ledger_chains_and_checkpoints_are_whole(built_home: Home, built: Warehouse) -> None:
     rows = built.query(
         "SELECT previous_digest, digest FROM lineage.materializations ORDER BY sequence"
@@ -105,7 +269,7 @@ def test_the_ledger_chains_and_checkpoints_are_whole(built_home: Home, built: Wa
         previous = digest
     store = CheckpointStore(built_home.checkpoints)
     checkpoints = built.query("SELECT asset, content_hash FROM lineage.checkpoints").rows()
-    assert len(checkpoints) == 6
+    assert len(checkpoints) == 7
     assert all(store.is_whole(asset, content_hash) for asset, content_hash in checkpoints)
 
 

@@ -96,6 +96,24 @@ def test_a_second_round_goes_on_from_the_first_pool() -> None:
     assert [row["accepted_in"] for row in third] == [1, 1, 2, 2]
 
 
+def test_an_evolved_instruction_is_in_the_pool_and_never_shown() -> None:
+    text = "Explain how a bridge carries the weight of a train."
+    evolved = Demonstration("filtered_instructions", "2" * 32, "evolved/01/s1", text, evolved=True)
+    former = [*pool_of(first_pool(), "filtered_instructions"), evolved]
+    for machine_pool in ("lane", "all"):
+        knobs = KNOBS.model_copy(update={"machine_pool": machine_pool, "stall_rounds": 2})
+        script = Script([*TEXTS[:2], *TEXTS[:2]])
+        made = propose(
+            SEEDS, script.proposer("rl_policy_checkpoint"), knobs, "salt", SECOND, former
+        )
+        assert any(TEXTS[0] in request.prompt for request in script.asked)
+        assert all(text not in request.prompt for request in script.asked)
+        # It counts in the pool: what is proposed must be new beside it.
+        copy = {**made.rows[0], "instruction": text}
+        (decided,) = InstructionDecider([*SEEDS, *former], knobs, SECOND).decide([copy])
+        assert (decided["rule"], decided["nearest_id"]) == ("too_similar", "2" * 32)
+
+
 def test_noise_and_draws_are_the_rounds_own() -> None:
     one, two = Script(TEXTS[:2]), Script(TEXTS[:2])
     propose(SEEDS, one.proposer("base_model"), KNOBS, "salt", FIRST_ROUND)

@@ -1,0 +1,218 @@
+"""What each method of making instructions has to show for the same number of model calls.
+
+A method is a way to spend calls: Self-Instruct on proposals, TeaMs-RL on rewrites and on reviews of
+them. Compared at equal sizes, the cheaper method gets nothing for being cheap; so here a number of
+calls is given, each method has what its first calls brought, and the datasets differ in size.
+
+    self_instruct   its first n calls
+    teams_rl        its first n calls
+    both            n / 2 of each; of an odd number Self-Instruct has the greater half
+
+A home has already made the calls, and those of the shorter method bound n. They are taken in the
+order in which they were made, Self-Instruct's request by request and the evolution's step by step,
+seed by seed, the reviews of a rewrite right behind it (the evolution sends a step's reviews after
+the step's rewrites, in one batch; what becomes of a seed depends on that seed alone, so the order
+within a step changes nothing). A rewrite whose reviews are beyond the n-th call is left out, and
+then up to two calls are not spent.
+
+Candidates are decided on anew, by the decider of the pool, as though nothing else had been made:
+in the home an evolved candidate may be refused for being near to a proposed one, and would be
+missing from a pool of evolved ones alone. With both methods, proposals come first, as in the home.
+The target of the loop is no bound on them: it ends the loop, and does not say what a call brought.
+
+A call is a request that was asked for, as in the query ledger, whether a model or the store
+answered it. It is not a measure of tokens: a proposal writes several candidates and a rewrite one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from refine_dagster.comparison.arms import Method
+from refine_dagster.errors import RefineError
+from refine_dagster.knobs import SelfInstructKnobs
+from refine_dagster.lineage.content import content_id
+from refine_dagster.lineage.rows import Row
+from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
+from refine_dagster.teams_rl.evolved_rows import evolution_calls
+
+NEEDED = ("raw_instructions", "evolved_instructions", "instruction_decisions")
+# The knobs by which a candidate is novel.
+NOVELTY = {"novelty_threshold", "refuse_at"}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a method's first calls brought.
+
+    Attributes:
+        method: whose.
+        calls: how many it may make.
+        spent: role (`propose`, `rewrite`, `review`) -> calls that it made; at most two fewer.
+        training: calls that the instructor's training made before, on top; 0 without evolution.
+        candidates: rows of `raw_instructions` and `evolved_instructions` that came of them.
+        instructions: those of the candidates that were accepted, in the order of decisions.
+    """
+
+    method: Method
+    calls: int
+    spent: Mapping[str, int]
+    training: int
+    candidates: int
+    instructions: tuple[Row, ...]
+
+    @property
+    def per_instruction(self) -> float | None:
+        """Calls for each accepted instruction, training left out; None where there is none."""
+        return sum(self.spent.values()) / len(self.instructions) if self.instructions else None
+
+    @property
+    def per_instruction_with_training(self) -> float | None:
+        """The same, training included."""
+        spent = sum(self.spent.values()) + self.training
+        return spent / len(self.instructions) if self.instructions else None
+
+
+@dataclass(frozen=True)
+class MethodCalls:
+    """The calls that a home has made for instructions, and what came of each.
+
+    Attributes:
+        seeds: the pool before either method.
+        proposed: rows of `raw_instructions`, by slot.
+        evolved: rows of `evolved_instructions`, by slot.
+        training: calls of the instructor's training.
+        knobs: those that the home's candidates were decided on by.
+    """
+
+    seeds: tuple[Demonstration, ...]
+    proposed: tuple[Row, ...]
+    evolved: tuple[Row, ...]
+    training: int
+    knobs: SelfInstructKnobs
+
+    @property
+    def totals(self) -> Mapping[str, int]:
+        """Method -> calls that it made in the home, training left out."""
+        return {
+            "self_instruct": len(_requests(self.proposed)),
+            "teams_rl": sum(map(_calls, self.evolved)),
+        }
+
+    @property
+    def most(self) -> int:
+        """The greatest number of calls that both methods have made."""
+        return min(self.totals.values())
+
+    @property
+    def content(self) -> str:
+        """Names what every share depends on."""
+        return content_id(
+            "method_calls",
+            [[*_request(row), row["parsed"], row["instruction"]] for row in self.proposed],
+            [[_calls(row), row["valid"], row["instruction"]] for row in self.evolved],
+            self.knobs.model_dump(mode="json", include=NOVELTY),
+        )
+
+    def share(self, method: Method, calls: int) -> Share:
+        """What the method's first `calls` calls brought; see the module."""
+        evolving = {"self_instruct": 0, "teams_rl": calls, "both": calls // 2}[method]
+        proposed = _first_proposed(self.proposed, calls - evolving)
+        evolved = _first_evolved(self.evolved, evolving)
+        spent = {
+            "propose": len(_requests(proposed)),
+            "rewrite": len(evolved),
+            "review": sum(map(_calls, evolved)) - len(evolved),
+        }
+        return Share(
+            method=method,
+            calls=calls,
+            spent=spent,
+            training=0 if method == "self_instruct" else self.training,
+            candidates=len(proposed) + len(evolved),
+            instructions=tuple(self._accepted(proposed, evolved, len(proposed) + 1)),
+        )
+
+    def accepted_in_home(self) -> list[Row]:
+        """All candidates that the home's own decisions accept, up to its target."""
+        return self._accepted(self.proposed, self.evolved, self.knobs.target)
+
+    def _accepted(self, proposed: Sequence[Row], evolved: Sequence[Row], target: int) -> list[Row]:
+        knobs = self.knobs.model_copy(update={"target": target})
+        decider = InstructionDecider(self.seeds, knobs)
+        decisions = [*decider.decide(proposed), *decider.decide_evolved(evolved)]
+        return [
+            candidate
+            for candidate, decision in zip([*proposed, *evolved], decisions, strict=True)
+            if decision["kept"]
+        ]
+
+
+def read_method_calls(warehouse: Warehouse, knobs: SelfInstructKnobs) -> MethodCalls:
+    """Read a home.
+
+    Raises:
+        RefineError: a method has made nothing in it, or with these knobs other candidates would
+            have been accepted than were.
+    """
+    found = {name: warehouse.read(name).to_dicts() for name in NEEDED}
+    absent = [name for name, rows in found.items() if not rows]
+    if absent:
+        raise RefineError(
+            f"a comparison of methods needs {', '.join(absent)}, and there are no rows",
+            where=str(warehouse.path),
+            fix="run `refine-dagster run --select +filtered_instructions` with "
+            "teams_rl.evolved_seeds above 0 first",
+        )
+    proposed, evolved = (_by_slot(found[name]) for name in NEEDED[:2])
+    [instructor] = warehouse.read("instructor_policy").to_dicts()
+    seeds = [
+        Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
+        for row in warehouse.read("seed_tasks").to_dicts()
+    ]
+    training = sum(evolution_calls(evolved, instructor).training.values())
+    calls = MethodCalls(tuple(seeds), tuple(proposed), tuple(evolved), training, knobs)
+    kept = {row["candidate_id"] for row in found["instruction_decisions"] if row["kept"]}
+    if {row["row_id"] for row in calls.accepted_in_home()} != kept:
+        raise RefineError(
+            "these knobs would have accepted other candidates than the home has",
+            where="self_instruct",
+            fix="give the --profile that the home was made with, and the same --set of "
+            "self_instruct.target, novelty_threshold and refuse_at",
+        )
+    return calls
+
+
+def _by_slot(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row["slot"])
+
+
+def _request(row: Row) -> tuple[int, int]:
+    """Which request a row of `raw_instructions` came from. Every request has at least one row."""
+    return row["round"], row["request"]
+
+
+def _requests(proposed: Sequence[Row]) -> set[tuple[int, int]]:
+    return {_request(row) for row in proposed}
+
+
+def _calls(evolved: Row) -> int:
+    """The calls for a row of `evolved_instructions`: a rewrite and its reviews."""
+    return 1 + len(evolved["review_keys"])
+
+
+def _first_proposed(rows: Sequence[Row], calls: int) -> list[Row]:
+    asked = set(sorted(_requests(rows))[:calls])
+    return [row for row in rows if _request(row) in asked]
+
+
+def _first_evolved(rows: Sequence[Row], calls: int) -> list[Row]:
+    first = []
+    for row in rows:
+        calls -= _calls(row)
+        if calls < 0:
+            break
+        first.append(row)
+    return first

@@ -1,0 +1,205 @@
+"""Which seeds teach the instructor and which are evolved, and the rows that come of it.
+
+The seeds are split before anything is trained: the instructor learns on one part, and of the other
+a number is drawn and evolved. So a figure of the evolution, such as the share that is kept, is one
+of seeds that the instructor never saw. Split and draw go by each seed's own id: adding, editing or
+removing one moves no other across.
+
+A row of `evolved_instructions` is one operation. Its parents are what the operation was applied to
+(the seed, or the last row of that seed that was kept), the instructor that chose it, and the model
+that wrote it: so it descends from the seed that it began at, and from every seed that instructor
+and model were trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from refine_dagster.errors import RefineError
+from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.self_instruct.decisions import EVOLVED, KEPT
+from refine_dagster.self_instruct.draws import draw
+from refine_dagster.teams_rl.episodes import Seed
+from refine_dagster.teams_rl.evolution import EvolvedStep
+from refine_dagster.teams_rl.guard import InstructorUpdate
+from refine_dagster.teams_rl.instructor import updates_calls
+from refine_dagster.teams_rl.knobs import TeamsRLKnobs
+from refine_dagster.teams_rl.query_ledger import CallsPerRow
+from refine_dagster.training.policy_gain import held_out_split
+
+METHOD = "teams_rl"
+# The reviewer's rule; what it measures is a probability.
+EQUAL = "equal"
+
+
+@dataclass(frozen=True)
+class SeedParts:
+    """Rows of `seed_tasks`, by seed id: those trained on, and those to be evolved."""
+
+    training: list[Row]
+    evolved: list[Row]
+
+
+def seed_parts(seeds: Iterable[Row], knobs: TeamsRLKnobs, salt: str) -> SeedParts:
+    """Split the seeds, and draw `evolved_seeds` of the part that is not trained on.
+
+    Seeds of more than `max_words` words are in neither part. A single seed is in both.
+
+    Raises:
+        RefineError: no seed is short enough.
+    """
+    by_id = {
+        row["seed_id"]: row for row in seeds if len(row["instruction"].split()) <= knobs.max_words
+    }
+    if not by_id:
+        raise RefineError(
+            f"no seed instruction has at most {knobs.max_words} words",
+            where="teams_rl.max_words",
+            fix="raise the knob, add shorter seeds, or set teams_rl.evolved_seeds to 0",
+        )
+    training = others = sorted(by_id)
+    if len(by_id) > 1:
+        training, others = held_out_split(by_id, 1 - knobs.training_share, f"{salt}/instructor")
+    drawn = sorted(draw(others, knobs.evolved_seeds, salt, "evolved"))
+    return SeedParts([by_id[name] for name in training], [by_id[name] for name in drawn])
+
+
+def as_seeds(rows: Iterable[Row]) -> list[Seed]:
+    """Rows of `seed_tasks` as starts of episodes."""
+    return [Seed(row["seed_id"], row["instruction"]) for row in rows]
+
+
+def slot_of(round_number: int, seed_id: str) -> str:
+    """An evolved candidate's slot: all seeds' first operations, then their second, and so on.
+
+    >>> slot_of(2, "seed_017")
+    'evolved/02/seed_017'
+    """
+    return f"evolved/{round_number:02d}/{seed_id}"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What evolved rows are made by.
+
+    Attributes:
+        seeds: the rows of `seed_tasks` that were evolved.
+        instructor: the row of `instructor_policy`.
+        generator: the model's row, as a parent.
+        model: the model's fingerprint.
+        fingerprint: the backend's, part of every completion key.
+    """
+
+    seeds: Sequence[Row]
+    instructor: Row
+    generator: Parent
+    model: str
+    fingerprint: str
+
+
+def evolved_rows(steps: Iterable[EvolvedStep], origin: Origin, knobs: TeamsRLKnobs) -> list[Row]:
+    """Rows of `evolved_instructions` for an evolution's steps, in their order."""
+    # Where each chain stands: the seed, then the latest row that was kept.
+    at = {row["seed_id"]: Parent("seed_tasks", row["row_id"], "evolved") for row in origin.seeds}
+    made = [
+        origin.generator,
+        Parent("instructor_policy", origin.instructor["row_id"], "instructor"),
+    ]
+    rows = []
+    for step in steps:
+        row = make_row(EVOLVED, _payload(step, origin, knobs), [at[step.seed_id], *made])
+        if step.kept:
+            at[step.seed_id] = Parent(EVOLVED, row["row_id"], "evolved")
+        rows.append(row)
+    return rows
+
+
+def _payload(step: EvolvedStep, origin: Origin, knobs: TeamsRLKnobs) -> Row:
+    outcome = step.outcome
+    execution, reviews = outcome.execution, outcome.review.requests if outcome.review else ()
+    reviewed = step.rule == EQUAL and step.different is not None
+    return {
+        "method": METHOD,
+        "slot": slot_of(step.step, step.seed_id),
+        "round": step.step,
+        "seed_id": step.seed_id,
+        "operation": step.operation,
+        "parent_instruction": step.parent,
+        "instruction": step.text,
+        "valid": step.kept,
+        "rule": step.rule or KEPT,
+        "value": step.different if reviewed else outcome.value,
+        "threshold": knobs.review_threshold if reviewed else outcome.threshold,
+        "different": step.different,
+        "completion_key": execution.request.key(origin.fingerprint) if execution.request else None,
+        "review_keys": [request.key(origin.fingerprint) for request in reviews],
+        "policy": origin.model,
+        "instructor": step.policy,
+    }
+
+
+def instructor_payload(
+    knobs: TeamsRLKnobs,
+    version: str,
+    checkpoint_hash: str | None = None,
+    seeds: int = 0,
+    updates: Sequence[InstructorUpdate] = (),
+    ended_by: str | None = None,
+) -> Row:
+    """The payload of a row of `instructor_policy`; the defaults are those of an untrained one."""
+    rewrites, reviews = updates_calls(updates, knobs)
+    return {
+        "algorithm": knobs.algorithm,
+        "version": version,
+        "checkpoint_hash": checkpoint_hash,
+        "observation": knobs.observation,
+        "reward": knobs.reward,
+        "seeds": seeds,
+        "updates": len(updates),
+        "rewrite_calls": rewrites,
+        "review_calls": reviews,
+        "ended_by": ended_by,
+    }
+
+
+def update_payload(update: InstructorUpdate) -> Row:
+    """The payload of a row of `instructor_policy_steps`."""
+    return {
+        "step": update.update,
+        "operations": update.steps,
+        "reward": update.reward,
+        "valid_rate": update.valid_rate,
+        "diversity": update.diversity,
+        "random_diversity": update.random_diversity,
+        "operation_entropy": update.operation_entropy,
+        "calls": update.calls,
+        "warning": update.warning,
+    }
+
+
+@dataclass(frozen=True)
+class EvolutionCalls:
+    """Calls asked for by role (`rewrite`, `review`), in training and in evolution."""
+
+    training: Mapping[str, int]
+    generation: Mapping[str, int]
+
+    def per_row(self, kept: int) -> CallsPerRow:
+        """Calls for `kept` rows."""
+        generation = sum(self.generation.values())
+        return CallsPerRow(kept, generation + sum(self.training.values()), generation)
+
+
+def evolution_calls(evolved: Sequence[Row], instructor: Row) -> EvolutionCalls:
+    """What rows of `evolved_instructions` cost, and the instructor that chose for them."""
+    return EvolutionCalls(
+        training={
+            "rewrite": instructor["rewrite_calls"],
+            "review": instructor["review_calls"],
+        },
+        generation={
+            "rewrite": len(evolved),
+            "review": sum(len(row["review_keys"]) for row in evolved),
+        },
+    )

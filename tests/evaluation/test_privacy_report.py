@@ -1,0 +1,84 @@
+"""What counts as a control gone wrong, and that chance among many controls does not."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import fields, replace
+
+import pytest
+
+from refine_dagster.evaluation.privacy_report import (
+    AuditedModel,
+    PrivacyFinding,
+    PrivacyScore,
+    off_chance,
+    over_fitting_missed,
+)
+from refine_dagster.evaluation.text_control import bag_of_words_result
+from refine_dagster.lineage.tables import TABLES
+
+CONTROL = PrivacyFinding(
+    "seeds_only", "base_model", "loss", 120, 120, 0.5, 0.42, 0.58, 0.0, None, None
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "table"),
+    [
+        (PrivacyFinding, "privacy_report"),
+        (AuditedModel, "privacy_audits"),
+        (PrivacyScore, "privacy_scores"),
+    ],
+)
+def test_rows_have_the_tables_columns(row: type, table: str) -> None:
+    assert [field.name for field in fields(row)] == list(TABLES[table].columns)
+
+
+def at(auc: float) -> PrivacyFinding:
+    return replace(CONTROL, auc=auc, auc_low=auc - 0.08, auc_high=auc + 0.08)
+
+
+def test_one_control_off_its_interval_among_fifteen_is_chance() -> None:
+    assert off_chance([at(0.59), *[CONTROL] * 14]) == []
+    assert off_chance([at(0.41), *[CONTROL] * 14]) == []
+    # On its own it would still be within the interval of one in a hundred.
+    assert off_chance([at(0.59)]) == []
+
+
+def test_a_control_far_off_is_named_on_either_side() -> None:
+    for auc in (0.30, 0.70):
+        assert off_chance([at(auc), *[CONTROL] * 14]) == ["seeds_only base_model loss"]
+
+
+def test_only_negative_controls_are_held_to_chance() -> None:
+    told = [replace(at(0.9), control=control) for control in ("none", "over_fitted")]
+    assert off_chance(told) == []
+    assert off_chance([]) == []
+
+
+def test_the_over_fitted_model_must_be_found_by_its_loss() -> None:
+    found = replace(at(0.99), control="over_fitted")
+    assert over_fitting_missed([found]) == []
+    assert over_fitting_missed([replace(found, auc=0.9)]) == ["seeds_only"]
+    assert over_fitting_missed([replace(found, auc=0.7, attack="min_k_plus_plus")]) == []
+
+
+def _texts(count: int, first: str, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    return [f"{first} {' '.join(rng.choices('abcdefghijkl', k=6))}" for _ in range(count)]
+
+
+def test_words_that_tell_the_sides_are_seen() -> None:
+    told = bag_of_words_result(_texts(40, "sun", 1), _texts(40, "moon", 2), salt="s")
+    assert told.auc == 1.0
+    assert told.auc_low > 0.6
+    assert told.auc_high == 1.0
+
+
+def test_alike_texts_stay_within_the_interval_about_as_often_as_it_says() -> None:
+    inside = 0
+    for seed in range(20):
+        texts = _texts(60, "sun", seed)
+        told = bag_of_words_result(texts[:30], texts[30:], salt=str(seed))
+        inside += told.auc_low <= 0.5 <= told.auc_high
+    assert inside >= 16
