@@ -34,6 +34,7 @@ from refine_dagster.policy_round import PolicyRound
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.gain import mean_rewards
 from refine_dagster.refine_af.instances import InstancePrompt
+from refine_dagster.training.colocated_engine import engine_for
 from refine_dagster.training.policy_gain import held_out_split, paired_gain
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
 from resources.checkpoints import CheckpointsResource
@@ -176,9 +177,13 @@ def _manifest(
     training: list[InstancePrompt],
     salt: str,
 ) -> dict[str, Any]:
+    knobs = step.profile.reinforcement
+    engine = engine_for(knobs, device)
+    # How often a state is saved does not change the result; of the engines the one that is taken.
+    aside = {"save_every", "rollout_engine", "vllm_memory_share"}
     return {
-        # How often a state is saved does not change the result.
-        "knobs": step.profile.reinforcement.model_dump(exclude={"save_every"}),
+        "knobs": knobs.model_dump(exclude=aside),
+        **({} if engine == "policy" else {"rollout_engine": engine}),
         "instances": step.profile.instances.model_dump(),
         "rule": asdict(feedback.rule),
         "invalid_reward": feedback.invalid_reward,

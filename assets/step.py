@@ -18,7 +18,7 @@ import polars as pl
 from assets.preview import markdown_table, step_plots
 from assets.versions import code_version, config_hash, config_of
 from refine_dagster import progress
-from refine_dagster.device import Device, peak_memory_mb
+from refine_dagster.device import Device, session_figures
 from refine_dagster.errors import RefineError
 from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.completions import CompletionsStore
@@ -128,15 +128,6 @@ class Step:
             return self._result(commit, record.metrics, metadata)
 
     def _record(self, figures: Mapping[str, Any]) -> Record:
-        device: dict[str, Any] = {}
-        if self.device is not None:
-            device = {
-                "name": self.device.name,
-                "dtype": self.device.dtype,
-                "threads": self.device.threads,
-                "deterministic": self.device.deterministic,
-                "peak_memory_mb": round(peak_memory_mb(self.device)),
-            }
         return Record(
             asset=self.asset,
             run_id=self.run_id,
@@ -147,7 +138,7 @@ class Step:
             usage=self.store.usage if self.store else {},
             uses=self.store.uses if self.store else {},
             metrics={name: value for name, value in figures.items() if value is not None},
-            device=device,
+            device=session_figures(self.device) if self.device else {},
             started_at=self._started_at,
         )
 
@@ -186,6 +177,7 @@ class Step:
                 ]
             ),
             **self._training(),
+            **self._device(),
             **figures,
             **(metadata or {}),
         }
@@ -202,6 +194,23 @@ class Step:
         if not steps:
             return {}
         return {"training": dg.MetadataValue.md(step_plots(self.warehouse.read(steps[0])))}
+
+    def _device(self) -> dict[str, Any]:
+        """The session on the device: what it was, memory, seconds, budgets, halved batches."""
+        if self.device is None:
+            return {}
+        told = session_figures(self.device)
+        shown: dict[str, Any] = {
+            "device": dg.MetadataValue.json(told),
+            "device_seconds": told["seconds"],
+            "peak_memory_mb": told["peak_memory_mb"],
+        }
+        if self.device.use.budgets:
+            tables = [f"**{title}**\n\n{text}" for title, text in self.device.use.budgets.items()]
+            shown["memory_budget"] = dg.MetadataValue.md("\n\n".join(tables))
+        if self.device.use.backed_off:
+            shown["out_of_memory"] = "; ".join(self.device.use.backed_off)
+        return shown
 
     def _preview(self, table: str) -> pl.DataFrame:
         return self.warehouse.query(f"SELECT * EXCLUDE (parents) FROM main.{table} LIMIT 5")

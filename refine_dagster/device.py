@@ -13,11 +13,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
+from time import monotonic
 from typing import Any
 
+from refine_dagster.device_use import DeviceUse, driver_version, hardware_name
 from refine_dagster.errors import RefineError
 from refine_dagster.knobs import DeviceKnobs
 
@@ -40,6 +42,8 @@ class Device:
         threads: CPU threads of PyTorch.
         deterministic: whether operations without a deterministic implementation are refused.
         quantization: `none`, or `nf4`: language models' weights are held in four bits.
+        memory_share: largest share of a card's memory that the session may take.
+        use: the session's own account; no part of what the device is.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Device:
     threads: int
     deterministic: bool
     quantization: str = "none"
+    memory_share: float = 1.0
+    use: DeviceUse = field(default_factory=DeviceUse, compare=False, repr=False)
 
     @property
     def torch_dtype(self) -> Any:
@@ -79,6 +85,8 @@ def device_session(knobs: DeviceKnobs) -> Iterator[Device]:
         knobs.threads or _free_threads(),
         knobs.deterministic,
         knobs.quantization,
+        knobs.memory_share,
+        DeviceUse(hardware_name(name), driver_version(name)),
     )
     threads = torch.get_num_threads()
     mode = torch.get_deterministic_debug_mode()
@@ -95,6 +103,8 @@ def device_session(knobs: DeviceKnobs) -> Iterator[Device]:
     try:
         yield device
     finally:
+        device.use.seconds = monotonic() - device.use.started
+        device.use.peak_memory_mb = peak_memory_mb(device)
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(mode)
         if workspace is None:
@@ -145,6 +155,52 @@ def peak_memory_mb(device: Device) -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts KiB, macOS bytes.
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def memory_at_hand(device: Device) -> int:
+    """Bytes that new tensors can take now.
+
+    On `cuda` what no process holds, and what PyTorch has cached and does not use, within the
+    session's share of the card. On `mps` what the system recommends less what is held. On `cpu`
+    what the system can give without swapping.
+    """
+    import torch
+
+    if device.name == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        held, cached = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+        return max(0, min(free + cached - held, int(total * device.memory_share) - held))
+    if device.name == "mps":
+        most = int(torch.mps.recommended_max_memory() * device.memory_share)
+        return max(0, most - torch.mps.current_allocated_memory())
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def session_figures(device: Device) -> dict[str, Any]:
+    """What the ledger keeps of a session, over or not; JSON values.
+
+    `driver` is None on a CPU; `seconds` are those of the session so far; `batch_sizes` and
+    `backed_off` are there only where memory ran out.
+    """
+    use = device.use
+    peak = peak_memory_mb(device) if use.peak_memory_mb is None else use.peak_memory_mb
+    seconds = monotonic() - use.started if use.seconds is None else use.seconds
+    figures: dict[str, Any] = {
+        "name": device.name,
+        "dtype": device.dtype,
+        "threads": device.threads,
+        "deterministic": device.deterministic,
+        "quantization": device.quantization,
+        "hardware": use.hardware,
+        "driver": use.driver,
+        "peak_memory_mb": round(peak),
+        "seconds": round(seconds, 3),
+    }
+    if use.backed_off:
+        figures |= {"batch_sizes": dict(use.batch_sizes), "backed_off": list(use.backed_off)}
+    return figures
 
 
 def _choose(wanted: str) -> str:

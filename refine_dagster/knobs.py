@@ -92,8 +92,10 @@ class GeneratorKnobs(Knobs):
     backend: Literal["transformers"] = Field(
         "transformers", description="What runs the language model."
     )
-    batch_size: int = Field(
-        32, ge=1, description="Requests decoded together and committed together."
+    batch_size: int | None = Field(
+        32,
+        ge=1,
+        description="Requests decoded together and committed together; null finds it from memory.",
     )
     max_requests: int | None = Field(
         None, ge=1, description="Budget: requests a run may send to the backend; null is no limit."
@@ -284,6 +286,14 @@ class ReinforcementKnobs(Knobs):
     )
     kl_horizon: int = Field(
         256, ge=1, description="PPO: completions over which a KL correction is spread."
+    )
+    rollout_engine: Literal["policy", "vllm", "auto"] = Field(
+        "policy",
+        description="What writes rollouts: the `policy` in training itself; `vllm`, an engine on "
+        "the same card (GRPO, weights that are not quantized); `auto`, that where it can be had.",
+    )
+    vllm_memory_share: float = Field(
+        0.3, gt=0, lt=1, description="Share of the card's memory that the vLLM engine takes."
     )
     save_every: int = Field(
         10, ge=1, description="Steps between saved states, from which a killed training goes on."

@@ -115,7 +115,7 @@ def loaded_model(ref: ModelRef, device: Device) -> Iterator[LoadedModel]:
     Raises:
         ModelError: the files are there, yet no model can be built from them.
     """
-    loaded = LoadedModel(_load(ref, device), _load_tokenizer(ref), ref, device)
+    loaded = LoadedModel(_load(ref, device), load_tokenizer(ref), ref, device)
     try:
         yield loaded
     finally:
@@ -261,6 +261,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 def _load(ref: ModelRef, device: Device) -> Any:
     from safetensors import SafetensorError
+    from torch import OutOfMemoryError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -275,6 +276,15 @@ def _load(ref: ModelRef, device: Device) -> Any:
 
             for folder in ref.adapters:
                 model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        if device.quantization == "none":
+            model.to(device.name)
+    except OutOfMemoryError as error:
+        raise ModelError(
+            "the card's memory has no room for the model's weights",
+            where=ref.path,
+            fix="set device.quantization to `nf4`, raise device.memory_share, end what else runs "
+            "on the card, or take a smaller model",
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -282,8 +292,6 @@ def _load(ref: ModelRef, device: Device) -> Any:
             where=ref.adapters[-1] if ref.adapters else ref.path,
             fix="check that it is a causal language model that this transformers version knows",
         ) from error
-    if device.quantization == "none":
-        model.to(device.name)
     model.eval()
     return model
 
@@ -310,7 +318,12 @@ def quantized(device: Device) -> dict[str, Any]:
     }
 
 
-def _load_tokenizer(ref: ModelRef) -> Any:
+def load_tokenizer(ref: ModelRef) -> Any:
+    """A model's tokenizer, which pads on the left.
+
+    Raises:
+        ModelError: its files cannot be read.
+    """
     from transformers import AutoTokenizer
 
     try:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from refine_dagster.device import DeviceError, device_session, peak_memory_mb
+from refine_dagster.device import DeviceError, device_session, peak_memory_mb, session_figures
 from refine_dagster.knobs import DeviceKnobs
 
 
@@ -72,3 +72,24 @@ def test_peak_memory_is_this_process_s() -> None:
         held[::4096] = b"x" * len(held[::4096])
         # An interpreter with PyTorch takes between 100 MB and a few GB.
         assert 100 < peak_memory_mb(device) < 20_000
+
+
+def test_a_session_s_figures_stand_still_once_it_is_over() -> None:
+    import torch
+
+    with device_session(DeviceKnobs(device="cpu", threads=1)) as device:
+        first = session_figures(device)["seconds"]
+        torch.ones(64, 64).matmul(torch.ones(64, 64))
+        assert session_figures(device)["seconds"] >= first
+    over = session_figures(device)
+    assert over == session_figures(device)
+    assert over["name"] == "cpu"
+    assert over["hardware"]
+    assert over["driver"] is None
+    assert over["seconds"] > 0
+    assert 100 < over["peak_memory_mb"] < 20_000
+    # What a session did is no part of what its device is.
+    with device_session(DeviceKnobs(device="cpu", threads=1)) as other:
+        other.use.back_off("work", 4, 2)
+    assert other == device
+    assert session_figures(other)["batch_sizes"] == {"work": 2}

@@ -68,3 +68,14 @@ def test_a_profile_that_is_no_mapping(tmp_path: Path) -> None:
 def test_a_budget_of_zero_is_refused() -> None:
     with pytest.raises(ProfileError, match=r"generator\.max_requests = 0"):
         load_profile("offline", {"generator.max_requests": 0}, {})
+
+
+def test_the_gpu_profile_finds_batches_from_memory_and_the_offline_one_does_not() -> None:
+    gpu, offline = load_profile("gpu", environment={}), load_profile("offline", environment={})
+    assert gpu.generator.batch_size is None
+    assert (gpu.device.dtype, gpu.device.quantization) == ("bfloat16", "nf4")
+    assert gpu.reinforcement.rollout_engine == "auto"
+    assert offline.generator.batch_size == 32
+    assert offline.reinforcement.rollout_engine == "policy"
+    with pytest.raises(ProfileError, match=r"generator\.batch_size = 0"):
+        load_profile("offline", {"generator.batch_size": 0}, {})

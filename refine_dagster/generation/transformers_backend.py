@@ -15,15 +15,17 @@ is a quarter to a third more time than free batches of the same size take.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refine_dagster.device import memory_at_hand
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.label_scoring import ROWS, LabelRow, LabelScorer, padded_length
+from refine_dagster.generation.next_token import Noise, choose_token
 from refine_dagster.generation.request import (
     Completion,
     FinishReason,
@@ -34,7 +36,17 @@ from refine_dagster.generation.request import (
 )
 from refine_dagster.language_model import LoadedModel
 from refine_dagster.lineage.content import canonical_json
+from refine_dagster.memory_budget import announce, generation_budget, requests_that_fit
+from refine_dagster.memory_limit import in_batches_that_fit
+from refine_dagster.model_size import model_size
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+LOWER = (
+    "lower the stage's max_new_tokens or max_demonstration_tokens, or set device.quantization to "
+    "`nf4`; with device.deterministic a batch cannot be made smaller"
+)
 # Prompt tokens decoded in front of a completion: some tokenizers drop a text's first blank.
 LEAD = 8
 
@@ -54,15 +66,18 @@ class PromptTooLongError(RefineError):
 class TransformersBackend:
     """Runs requests on a loaded model (implements `request.Backend`).
 
+    Where a card's memory runs out, a batch is decoded again in halves, each request from the start
+    of its own noise, and the size that fits is kept for the session.
+
     Args:
         loaded: the model, in eval mode on its device.
-        batch_size: requests decoded together and yielded together; deterministic mode takes at
-            most `ROWS`.
+        batch_size: requests decoded together and yielded together; None: as many of the longest as
+            memory has room for. Deterministic mode takes at most `ROWS`.
     """
 
     name = "transformers"
 
-    def __init__(self, loaded: LoadedModel, batch_size: int) -> None:
+    def __init__(self, loaded: LoadedModel, batch_size: int | None) -> None:
         parts = [
             self.name,
             loaded.ref.fingerprint,
@@ -72,7 +87,8 @@ class TransformersBackend:
         self.fingerprint = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
         self._loaded = loaded
         self._deterministic = loaded.device.deterministic
-        self._batch_size = min(batch_size, ROWS) if self._deterministic else batch_size
+        self._batch_size = batch_size
+        self._announced = False
         self._context_length = _context_length(loaded)
         self._eos = _eos_ids(loaded)
         self._longest_token = max(len(token) for token in loaded.tokenizer.get_vocab())
@@ -82,6 +98,7 @@ class TransformersBackend:
 
         Raises:
             PromptTooLongError: before anything is decoded, for a prompt that does not fit.
+            MemoryFullError: memory runs out with a single request.
         """
         rows: list[_Row] = []
         labels: list[LabelRow] = []
@@ -94,10 +111,33 @@ class TransformersBackend:
                 rows.append(_Row(position, request, request.sampling, prompt))
         self._check_lengths(rows)
         self._check_label_lengths(labels, requests)
-        for batch in self._batches(rows):
-            self._decode(batch)
-            yield [(row.position, self._completion(row)) for row in batch]
+        longest = max((len(row.prompt) for row in rows), default=0)
+        new = max((row.sampling.max_new_tokens for row in rows), default=0)
+        for batch in self._batches(rows, self._most(longest, new) if rows else 1):
+            for part, _ in self._fitting("decoding", batch, self._decode):
+                yield [(row.position, self._completion(row)) for row in part]
         yield from self._scored(labels)
+
+    def _most(self, prompt: int, new: int) -> int:
+        """Requests of that length to take together; the first answer is told, with its budget."""
+        most, device = self._batch_size, self._loaded.device
+        if most is None:
+            most = requests_that_fit(model_size(self._loaded.ref), device, prompt, new)
+        most = min(most, ROWS) if self._deterministic else most
+        if not self._announced and (device.name != "cpu" or self._batch_size is None):
+            self._announced = True
+            size = model_size(self._loaded.ref)
+            budget = generation_budget(size, device, most, prompt, new, "generation")
+            # The weights are there already.
+            announce(budget, device, LOWER, memory_at_hand(device) + budget.lines[0].bytes)
+        return most
+
+    def _fitting(
+        self, work: str, batch: Sequence[T], run: Callable[[Sequence[T]], R]
+    ) -> Iterator[tuple[Sequence[T], R]]:
+        """Parts of a batch for which memory is enough; deterministic passes always have `ROWS`."""
+        smallest = ROWS if self._deterministic else 1
+        return in_batches_that_fit(self._loaded.device, work, batch, run, LOWER, smallest)
 
     def _encode_label(self, label: str) -> list[int]:
         ids: list[int] = self._loaded.tokenizer(label, add_special_tokens=False)["input_ids"]
@@ -107,20 +147,23 @@ class TransformersBackend:
 
     def _scored(self, labels: Sequence[LabelRow]) -> Iterator[list[tuple[int, Completion]]]:
         """Batches of requests whose labels have all been scored."""
-        scorer = LabelScorer(
-            self._loaded, ROWS if self._deterministic else self._batch_size, self._deterministic
-        )
+        if not labels:
+            return
+        longest = max(len(row.tokens) for row in labels)
+        rows = ROWS if self._deterministic else self._most(longest, 0)
+        scorer = LabelScorer(self._loaded, rows, self._deterministic)
         waiting: dict[int, dict[int, tuple[float, LabelRow]]] = {}
         wanted: dict[int, int] = {}
         for row in labels:
             wanted[row.position] = wanted.get(row.position, 0) + 1
         for batch in scorer.batches(labels):
             done = []
-            for row, score in zip(batch, scorer.score(batch), strict=True):
-                found = waiting.setdefault(row.position, {})
-                found[row.place] = (score, row)
-                if len(found) == wanted[row.position]:
-                    done.append((row.position, _scored_completion(waiting.pop(row.position))))
+            for part, scores in self._fitting("scoring", batch, scorer.score):
+                for row, score in zip(part, scores, strict=True):
+                    found = waiting.setdefault(row.position, {})
+                    found[row.place] = (score, row)
+                    if len(found) == wanted[row.position]:
+                        done.append((row.position, _scored_completion(waiting.pop(row.position))))
             if done:
                 yield done
 
@@ -170,15 +213,15 @@ class TransformersBackend:
                 "(base_model.context_length of the offline model)",
             )
 
-    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-        """Rows of like length, at most a batch; in deterministic mode of one bucket."""
+    def _batches(self, rows: Sequence[_Row], most: int) -> Iterator[list[_Row]]:
+        """Rows of like length, at most `most`; in deterministic mode of one bucket."""
         ordered = sorted(rows, key=lambda row: (len(row.prompt), row.position))
         batch: list[_Row] = []
         for row in ordered:
             other = (
                 batch and self._deterministic and _bucket(row.prompt) != _bucket(batch[0].prompt)
             )
-            if other or len(batch) == self._batch_size:
+            if other or len(batch) == most:
                 yield batch
                 batch = []
             batch.append(row)
@@ -186,9 +229,11 @@ class TransformersBackend:
             yield batch
 
     def _decode(self, batch: Sequence[_Row]) -> None:
-        """Write every row of a batch to its end."""
+        """Write every row of a batch to its end, from its beginning."""
         import torch
 
+        for row in batch:
+            row.begin()
         width = max(len(row.prompt) for row in batch)
         height = len(batch)
         if self._deterministic:
@@ -262,21 +307,6 @@ class TransformersBackend:
         return text
 
 
-class _Noise:
-    """Uniform numbers in [0, 1) of one request: Philox counters keyed by its seed, 64 at a time."""
-
-    def __init__(self, seed: int) -> None:
-        self._source = np.random.Philox(key=seed)
-        self._block: list[float] = []
-
-    def draw(self) -> float:
-        if not self._block:
-            raw = self._source.random_raw(64)
-            # The upper 53 bits, a double's worth; last first, since `pop` takes from the end.
-            self._block = ((raw >> np.uint64(11)) * 2.0**-53)[::-1].tolist()
-        return self._block.pop()
-
-
 @dataclass
 class _Row:
     """A request on its way through the decoder."""
@@ -288,8 +318,11 @@ class _Row:
     written: list[int] = field(default_factory=list)
     finish: FinishReason | None = None
 
-    def __post_init__(self) -> None:
-        self._noise = _Noise(self.request.seed)
+    def begin(self) -> None:
+        """Forget what was written, and go back to the first of the noise."""
+        self.written.clear()
+        self.finish = None
+        self._noise = Noise(self.request.seed)
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """Choose the next token from the model's logits and append it."""
@@ -297,43 +330,6 @@ class _Row:
         token = choose_token(logits, self.written, self.sampling, uniform)
         self.written.append(token)
         return token
-
-
-def choose_token(
-    logits: NDArray[np.float32], written: Sequence[int], sampling: Sampling, uniform: float
-) -> int:
-    """The token at `uniform` of the cumulative next-token distribution, in float64.
-
-    Args:
-        logits: of one row, shape (vocabulary,).
-        written: the completion's tokens so far; each is penalised once.
-        sampling: temperature 0 takes the likeliest token, the lowest id where several are.
-        uniform: number in [0, 1).
-
-    Returns:
-        The token's id. Nucleus: likeliest first, equal ones by id, the shortest start of that list
-        whose probabilities reach `top_p`.
-    """
-    scores = logits.astype(np.float64)
-    if sampling.presence_penalty and written:
-        scores[np.unique(written)] -= sampling.presence_penalty
-    if sampling.temperature <= 0:
-        return int(scores.argmax())
-    scores = (scores - scores.max()) / sampling.temperature
-    weights = np.exp(scores)
-    if sampling.top_p >= 1:
-        ids = np.arange(weights.size)
-    else:
-        total = weights.sum()
-        # Tokens under this share of the mass together weigh less than what the nucleus leaves out.
-        ids = np.flatnonzero(weights >= total * (1 - sampling.top_p) / weights.size)
-        ids = ids[np.argsort(-weights[ids], kind="stable")]
-        kept = int(np.searchsorted(weights[ids].cumsum(), total * sampling.top_p)) + 1
-        ids = ids[:kept]
-    cumulative = weights[ids].cumsum()
-    place = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-    # Rounding may put the product on the last sum itself.
-    return int(ids[min(place, ids.size - 1)])
 
 
 def _bucket(prompt: Sequence[int]) -> int:

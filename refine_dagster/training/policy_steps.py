@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -19,12 +20,20 @@ from refine_dagster.generation.request import request_seed
 from refine_dagster.knobs import InstanceKnobs, ReinforcementKnobs
 from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.content import content_id
+from refine_dagster.memory_budget import ROLLOUTS
+from refine_dagster.memory_limit import in_batches_that_fit
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.refine_af.instance_prompt import STOP
 from refine_dagster.training.rollouts import Rollout, sample_rollouts
 
 EndedBy = Literal["steps", "kl", "diversity", "invalid_format"]
 WARMUP_SHARE = 0.1
+# Names this work in progress, budgets and the ledger.
+WORK = "reinforcement"
+LOWER = (
+    "lower instances.max_new_tokens, instances.max_demonstration_tokens or "
+    "reinforcement.group_size, or set device.quantization to `nf4`"
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,9 @@ class PolicyTask:
         device: where to train.
         salt: names all noise.
         resume: folder for the state of an unfinished training; None keeps none.
+        engine: what writes the rollouts.
+        length: most tokens of a prompt and its completion; an engine is made for it.
+        batch: most rollouts in the first try's forward and backward pass; None sets no bound.
     """
 
     base: ModelRef
@@ -95,6 +107,9 @@ class PolicyTask:
     device: Device
     salt: str
     resume: Path | None
+    batch: int | None = None
+    engine: Literal["policy", "vllm"] = "policy"
+    length: int | None = None
 
     @property
     def prompts_per_step(self) -> int:
@@ -106,25 +121,36 @@ class PolicyTask:
         """Steps over which the learning rate rises."""
         return max(1, round(WARMUP_SHARE * self.knobs.steps))
 
+    def seed_of(self, step: int, row: PolicyPrompt, slot: int) -> int:
+        """The seed of a rollout's noise."""
+        return request_seed(self.salt, "rollout", step, row.instruction_id, slot)
+
     def rollouts(
         self, model: Any, tokenizer: Any, prompts: Sequence[PolicyPrompt], step: int
     ) -> list[Rollout]:
-        """`group_size` rollouts of each prompt, prompt by prompt; noise named by step and slot."""
-        return sample_rollouts(
-            model,
-            tokenizer,
-            [row.prompt for row in prompts],
-            [
-                [
-                    request_seed(self.salt, "rollout", step, row.instruction_id, i)
-                    for i in range(self.knobs.group_size)
-                ]
-                for row in prompts
-            ],
-            max_new_tokens=self.sampling.max_new_tokens,
-            temperature=self.knobs.temperature,
-            stop=STOP,
-        )
+        """`group_size` rollouts of each prompt, prompt by prompt; noise named by step and slot.
+
+        Where memory runs out fewer are written at once, each with the noise that it would have had.
+        """
+        slots = [(row, slot) for row in prompts for slot in range(self.knobs.group_size)]
+
+        def sample(part: Sequence[tuple[PolicyPrompt, int]]) -> list[Rollout]:
+            groups = [
+                (row, [slot for _, slot in group])
+                for row, group in groupby(part, key=lambda one: one[0])
+            ]
+            return sample_rollouts(
+                model,
+                tokenizer,
+                [row.prompt for row, _ in groups],
+                [[self.seed_of(step, row, slot) for slot in group] for row, group in groups],
+                max_new_tokens=self.sampling.max_new_tokens,
+                temperature=self.knobs.temperature,
+                stop=STOP,
+            )
+
+        parts = in_batches_that_fit(self.device, ROLLOUTS, slots, sample, LOWER)
+        return [rollout for _, rollouts in parts for rollout in rollouts]
 
 
 class _Quiet:

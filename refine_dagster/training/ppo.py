@@ -31,9 +31,12 @@ from typing import Any
 from refine_dagster import progress
 from refine_dagster.generation.request import request_seed
 from refine_dagster.language_model import LoadedModel, loaded_model
+from refine_dagster.memory_limit import in_batches_that_fit, with_smaller_batches
 from refine_dagster.training import ppo_math
 from refine_dagster.training.policy_guard import guard_of
 from refine_dagster.training.policy_steps import (
+    LOWER,
+    WORK,
     PolicyPrompt,
     PolicyStep,
     PolicyTask,
@@ -97,7 +100,7 @@ def train_by_ppo(task: PolicyTask) -> PolicyTraining:
     """Train by PPO; see `reinforcement.train_policy`."""
     knobs = task.knobs
     with (
-        progress.task("reinforcement", total=knobs.steps) as advance,
+        progress.task(WORK, total=knobs.steps) as advance,
         trainer_session(task.device, "reinforcement", task.salt) as session,
         loaded_model(task.base, task.device) as loaded,
     ):
@@ -325,19 +328,39 @@ class PPO:
         return [torch.tensor(part.tolist(), device=self._task.device.name) for part in parts]
 
     def _update(self, seen: Experience, places: Any) -> float:
+        """One optimiser step on the rollouts at some places, and its loss."""
         import torch
 
-        loss = self.loss(seen, places)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value} at step {len(self.steps) + 1}",
-                fix="lower the learning rate",
-            )
-        self._optimiser.zero_grad()
-        loss.backward()
+        value = with_smaller_batches(
+            self._task.device,
+            WORK,
+            len(places),
+            min(len(places), self._task.batch or len(places)),
+            lambda size: self._gradient(seen, places, size),
+            LOWER,
+        )
         torch.nn.utils.clip_grad_norm_(self._trained, MAX_GRADIENT_NORM)
         self._optimiser.step()
+        return value
+
+    def _gradient(self, seen: Experience, places: Any, size: int) -> float:
+        """The loss on the rollouts at some places, its gradient summed over `size` at a time.
+
+        Every term of the loss is a mean over tokens, so a part counts by its share of them.
+        """
+        self._optimiser.zero_grad()
+        tokens, value = seen.batch.mask[places].sum().clamp(min=1), 0.0
+        for part in places.split(size):
+            loss = self.loss(seen, part)
+            if len(part) < len(places):
+                loss = loss * (seen.batch.mask[part].sum() / tokens)
+            value += float(loss.detach())
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss is {value} at step {len(self.steps) + 1}",
+                    fix="lower the learning rate",
+                )
+            loss.backward()
         return value
 
     def _read_in_parts(self, model: Any, batch: Batch) -> Reading:
@@ -346,8 +369,15 @@ class PPO:
 
         places = torch.arange(len(batch.ids), device=batch.ids.device)
         parts = [
-            self.read(model, batch.rows(part))
+            reading
             for part in places.tensor_split(min(self._task.knobs.minibatches, len(places)))
+            for _, reading in in_batches_that_fit(
+                self._task.device,
+                "reading rollouts",
+                part,
+                lambda few: self.read(model, batch.rows(few)),
+                LOWER,
+            )
         ]
         return Reading(
             torch.cat([part.logs for part in parts]),

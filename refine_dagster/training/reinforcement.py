@@ -8,14 +8,20 @@ door to all three algorithms; what they share is `policy_steps`, what stops them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from refine_dagster.device import Device
 from refine_dagster.knobs import InstanceKnobs, ReinforcementKnobs
-from refine_dagster.language_model import ModelRef
+from refine_dagster.language_model import ModelRef, load_tokenizer
+from refine_dagster.memory_budget import TrainingPlan, budgeted_batch
 from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.training.colocated_engine import engine_bytes, engine_for
 from refine_dagster.training.policy_steps import (
+    LOWER,
+    WORK,
     PolicyPrompt,
     PolicyStep,
     PolicyTask,
@@ -57,8 +63,9 @@ def train_policy(
             so a folder belongs to one set of arguments. The caller removes it. None saves none.
 
     Raises:
-        TrainingError: there are no prompts, all weights of a quantized model are to be trained, or
-            the loss is no longer a number.
+        TrainingError: there are no prompts, all weights of a quantized model are to be trained, an
+            engine is asked for that cannot be had, or the loss is no longer a number.
+        MemoryFullError: the model does not fit on the card, or not with a single rollout.
     """
     if knobs.weights == "full" and device.quantization != "none":
         raise TrainingError(
@@ -75,5 +82,47 @@ def train_policy(
             "there are no instructions to train the policy on",
             fix="raise self_instruct.target, or give more seeds",
         )
-    task = PolicyTask(base, rows, feedback, knobs, sampling, out, device, salt, resume)
+    engine = engine_for(knobs, device)
+    plan = _plan(base, rows, knobs, sampling)
+    if engine == "vllm":
+        plan = replace(plan, engine=engine_bytes(knobs, device))
+    task = PolicyTask(
+        base,
+        rows,
+        feedback,
+        knobs,
+        sampling,
+        out,
+        device,
+        salt,
+        resume,
+        batch=budgeted_batch(base, plan, device, LOWER),
+        engine=engine,
+        length=plan.length,
+    )
     return train_by_ppo(task) if knobs.algorithm == "ppo" else train_by_trl(task)
+
+
+def _plan(
+    base: ModelRef,
+    prompts: Sequence[PolicyPrompt],
+    knobs: ReinforcementKnobs,
+    sampling: InstanceKnobs,
+) -> TrainingPlan:
+    """What the training asks of memory: PPO reads a minibatch at once, TRL a group."""
+    tokenizer = load_tokenizer(base)
+    longest = max(len(ids) for ids in tokenizer([row.prompt for row in prompts])["input_ids"])
+    rollouts = min(knobs.prompts_per_step, len(prompts)) * knobs.group_size
+    own = knobs.algorithm == "ppo"
+    return TrainingPlan(
+        WORK,
+        batch=math.ceil(rollouts / knobs.minibatches) if own else knobs.group_size,
+        length=longest + sampling.max_new_tokens,
+        answer=sampling.max_new_tokens,
+        trained=knobs.weights,
+        lora_rank=knobs.lora_rank,
+        trainer="own" if own else "trl",
+        rollouts=rollouts,
+        reference=knobs.weights == "full",
+        value_head=own,
+    )

@@ -17,13 +17,18 @@ from refine_dagster import progress
 from refine_dagster.device import Device
 from refine_dagster.evaluation.super_ni import zero_shot_prompt
 from refine_dagster.knobs import SupervisedKnobs
-from refine_dagster.language_model import ModelRef, loaded_model, save_adapter
+from refine_dagster.language_model import ModelRef, load_tokenizer, loaded_model, save_adapter
+from refine_dagster.memory_budget import TrainingPlan, budgeted_batch
+from refine_dagster.memory_limit import with_smaller_batches
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.training.trainer_session import TrainingError, listen, lora, trainer_session
 
 # What the trainers of PyTorch take for a token without loss.
 NO_LOSS = -100
 WARMUP_SHARE = 0.05
+# Names this work in progress, budgets and the ledger.
+WORK = "fine-tuning"
+LOWER = "lower supervised.max_tokens or supervised.lora_rank, or set device.quantization to `nf4`"
 
 
 @dataclass(frozen=True)
@@ -68,38 +73,68 @@ def train_supervised(
 
     Raises:
         TrainingError: no example is short enough, or the loss is no longer a number.
+        MemoryFullError: the model does not fit on the card, or not with a single example.
     """
+    tokenizer = load_tokenizer(base)
+    ordered = sorted(triples, key=lambda row: (row.instruction, row.input, row.output))
+    examples = [
+        example
+        for example in (training_example(tokenizer, triple) for triple in ordered)
+        if len(example["input_ids"]) <= knobs.max_tokens
+    ]
+    if not examples:
+        raise TrainingError(
+            f"none of {len(ordered)} examples has at most {knobs.max_tokens} tokens",
+            fix="raise supervised.max_tokens, or give shorter seeds",
+        )
+    batch = min(knobs.batch_size, len(examples))
+    length = max(len(example["input_ids"]) for example in examples)
+    plan = TrainingPlan(WORK, batch, length, length, lora_rank=knobs.lora_rank)
+    start = budgeted_batch(base, plan, device, LOWER)
+    trained = with_smaller_batches(
+        device,
+        WORK,
+        batch,
+        start,
+        lambda size: _train(base, examples, knobs, steps, out, device, salt, batch, size),
+        LOWER,
+    )
+    return SupervisedTraining(trained, len(examples), len(ordered) - len(examples))
+
+
+def _train(
+    base: ModelRef,
+    examples: Sequence[dict[str, list[int]]],
+    knobs: SupervisedKnobs,
+    steps: int,
+    out: Path,
+    device: Device,
+    salt: str,
+    batch: int,
+    size: int,
+) -> list[SupervisedStep]:
+    """Train from the beginning on `batch` examples a step, `size` of them in a pass."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     trained: list[SupervisedStep] = []
     with (
-        progress.task("fine-tuning", total=steps) as advance,
+        progress.task(WORK, total=steps) as advance,
         trainer_session(device, "supervised", salt) as session,
         loaded_model(base, device) as loaded,
     ):
-        ordered = sorted(triples, key=lambda row: (row.instruction, row.input, row.output))
-        examples = [
-            example
-            for example in (training_example(loaded.tokenizer, triple) for triple in ordered)
-            if len(example["input_ids"]) <= knobs.max_tokens
-        ]
-        if not examples:
-            raise TrainingError(
-                f"none of {len(ordered)} examples has at most {knobs.max_tokens} tokens",
-                fix="raise supervised.max_tokens, or give shorter seeds",
-            )
         trainer = SFTTrainer(
             model=loaded.model,
             args=SFTConfig(
                 **session.arguments(steps, knobs.learning_rate),
                 lr_scheduler_type="linear",
                 warmup_steps=max(1, round(WARMUP_SHARE * steps)),
-                per_device_train_batch_size=min(knobs.batch_size, len(examples)),
+                per_device_train_batch_size=size,
+                gradient_accumulation_steps=batch // size,
                 dataset_kwargs={"skip_prepare_dataset": True},
                 max_length=None,
             ),
-            train_dataset=Dataset.from_list(examples),
+            train_dataset=Dataset.from_list(list(examples)),
             processing_class=loaded.tokenizer,
             peft_config=lora(knobs.lora_rank, knobs.lora_alpha),
         )
@@ -111,7 +146,7 @@ def train_supervised(
         listen(trainer, heard)
         trainer.train()
         save_adapter(trainer.model, out)
-    return SupervisedTraining(trained, len(examples), len(ordered) - len(examples))
+    return trained
 
 
 def training_example(tokenizer: Any, triple: Triple) -> dict[str, list[int]]:

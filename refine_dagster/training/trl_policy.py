@@ -10,22 +10,33 @@ of a completion. Neither needs a value model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from refine_dagster import progress
 from refine_dagster.language_model import loaded_model
+from refine_dagster.memory_limit import with_smaller_batches
+from refine_dagster.refine_af.instance_prompt import STOP
+from refine_dagster.training.colocated_engine import (
+    engine_arguments,
+    engine_rollouts,
+    engine_room,
+)
 from refine_dagster.training.policy_guard import guard_of
 from refine_dagster.training.policy_steps import (
+    LOWER,
+    WORK,
     EndedBy,
+    PolicyPrompt,
     PolicyStep,
     PolicyTask,
     PolicyTraining,
     StepRewards,
 )
 from refine_dagster.training.policy_weights import save_policy
+from refine_dagster.training.rollouts import Rollout
 from refine_dagster.training.trainer_session import TrainerSession, listen, lora, trainer_session
 
 # With no penalty the trainer would not measure the divergence; this weight changes nothing else.
@@ -35,7 +46,24 @@ STEPS_FILE = "policy_steps.json"
 
 
 def train_by_trl(task: PolicyTask) -> PolicyTraining:
-    """Train by GRPO or RLOO; see `reinforcement.train_policy`."""
+    """Train by GRPO or RLOO; see `reinforcement.train_policy`.
+
+    Where memory runs out, training begins again from its last saved state with fewer rollouts in a
+    pass and as many in a step.
+    """
+    return with_smaller_batches(
+        task.device,
+        WORK,
+        task.knobs.group_size,
+        task.batch or task.knobs.group_size,
+        lambda size: _train(task, size),
+        LOWER,
+        repeats=task.prompts_per_step,
+    )
+
+
+def _train(task: PolicyTask, size: int) -> PolicyTraining:
+    """Train with `size` rollouts in a pass."""
     from datasets import Dataset
 
     dataset = Dataset.from_list(
@@ -55,8 +83,9 @@ def train_by_trl(task: PolicyTask) -> PolicyTraining:
     steps = _read_steps(saved)
     ended_by: EndedBy = guard_of(steps, knobs) or "steps"
     with (
-        progress.task("reinforcement", total=knobs.steps) as advance,
+        progress.task(WORK, total=knobs.steps) as advance,
         trainer_session(task.device, "reinforcement", task.salt) as session,
+        engine_room(task.engine) as room,
         loaded_model(task.base, task.device) as loaded,
     ):
         common = {
@@ -69,10 +98,11 @@ def train_by_trl(task: PolicyTask) -> PolicyTraining:
             else None,
         }
         trainer = (
-            _grpo(task, session, rollouts, common)
+            _grpo(_arguments(task, session, size) | _engine(task), rollouts, common)
             if knobs.algorithm == "grpo"
-            else _rloo(task, session, rollouts, common)
+            else _rloo(_arguments(task, session, size), rollouts, common)
         )
+        room.append(trainer)
         if steps:
             _pass_over(trainer, len(steps) // (len(task.prompts) // task.prompts_per_step))
             advance(len(steps), reward=steps[-1].reward, kl=steps[-1].kl)
@@ -94,15 +124,15 @@ def train_by_trl(task: PolicyTask) -> PolicyTraining:
     return PolicyTraining(steps, ended_by)
 
 
-def _arguments(task: PolicyTask, session: TrainerSession) -> dict[str, Any]:
-    """What both configs share: a group is a micro-batch, a step accumulates its groups."""
+def _arguments(task: PolicyTask, session: TrainerSession, size: int) -> dict[str, Any]:
+    """What both configs share: `size` rollouts, an even part of a group, are a micro-batch."""
     knobs = task.knobs
     shared = {
         **session.arguments(knobs.steps, knobs.learning_rate),
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": task.warmup_steps,
-        "per_device_train_batch_size": knobs.group_size,
-        "gradient_accumulation_steps": task.prompts_per_step,
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": task.prompts_per_step * knobs.group_size // size,
         "num_generations": knobs.group_size,
         "max_completion_length": task.sampling.max_new_tokens,
         "temperature": knobs.temperature,
@@ -114,18 +144,21 @@ def _arguments(task: PolicyTask, session: TrainerSession) -> dict[str, Any]:
     return {**shared, **saving, "output_dir": str(task.resume)}
 
 
-def _grpo(
-    task: PolicyTask, session: TrainerSession, rollouts: _Rollouts, common: Mapping[str, Any]
-) -> Any:
+def _engine(task: PolicyTask) -> dict[str, Any]:
+    if task.engine == "policy":
+        return {}
+    assert task.length is not None
+    return engine_arguments(task.knobs, task.length)
+
+
+def _grpo(arguments: dict[str, Any], rollouts: _Rollouts, common: Mapping[str, Any]) -> Any:
     from trl import GRPOConfig, GRPOTrainer
 
-    config = GRPOConfig(**_arguments(task, session), scale_rewards="group", loss_type="dapo")
+    config = GRPOConfig(**arguments, scale_rewards="group", loss_type="dapo")
     return GRPOTrainer(**common, args=config, rollout_func=rollouts)
 
 
-def _rloo(
-    task: PolicyTask, session: TrainerSession, rollouts: _Rollouts, common: Mapping[str, Any]
-) -> Any:
+def _rloo(arguments: dict[str, Any], rollouts: _Rollouts, common: Mapping[str, Any]) -> Any:
     """TRL's RLOO trainer has no `rollout_func`: the rollouts come in where it would generate."""
     from trl import RLOOConfig, RLOOTrainer
 
@@ -140,7 +173,7 @@ def _rloo(
             written: list[Any] = rollouts(self._asked, self)["completion_ids"]
             return written
 
-    return Trainer(**common, args=RLOOConfig(**_arguments(task, session)))
+    return Trainer(**common, args=RLOOConfig(**arguments))
 
 
 class _Rollouts:
@@ -155,20 +188,39 @@ class _Rollouts:
     def __call__(self, prompts: list[str], trainer: Any) -> dict[str, Any]:
         # The trainer hands on each prompt once for every rollout of its group, side by side.
         asked = [self._rows[prompt] for prompt in prompts[:: self._task.knobs.group_size]]
-        rollouts = self._task.rollouts(
-            trainer.accelerator.unwrap_model(trainer.model),
-            trainer.processing_class,
-            asked,
-            trainer.state.global_step + 1,
-        )
+        step = trainer.state.global_step + 1
+        # None: the trainer computes log-probabilities itself.
+        logs: list[list[float]] | None = None
+        if self._task.engine == "vllm":
+            rollouts, logs = self._of_engine(trainer, asked, step)
+        else:
+            rollouts = self._task.rollouts(
+                trainer.accelerator.unwrap_model(trainer.model),
+                trainer.processing_class,
+                asked,
+                step,
+            )
         self.texts = [rollout.text for rollout in rollouts]
         self.finished = [rollout.finished for rollout in rollouts]
         return {
             "prompt_ids": [rollout.prompt_ids for rollout in rollouts],
             "completion_ids": [rollout.completion_ids for rollout in rollouts],
-            # None: the trainer computes log-probabilities itself.
-            "logprobs": None,
+            "logprobs": logs,
         }
+
+    def _of_engine(
+        self, trainer: Any, asked: Sequence[PolicyPrompt], step: int
+    ) -> tuple[list[Rollout], list[list[float]]]:
+        task = self._task
+        slots = [(row, slot) for row in asked for slot in range(task.knobs.group_size)]
+        return engine_rollouts(
+            trainer.vllm_generation.llm,
+            [trainer.processing_class(row.prompt)["input_ids"] for row, _ in slots],
+            [task.seed_of(step, row, slot) for row, slot in slots],
+            max_new_tokens=task.sampling.max_new_tokens,
+            temperature=task.knobs.temperature,
+            stop=STOP,
+        )
 
 
 def _reward_function(rewards: StepRewards, rollouts: _Rollouts) -> Any:

@@ -13,12 +13,9 @@ import pytest
 
 from refine_dagster.device import device_session
 from refine_dagster.generation.label_scoring import ROWS
+from refine_dagster.generation.next_token import choose_token
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.generation.transformers_backend import (
-    PromptTooLongError,
-    TransformersBackend,
-    choose_token,
-)
+from refine_dagster.generation.transformers_backend import PromptTooLongError, TransformersBackend
 from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
 

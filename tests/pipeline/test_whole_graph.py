@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import dagster as dg
@@ -35,6 +36,28 @@ def test_every_asset_is_materialised(built_home: Home, built: Warehouse) -> None
     with dg.DagsterInstance.get() as instance:
         for key in keys:
             assert instance.get_latest_materialization_event(key) is not None, key
+
+
+def test_sessions_are_recorded_beside_their_materializations(
+    built_home: Home, built: Warehouse
+) -> None:
+    found = dict(
+        built.query("SELECT asset, device FROM lineage.materializations ORDER BY sequence").rows()
+    )
+    trained = {"rl_policy_checkpoint": "reinforcement", "fine_tuned_model": "fine-tuning"}
+    with dg.DagsterInstance.get() as instance:
+        for asset, work in trained.items():
+            told = json.loads(found[asset])
+            assert told["hardware"]
+            assert told["driver"] is None
+            assert told["seconds"] > 0
+            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+            assert event is not None
+            assert event.asset_materialization is not None
+            metadata = event.asset_materialization.metadata
+            assert metadata["device"].value == told
+            assert f"**{work}**" in str(metadata["memory_budget"].value)
+    assert json.loads(found["seed_tasks"]) == {}
 
 
 def test_every_table_has_rows(built: Warehouse) -> None:

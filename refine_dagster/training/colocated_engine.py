@@ -1,0 +1,151 @@
+"""Rollouts written by a vLLM engine that shares the card with the policy in training.
+
+The engine is TRL's own (`use_vllm`, `vllm_mode="colocate"`): TRL starts it beside the policy, hands
+it the policy's weights with the adapter merged in after every step, and corrects for what the two
+round differently. What a completion is stays this project's: it ends at the stop strings, and its
+noise has a seed of its own. Nothing here was measured on a card; `docs/gpu.md` says what was tried.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from refine_dagster import progress
+from refine_dagster.device import Device
+from refine_dagster.knobs import ReinforcementKnobs
+from refine_dagster.training.rollouts import Rollout
+from refine_dagster.training.trainer_session import TrainingError
+
+RolloutEngine = Literal["policy", "vllm"]
+# What TRL sets for the engine, and what would make later trainers believe in other processes.
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def engine_for(knobs: ReinforcementKnobs, device: Device) -> RolloutEngine:
+    """What writes the rollouts: `auto` takes vLLM where it can be had, and says so where not.
+
+    Raises:
+        TrainingError: `vllm` is asked for and cannot be had.
+    """
+    if knobs.rollout_engine == "policy":
+        return "policy"
+    obstacle = _obstacle(knobs, device)
+    if obstacle is None:
+        return "vllm"
+    if knobs.rollout_engine == "vllm":
+        raise TrainingError(
+            f"vLLM cannot write the rollouts: {obstacle}",
+            where="knob reinforcement.rollout_engine",
+            fix="set it to `auto` or `policy`, or mend that",
+        )
+    progress.note(f"reinforcement: the policy writes its rollouts itself, {obstacle}")
+    return "policy"
+
+
+def _obstacle(knobs: ReinforcementKnobs, device: Device) -> str | None:
+    if knobs.algorithm != "grpo":
+        return f"vLLM is only wired to grpo, not to {knobs.algorithm}"
+    if find_spec("vllm") is None:
+        return "vLLM is not installed"
+    if device.quantization != "none":
+        # huggingface/trl issue 4973: packed weights arrive in shapes that the engine refuses.
+        return "TRL cannot hand four-bit weights to vLLM (device.quantization)"
+    if device.name != "cuda":
+        # vLLM's CPU build packs weights once and for all: the policy's cannot be pushed into it.
+        return f"the device is {device.name}, not cuda"
+    return None
+
+
+def engine_bytes(knobs: ReinforcementKnobs, device: Device) -> int:
+    """What the engine takes of the card: its weights and its key-value cache."""
+    if device.name != "cuda":
+        return 0
+    import torch
+
+    return int(torch.cuda.mem_get_info()[1] * knobs.vllm_memory_share)
+
+
+def engine_arguments(knobs: ReinforcementKnobs, length: int) -> dict[str, Any]:
+    """TRL's options for an engine whose sequences have at most `length` tokens."""
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": knobs.vllm_memory_share,
+        "vllm_max_model_length": length,
+    }
+
+
+@contextmanager
+def engine_room(engine: RolloutEngine) -> Iterator[list[Any]]:
+    """Around a trainer with an engine: afterwards its variables are as before and it is gone.
+
+    The list that is lent takes the trainer, whose engine is let go at the end.
+    """
+    before = {name: os.environ.get(name) for name in VARIABLES}
+    trainers: list[Any] = []
+    try:
+        yield trainers
+    finally:
+        if engine == "vllm":
+            from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+            for trainer in trainers:
+                trainer.vllm_generation = None
+            gc.collect()
+            cleanup_dist_env_and_memory()
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def engine_rollouts(
+    llm: Any,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    stop: Sequence[str],
+) -> tuple[list[Rollout], list[list[float]]]:
+    """One rollout of each prompt, and the log-probability of each of its tokens, in nats.
+
+    Args:
+        llm: a `vllm.LLM` that holds the policy's weights.
+        prompts: token ids.
+        seeds: of each rollout's noise.
+
+    Returns:
+        Rollouts as `rollouts.sample_rollouts` gives them: tokens up to and with the one that ended
+        the completion, the text without its stop string.
+    """
+    from vllm import SamplingParams
+
+    asked = [{"prompt_token_ids": list(ids)} for ids in prompts]
+    sampling = [
+        SamplingParams(
+            max_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=1.0,
+            stop=list(stop),
+            seed=seed,
+            logprobs=0,
+        )
+        for seed in seeds
+    ]
+    written = [answer.outputs[0] for answer in llm.generate(asked, sampling, use_tqdm=False)]
+    rollouts = [
+        Rollout(list(ids), list(one.token_ids), one.text, one.finish_reason == "stop")
+        for ids, one in zip(prompts, written, strict=True)
+    ]
+    logs = [
+        [place[token].logprob for token, place in zip(one.token_ids, one.logprobs, strict=True)]
+        for one in written
+    ]
+    return rollouts, logs
