@@ -32,7 +32,7 @@ def dedupe(
     ] = None,
     compiled: Annotated[
         bool,
-        typer.Option(help="Decide by compiled code: needs numba; faster up to some 50,000 rows."),
+        typer.Option(help="Decide by compiled code, which is faster and needs numba."),
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace results of an earlier call.")] = False,
 ) -> None:

@@ -1,8 +1,11 @@
-"""Tokens numbered by compiled code: `Vocabulary`, byte by byte.
+"""Tokens numbered by compiled code: `Vocabulary`, eight bytes at a time.
 
-One pass over the joined, lower-cased texts: bytes of a token are hashed as they go by, and the
-token is looked up in a hash table with open addressing that compares all its bytes, so that numbers
-are those of distinct tokens whatever collides. Needs numba (the extra `fast`).
+Texts are joined, and every byte that is no letter or digit becomes 0 and every capital small in one
+pass of C code. A token is then what stands before the next 0, found in a word of eight bytes by
+arithmetic. Tokens of up to eight bytes are looked up by that word itself; a longer one is a path:
+its first eight bytes have a number, and that number with the next word has another. Numbers are
+those of distinct tokens whatever collides, and no token's letters are kept. Needs numba (the extra
+`fast`).
 """
 
 from __future__ import annotations
@@ -13,126 +16,126 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refine_dagster.novelty.growing import Growing
 from refine_dagster.novelty.rouge import Ints
-from refine_dagster.novelty.vocabulary import Tokens, joined
+from refine_dagster.novelty.vocabulary import Tokens
 
-_BETWEEN = ord("A")
-_KIND: NDArray[np.uint8] = np.zeros(256, dtype=np.uint8)
-_KIND[list(b"abcdefghijklmnopqrstuvwxyz0123456789")] = 1
-_KIND[_BETWEEN] = 2
+_WORD = 8
+_SMALL = b"abcdefghijklmnopqrstuvwxyz0123456789"
+_TO_TOKENS = bytes(
+    small if small in _SMALL else 0 for byte in range(256) for small in bytes([byte]).lower()
+)
+_ONES = 0x0101010101010101
+_HIGHS = 0x8080808080808080
+_MIX = 0x9E3779B97F4A7C15
+_LOW = 0xFFFFFFFF
 
 
 class CompiledVocabulary:
-    """Numbers tokens in the order in which they are first seen; it has no stemmer."""
+    """Numbers tokens in the order in which they are first seen; it has no stemmer.
+
+    A token of more than eight bytes takes a number for each word of its beginning too.
+    """
 
     def __init__(self) -> None:
-        self._letters = Growing(np.uint8)
-        self._ends = Growing(np.int64)
-        self._hashes = Growing(np.uint64)
-        # Number 0 is nobody's: an empty slot.
-        self._ends.extend(np.zeros(1, dtype=np.int64))
-        self._hashes.extend(np.zeros(1, dtype=np.uint64))
-        self._slots: NDArray[np.int32] = np.zeros(1 << 12, dtype=np.int32)
+        self._known = 1
+        # Two numbers a slot: the word, and in one what goes before it and what both are numbered.
+        self._slots: NDArray[np.uint64] = np.zeros(2 << 12, dtype=np.uint64)
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """The tokens of each text; a text may have none."""
-        data = np.frombuffer(joined(texts), dtype=np.uint8)
-        most = len(data) // 2 + 1
-        known, letters = len(self._ends), len(self._letters)
-        self._letters.reserve(letters + len(data))
-        self._ends.reserve(known + most)
-        self._hashes.reserve(known + most)
-        if 2 * (known + most) > len(self._slots):
-            size = 1 << (4 * (known + most)).bit_length()
-            self._slots = _slots(self._hashes.view, size)
-        flat = np.empty(most, dtype=np.int32)
+        plain = [text if text.isascii() else _in_ascii(text) for text in texts]
+        data = "\n".join(plain).encode("ascii").translate(_TO_TOKENS) + bytes(_WORD)
+        lengths = np.fromiter(map(len, plain), np.int64, len(plain))
+        words: NDArray[np.uint64] = np.ndarray((len(data) - _WORD + 1,), "<u8", data, 0, (1,))
+        flat = np.empty(len(data) // 2 + 1, dtype=np.int32)
         starts = np.zeros(len(texts) + 1, dtype=np.int64)
-        tokens, known = _number(
-            data,
-            self._letters.room,
-            self._ends.room,
-            self._hashes.room,
-            known,
-            self._slots,
-            flat,
-            starts,
-        )
-        self._ends.count_in(known)
-        self._hashes.count_in(known)
-        self._letters.count_in(int(self._ends.view[-1]))
-        return Tokens(flat[:tokens], starts)
+        self._known, self._slots = _number(words, lengths, self._known, self._slots, flat, starts)
+        return Tokens(flat[: starts[-1]], starts)
+
+
+def _in_ascii(text: str) -> str:
+    """Lower-cased, as Unicode does it, with a `?` for what is not ASCII then."""
+    return text.lower().encode("ascii", "replace").decode("ascii")
 
 
 @njit(cache=True, nogil=True)
-def _slots(hashes: NDArray[np.uint64], size: int) -> NDArray[np.int32]:
-    """A hash table of `size`, a power of two, that holds the numbers of tokens from 1."""
-    slots = np.zeros(size, np.int32)
-    mask = np.uint64(size - 1)
-    for number in range(1, len(hashes)):
-        slot = hashes[number] & mask
-        while slots[slot]:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = number
-    return slots
+def _slot_of(slots: NDArray[np.uint64], word: np.uint64, before: np.uint64) -> np.int64:
+    """Where the word is that follows what is numbered `before`, or the free slot for it."""
+    mixed = (word ^ (before * np.uint64(_MIX))) * np.uint64(_MIX)
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(_MIX)
+    mask = (len(slots) >> 1) - 1
+    slot = np.int64(mixed >> np.uint64(32)) & mask
+    while True:
+        both = slots[2 * slot + 1]
+        if both == 0 or (slots[2 * slot] == word and both >> np.uint64(32) == before):
+            return slot
+        slot = (slot + 1) & mask
+
+
+@njit(cache=True, nogil=True)
+def _doubled(slots: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    made = np.zeros(2 * len(slots), np.uint64)
+    for slot in range(len(slots) >> 1):
+        both = slots[2 * slot + 1]
+        if both:
+            place = _slot_of(made, slots[2 * slot], both >> np.uint64(32))
+            made[2 * place] = slots[2 * slot]
+            made[2 * place + 1] = both
+    return made
 
 
 @njit(cache=True, nogil=True)
 def _number(
-    data: NDArray[np.uint8],
-    letters: NDArray[np.uint8],
-    ends: Ints,
-    hashes: NDArray[np.uint64],
+    words: NDArray[np.uint64],
+    lengths: Ints,
     known: int,
-    slots: NDArray[np.int32],
+    slots: NDArray[np.uint64],
     flat: NDArray[np.int32],
     starts: Ints,
-) -> tuple[int, int]:
-    """Fill `flat` and `starts`; returns how many tokens there are, and numbers in use."""
-    mask = np.uint64(len(slots) - 1)
+) -> tuple[int, NDArray[np.uint64]]:
+    """Fill `flat` and `starts`; returns the next number and the slots, which may be others.
+
+    Args:
+        words: at each byte, it and the seven after it.
+        lengths: bytes of each text; a 0 stands between two.
+    """
     tokens = 0
-    text = 0
     at = 0
-    size = len(data)
-    while at < size:
-        kind = _KIND[data[at]]
-        if kind != 1:
-            if kind == 2:
-                text += 1
-                starts[text] = tokens
-            at += 1
-            continue
-        begin = at
-        hashed = np.uint64(14695981039346656037)
-        while at < size and _KIND[data[at]] == 1:
-            hashed = (hashed ^ np.uint64(data[at])) * np.uint64(1099511628211)
-            at += 1
-        hashed ^= hashed >> np.uint64(29)
-        slot = hashed & mask
-        while True:
-            number = slots[slot]
-            if number == 0:
-                number = known
-                slots[slot] = number
-                hashes[number] = hashed
-                end = ends[number - 1]
-                for place in range(at - begin):
-                    letters[end + place] = data[begin + place]
-                ends[number] = end + at - begin
-                known += 1
-                break
-            if hashes[number] == hashed and ends[number] - ends[number - 1] == at - begin:
-                end = ends[number - 1]
-                same = True
-                for place in range(at - begin):
-                    if letters[end + place] != data[begin + place]:
-                        same = False
+    for text in range(len(lengths)):
+        end = at + lengths[text]
+        while at < end:
+            before = np.uint64(0)
+            word = words[at]
+            while True:
+                # The lowest bit is the high bit of the first byte that is 0.
+                zeros = (word - np.uint64(_ONES)) & ~word & np.uint64(_HIGHS)
+                if zeros:
+                    stop = zeros & (~zeros + np.uint64(1))
+                    word &= (stop >> np.uint64(7)) - np.uint64(1)
+                    if word == 0:
+                        at += 1
                         break
-                if same:
+                if 4 * known > len(slots):
+                    slots = _doubled(slots)
+                slot = _slot_of(slots, word, before)
+                both = slots[2 * slot + 1]
+                if both == 0:
+                    both = (before << np.uint64(32)) | np.uint64(known)
+                    slots[2 * slot] = word
+                    slots[2 * slot + 1] = both
+                    known += 1
+                before = both & np.uint64(_LOW)
+                if zeros:
+                    at += 1
+                    while stop > np.uint64(0x80):
+                        stop >>= np.uint64(8)
+                        at += 1
                     break
-            slot = (slot + np.uint64(1)) & mask
-        flat[tokens] = number
-        tokens += 1
-    if len(starts) > 1:
-        starts[-1] = tokens
-    return tokens, known
+                at += 8
+                word = words[at]
+            if before:
+                flat[tokens] = before
+                tokens += 1
+        at = end + 1
+        starts[text + 1] = tokens
+    return known, slots

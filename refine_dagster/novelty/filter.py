@@ -15,7 +15,7 @@ from refine_dagster.novelty.whole_pool import WholePool
 # Texts decided on in one go: enough to spread the cost of a call, few enough to bound memory. The
 # compiled index is searched text by text and gains nothing from more.
 _AT_ONCE = 4096
-_COMPILED_AT_ONCE = 1024
+_COMPILED_AT_ONCE = 8192
 
 
 class NoveltyFilter:
