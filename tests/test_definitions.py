@@ -22,7 +22,18 @@ from refine_dagster.home import Home
 SNAPSHOT = Path(__file__).parent / "definitions_snapshot.json"
 REPOSITORY = Path(__file__).parents[1]
 JOBS = ("everything", "dataset_only", "train_only")
-HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "vllm")
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "vllm",
+    "numba",
+    "stable_baselines3",
+    "gymnasium",
+    "matplotlib",
+)
 
 
 @pytest.fixture(scope="module")

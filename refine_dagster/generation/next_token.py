@@ -1,8 +1,8 @@
-"""The next token from a model's logits, and the noise that decides it: a request's own."""
+"""The next tokens from a model's logits, and the noise that decides each: a request's own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,38 +26,56 @@ class Noise:
         return self._block.pop()
 
 
-def choose_token(
-    logits: NDArray[np.float32], written: Sequence[int], sampling: Sampling, uniform: float
-) -> int:
-    """The token at `uniform` of the cumulative next-token distribution, in float64.
+def choose_tokens(
+    logits: NDArray[np.float32],
+    written: Sequence[Collection[int]],
+    samplings: Sequence[Sampling],
+    uniforms: Sequence[float],
+) -> list[int]:
+    """The token at `uniform` of each row's cumulative next-token distribution, in float64.
+
+    A row's token depends on that row alone: the same bits come out in any company.
 
     Args:
-        logits: of one row, shape (vocabulary,).
-        written: the completion's tokens so far; each is penalised once.
-        sampling: temperature 0 takes the likeliest token, the lowest id where several are.
-        uniform: number in [0, 1).
+        logits: shape (rows, vocabulary).
+        written: tokens of each row's completion so far; each is penalised once.
+        samplings: temperature 0 takes the likeliest token, the lowest id where several are.
+        uniforms: numbers in [0, 1).
 
     Returns:
-        The token's id. Nucleus: likeliest first, equal ones by id, the shortest start of that list
-        whose probabilities reach `top_p`.
+        Each row's token id. Nucleus: likeliest first, equal ones by id, the shortest start of that
+        list whose probabilities reach `top_p`.
     """
     scores = logits.astype(np.float64)
-    if sampling.presence_penalty and written:
-        scores[np.unique(written)] -= sampling.presence_penalty
-    if sampling.temperature <= 0:
-        return int(scores.argmax())
-    scores = (scores - scores.max()) / sampling.temperature
-    weights = np.exp(scores)
-    if sampling.top_p >= 1:
-        ids = np.arange(weights.size)
-    else:
-        total = weights.sum()
-        # Tokens under this share of the mass together weigh less than what the nucleus leaves out.
-        ids = np.flatnonzero(weights >= total * (1 - sampling.top_p) / weights.size)
-        ids = ids[np.argsort(-weights[ids], kind="stable")]
-        kept = int(np.searchsorted(weights[ids].cumsum(), total * sampling.top_p)) + 1
-        ids = ids[:kept]
-    cumulative = weights[ids].cumsum()
-    place = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-    # Rounding may put the product on the last sum itself.
-    return int(ids[min(place, ids.size - 1)])
+    for row, (tokens, sampling) in enumerate(zip(written, samplings, strict=True)):
+        if sampling.presence_penalty and tokens:
+            scores[row, list(set(tokens))] -= sampling.presence_penalty
+    temperatures = [one.temperature if one.temperature > 0 else 1.0 for one in samplings]
+    weights = scores - scores.max(axis=1, keepdims=True)
+    weights /= np.array(temperatures)[:, np.newaxis]
+    np.exp(weights, out=weights)
+    return [
+        _token_at(weights[row], sampling.top_p, uniform)
+        if sampling.temperature > 0
+        else int(scores[row].argmax())
+        for row, (sampling, uniform) in enumerate(zip(samplings, uniforms, strict=True))
+    ]
+
+
+def _token_at(weights: NDArray[np.float64], top_p: float, uniform: float) -> int:
+    """The token at `uniform` of a row of unnormalised probabilities (`choose_tokens`)."""
+    if top_p >= 1:
+        cumulative = weights.cumsum()
+        place = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
+        # Rounding may put the product on the last sum itself.
+        return min(place, weights.size - 1)
+    total = weights.sum()
+    # Tokens under this share of the mass together weigh less than what the nucleus leaves out.
+    ids = (weights >= total * (1 - top_p) / weights.size).nonzero()[0]
+    found = weights[ids]
+    order = (-found).argsort(kind="stable")
+    cumulative = found[order].cumsum()
+    kept = int(cumulative.searchsorted(total * top_p)) + 1
+    cumulative = cumulative[:kept]
+    place = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
+    return int(ids[order[min(place, cumulative.size - 1)]])

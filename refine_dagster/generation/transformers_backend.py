@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from refine_dagster.device import memory_at_hand
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.label_scoring import ROWS, LabelRow, LabelScorer, padded_length
-from refine_dagster.generation.next_token import Noise, choose_token
+from refine_dagster.generation.next_token import Noise, choose_tokens
 from refine_dagster.generation.request import (
     Completion,
     FinishReason,
@@ -266,10 +266,12 @@ class TransformersBackend:
                 cache, seen = answer.past_key_values, end
                 logits = answer.logits[:, -1].float().cpu().numpy()
                 chosen = np.zeros((height, 1), dtype=np.int64)
-                for number, row in enumerate(batch):
-                    if row.finish is None:
-                        chosen[number, 0] = row.choose(logits[number])
-                        row.finish = self._finish(row)
+                at_work = [number for number, row in enumerate(batch) if row.finish is None]
+                for number, token in zip(at_work, _choose(batch, at_work, logits), strict=True):
+                    row = batch[number]
+                    chosen[number, 0] = token
+                    row.written.append(token)
+                    row.finish = self._finish(row)
                 if all(row.finish for row in batch):
                     return
                 inputs = torch.from_numpy(chosen).to(device)
@@ -324,12 +326,20 @@ class _Row:
         self.finish = None
         self._noise = Noise(self.request.seed)
 
-    def choose(self, logits: NDArray[np.float32]) -> int:
-        """Choose the next token from the model's logits and append it."""
-        uniform = self._noise.draw() if self.sampling.temperature > 0 else 0.0
-        token = choose_token(logits, self.written, self.sampling, uniform)
-        self.written.append(token)
-        return token
+    def uniform(self) -> float:
+        """The noise of the next token."""
+        return self._noise.draw() if self.sampling.temperature > 0 else 0.0
+
+
+def _choose(batch: Sequence[_Row], at_work: list[int], logits: NDArray[np.float32]) -> list[int]:
+    """The next token of the rows still at work, from the logits of all rows."""
+    rows = [batch[number] for number in at_work]
+    return choose_tokens(
+        logits[at_work],
+        [row.written for row in rows],
+        [row.sampling for row in rows],
+        [row.uniform() for row in rows],
+    )
 
 
 def _bucket(prompt: Sequence[int]) -> int:

@@ -163,8 +163,8 @@ class Warehouse:
 
         Args:
             record: what the materialization says of itself.
-            tables: every table that the asset owns -> all its rows (`lineage.rows.frame`); None
-                records that they stand as they are.
+            tables: every table that the asset owns -> all its rows (`lineage.rows.frame`), named by
+                their content (`lineage.rows.make_row`); None records that they stand as they are.
             checkpoints: folders that the rows refer to, already published.
 
         Raises:
@@ -282,57 +282,55 @@ def _declared(table: str) -> Table:
 def _replace_rows(
     connection: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame, sequence: int
 ) -> tuple[int, int, int]:
-    """Close the rows that are gone, open the new ones; (total, added, removed)."""
+    """Close the rows that are gone, open the new ones; (total, added, removed).
+
+    An id names a row's content, so a row whose id is live stands: its cells are not looked at.
+    """
     names = ["row_id", *table.columns, "parents"]
     listed = ", ".join(names)
-    connection.register("incoming_rows", rows.select(names).to_arrow())
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT {listed}, "
-        f"{row_hash_sql(names)} AS row_hash FROM incoming_rows"
-    )
-    connection.unregister("incoming_rows")
+    # Views of strings go to DuckDB as they are, without a copy.
+    arrow = rows.select(names).to_arrow(compat_level=pl.CompatLevel.newest())
+    connection.register("incoming_rows", arrow)
+    connection.execute("CREATE OR REPLACE TEMP TABLE incoming AS SELECT row_id FROM incoming_rows")
     twice = connection.execute(
         "SELECT row_id FROM incoming GROUP BY row_id HAVING count(*) > 1 ORDER BY row_id LIMIT 3"
     ).fetchall()
     if twice:
         raise WarehouseError(f"{table.name}: row ids occur twice: {[row[0] for row in twice]}")
+    live = f"(SELECT row_id FROM history.{table.name} WHERE removed_in IS NULL)"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {listed}, {row_hash_sql(names)} AS row_hash "
+        f"FROM incoming_rows ANTI JOIN {live} USING (row_id)"
+    )
+    connection.unregister("incoming_rows")
     removed = _count(
         connection,
         f"""
         UPDATE history.{table.name} AS old SET removed_in = {sequence}
-        WHERE old.removed_in IS NULL AND NOT EXISTS (
-            SELECT 1 FROM incoming
-            WHERE incoming.row_id = old.row_id AND incoming.row_hash = old.row_hash
-        )
+        WHERE old.removed_in IS NULL
+          AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.row_id = old.row_id)
         """,
     )
     added = _count(
         connection,
-        f"""
-        INSERT INTO history.{table.name} BY NAME
-        SELECT {listed}, row_hash, {sequence} AS added_in FROM incoming
-        WHERE NOT EXISTS (
-            SELECT 1 FROM history.{table.name} AS old
-            WHERE old.removed_in IS NULL AND old.row_id = incoming.row_id
-        )
-        ORDER BY row_id
-        """,
+        f"INSERT INTO history.{table.name} BY NAME "
+        f"SELECT *, {sequence} AS added_in FROM fresh ORDER BY row_id",
     )
+    # A row that comes back has its edges already.
     connection.execute(
         f"""
         INSERT INTO lineage.parents
         SELECT '{table.name}', row_id, parent.asset, parent.row_id, parent.role
-        FROM (
-            SELECT row_id, unnest(parents) AS parent FROM incoming
-            WHERE row_id IN (SELECT row_id FROM history.{table.name} WHERE added_in = {sequence})
-        )
-        WHERE row_id::UUID NOT IN (
-            SELECT row_id FROM lineage.parents WHERE table_name = '{table.name}'
+        FROM (SELECT row_id::UUID AS row_id, unnest(parents) AS parent FROM fresh)
+        WHERE row_id NOT IN (
+            SELECT row_id FROM lineage.parents
+            WHERE table_name = '{table.name}' AND row_id IN (SELECT row_id::UUID FROM fresh)
         )
         ORDER BY ALL
         """
     )
     connection.execute("DROP TABLE incoming")
+    connection.execute("DROP TABLE fresh")
     return rows.height, added, removed
 
 

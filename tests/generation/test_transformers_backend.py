@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 
 from refine_dagster.device import device_session
 from refine_dagster.generation.label_scoring import ROWS
-from refine_dagster.generation.next_token import choose_token
+from refine_dagster.generation.next_token import choose_tokens
 from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.generation.transformers_backend import PromptTooLongError, TransformersBackend
 from refine_dagster.knobs import DeviceKnobs
@@ -74,12 +74,17 @@ def test_logits_are_equal_bit_for_bit_in_any_place_of_a_batch(
 ) -> None:
     seen: dict[int, list[bytes]] = {}
 
-    def record(logits: np.ndarray, written: list[int], sampling: Sampling, uniform: float) -> int:
-        token = choose_token(logits, written, sampling, uniform)
-        seen.setdefault(round(uniform * 2**53), []).append(logits.tobytes())
-        return token
+    def record(
+        logits: np.ndarray,
+        written: list[list[int]],
+        samplings: list[Sampling],
+        uniforms: list[float],
+    ) -> list[int]:
+        for row, uniform in zip(logits, uniforms, strict=True):
+            seen.setdefault(round(uniform * 2**53), []).append(row.tobytes())
+        return choose_tokens(logits, written, samplings, uniforms)
 
-    monkeypatch.setattr("refine_dagster.generation.transformers_backend.choose_token", record)
+    monkeypatch.setattr("refine_dagster.generation.transformers_backend.choose_tokens", record)
     requests = _requests(24)
     backend = TransformersBackend(loaded, 32)
     list(_run(backend, requests))
@@ -224,6 +229,53 @@ def test_without_determinism_completions_are_as_good(
     loose = dict(_run(TransformersBackend(free, 10), requests))
     # Rounding differs, and with it a token here and there.
     assert sum(exact[n].text == loose[n].text for n in range(40)) >= 36
+
+
+def choose_token(
+    logits: np.ndarray, written: Sequence[int], sampling: Sampling, uniform: float
+) -> int:
+    """The choice for a row that is alone."""
+    return choose_tokens(logits[np.newaxis], [written], [sampling], [uniform])[0]
+
+
+def by_definition(
+    logits: np.ndarray, written: Sequence[int], sampling: Sampling, uniform: float
+) -> int:
+    """The same choice written out for one row, as its documentation says it."""
+    scores = logits.astype(np.float64)
+    if written:
+        scores[np.unique(written)] -= sampling.presence_penalty
+    if sampling.temperature <= 0:
+        return int(scores.argmax())
+    weights = np.exp((scores - scores.max()) / sampling.temperature)
+    ids = np.arange(weights.size)
+    if sampling.top_p < 1:
+        ids = np.flatnonzero(weights >= weights.sum() * (1 - sampling.top_p) / weights.size)
+        ids = ids[np.argsort(-weights[ids], kind="stable")]
+        reach = weights.sum() * sampling.top_p
+        ids = ids[: int(np.searchsorted(weights[ids].cumsum(), reach)) + 1]
+    sums = weights[ids].cumsum()
+    place = int(np.searchsorted(sums, uniform * sums[-1], side="right"))
+    return int(ids[min(place, ids.size - 1)])
+
+
+def test_a_row_s_token_is_the_same_in_any_company() -> None:
+    rng = np.random.default_rng(5)
+    samplings = [
+        Sampling(max_new_tokens=1, temperature=temperature, top_p=top_p, presence_penalty=penalty)
+        for temperature in (0.0, 0.7, 1.0, 1.3)
+        for top_p in (0.3, 0.95, 0.9999, 1.0)
+        for penalty in (0.0, 2.0)
+    ]
+    for size in (7, 1000, 2047):
+        logits = (rng.standard_normal((len(samplings), size)) * 3).astype(np.float32)
+        written = [rng.integers(size, size=n).tolist() for n in range(len(samplings))]
+        uniforms = [0.0, 1 - 2.0**-53, *rng.random(len(samplings) - 2)]
+        rows = list(zip(logits, written, samplings, uniforms, strict=True))
+        expected = [by_definition(*row) for row in rows]
+        assert choose_tokens(logits, written, samplings, uniforms) == expected
+        assert [choose_token(*row) for row in rows] == expected
+        assert len(set(expected)) > 3
 
 
 def test_choice_by_inverse_distribution() -> None:

@@ -299,11 +299,13 @@ def test_the_ledger_chains_and_checkpoints_are_whole(built_home: Home, built: Wa
 def test_nothing_asked_twice(copied_home: Home) -> None:
     """Promise 4: a second run with nothing changed asks, trains and changes nothing."""
     built = Warehouse(copied_home.warehouse)
-    before = _versions(copied_home)
+    before, shown = _versions(copied_home), _shown(copied_home)
+    assert {"training", "comparisons", "calibration"} <= {name for _, name in shown}
     completions = built.query("SELECT count(*) FROM store.completions").item()
     last = built.query("SELECT max(sequence) FROM lineage.materializations").item()
     run_pipeline(copied_home, SMALL)
     assert _versions(copied_home) == before
+    assert _shown(copied_home) == shown
     assert built.query("SELECT count(*) FROM store.completions").item() == completions
     fresh = built.query(
         "SELECT coalesce(sum(requests_sent), 0)::BIGINT, sum(rows_added)::BIGINT, count(*) "
@@ -314,14 +316,30 @@ def test_nothing_asked_twice(copied_home: Home) -> None:
     assert fresh[2] >= len(REVISIONS)
 
 
-def _versions(home: Home) -> dict[str, str | None]:
+def _latest(home: Home) -> dict[str, dg.AssetMaterialization]:
     definitions = build_definitions(SMALL, home=home)
-    versions = {}
+    latest = {}
     with dg.DagsterInstance.get() as instance:
         for key in definitions.resolve_asset_graph().get_all_asset_keys():
             event = instance.get_latest_materialization_event(key)
             assert event is not None
             assert event.asset_materialization is not None
-            tags = event.asset_materialization.tags or {}
-            versions[key.to_user_string()] = tags.get("dagster/data_version")
-    return versions
+            latest[key.to_user_string()] = event.asset_materialization
+    return latest
+
+
+def _versions(home: Home) -> dict[str, str | None]:
+    return {
+        asset: (made.tags or {}).get("dagster/data_version")
+        for asset, made in _latest(home).items()
+    }
+
+
+def _shown(home: Home) -> dict[tuple[str, str], str | None]:
+    """What the UI shows of each asset's content, by asset and name, besides its first rows."""
+    return {
+        (asset, name): value.md_str
+        for asset, made in _latest(home).items()
+        for name, value in made.metadata.items()
+        if asset in REVISIONS and isinstance(value, dg.MarkdownMetadataValue) and name != "preview"
+    }

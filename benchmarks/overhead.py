@@ -1,0 +1,123 @@
+"""What Dagster, DuckDB and lineage cost: the graph beside a plain script that does the same work.
+
+Run it from the repository's root:
+
+    python benchmarks/overhead.py tests/pipeline/small.yaml --repeats 3
+    python benchmarks/overhead.py offline
+
+Three processes, one after the other, as often as asked: the plain script (`plain_run.py`), `refine-
+dagster run` in a new home, and `refine-dagster run` again in that home. CPU seconds are those of
+the whole process by `getrusage`, imports included. The models of both must have the same
+fingerprints, else the work was not the same, and nothing is printed. Rows have ids in the plain
+script too; what naming them costs is measured there and counted as overhead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+MODELS = {
+    "base": "SELECT fingerprint FROM main.base_model",
+    "policy": "SELECT policy FROM main.rl_policy_checkpoint",
+    "seeds_only": "SELECT fingerprint FROM main.baseline_model WHERE arm = 'seeds_only'",
+    "self_instruct": "SELECT fingerprint FROM main.baseline_model WHERE arm = 'self_instruct'",
+    "refine_af": "SELECT fingerprint FROM main.fine_tuned_model",
+}
+RUN = "from refine_dagster.cli import main; main()"
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def measured(command: list[str], home: Path) -> tuple[float, float, str]:
+    """CPU seconds, seconds on the clock and output of a command."""
+    environment = {**os.environ, "REFINE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{command}: {done.stderr[-3000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return cpu, time.monotonic() - begun, done.stdout
+
+
+def alone(profile: str, folder: Path) -> None:
+    """Run the plain script in this process and print what it came to as JSON."""
+    from plain_run import plain_run
+
+    from refine_dagster.profile import load_profile
+
+    print(json.dumps(plain_run(load_profile(profile), folder)))
+
+
+def fingerprints(home: Path) -> dict[str, Any]:
+    """Model -> fingerprint, as the warehouse has them."""
+    from refine_dagster.lineage.warehouse import Warehouse
+
+    warehouse = Warehouse(home / "warehouse.duckdb")
+    return {name: warehouse.query(sql).item() for name, sql in MODELS.items()}
+
+
+def once(profile: str) -> dict[str, float]:
+    """One plain run, one run of the graph, and one that finds nothing changed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, home = Path(name) / "plain", Path(name) / "home"
+        folder.mkdir()
+        plain, _, printed = measured([sys.executable, __file__, profile, "--alone", name], home)
+        told = json.loads(printed.splitlines()[-1])
+        command = [sys.executable, "-c", RUN, "run", "--profile", profile]
+        graph, _, _ = measured(command, home)
+        if fingerprints(home) != told["models"]:
+            raise SystemExit(f"other models: {fingerprints(home)} and {told['models']}")
+        again, clock, _ = measured(command, home)
+    console.print(
+        f"plain {plain:.1f} s ({told['rows']} rows named in {told['naming_rows']:.2f} s, "
+        f"{told['requests']} requests), graph {graph:.1f} s, again {again:.1f} s"
+    )
+    stages = sorted(told["stages"].items(), key=lambda stage: -stage[1])
+    console.print(", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages))
+    return {
+        "plain": plain - told["naming_rows"],
+        "graph": graph,
+        "again": again,
+        "again, clock": clock,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("profile", help="a packaged profile or a YAML file, of one policy round")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone:
+        alone(given.profile, given.alone / "plain")
+        return
+    runs = [once(given.profile) for _ in range(given.repeats)]
+    middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    ratios = [run["graph"] / run["plain"] for run in runs]
+    table = Table(title=f"{given.profile}, medians of {given.repeats}")
+    for column in ("", "CPU seconds", "to the plain script"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_row("plain script", f"{middle['plain']:.1f}", "1")
+    spread = f" ({min(ratios):.3f} to {max(ratios):.3f})" if len(ratios) > 1 else ""
+    table.add_row("graph", f"{middle['graph']:.1f}", f"{statistics.median(ratios):.3f}{spread}")
+    table.add_row("graph, nothing changed", f"{middle['again']:.1f}", "")
+    console.print(table)
+    console.print(f"nothing changed: {middle['again, clock']:.1f} s on the clock")
+
+
+if __name__ == "__main__":
+    main()
