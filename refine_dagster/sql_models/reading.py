@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def read_models(folder: Path = MODELS_FOLDER, rounds: int = 1) -> list[SqlModel]
     Raises:
         SqlModelError: with every problem found in any file.
     """
+    # The packaged files are those of the running code: they are read once.
+    return list(_packaged(rounds) if folder == MODELS_FOLDER else _read(folder, rounds))
+
+
+@cache
+def _packaged(rounds: int) -> tuple[SqlModel, ...]:
+    return tuple(_read(MODELS_FOLDER, rounds))
+
+
+def _read(folder: Path, rounds: int) -> list[SqlModel]:
     problems: list[SqlProblem] = []
     drafts = [
         draft for path in _model_files(folder, problems) for draft in read_draft(path, problems)

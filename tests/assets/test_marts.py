@@ -10,6 +10,7 @@ import pytest
 
 from assets.marts import sql_model_assets
 from refine_dagster import sql_models
+from refine_dagster.lineage.rows import Parent, make_row
 from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.warehouse import Warehouse
 from resources.warehouse import WarehouseResource
@@ -137,7 +138,9 @@ def test_failed_check_blocks_what_comes_after(
     database = tmp_path / "warehouse.duckdb"
     warehouse = small_warehouse(database)
     candidates = warehouse.read("raw_instructions").to_dicts()
-    candidates[0] = {**candidates[0], "method": "guessing"}
+    payload = {name: candidates[0][name] for name in TABLES["raw_instructions"].columns}
+    parents = [Parent(**one) for one in candidates[0]["parents"]]
+    candidates[0] = make_row("raw_instructions", {**payload, "method": "guessing"}, parents)
     commit(warehouse, "raw_instructions", {"raw_instructions": candidates})
     funnel = {"stg_raw_instructions", "stg_instruction_decisions", "stg_filtered_instructions",
               "stg_reward_scored_instructions", "stg_instance_decisions", "yield_funnel",

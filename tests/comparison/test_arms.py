@@ -11,8 +11,8 @@ PROFILE = load_profile("offline", environment={})
 
 
 def test_names_become_arms_in_order_and_once() -> None:
-    arms = parse_arms("base, self_instruct,grpo,ppo/balanced,grpo/refine_af", PROFILE)
-    assert [arm.name for arm in arms] == ["base", "self_instruct", "grpo/refine_af", "ppo/balanced"]
+    arms = parse_arms("base, self_instruct,grpo,ppo/refine_af,grpo/balanced", PROFILE)
+    assert [arm.name for arm in arms] == ["base", "self_instruct", "grpo/balanced", "ppo/refine_af"]
     assert [arm.kind for arm in arms] == ["base", "self_instruct", "refined", "refined"]
 
 
@@ -63,5 +63,5 @@ def test_what_is_no_method_is_named(names: str) -> None:
 
 
 def test_an_arm_of_the_pool_cannot_stand_beside_methods() -> None:
-    with pytest.raises(ArmError, match=r"self_instruct, grpo/refine_af cannot stand beside"):
+    with pytest.raises(ArmError, match=r"self_instruct, grpo/balanced cannot stand beside"):
         parse_methods("both", "base,self_instruct,grpo", PROFILE)

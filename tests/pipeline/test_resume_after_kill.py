@@ -38,7 +38,10 @@ from tests.pipeline.home_content import assert_sound, completion_keys, content
 KILLS = 20
 # Every asset of the graph, and SQL models before and after the last of them. All of the SQL models
 # would be made anew after every kill.
-STAGES = ("--select", "+evaluation_report or +yield_funnel or stg_evaluation_report")
+STAGES = (
+    "--select",
+    "+evaluation_report or +privacy_report or +yield_funnel or stg_evaluation_report",
+)
 # What follows the last asset of the pipeline: its SQL models have no line of progress.
 SQL_MODELS = "sql models"
 
