@@ -30,24 +30,26 @@ def content(home: Home) -> dict[str, Any]:
     checkpoint, and every completion but for the seconds it took and the run that sent it.
     """
     warehouse = Warehouse(home.warehouse)
-    versions = warehouse.query(
-        "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
-        "GROUP BY asset ORDER BY asset"
-    ).rows()
-    return {
-        "tables": {
-            name: warehouse.read(name).rows()
-            for name, table in TABLES.items()
-            if table.asset != "exports"
-        },
-        "versions": [one for one in versions if one[0] not in TELL_OF_RUNS],
-        "checkpoints": warehouse.query(
-            "SELECT asset, content_hash, manifest_hash, path FROM lineage.checkpoints ORDER BY ALL"
-        ).rows(),
-        "completions": warehouse.query(
-            "SELECT * EXCLUDE (seconds, run_id) FROM store.completions ORDER BY key"
-        ).rows(),
-    }
+    with warehouse.held():
+        versions = warehouse.query(
+            "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
+            "GROUP BY asset ORDER BY asset"
+        ).rows()
+        return {
+            "tables": {
+                name: warehouse.read(name).rows()
+                for name, table in TABLES.items()
+                if table.asset != "exports"
+            },
+            "versions": [one for one in versions if one[0] not in TELL_OF_RUNS],
+            "checkpoints": warehouse.query(
+                "SELECT asset, content_hash, manifest_hash, path FROM lineage.checkpoints "
+                "ORDER BY ALL"
+            ).rows(),
+            "completions": warehouse.query(
+                "SELECT * EXCLUDE (seconds, run_id) FROM store.completions ORDER BY key"
+            ).rows(),
+        }
 
 
 def base_model_folder(home: Home) -> str:
