@@ -1,23 +1,21 @@
 """Asset checks: what must hold before anything downstream may run."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import fields
 from statistics import fmean
 
 import dagster as dg
 
-from refine_dagster.evaluation.privacy_report import (
-    PrivacyFinding,
-    off_chance,
-    over_fitting_missed,
+from assets.evolution_checks import (
+    evolution_closes,
+    instructor_not_collapsed,
+    valid_rate_above_floor,
 )
+from assets.privacy_checks import negative_controls_at_chance, over_fitting_is_seen
 from refine_dagster.lineage.tables import assets_beyond
 from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.policy_round import FIRST_ROUND, PolicyRound, later_rounds, rounds_until
 from refine_dagster.refine_af.judge_quality import PARTS
 from refine_dagster.self_instruct.decisions import EVOLVED
-from refine_dagster.teams_rl.operations import EPISODE_LENGTH, one_line
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
@@ -235,93 +233,6 @@ def _gain(warehouse: WarehouseResource, policy_round: PolicyRound) -> dict[str, 
         f"FROM {policy_round.name('rl_policy_checkpoint')}"
     )
     return {name: float(rows[name].item()) for name in rows.columns} if rows.height else {}
-
-
-@dg.asset_check(asset="instructor_policy", blocking=True)
-def instructor_not_collapsed(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """The collapse guard did not end the instructor's training: it grew neither narrow while it
-    grew valid, nor fond of one operation."""
-    rows = warehouse.open().query("SELECT algorithm, updates, ended_by FROM instructor_policy")
-    collapsed = [row for row in rows.rows(named=True) if row["ended_by"] not in (None, "updates")]
-    told = {name: value for row in rows.rows(named=True) for name, value in row.items() if value}
-    return dg.AssetCheckResult(passed=not collapsed, metadata=told)
-
-
-@dg.asset_check(asset=EVOLVED, blocking=True)
-def evolution_closes(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """Every evolved row was made from what it says: the text of its seed, or of the last row of
-    that seed that was kept; and every seed has each place of its evolution once."""
-    opened = warehouse.open()
-    rows = opened.read(EVOLVED).to_dicts()
-    texts = {
-        row["row_id"]: one_line(row["instruction"]) for row in opened.read("seed_tasks").to_dicts()
-    } | {row["row_id"]: row["instruction"] for row in rows if row["valid"]}
-    broken = {
-        row["seed_id"]
-        for row in rows
-        if [texts.get(one["row_id"]) for one in row["parents"] if one["role"] == "evolved"]
-        != [row["parent_instruction"]]
-    }
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for row in rows:
-        places[row["seed_id"]].append(row["round"])
-    every = list(range(1, EPISODE_LENGTH + 1))
-    broken |= {seed_id for seed_id, found in places.items() if sorted(found) != every}
-    return dg.AssetCheckResult(passed=not broken, metadata={"seeds_that_do_not": len(broken)})
-
-
-@dg.asset_check(asset=EVOLVED, blocking=True)
-def valid_rate_above_floor(
-    profile: ProfileResource, warehouse: WarehouseResource
-) -> dg.AssetCheckResult:
-    """At least `teams_rl.min_valid_rate` of the evolved rows were eliminated by no rule. The seeds
-    are none that the instructor was trained on."""
-    floor = profile.load().teams_rl.min_valid_rate
-    rate = warehouse.open().query(f"SELECT avg(valid::INTEGER) FROM {EVOLVED}").item()
-    return dg.AssetCheckResult(
-        passed=rate is None or rate >= floor,
-        metadata={"floor": floor, **({} if rate is None else {"valid_rate": rate})},
-    )
-
-
-@dg.asset_check(asset="privacy_report", blocking=True)
-def negative_controls_at_chance(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """What cannot know the members does not tell them: no AUC of the base model's likelihoods, or
-    of a classifier that reads the texts alone, is farther from 0.5 than chance takes one of so many
-    controls. Where one is, the halves of the audit differ by themselves."""
-    controls = _privacy_findings(warehouse, "control IN ('base_model', 'bag_of_words')")
-    off = off_chance(controls)
-    return dg.AssetCheckResult(
-        passed=not off,
-        metadata={
-            "off_chance": ", ".join(off) or "none",
-            **{f"{one.arm}_{one.control}_{one.attack}": one.auc or 0.0 for one in controls},
-        },
-    )
-
-
-@dg.asset_check(asset="privacy_report", blocking=True)
-def over_fitting_is_seen(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """The members of a model that knows them by heart are found: the AUC of the attack `loss` is
-    over 0.95. Where it is not, an AUC of 0.5 says nothing of the arms. Without an arm that has
-    enough examples to be audited there is no such model."""
-    controls = _privacy_findings(warehouse, "control = 'over_fitted'")
-    missed = over_fitting_missed(controls)
-    return dg.AssetCheckResult(
-        passed=not missed,
-        metadata={
-            "missed": ", ".join(missed) or "none",
-            **{f"{one.arm}_{one.attack}": one.auc or 0.0 for one in controls},
-        },
-    )
-
-
-def _privacy_findings(warehouse: WarehouseResource, which: str) -> list[PrivacyFinding]:
-    columns = ", ".join(one.name for one in fields(PrivacyFinding))
-    rows = warehouse.open().query(
-        f"SELECT {columns} FROM privacy_report WHERE {which} ORDER BY ALL"
-    )
-    return [PrivacyFinding(**row) for row in rows.to_dicts()]
 
 
 @dg.asset_check(asset="evaluation_report", blocking=True)

@@ -15,8 +15,7 @@ from refine_dagster.policy_round import FIRST_ROUND, PolicyRound, rounds_until
 from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.instances import InstancePrompt, instance_prompts, seed_triples
 from refine_dagster.refine_af.judge import Scores
-from refine_dagster.self_instruct.decisions import Demonstration, in_slot_order
-from refine_dagster.teams_rl.evolved_rows import METHOD as EVOLVED_METHOD
+from refine_dagster.self_instruct.decisions import TEAMS_RL, Demonstration, in_slot_order
 from resources.checkpoints import CheckpointsResource
 
 
@@ -85,7 +84,7 @@ def former_pool(step: Step, policy_round: PolicyRound) -> list[Demonstration]:
             row["row_id"],
             row["slot"],
             row["instruction"],
-            evolved=row["method"] == EVOLVED_METHOD,
+            evolved=row["method"] == TEAMS_RL,
         )
         for row in in_slot_order(step.rows(pool))
     ]

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from assets.preview import markdown_table, step_plots
 from assets.versions import code_version, config_hash, config_of
@@ -179,8 +178,7 @@ class Step:
                     for name, (kind, meaning) in main.columns.items()
                 ]
             ),
-            **(self._pictures_of(commit.data_version) if unchanged else self._training()),
-            "preview": dg.MetadataValue.md(markdown_table(self._preview(main.name))),
+            **(self._pictures_of(commit.data_version) if unchanged else self._pictures()),
             **self._device(),
             **figures,
             **(metadata or {}),
@@ -200,19 +198,24 @@ class Step:
         last = self._context.instance.get_latest_materialization_event(self._context.asset_key)
         shown = last.asset_materialization if last else None
         if shown is None or (shown.tags or {}).get(_DATA_VERSION) != data_version:
-            return self._training()
+            return self._pictures()
         return {
             name: value
             for name, value in shown.metadata.items()
             if isinstance(value, dg.MarkdownMetadataValue)
         }
 
-    def _training(self) -> dict[str, Any]:
-        """Plots of the asset's training steps, if it has a table of them."""
-        steps = [table.name for table in tables_of(self.asset) if "step" in table.columns]
-        if not steps:
-            return {}
-        return {"training": dg.MetadataValue.md(step_plots(self.warehouse.read(steps[0])))}
+    def _pictures(self) -> dict[str, Any]:
+        """The asset's first rows, and plots of its training steps if it has a table of them."""
+        tables = tables_of(self.asset)
+        first = self.warehouse.query(
+            f"SELECT * EXCLUDE (parents) FROM main.{tables[0].name} LIMIT 5"
+        )
+        pictures = {"preview": dg.MetadataValue.md(markdown_table(first))}
+        steps = [table.name for table in tables if "step" in table.columns]
+        if steps:
+            pictures["training"] = dg.MetadataValue.md(step_plots(self.warehouse.read(steps[0])))
+        return pictures
 
     def _device(self) -> dict[str, Any]:
         """The session on the device: what it was, memory, seconds, budgets, halved batches."""
@@ -230,9 +233,6 @@ class Step:
         if self.device.use.backed_off:
             shown["out_of_memory"] = "; ".join(self.device.use.backed_off)
         return shown
-
-    def _preview(self, table: str) -> pl.DataFrame:
-        return self.warehouse.query(f"SELECT * EXCLUDE (parents) FROM main.{table} LIMIT 5")
 
     def _upstream(self, context: dg.AssetExecutionContext) -> dict[str, str]:
         keys = context.assets_def.asset_deps[context.asset_key]

@@ -27,5 +27,11 @@ class RefineError(Exception):
         super().__init__(f"{place}{what}{remedy}")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, for the sentence of one of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class BudgetSpentError(RefineError):
     """A budget (`max_requests`, `max_tokens`) stopped the run; everything so far is kept."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.device import Device, give_back_memory
-from refine_dagster.errors import RefineError
+from refine_dagster.errors import RefineError, first_line
 from refine_dagster.lineage.content import canonical_json, file_hash
 
 CONFIG = ("config.json", "generation_config.json")
@@ -286,7 +286,7 @@ def _load(ref: ModelRef, device: Device) -> Any:
             "on the card, or take a smaller model",
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ModelError(
             f"the model cannot be loaded: {reason}",
             where=ref.adapters[-1] if ref.adapters else ref.path,
@@ -329,7 +329,7 @@ def load_tokenizer(ref: ModelRef) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ModelError(
             f"the tokenizer cannot be loaded: {reason}",
             where=ref.path,

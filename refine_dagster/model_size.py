@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from refine_dagster.errors import first_line
 from refine_dagster.language_model import ModelError, ModelRef
 
 
@@ -72,7 +73,7 @@ def model_size(ref: ModelRef) -> ModelSize:
         return config_size(AutoConfig.from_pretrained(ref.path, local_files_only=True))
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"the model's config cannot be read: {str(error).strip().splitlines()[0]}",
+            f"the model's config cannot be read: {first_line(error)}",
             where=ref.path,
             fix="check that it is a causal language model that this transformers version knows",
         ) from error

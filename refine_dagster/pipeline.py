@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from refine_dagster import progress
 from refine_dagster.definitions import build_definitions
-from refine_dagster.errors import RefineError
+from refine_dagster.errors import RefineError, first_line
 from refine_dagster.home import Home
 from refine_dagster.lineage.run_lock import holding_run_lock
 from resources.event_log import open_instance
@@ -120,7 +120,7 @@ def _selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
             keys = dg.AssetSelection.from_string(_keyed(select, names)).resolve(graph)
     except dg.DagsterError as error:
         raise RefineError(
-            f"{select!r} selects nothing: {str(error).splitlines()[0]}",
+            f"{select!r} selects nothing: {first_line(error)}",
             where="--select",
             fix="use Dagster's selection syntax: `*`, an asset's name, `a or b`, "
             "`+name` for all upstream, `group:marts`",

@@ -107,6 +107,15 @@ def test_a_row_leads_back_to_its_operation_and_its_seed(both: Warehouse) -> None
     assert operations.item() == 1
 
 
+def test_the_query_ledger_counts_calls_by_role(both: Warehouse) -> None:
+    """One evolved instruction is in the dataset; a fixed policy has no training."""
+    found = both.query(
+        "SELECT role, training_calls, calls, kept_rows, calls_per_kept_row, "
+        "calls_per_kept_row_with_training FROM marts.query_ledger"
+    ).rows()
+    assert found == [("execute", 0, 6, 1, 6.0, 6.0), ("review", 0, 0, 1, 0.0, 0.0)]
+
+
 def test_a_funnel_that_loses_an_evolved_row_is_not_balanced(
     both: Warehouse, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ SELECT
     threshold,
     different,
     completion_key,                                    -- The rewrite in `store.completions`. #not_null
+    review_keys,
     len(review_keys) AS reviews,                       -- Reviews asked for.
     policy,
     instructor,

@@ -49,8 +49,8 @@ from refine_dagster.refine_af.judge_quality import PARTS
 from refine_dagster.refine_af.lent_judge import feedback_of, lent_judge
 from refine_dagster.refine_af.score_statistics import spearman
 from refine_dagster.registered_models import registered_policy
+from refine_dagster.self_instruct.decisions import TEAMS_RL
 from refine_dagster.self_instruct.instance_rules import Judged, decide_instances
-from refine_dagster.teams_rl.evolved_rows import METHOD as TEAMS_RL
 from refine_dagster.training.policy_gain import held_out_split, paired_gain
 from refine_dagster.training.policy_steps import distinct_bigrams
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy

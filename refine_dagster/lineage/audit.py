@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from refine_dagster.errors import first_line
 from refine_dagster.lineage.audit_files import check_checkpoints, check_exports
 from refine_dagster.lineage.audit_ledger import check_chain, check_completions, check_registered
 from refine_dagster.lineage.audit_relations import check_models, check_schema
@@ -64,5 +65,5 @@ def verify(warehouse: Warehouse, checkpoints_root: Path, deep: bool = False) -> 
                 check(connection, report)
             except (duckdb.Error, ValueError) as error:
                 # A missing table, a damaged page or text that is no JSON is itself a finding.
-                report.broken(name, f"cannot be read: {str(error).splitlines()[0]}")
+                report.broken(name, f"cannot be read: {first_line(error)}")
     return report

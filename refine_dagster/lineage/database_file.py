@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from refine_dagster.errors import first_line
 from refine_dagster.lineage.schema import WarehouseError, WarehouseLockedError
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -92,7 +93,3 @@ def _put_in_place(fresh: Path, path: Path) -> None:
     except OSError:
         # A file system without links, or one without room; the second fails again.
         fresh.rename(path)
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

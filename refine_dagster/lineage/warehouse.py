@@ -22,9 +22,10 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from refine_dagster.errors import first_line
 from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.content import canonical_json
-from refine_dagster.lineage.database_file import first_line, open_database
+from refine_dagster.lineage.database_file import open_database
 from refine_dagster.lineage.ledger import (
     Commit,
     LastRecord,

@@ -17,10 +17,9 @@ from refine_dagster.knobs import InstanceKnobs, SelectionKnobs
 from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.refine_af.instance_prompt import STOP, Triple, instance_prompt
-from refine_dagster.self_instruct.decisions import KEPT
+from refine_dagster.self_instruct.decisions import KEPT, TEAMS_RL
 from refine_dagster.self_instruct.draws import draw
 from refine_dagster.self_instruct.instance_rules import Judged, decide_instances
-from refine_dagster.teams_rl.evolved_rows import METHOD as TEAMS_RL
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from refine_dagster.device import Device
+from refine_dagster.errors import first_line
 from refine_dagster.language_model import ModelError, ModelRef, resolve_model
 from refine_dagster.refine_af.judge_network import JudgeError
 
@@ -59,7 +60,7 @@ def load_whole(auto_class: Any, ref: ModelRef, device: Device, needs: str) -> An
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise PublishedModelError(
-            f"the model cannot be loaded: {_first_line(error)}",
+            f"the model cannot be loaded: {first_line(error)}",
             where=ref.path,
             fix=f"name a model with {needs}",
         ) from error
@@ -87,7 +88,7 @@ def load_config(ref: ModelRef, model_type: str, needs: str) -> Any:
         config = AutoConfig.from_pretrained(ref.path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise PublishedModelError(
-            f"config.json cannot be read: {_first_line(error)}",
+            f"config.json cannot be read: {first_line(error)}",
             where=ref.path,
             fix=f"name a model with {needs}",
         ) from error
@@ -112,7 +113,7 @@ def load_tokenizer(ref: ModelRef) -> Any:
         return AutoTokenizer.from_pretrained(ref.path, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise PublishedModelError(
-            f"the tokenizer cannot be loaded: {_first_line(error)}",
+            f"the tokenizer cannot be loaded: {first_line(error)}",
             where=ref.path,
             fix="check the tokenizer's files; tokenizer.json alone is enough",
         ) from error
@@ -137,8 +138,3 @@ def defused(text: str, marks: Sequence[str]) -> str:
     if not pattern:
         return text
     return re.sub(pattern, lambda found: f"{found[0][0]} {found[0][1:]}", text)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

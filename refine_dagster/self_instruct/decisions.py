@@ -22,6 +22,9 @@ from refine_dagster.self_instruct.heuristics import Verdict, first_verdict
 KEPT = "kept"
 # The table of what an instructor evolved; seeds are evolved in the first policy round alone.
 EVOLVED = "evolved_instructions"
+# The column `method` of a candidate: what proposed it.
+SELF_INSTRUCT = "self_instruct"
+TEAMS_RL = "teams_rl"
 
 
 @dataclass(frozen=True)

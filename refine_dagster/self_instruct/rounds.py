@@ -21,13 +21,11 @@ from refine_dagster.generation.request import Completion, Request, Sampling, req
 from refine_dagster.knobs import SelfInstructKnobs
 from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
+from refine_dagster.self_instruct.decisions import SELF_INSTRUCT, Demonstration, InstructionDecider
 from refine_dagster.self_instruct.draws import draw
 from refine_dagster.self_instruct.machine_pool import MachinePool, slot_name
 from refine_dagster.self_instruct.parsing import parse_task_list
 from refine_dagster.self_instruct.prompts import STOP, propose_prompt
-
-METHOD = "self_instruct"
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ def _candidates(
         make_row(
             policy_round.name("raw_instructions"),
             {
-                "method": METHOD,
+                "method": SELF_INSTRUCT,
                 "slot": policy_round.slot(slot_name(number, place, position)),
                 "round": number,
                 "request": place,

@@ -13,6 +13,7 @@ from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import build_scope
 from sqlglot.schema import MappingSchema
 
+from refine_dagster.errors import first_line
 from refine_dagster.sql_models.catalog import Relation
 from refine_dagster.sql_models.draft import (
     ColumnComment,
@@ -84,7 +85,7 @@ def _columns(
 
 
 def _column_problem(draft: Draft, error: SqlglotError) -> SqlProblem:
-    told = str(error).splitlines()[0]
+    told = first_line(error)
     named = re.search(r"column:? '?\"?(\w+)", told)
     lines = [
         column.this.meta.get("line", draft.first_line)

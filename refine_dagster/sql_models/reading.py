@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from refine_dagster.errors import first_line
 from refine_dagster.lineage.tables import TABLES
 from refine_dagster.sql_models.catalog import Relation, stored_relations
 from refine_dagster.sql_models.draft import Draft, read_draft, stored_tables
@@ -116,7 +117,7 @@ def _find_reads(draft: Draft, models: Mapping[str, Draft], problems: list[SqlPro
     try:
         tables = stored_tables(draft.query)
     except SqlglotError as error:
-        problems.append(draft.problem(draft.first_line, str(error).splitlines()[0]))
+        problems.append(draft.problem(draft.first_line, first_line(error)))
         return
     for table in tables:
         line = _line(table, draft.first_line)

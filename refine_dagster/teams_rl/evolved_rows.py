@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from refine_dagster.errors import RefineError
 from refine_dagster.lineage.rows import Parent, Row, make_row
-from refine_dagster.self_instruct.decisions import EVOLVED, KEPT
+from refine_dagster.self_instruct.decisions import EVOLVED, KEPT, TEAMS_RL
 from refine_dagster.self_instruct.draws import draw
 from refine_dagster.teams_rl.episodes import Seed
 from refine_dagster.teams_rl.evolution import EvolvedStep
@@ -28,7 +28,6 @@ from refine_dagster.teams_rl.knobs import TeamsRLKnobs
 from refine_dagster.teams_rl.query_ledger import CallsPerRow
 from refine_dagster.training.policy_gain import held_out_split
 
-METHOD = "teams_rl"
 # The reviewer's rule; what it measures is a probability.
 EQUAL = "equal"
 
@@ -120,7 +119,7 @@ def _payload(step: EvolvedStep, origin: Origin, knobs: TeamsRLKnobs) -> Row:
     execution, reviews = outcome.execution, outcome.review.requests if outcome.review else ()
     reviewed = step.rule == EQUAL and step.different is not None
     return {
-        "method": METHOD,
+        "method": TEAMS_RL,
         "slot": slot_of(step.step, step.seed_id),
         "round": step.step,
         "seed_id": step.seed_id,

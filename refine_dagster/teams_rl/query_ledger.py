@@ -1,8 +1,8 @@
 """What a dataset cost in model calls, by role, with and without the instructor's training.
 
-A claim about cheap data is a claim about calls per kept row. The ledger counts every request that
-an engine function makes, as the completions store counts it: `asked`, of which some were `sent` to
-a model and the rest reused from the store.
+A claim about cheap data is a claim about calls per kept row. Rows name the calls that they asked
+for and the instructor's row has those of its training; the mart `query_ledger` counts them by role
+(execute, review, respond) and finds each in the completions store.
 
 The paper's headline figure, that its method needs 5.73 % of WizardLM's queries, worked out:
 
@@ -16,23 +16,7 @@ against 2.00 for TeaMs-RL: 80 % instead of 5.73 %, before the 2,400 calls of Tea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
-
-from refine_dagster.generation.request import Complete, Completion, Request
-
-Phase = Literal["training", "generation"]
-
-
-@dataclass(frozen=True)
-class CallCount:
-    """Calls of one phase and role; a row of the ledger."""
-
-    phase: Phase
-    role: str
-    asked: int
-    sent: int
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -50,44 +34,6 @@ class CallsPerRow:
     @property
     def per_row_without_training(self) -> float | None:
         return self.without_training / self.kept if self.kept else None
-
-
-@dataclass
-class QueryLedger:
-    """Counts requests on their way to the store."""
-
-    _counts: dict[tuple[Phase, str], tuple[int, int]] = field(default_factory=dict)
-
-    def counting(self, complete: Complete, phase: Phase) -> Complete:
-        """`complete`, with every request counted under `phase` and its role."""
-
-        def counted(requests: Sequence[Request]) -> list[Completion]:
-            answers = complete(requests)
-            sent: set[Request] = set()
-            for request, answer in zip(requests, answers, strict=True):
-                fresh = not answer.reused and request not in sent
-                sent.add(request)
-                self.count(phase, request.role, asked=1, sent=int(fresh))
-            return answers
-
-        return counted
-
-    def count(self, phase: Phase, role: str, *, asked: int, sent: int) -> None:
-        """Add calls that were counted elsewhere, such as those of an executor without a model."""
-        before = self._counts.get((phase, role), (0, 0))
-        self._counts[phase, role] = (before[0] + asked, before[1] + sent)
-
-    def rows(self) -> list[CallCount]:
-        """Counts by phase and role, in order of their names."""
-        return [CallCount(*key, *counts) for key, counts in sorted(self._counts.items())]
-
-    def per_row(self, kept: int) -> CallsPerRow:
-        """Calls for a dataset of `kept` rows."""
-        asked = {
-            phase: sum(row.asked for row in self.rows() if row.phase == phase)
-            for phase in ("training", "generation")
-        }
-        return CallsPerRow(kept, sum(asked.values()), asked["generation"])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets import checks
+from assets import checks, privacy_checks
 from refine_dagster.lineage.rows import make_row
 from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.warehouse import Warehouse
@@ -148,7 +148,7 @@ def _privacy(database: Path, base_auc: float, over_fitted: float | None) -> None
 @pytest.mark.parametrize(("auc", "passed"), [(0.5, True), (0.57, True), (0.8, False), (0.2, False)])
 def test_negative_controls_at_chance(tmp_path: Path, auc: float, passed: bool) -> None:
     _privacy(tmp_path / "w.duckdb", auc, 1.0)
-    found = _checked(checks.negative_controls_at_chance, tmp_path / "w.duckdb")
+    found = _checked(privacy_checks.negative_controls_at_chance, tmp_path / "w.duckdb")
     assert found.passed == passed
     assert found.metadata["off_chance"].value == (
         "none" if passed else "seeds_only base_model loss"
@@ -158,6 +158,6 @@ def test_negative_controls_at_chance(tmp_path: Path, auc: float, passed: bool) -
 @pytest.mark.parametrize(("auc", "passed"), [(0.99, True), (0.9, False), (None, True)])
 def test_over_fitting_is_seen(tmp_path: Path, auc: float | None, passed: bool) -> None:
     _privacy(tmp_path / "w.duckdb", 0.5, auc)
-    found = _checked(checks.over_fitting_is_seen, tmp_path / "w.duckdb")
+    found = _checked(privacy_checks.over_fitting_is_seen, tmp_path / "w.duckdb")
     assert found.passed == passed
     assert found.metadata["missed"].value == ("none" if passed else "seeds_only")

@@ -231,6 +231,17 @@ def test_calls_are_those_of_the_store(built: Warehouse) -> None:
     assert dict(sent.rows()) == {role: store[role] for role in ("rewrite", "review")}
     last = built.read("instructor_policy_steps").sort("step")["calls"].to_list()[-1]
     assert last == sum(calls.training.values())
+    ledger = built.query("SELECT * FROM marts.query_ledger").to_dicts()
+    told = {row["role"]: (row["training_calls"], row["calls"]) for row in ledger}
+    answered = built.query(
+        "SELECT (SELECT count(*) FROM reward_scored_instructions WHERE method = 'teams_rl') "
+        "+ (SELECT count(*) FROM instance_decisions WHERE method = 'teams_rl')"
+    ).item()
+    assert told == {
+        "execute": (calls.training["rewrite"], calls.generation["rewrite"]),
+        "review": (calls.training["review"], calls.generation["review"]),
+    } | ({"respond": (0, answered)} if answered else {})
+    assert [row["not_stored"] for row in ledger] == [0] * len(ledger)
 
 
 def test_arms_differ_only_in_their_instances(built: Warehouse) -> None:

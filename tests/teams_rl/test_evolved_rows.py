@@ -11,11 +11,11 @@ from refine_dagster.errors import RefineError
 from refine_dagster.knobs import SelfInstructKnobs
 from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.self_instruct.decisions import (
+    SELF_INSTRUCT,
     Demonstration,
     InstructionDecider,
     filtered_rows,
 )
-from refine_dagster.self_instruct.rounds import METHOD as PROPOSED
 from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
 from refine_dagster.teams_rl.evolved_rows import (
@@ -141,7 +141,7 @@ def demonstrations() -> list[Demonstration]:
 
 def proposed(place: int, instruction: str) -> Row:
     payload: dict[str, Any] = {
-        "method": PROPOSED,
+        "method": SELF_INSTRUCT,
         "slot": f"0000/0000/{place:03d}",
         "round": 0,
         "request": 0,

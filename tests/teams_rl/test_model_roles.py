@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.device import device_session
-from refine_dagster.generation.request import Completion, Request, Sampling, Scoring
+from refine_dagster.generation.request import Completion, Request, Scoring
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.knobs import DeviceKnobs
@@ -19,7 +19,7 @@ from refine_dagster.refine_af.instance_prompt import HEADER
 from refine_dagster.teams_rl.chain import Chain, Evolver
 from refine_dagster.teams_rl.elimination import Rewrite
 from refine_dagster.teams_rl.episodes import Seed
-from refine_dagster.teams_rl.evolution import answer, evolve, instruction_hash
+from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.executor import ModelExecutor
 from refine_dagster.teams_rl.operations import COUNT, NAMES, OPERATIONS, operation_named
 from refine_dagster.teams_rl.policies import RandomPolicy, RoundRobinPolicy
@@ -27,7 +27,7 @@ from refine_dagster.teams_rl.query_ledger import (
     TEAMS_RL,
     TEAMS_RL_TRAINING_CALLS,
     WIZARDLM,
-    QueryLedger,
+    CallsPerRow,
 )
 from refine_dagster.teams_rl.reviewer import ModelReviewer, RuleReviewer, review_prompt
 from refine_dagster.teams_rl.template_executor import TemplateExecutor
@@ -150,10 +150,6 @@ def test_every_step_is_a_row_with_parent_operation_and_policy() -> None:
     for row in rows:
         assert row.policy == policy.version
         assert row.operation in NAMES
-        assert (row.parent_hash, row.text_hash) == (
-            instruction_hash(row.parent),
-            instruction_hash(row.text),
-        )
         if row.step == 1:
             assert row.parent in {seed.text for seed in seeds}
         else:
@@ -168,21 +164,6 @@ def test_every_step_is_a_row_with_parent_operation_and_policy() -> None:
     assert evolve(seeds, policy, evolver, episode=1) != rows
 
 
-def test_an_answer_is_asked_for_the_evolved_instruction_itself() -> None:
-    model = Answers(" A boat floats on the water.")
-    found = answer(["Sort x.", "Name y."], model.complete, Sampling(8), "s")  # type: ignore[arg-type]
-    (batch,) = model.batches
-    assert [one.instruction_hash for one in found] == [
-        instruction_hash("Sort x."),
-        instruction_hash("Name y."),
-    ]
-    assert batch[1].role == "respond"
-    assert batch[1].prompt.endswith("\n\nInstruction: Name y.\nInput: <noinput>\nOutput:")
-    assert [(one.text, one.rule) for one in found] == [("A boat floats on the water.", None)] * 2
-    refused = Answers(" Sorry, I cannot.")
-    assert answer(["x"], refused.complete, Sampling(8), "s")[0].rule == "refused_answer"  # type: ignore[arg-type]
-
-
 @pytest.fixture(scope="module")
 def loaded(tiny_model_folder: Path) -> Iterator[LoadedModel]:
     with (
@@ -192,41 +173,31 @@ def loaded(tiny_model_folder: Path) -> Iterator[LoadedModel]:
         yield model
 
 
-def test_the_ledger_equals_the_stores_counts_exactly(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_outcomes_count_what_the_store_counts(loaded: LoadedModel, tmp_path: Path) -> None:
     store = CompletionsStore(Warehouse(tmp_path / "w.duckdb"), "run")
     session = GeneratorSession(TransformersBackend(loaded, 16), store, "m")
-    ledger = QueryLedger()
     seeds = [Seed(f"s{number}", text) for number, text in enumerate(("Sort it.", PARENT))]
-
-    def evolver(phase: str) -> Evolver:
-        complete = ledger.counting(session.complete, phase)  # type: ignore[arg-type]
-        return Evolver(
-            ModelExecutor(complete, "salt", max_new_tokens=8),
-            ModelReviewer(complete, different_below=0.0),
-        )
-
-    trained = evolve(seeds, RandomPolicy("a"), evolver("training"), length=3)
+    evolver = Evolver(
+        ModelExecutor(session.complete, "salt", max_new_tokens=8),
+        ModelReviewer(session.complete, different_below=0.0),
+    )
+    trained = evolve(seeds, RandomPolicy("a"), evolver, length=3)
+    sent = {role: used.sent for role, used in store.usage.items()}
+    assert sent["rewrite"] == 6
     # The same again costs nothing; another policy costs something.
-    again = evolve(seeds, RandomPolicy("a"), evolver("training"), length=3)
-    made = evolve(seeds, RoundRobinPolicy(), evolver("generation"), length=3)
-    kept = [row.text for row in made] or [PARENT]
-    answer(kept, ledger.counting(session.complete, "generation"), Sampling(4), "s")
+    again = evolve(seeds, RandomPolicy("a"), evolver, length=3)
     assert [row.text for row in trained] == [row.text for row in again]
-    for role, used in store.usage.items():
-        rows = [row for row in ledger.rows() if row.role == role]
-        assert sum(row.asked for row in rows) == used.asked
-        assert sum(row.sent for row in rows) == used.sent
-    assert {row.role for row in ledger.rows()} == set(store.usage) >= {"rewrite", "respond"}
-    training = [row for row in ledger.rows() if row.phase == "training"]
-    assert {row.role: row.asked for row in training}["rewrite"] == 12
-    assert {row.role: row.sent for row in training}["rewrite"] == 6
-    calls = ledger.per_row(kept=4)
-    total = sum(used.asked for used in store.usage.values())
-    assert calls.with_training == total
-    assert calls.per_row_with_training == total / 4
-    assert calls.without_training == sum(r.asked for r in ledger.rows() if r.phase == "generation")
-    assert ledger.per_row(kept=0).per_row_with_training is None
-    assert sum(row.outcome.calls for row in [*trained, *again]) == sum(r.asked for r in training)
+    assert {role: used.sent for role, used in store.usage.items()} == sent
+    made = evolve(seeds, RoundRobinPolicy(), evolver, length=3)
+    assert store.usage["rewrite"].sent > 6
+    asked = sum(used.asked for used in store.usage.values())
+    assert sum(row.outcome.calls for row in [*trained, *again, *made]) == asked
+
+
+def test_calls_for_each_row() -> None:
+    calls = CallsPerRow(kept=4, with_training=20, without_training=6)
+    assert (calls.per_row_with_training, calls.per_row_without_training) == (5.0, 1.5)
+    assert CallsPerRow(0, 20, 6).per_row_with_training is None
 
 
 def test_the_papers_share_of_queries_is_mostly_a_smaller_dataset() -> None:
