@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refine_dagster.novelty import Decision, NearestOf, NoveltyFilter, RefuseAt
-from refine_dagster.novelty.filter import has_compiler
 from tests.novelty.reference import (
     HAS_DATA,
     in_batches,
@@ -49,11 +48,7 @@ class Tier:
 TIERS = [
     pytest.param(Tier("refused"), id="join"),
     pytest.param(Tier("all"), id="whole"),
-    pytest.param(
-        Tier("refused", compiled=True),
-        id="compiled",
-        marks=pytest.mark.skipif(not has_compiler(), reason="numba is not installed"),
-    ),
+    pytest.param(Tier("refused", compiled=True), id="compiled"),
 ]
 BOTH: tuple[RefuseAt, RefuseAt] = ("reaches", "exceeds")
 THRESHOLDS = (0.5, 0.6, 2 / 3, 0.7, 0.75, 0.8, 0.9)

@@ -10,15 +10,9 @@ import pytest
 
 from refine_dagster.errors import RefineError
 from refine_dagster.novelty import Decision, NearestOf, NoveltyFilter
-from refine_dagster.novelty.filter import has_compiler
 from tests.novelty.reference import in_batches, of_refused, reference, zipf
 
-COMPILED = [
-    False,
-    pytest.param(
-        True, marks=pytest.mark.skipif(not has_compiler(), reason="numba is not installed")
-    ),
-]
+COMPILED = [False, True]
 
 
 @pytest.mark.parametrize("nearest_of", ["refused", "all"])
@@ -102,8 +96,8 @@ def test_a_threshold_out_of_range(threshold: float) -> None:
         NoveltyFilter(threshold)
 
 
-@pytest.mark.skipif(has_compiler(), reason="numba is installed")
-def test_without_numba_the_compiled_tier_says_so() -> None:
+def test_without_numba_the_compiled_tier_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refine_dagster.novelty.filter.find_spec", lambda name: None)
     with pytest.raises(RefineError, match=r"refine-dagster\[fast\]"):
         NoveltyFilter(compiled=True)
 
