@@ -92,6 +92,7 @@ def _train(
             "knobs": knobs.model_dump(
                 mode="json", exclude={"save_every", "evolved_seeds", "min_valid_rate"}
             ),
+            **step.profile.generator.deciding(),
             "salt": salt,
             "device": device_manifest(device),
             "base": ref.fingerprint,
@@ -202,7 +203,7 @@ def evolved_instructions(
                         instructor,
                         as_parent("base_model", base, "generator"),
                         session.model,
-                        session.backend.fingerprint,
+                        session.key_of,
                     ),
                     knobs,
                 )

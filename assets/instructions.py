@@ -61,7 +61,7 @@ def raw_instructions(policy_round: PolicyRound) -> dg.AssetsDefinition:
                     proposer = Proposer(
                         complete=session.complete,
                         count_tokens=session.backend.count_tokens,
-                        fingerprint=session.backend.fingerprint,
+                        key_of=session.key_of,
                         model=session.model,
                         row=policy.as_parent("generator"),
                     )

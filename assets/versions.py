@@ -36,26 +36,34 @@ REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "seed_tasks": (1, ()),
     "base_model": (2, ("base_model", "device")),
     "feedback_judge": (5, ("judge", "device")),
-    "raw_instructions": (2, ("self_instruct", "device")),
-    "instructor_policy": (1, ("teams_rl", "device")),
-    "evolved_instructions": (1, ("teams_rl", "device")),
+    "raw_instructions": (2, ("self_instruct", "device", "generator")),
+    "instructor_policy": (1, ("teams_rl", "device", "generator")),
+    "evolved_instructions": (1, ("teams_rl", "device", "generator")),
     "instruction_decisions": (2, ("self_instruct",)),
     "filtered_instructions": (2, ()),
-    "reward_scored_instructions": (2, ("instances", "reward", "selection", "device")),
-    "rl_policy_checkpoint": (4, ("instances", "reward", "reinforcement", "device")),
-    "instruction_dataset": (2, ("instances", "reward", "selection", "device")),
+    "reward_scored_instructions": (2, ("instances", "reward", "selection", "device", "generator")),
+    "rl_policy_checkpoint": (4, ("instances", "reward", "reinforcement", "device", "generator")),
+    "instruction_dataset": (2, ("instances", "reward", "selection", "device", "generator")),
     "fine_tuned_model": (1, ("supervised", "device")),
     "baseline_model": (1, ("supervised", "device")),
-    "evaluation_report": (1, ("evaluation", "device")),
+    "evaluation_report": (1, ("evaluation", "device", "generator")),
     "privacy_report": (1, ("privacy", "supervised", "device")),
 }
 
 
 def config_of(asset: str, profile: Profile) -> dict[str, Any]:
-    """The knobs that the asset reads, and the salt; JSON values."""
+    """The knobs that the asset reads, and the salt; JSON values.
+
+    Of the generator's what decides completions; as long as it is as by default it is not named.
+    """
     _, sections = REVISIONS[base_name(asset)]
-    knobs = {name: getattr(profile, name).model_dump(mode="json") for name in sections}
-    return {**knobs, "salt": profile.salt}
+    knobs = {
+        name: getattr(profile, name).model_dump(mode="json")
+        for name in sections
+        if name != "generator"
+    }
+    deciding = profile.generator.deciding() if "generator" in sections else {}
+    return {**knobs, **deciding, "salt": profile.salt}
 
 
 def config_hash(asset: str, profile: Profile) -> str:

@@ -93,12 +93,17 @@ class Answers:
 
     known: dict[tuple[str, Request], Completion] = field(default_factory=dict)
 
-    def complete(self, backend: Backend, requests: Sequence[Request]) -> list[Completion]:
+    def complete(
+        self, backend: Backend, requests: Sequence[Request], also: Sequence[str] = ()
+    ) -> list[Completion]:
         keys = [(backend.fingerprint, request) for request in requests]
         todo = list(dict.fromkeys(key for key in keys if key not in self.known))
         for batch in backend.generate([request for _, request in todo]) if todo else ():
             self.known.update({todo[place]: completion for place, completion in batch})
         return [self.known[key] for key in keys]
+
+    def key_of(self, fingerprint: str, request: Request) -> str:
+        return request.key(fingerprint)
 
 
 @dataclass
@@ -193,7 +198,7 @@ class PlainRun:
         with self.stage("raw_instructions"), self.model(base) as session:
             backend = session.backend
             proposer = Proposer(
-                session.complete, backend.count_tokens, backend.fingerprint, session.model, ME
+                session.complete, backend.count_tokens, session.key_of, session.model, ME
             )
             proposed = propose(shown, proposer, profile.self_instruct, salt).rows
         evolved: list[Row] = []
@@ -204,8 +209,9 @@ class PlainRun:
             with self.stage("evolved_instructions"), self.model(base) as session:
                 evolver = model_evolver(session.complete, profile.teams_rl, salt)
                 steps = evolve(as_seeds(parts.evolved), policy, evolver)
-                by = session.backend.fingerprint
-                origin = Origin(parts.evolved, {"row_id": ME.row_id}, ME, session.model, by)
+                origin = Origin(
+                    parts.evolved, {"row_id": ME.row_id}, ME, session.model, session.key_of
+                )
                 evolved = evolved_rows(steps, origin, profile.teams_rl)
         with self.stage("instruction_decisions"):
             decider = InstructionDecider(shown, profile.self_instruct)

@@ -32,9 +32,10 @@ from rich.console import Console
 from rich.table import Table
 
 from refine_dagster.device import device_session
+from refine_dagster.generation.knobs import GeneratorKnobs
 from refine_dagster.generation.request import Complete, request_seed
 from refine_dagster.generation.session import open_generator
-from refine_dagster.knobs import DeviceKnobs, GeneratorKnobs
+from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import resolve_model
 from refine_dagster.lineage.completions import CompletionsStore
 from refine_dagster.lineage.warehouse import Warehouse

@@ -1,7 +1,7 @@
 """The sections of a profile: every knob's name, type, range, default and meaning.
 
-Values for a setting are in `profiles/`; how they are put together is in `profile.py`. TeamsRLKnobs
-lives in its own room, `teams_rl/knobs.py`.
+Values for a setting are in `profiles/`; how they are put together is in `profile.py`. Two sections
+live in their own rooms: `generation/knobs.py` and `teams_rl/knobs.py`.
 """
 
 from __future__ import annotations
@@ -85,23 +85,6 @@ class BaseModelKnobs(Knobs):
     )
     matrix_learning_rate: float = Field(
         0.02, gt=0, description="Offline: peak learning rate of Muon, for the layers' matrices."
-    )
-
-
-class GeneratorKnobs(Knobs):
-    backend: Literal["transformers"] = Field(
-        "transformers", description="What runs the language model."
-    )
-    batch_size: int | None = Field(
-        32,
-        ge=1,
-        description="Requests decoded together and committed together; null finds it from memory.",
-    )
-    max_requests: int | None = Field(
-        None, ge=1, description="Budget: requests a run may send to the backend; null is no limit."
-    )
-    max_tokens: int | None = Field(
-        None, ge=1, description="Budget: tokens (prompt and completion) a run may send; null: none."
     )
 
 

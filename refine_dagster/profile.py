@@ -22,11 +22,11 @@ import yaml
 from pydantic import Field, ValidationError
 
 from refine_dagster.errors import RefineError
+from refine_dagster.generation.knobs import GeneratorKnobs
 from refine_dagster.knobs import (
     BaseModelKnobs,
     DeviceKnobs,
     EvaluationKnobs,
-    GeneratorKnobs,
     InstanceKnobs,
     JudgeKnobs,
     Knobs,

@@ -9,8 +9,8 @@ import dagster as dg
 from pydantic import Field
 
 from refine_dagster.device import Device
+from refine_dagster.generation.knobs import GeneratorKnobs
 from refine_dagster.generation.session import GeneratorSession, open_generator
-from refine_dagster.knobs import GeneratorKnobs
 from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.completions import Budget, CompletionsStore
 from refine_dagster.lineage.warehouse import Warehouse
@@ -19,7 +19,8 @@ from refine_dagster.lineage.warehouse import Warehouse
 class GeneratorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Answers requests from the completions store, and the rest from a model.
 
-    A field left unset follows the profile's `generator` section.
+    A field left unset follows the profile's `generator` section. What runs the model is set in the
+    profile alone, which asset versions name.
     """
 
     batch_size: int | None = Field(default=None, description="Requests decoded together.")

@@ -289,7 +289,7 @@ class Story:
         proposer = Proposer(
             partial(store.complete, model),
             model.count_tokens,
-            model.fingerprint,
+            partial(store.key_of, model.fingerprint),
             model.fingerprint,
             generator,
         )
@@ -345,7 +345,7 @@ class Story:
             self._prompts(),
             Policy(
                 partial(store.complete, model),
-                model.fingerprint,
+                partial(store.key_of, model.fingerprint),
                 model.fingerprint,
                 tuple(self._all("rl_policy_checkpoint", "policy")),
             ),

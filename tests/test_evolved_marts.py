@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     seeds = [row for row in every if row["seed_id"] == SEED]
     base = Parent("base_model", warehouse.read("base_model")["row_id"].item(), "generator")
     steps = evolve(as_seeds(seeds), policy, Evolver(TemplateExecutor("salt"), RuleReviewer()))
-    rows = evolved_rows(steps, Origin(seeds, instructor, base, BASE, "backend"), knobs)
+    key_of = methodcaller("key", "backend")
+    rows = evolved_rows(steps, Origin(seeds, instructor, base, BASE, key_of), knobs)
     # Templates ask no model; a row of the warehouse names the completion behind it.
     commit(warehouse, "evolved_instructions", {"evolved_instructions": rows})
     pool = [

@@ -84,6 +84,7 @@ class Study:
             "evaluation": profile.evaluation.model_dump(
                 mode="json", include={"max_source_tokens", "max_new_tokens"}
             ),
+            **profile.generator.deciding(),
             "device": profile.device.model_dump(mode="json"),
             "salt": profile.salt,
         }

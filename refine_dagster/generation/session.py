@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import get_args
 
 from refine_dagster.device import Device
+from refine_dagster.generation.fingerprint import backend_fingerprint
+from refine_dagster.generation.knobs import BackendName, GeneratorKnobs
 from refine_dagster.generation.request import Backend, Completion, Request
-from refine_dagster.knobs import GeneratorKnobs
 from refine_dagster.language_model import ModelRef, loaded_model
 from refine_dagster.lineage.completions import CompletionsStore
 
@@ -21,15 +23,21 @@ class GeneratorSession:
         backend: runs what the store does not have.
         store: answers what it has, and counts.
         model: the model's fingerprint, which rows name as their policy.
+        also: fingerprints of other backends whose completions may answer.
     """
 
     backend: Backend
     store: CompletionsStore
     model: str
+    also: tuple[str, ...] = ()
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer in order (`request.Complete`)."""
-        return self.store.complete(self.backend, requests)
+        return self.store.complete(self.backend, requests, self.also)
+
+    def key_of(self, request: Request) -> str:
+        """The key of the completion that answered a request."""
+        return self.store.key_of(self.backend.fingerprint, request)
 
 
 @contextmanager
@@ -37,8 +45,25 @@ def open_generator(
     ref: ModelRef, device: Device, store: CompletionsStore, knobs: GeneratorKnobs
 ) -> Iterator[GeneratorSession]:
     """Load a model, lend it, give its memory back."""
+    also: tuple[str, ...] = ()
+    if knobs.reuse_other_backends:
+        names: tuple[BackendName, ...] = get_args(BackendName)
+        also = tuple(
+            backend_fingerprint(name, ref, device) for name in names if name != knobs.backend
+        )
+    with _backend(ref, device, knobs) as backend:
+        yield GeneratorSession(backend, store, ref.fingerprint, also)
+
+
+@contextmanager
+def _backend(ref: ModelRef, device: Device, knobs: GeneratorKnobs) -> Iterator[Backend]:
+    if knobs.backend == "vllm":
+        from refine_dagster.generation.vllm_backend import vllm_backend
+
+        with vllm_backend(ref, device, knobs) as backend:
+            yield backend
+        return
     from refine_dagster.generation.transformers_backend import TransformersBackend
 
     with loaded_model(ref, device) as loaded:
-        backend = TransformersBackend(loaded, knobs.batch_size)
-        yield GeneratorSession(backend, store, ref.fingerprint)
+        yield TransformersBackend(loaded, knobs.batch_size)

@@ -14,23 +14,22 @@ is a quarter to a third more time than free batches of the same size take.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refine_dagster.device import memory_at_hand
-from refine_dagster.errors import RefineError
+from refine_dagster.generation.fingerprint import backend_fingerprint
 from refine_dagster.generation.label_scoring import ROWS, LabelRow, LabelScorer, padded_length
+from refine_dagster.generation.model_text import ModelText
 from refine_dagster.generation.next_token import Noise, choose_tokens
 from refine_dagster.generation.request import (
     Completion,
     FinishReason,
     Request,
-    Role,
     Sampling,
     Scoring,
 )
@@ -47,20 +46,6 @@ LOWER = (
     "lower the stage's max_new_tokens or max_demonstration_tokens, or set device.quantization to "
     "`nf4`; with device.deterministic a batch cannot be made smaller"
 )
-# Prompt tokens decoded in front of a completion: some tokenizers drop a text's first blank.
-LEAD = 8
-
-_KNOBS: dict[Role, str] = {
-    "propose": "self_instruct.max_demonstration_tokens or self_instruct.max_new_tokens",
-    "instance": "instances.max_demonstration_tokens or instances.max_new_tokens",
-    "rewrite": "teams_rl.max_words or teams_rl.max_new_tokens",
-    "review": "teams_rl.max_words",
-    "judge": "evaluation.max_source_tokens or evaluation.max_new_tokens",
-}
-
-
-class PromptTooLongError(RefineError):
-    """A prompt and its completion do not fit into the model's context."""
 
 
 class TransformersBackend:
@@ -78,20 +63,16 @@ class TransformersBackend:
     name = "transformers"
 
     def __init__(self, loaded: LoadedModel, batch_size: int | None) -> None:
-        parts = [
-            self.name,
-            loaded.ref.fingerprint,
-            loaded.device.dtype,
-            loaded.device.deterministic,
-        ]
-        self.fingerprint = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+        self.fingerprint = backend_fingerprint("transformers", loaded.ref, loaded.device)
         self._loaded = loaded
         self._deterministic = loaded.device.deterministic
         self._batch_size = batch_size
         self._announced = False
-        self._context_length = _context_length(loaded)
-        self._eos = _eos_ids(loaded)
-        self._longest_token = max(len(token) for token in loaded.tokenizer.get_vocab())
+        self._text = ModelText(
+            loaded.tokenizer,
+            loaded.model.config,
+            getattr(loaded.model, "generation_config", None),
+        )
 
     def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
         """Yield batches of (position in `requests`, completion), short prompts first, labels last.
@@ -103,10 +84,10 @@ class TransformersBackend:
         rows: list[_Row] = []
         labels: list[LabelRow] = []
         for position, request in enumerate(requests):
-            prompt = self._encode(request.prompt)
+            prompt = self._text.prompt(request.prompt)
             if isinstance(request.sampling, Scoring):
                 for place, label in enumerate(request.sampling.labels):
-                    labels.append(LabelRow(position, place, prompt, self._encode_label(label)))
+                    labels.append(LabelRow(position, place, prompt, self._text.label(label)))
             else:
                 rows.append(_Row(position, request, request.sampling, prompt))
         self._check_lengths(rows)
@@ -139,12 +120,6 @@ class TransformersBackend:
         smallest = ROWS if self._deterministic else 1
         return in_batches_that_fit(self._loaded.device, work, batch, run, LOWER, smallest)
 
-    def _encode_label(self, label: str) -> list[int]:
-        ids: list[int] = self._loaded.tokenizer(label, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise ValueError(f"the label {label!r} has no tokens")
-        return ids
-
     def _scored(self, labels: Sequence[LabelRow]) -> Iterator[list[tuple[int, Completion]]]:
         """Batches of requests whose labels have all been scored."""
         if not labels:
@@ -169,49 +144,23 @@ class TransformersBackend:
 
     def count_tokens(self, text: str) -> int:
         """Length of `text` in tokens, without the marks some models put around a text."""
-        return len(self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._text.count_tokens(text)
 
     def cut(self, text: str, max_tokens: int) -> str:
         """The longest start of `text` of at most `max_tokens` tokens."""
-        # No token stands for more characters than the longest, so nothing beyond this can fit.
-        text_in_reach = text[: max_tokens * self._longest_token]
-        if self.count_tokens(text_in_reach) <= max_tokens:
-            return text_in_reach
-        fits, too_long = 0, len(text_in_reach)
-        while too_long - fits > 1:
-            middle = (fits + too_long) // 2
-            if self.count_tokens(text_in_reach[:middle]) <= max_tokens:
-                fits = middle
-            else:
-                too_long = middle
-        return text_in_reach[:fits]
-
-    def _encode(self, prompt: str) -> list[int]:
-        ids: list[int] = self._loaded.tokenizer(prompt, verbose=False)["input_ids"]
-        return ids or [min(self._eos)]
+        return self._text.cut(text, max_tokens)
 
     def _check_lengths(self, rows: Sequence[_Row]) -> None:
         if not rows:
             return
         row = max(rows, key=lambda row: len(row.prompt) + row.sampling.max_new_tokens)
-        self._check_length(row.request.role, len(row.prompt), row.sampling.max_new_tokens)
+        self._text.check_length(row.request.role, len(row.prompt), row.sampling.max_new_tokens)
 
     def _check_label_lengths(self, labels: Sequence[LabelRow], requests: Sequence[Request]) -> None:
         if not labels:
             return
         row = max(labels, key=lambda row: len(row.prompt) + len(row.label))
-        self._check_length(requests[row.position].role, len(row.prompt), len(row.label))
-
-    def _check_length(self, role: Role, prompt: int, new: int) -> None:
-        if prompt + new > self._context_length:
-            knobs = _KNOBS.get(role, "max_new_tokens")
-            raise PromptTooLongError(
-                f"a prompt of {prompt} tokens and {new} new ones do not fit into the "
-                f"model's context of {self._context_length}",
-                where=f"request of role {role}",
-                fix=f"lower {knobs}, or take a model with a longer context "
-                "(base_model.context_length of the offline model)",
-            )
+        self._text.check_length(requests[row.position].role, len(row.prompt), len(row.label))
 
     def _batches(self, rows: Sequence[_Row], most: int) -> Iterator[list[_Row]]:
         """Rows of like length, at most `most`; in deterministic mode of one bucket."""
@@ -279,34 +228,24 @@ class TransformersBackend:
     def _finish(self, row: _Row) -> FinishReason | None:
         """Why the row ends with the token it has just written, if it does."""
         sampling = row.sampling
-        if row.written[-1] in self._eos:
+        if row.written[-1] in self._text.eos:
             return "eos"
         if sampling.stop:
             # A stop string of n bytes spans at most n tokens; what is far behind was looked at.
             reach = max(len(stop.encode()) for stop in sampling.stop) + 1
-            tail = self._text(row.written[-reach:])
+            tail = self._text.decode(row.written[-reach:])
             if any(stop in tail for stop in sampling.stop):
                 return "stop"
         return "length" if len(row.written) >= sampling.max_new_tokens else None
 
     def _completion(self, row: _Row) -> Completion:
         assert row.finish is not None
-        written = row.written[:-1] if row.finish == "eos" else row.written
-        lead = row.prompt[-LEAD:]
-        text = self._text(lead + written)[len(self._text(lead)) :]
-        cuts = [text.index(stop) for stop in row.sampling.stop if stop in text]
         return Completion(
-            text=text[: min(cuts)] if cuts else text,
+            text=self._text.completion(row.prompt, row.written, row.sampling, row.finish),
             finish_reason=row.finish,
             prompt_tokens=len(row.prompt),
             completion_tokens=len(row.written),
         )
-
-    def _text(self, ids: list[int]) -> str:
-        text: str = self._loaded.tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
 
 
 @dataclass
@@ -357,18 +296,3 @@ def _scored_completion(found: dict[int, tuple[float, LabelRow]]) -> Completion:
         prompt_tokens=len(rows[0].prompt),
         completion_tokens=sum(len(row.label) for row in rows),
     )
-
-
-def _context_length(loaded: LoadedModel) -> int:
-    limit = getattr(loaded.model.config, "max_position_embeddings", None)
-    return int(limit or loaded.tokenizer.model_max_length)
-
-
-def _eos_ids(loaded: LoadedModel) -> frozenset[int]:
-    """Tokens that end a text, by the tokenizer and both configs (chat models have several)."""
-    found: set[int | None] = set()
-    generation: Any = getattr(loaded.model, "generation_config", None)
-    for owner in (loaded.tokenizer, loaded.model.config, generation):
-        ids = getattr(owner, "eos_token_id", None)
-        found |= set(ids) if isinstance(ids, (list, tuple)) else {ids}
-    return frozenset(token for token in found if token is not None)

@@ -49,15 +49,25 @@ class CompletionsStore:
         self.budget = budget or Budget()
         self.usage: dict[str, RoleUsage] = {}
         self.uses: dict[str, bool] = {}
+        # A request's own key -> the key of the completion that answered instead.
+        self._instead: dict[str, str] = {}
 
-    def complete(self, backend: Backend, requests: Sequence[Request]) -> list[Completion]:
+    def complete(
+        self, backend: Backend, requests: Sequence[Request], also: Sequence[str] = ()
+    ) -> list[Completion]:
         """Answer `requests` in order, from the store where possible.
+
+        Args:
+            also: fingerprints of other backends, whose completions answer what the store has none
+                of this one's for.
 
         Raises:
             BudgetSpentError: the budget ended before the requests did; what was answered is stored.
         """
         keys = [request.key(backend.fingerprint) for request in requests]
         known = self._look_up(keys)
+        if also:
+            keys = self._answered_instead(requests, keys, known, also)
         todo = {
             key: request for key, request in zip(keys, requests, strict=True) if key not in known
         }
@@ -68,6 +78,32 @@ class CompletionsStore:
         finally:
             self._count(requests, keys, fresh)
         return [fresh[key].completion if key in fresh else known[key] for key in keys]
+
+    def key_of(self, fingerprint: str, request: Request) -> str:
+        """The key of the completion that answered a request to the backend of that fingerprint."""
+        key = request.key(fingerprint)
+        return self._instead.get(key, key)
+
+    def _answered_instead(
+        self,
+        requests: Sequence[Request],
+        keys: Sequence[str],
+        known: dict[str, Completion],
+        also: Sequence[str],
+    ) -> list[str]:
+        """Keys to answer by; what other backends have is added to `known`."""
+        others = {
+            key: [request.key(fingerprint) for fingerprint in also]
+            for key, request in zip(keys, requests, strict=True)
+            if key not in known or key in self._instead
+        }
+        found = self._look_up([other for listed in others.values() for other in listed])
+        known.update(found)
+        for key, listed in others.items():
+            for other in listed:
+                if other in found:
+                    self._instead.setdefault(key, other)
+        return [self._instead.get(key, key) for key in keys]
 
     def _look_up(self, keys: Sequence[str]) -> dict[str, Completion]:
         with self.warehouse.connect() as connection:

@@ -62,20 +62,20 @@ class Policy:
 
     Attributes:
         complete: answers requests in order.
-        fingerprint: the backend's fingerprint, part of every completion key.
+        key_of: the key of the completion that answered a request.
         model: the model's fingerprint, which rows name as their policy.
         rows: rows the policy is made of, parents of every instance.
     """
 
     complete: Callable[[Sequence[Request]], list[Completion]]
-    fingerprint: str
+    key_of: Callable[[Request], str]
     model: str
     rows: tuple[Parent, ...]
 
     @classmethod
     def of(cls, session: GeneratorSession, *rows: Parent) -> Policy:
         """The policy that a generator session has loaded."""
-        return cls(session.complete, session.backend.fingerprint, session.model, rows)
+        return cls(session.complete, session.key_of, session.model, rows)
 
 
 def instance_prompts(
@@ -182,7 +182,7 @@ def scored_instances(
                     "output": found.output,
                     "method": one.instruction["method"],
                     "policy": policy.model,
-                    "completion_key": request.key(policy.fingerprint),
+                    "completion_key": policy.key_of(request),
                     "format_valid": found.format_valid,
                     "format_problem": found.problem,
                     "naturalness": scores.naturalness if scores else None,

@@ -35,14 +35,14 @@ class Proposer:
     Attributes:
         complete: answers requests in order.
         count_tokens: length of a text in the model's tokens.
-        fingerprint: the backend's fingerprint, part of every completion key.
+        key_of: the key of the completion that answered a request.
         model: the model's fingerprint, which rows name as their policy.
         row: the model's row, the parent of every candidate.
     """
 
     complete: Callable[[Sequence[Request]], list[Completion]]
     count_tokens: Callable[[str], int]
-    fingerprint: str
+    key_of: Callable[[Request], str]
     model: str
     row: Parent
 
@@ -198,7 +198,7 @@ def _candidates(
     policy_round: PolicyRound,
 ) -> list[Row]:
     parents = [proposer.row, *(one.as_parent("demonstration") for one in shown)]
-    key = request.key(proposer.fingerprint)
+    key = proposer.key_of(request)
     pieces = parse_task_list(completion.text, finished=completion.finish_reason != "length")
     return [
         make_row(

@@ -13,10 +13,11 @@ and model were trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from refine_dagster.errors import RefineError
+from refine_dagster.generation.request import Request
 from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.self_instruct.decisions import EVOLVED, KEPT, TEAMS_RL
 from refine_dagster.self_instruct.draws import draw
@@ -87,14 +88,14 @@ class Origin:
         instructor: the row of `instructor_policy`.
         generator: the model's row, as a parent.
         model: the model's fingerprint.
-        fingerprint: the backend's, part of every completion key.
+        key_of: the key of the completion that answered a request.
     """
 
     seeds: Sequence[Row]
     instructor: Row
     generator: Parent
     model: str
-    fingerprint: str
+    key_of: Callable[[Request], str]
 
 
 def evolved_rows(steps: Iterable[EvolvedStep], origin: Origin, knobs: TeamsRLKnobs) -> list[Row]:
@@ -131,8 +132,8 @@ def _payload(step: EvolvedStep, origin: Origin, knobs: TeamsRLKnobs) -> Row:
         "value": step.different if reviewed else outcome.value,
         "threshold": knobs.review_threshold if reviewed else outcome.threshold,
         "different": step.different,
-        "completion_key": execution.request.key(origin.fingerprint) if execution.request else None,
-        "review_keys": [request.key(origin.fingerprint) for request in reviews],
+        "completion_key": origin.key_of(execution.request) if execution.request else None,
+        "review_keys": [origin.key_of(request) for request in reviews],
         "policy": origin.model,
         "instructor": step.policy,
     }

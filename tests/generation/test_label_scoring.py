@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from refine_dagster.device import device_session
+from refine_dagster.generation.model_text import PromptTooLongError
 from refine_dagster.generation.request import Completion, Request, Sampling, Scoring, label_scores
-from refine_dagster.generation.transformers_backend import PromptTooLongError, TransformersBackend
+from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
 from refine_dagster.lineage.completions import CompletionsStore

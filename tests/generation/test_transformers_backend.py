@@ -13,9 +13,10 @@ import pytest
 
 from refine_dagster.device import device_session
 from refine_dagster.generation.label_scoring import ROWS
+from refine_dagster.generation.model_text import PromptTooLongError
 from refine_dagster.generation.next_token import choose_tokens
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.generation.transformers_backend import PromptTooLongError, TransformersBackend
+from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
 

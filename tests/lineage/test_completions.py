@@ -130,3 +130,30 @@ def test_request_seeds_are_named_and_small_enough_for_a_bigint() -> None:
     seeds = {request_seed("salt", "propose", 0, place) for place in range(1000)}
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_another_backend_answers_only_if_asked_for(warehouse: Warehouse) -> None:
+    CompletionsStore(warehouse, "first").complete(Counting("other"), ask("ab", "cd"))
+    plain, backend = CompletionsStore(warehouse, "plain"), Counting()
+    plain.complete(backend, ask("ab"))
+    assert backend.asked == ["ab"]
+    assert plain.uses == {ask("ab")[0].key("f"): True}
+
+    store, backend = CompletionsStore(warehouse, "second"), Counting()
+    asked = ask("ab", "cd", "ef", "cd")
+    answers = store.complete(backend, asked, also=("none", "other"))
+    assert [one.text for one in answers] == ["ba", "dc", "fe", "dc"]
+    assert [one.reused for one in answers] == [True, True, False, True]
+    # Its own completion comes first, and only what nobody has is sent.
+    assert backend.asked == ["ef"]
+    keys = [store.key_of("f", request) for request in asked]
+    assert keys == [asked[0].key("f"), asked[1].key("other"), asked[2].key("f"), keys[1]]
+    assert store.uses == {keys[0]: False, keys[1]: False, keys[2]: True}
+    stored = warehouse.query("SELECT key, model FROM store.completions").rows()
+    assert set(keys) <= {key for key, _ in stored}
+    assert dict(stored)[keys[1]] == "other"
+    usage = store.usage["propose"]
+    assert (usage.asked, usage.reused, usage.sent) == (4, 3, 1)
+    # The answer stays the same for as long as the store is open.
+    store.complete(Counting(), ask("cd"))
+    assert store.key_of("f", asked[1]) == keys[1]

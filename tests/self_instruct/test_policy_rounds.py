@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import methodcaller
 
 from refine_dagster.generation.request import Completion, Request
 from refine_dagster.knobs import SelfInstructKnobs
@@ -40,7 +41,11 @@ class Script:
 
     def proposer(self, asset: str) -> Proposer:
         return Proposer(
-            self, len, "backend", f"model of {asset}", Parent(asset, "1" * 32, "generator")
+            self,
+            len,
+            methodcaller("key", "backend"),
+            f"model of {asset}",
+            Parent(asset, "1" * 32, "generator"),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import methodcaller
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ def names(rows: list[Row]) -> set[str]:
 
 def evolved(seeds: list[Row], knobs: TeamsRLKnobs = KNOBS) -> tuple[list[EvolvedStep], list[Row]]:
     steps = evolve(as_seeds(seeds), POLICY, Evolver(TemplateExecutor("salt"), RuleReviewer()))
-    origin = Origin(seeds, INSTRUCTOR, BASE, "model", "backend")
+    origin = Origin(seeds, INSTRUCTOR, BASE, "model", methodcaller("key", "backend"))
     return steps, evolved_rows(steps, origin, knobs)
 
 
@@ -127,7 +128,7 @@ def test_a_row_is_made_from_the_last_one_that_was_kept() -> None:
 def test_an_equal_rewrite_tells_the_reviewers_probability() -> None:
     steps, _ = evolved(SEEDS[:1])
     step = replace(steps[0], rule="equal", different=0.25)
-    origin = Origin(SEEDS[:1], INSTRUCTOR, BASE, "model", "backend")
+    origin = Origin(SEEDS[:1], INSTRUCTOR, BASE, "model", methodcaller("key", "backend"))
     (row,) = evolved_rows([step], origin, KNOBS)
     assert (row["rule"], row["value"], row["threshold"]) == ("equal", 0.25, KNOBS.review_threshold)
 

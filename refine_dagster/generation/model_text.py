@@ -1,0 +1,170 @@
+"""A model's tokens, apart from what runs the model: prompts in, completions out, and what fits.
+
+Both backends turn prompts into the same tokens and tokens into the same text by it, so that one and
+the same choice of tokens is one and the same completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from refine_dagster.errors import RefineError
+from refine_dagster.generation.request import FinishReason, Role, Sampling
+from refine_dagster.language_model import ModelError, ModelRef, load_tokenizer
+
+# Prompt tokens decoded in front of a completion: some tokenizers drop a text's first blank.
+LEAD = 8
+
+_KNOBS: dict[Role, str] = {
+    "propose": "self_instruct.max_demonstration_tokens or self_instruct.max_new_tokens",
+    "instance": "instances.max_demonstration_tokens or instances.max_new_tokens",
+    "rewrite": "teams_rl.max_words or teams_rl.max_new_tokens",
+    "review": "teams_rl.max_words",
+    "respond": "evaluation.max_source_tokens or evaluation.max_new_tokens",
+}
+
+
+class PromptTooLongError(RefineError):
+    """A prompt and its completion do not fit into the model's context."""
+
+
+class ModelText:
+    """A tokenizer with its model's limits.
+
+    Attributes:
+        tokenizer: of Hugging Face.
+        eos: tokens that end a text.
+        context_length: longest sequence, prompt and completion together, in tokens.
+
+    Args:
+        config: the model's.
+        generation_config: the model's; None where it has none.
+        longest: a bound on the context length, by knob `generator.vllm_max_model_len`.
+    """
+
+    def __init__(
+        self, tokenizer: Any, config: Any, generation_config: Any, longest: int | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.eos = _eos_ids(tokenizer, config, generation_config)
+        length = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
+        self.context_length = length if longest is None else min(length, longest)
+        self._bounded = self.context_length < length
+        self._longest_token = max(len(token) for token in tokenizer.get_vocab())
+
+    def count_tokens(self, text: str) -> int:
+        """Length of `text` in tokens, without the marks some models put around a text."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def cut(self, text: str, max_tokens: int) -> str:
+        """The longest start of `text` of at most `max_tokens` tokens."""
+        # No token stands for more characters than the longest, so nothing beyond this can fit.
+        text_in_reach = text[: max_tokens * self._longest_token]
+        if self.count_tokens(text_in_reach) <= max_tokens:
+            return text_in_reach
+        fits, too_long = 0, len(text_in_reach)
+        while too_long - fits > 1:
+            middle = (fits + too_long) // 2
+            if self.count_tokens(text_in_reach[:middle]) <= max_tokens:
+                fits = middle
+            else:
+                too_long = middle
+        return text_in_reach[:fits]
+
+    def prompt(self, text: str) -> list[int]:
+        """Tokens of a prompt; never empty."""
+        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        return ids or [min(self.eos)]
+
+    def label(self, text: str) -> list[int]:
+        """Tokens of a label, the same after any prompt.
+
+        Raises:
+            ValueError: the label has none.
+        """
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise ValueError(f"the label {text!r} has no tokens")
+        return ids
+
+    def check_length(self, role: Role, prompt: int, new: int) -> None:
+        """Refuse what is longer than the context.
+
+        Args:
+            prompt: tokens of the prompt.
+            new: tokens that may follow.
+
+        Raises:
+            PromptTooLongError: they do not fit.
+        """
+        if prompt + new > self.context_length:
+            knobs = _KNOBS.get(role, "max_new_tokens")
+            other = (
+                "raise generator.vllm_max_model_len"
+                if self._bounded
+                else "take a model with a longer context "
+                "(base_model.context_length of the offline model)"
+            )
+            raise PromptTooLongError(
+                f"a prompt of {prompt} tokens and {new} new ones do not fit into the "
+                f"model's context of {self.context_length}",
+                where=f"request of role {role}",
+                fix=f"lower {knobs}, or {other}",
+            )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, marks of the model's left out."""
+        text: str = self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def completion(
+        self,
+        prompt: Sequence[int],
+        written: Sequence[int],
+        sampling: Sampling,
+        finish: FinishReason,
+    ) -> str:
+        """What `written` says after `prompt`: without the end token, cut before a stop string."""
+        ids = written[:-1] if finish == "eos" else written
+        lead = prompt[-LEAD:]
+        text = self.decode([*lead, *ids])[len(self.decode(lead)) :]
+        cuts = [text.index(stop) for stop in sampling.stop if stop in text]
+        return text[: min(cuts)] if cuts else text
+
+
+def model_text(ref: ModelRef, longest: int | None) -> ModelText:
+    """A model's tokens and limits, from its files alone.
+
+    Args:
+        longest: a bound on the context length.
+
+    Raises:
+        ModelError: tokenizer or config cannot be read.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    tokenizer, generation = load_tokenizer(ref), None
+    try:
+        config = AutoConfig.from_pretrained(ref.path, local_files_only=True)
+        if (Path(ref.path) / "generation_config.json").is_file():
+            generation = GenerationConfig.from_pretrained(ref.path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"the model's config cannot be read: {str(error).strip().splitlines()[0]}",
+            where=ref.path,
+            fix="check config.json and generation_config.json",
+        ) from error
+    return ModelText(tokenizer, config, generation, longest)
+
+
+def _eos_ids(*owners: Any) -> frozenset[int]:
+    """Tokens that end a text, by the tokenizer and both configs (chat models have several)."""
+    found: set[int | None] = set()
+    for owner in owners:
+        ids = getattr(owner, "eos_token_id", None)
+        found |= set(ids) if isinstance(ids, (list, tuple)) else {ids}
+    return frozenset(token for token in found if token is not None)

