@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlglot
-from sqlglot import Token, TokenType, exp
+from sqlglot import Dialect, Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.scope import traverse_scope
 
@@ -78,8 +77,9 @@ def read_draft(place: tuple[Layer, Path, str], problems: list[SqlProblem]) -> li
     layer, path, file = place
     try:
         text = path.read_text(encoding="utf-8-sig")
-        statements = [one for one in sqlglot.parse(text, read=DIALECT) if one is not None]
-        tokens = sqlglot.tokenize(text, read=DIALECT)
+        dialect = Dialect.get_or_raise(DIALECT)
+        tokens = dialect.tokenize(text)
+        statements = [one for one in dialect.parser().parse(tokens, text) if one is not None]
     except UnicodeDecodeError as error:
         problems.append(SqlProblem(file, 1, f"not UTF-8 at byte {error.start}"))
         return []

@@ -25,16 +25,31 @@ from refine_dagster.sql_models.draft import (
 from refine_dagster.sql_models.model import DIALECT, Column, Origin, SqlModel, SqlProblem
 
 
-def with_columns(
-    draft: Draft, catalog: Mapping[str, Relation], problems: list[SqlProblem]
-) -> SqlModel:
+class Catalog:
+    """What queries may read, for this project and, read once, for sqlglot."""
+
+    def __init__(self, relations: Mapping[str, Relation]) -> None:
+        self.relations: dict[str, Relation] = {}
+        self.schema = MappingSchema(dialect=DIALECT)
+        for name, relation in relations.items():
+            self.add(name, relation)
+
+    def add(self, name: str, relation: Relation) -> None:
+        """Take in a stored table, or a model whose columns are known."""
+        self.relations[name] = relation
+        schema_name, table_name = name.split(".")
+        types = {column: kind for column, (kind, _) in relation.columns.items()}
+        self.schema.add_table(exp.table_(table_name, db=schema_name), types)
+
+
+def with_columns(draft: Draft, catalog: Catalog, problems: list[SqlProblem]) -> SqlModel:
     """The finished model: stars spelt out, each column described and traced to stored columns."""
     try:
         columns = _columns(draft, catalog, problems)
     except SqlglotError as error:
         problems.append(_column_problem(draft, error))
         columns = []
-    assets = {asset for relation in draft.reads for asset in catalog[relation].assets}
+    assets = {asset for relation in draft.reads for asset in catalog.relations[relation].assets}
     return replace(
         draft.model,
         reads=tuple(sorted(draft.reads)),
@@ -43,19 +58,12 @@ def with_columns(
     )
 
 
-def _columns(
-    draft: Draft, catalog: Mapping[str, Relation], problems: list[SqlProblem]
-) -> list[Column]:
-    nested: dict[str, dict[str, object]] = {}
-    for relation, known in catalog.items():
-        schema_name, table_name = relation.split(".")
-        types = {name: kind for name, (kind, _) in known.columns.items()}
-        nested.setdefault(schema_name, {})[table_name] = types
+def _columns(draft: Draft, catalog: Catalog, problems: list[SqlProblem]) -> list[Column]:
+    relations, schema = catalog.relations, catalog.schema
     query = draft.query.copy()
     for table in stored_tables(query):
         if not table.db and isinstance(table.this, exp.Identifier):
             table.set("db", exp.to_identifier("main"))
-    schema = MappingSchema({**nested}, dialect=DIALECT)
     query = qualify(
         query, schema=schema, dialect=DIALECT, validate_qualify_columns=False, identify=False
     )
@@ -71,15 +79,15 @@ def _columns(
         node = lineage(
             name, query, schema, scope=scope, dialect=DIALECT, trim_selects=False, copy=False
         )
-        origins = _origins(node, catalog)
+        origins = _origins(node, relations)
         for origin in origins:
-            if origin.column not in catalog[origin.relation].columns:
+            if origin.column not in relations[origin.relation].columns:
                 problems.append(
                     draft.problem(comment.line, f"{origin.relation} has no {origin.column!r}")
                 )
         description, checks, _ = read_comment(name, comment.text)
         if not description and _is_passed_on(node):
-            description = _meaning(node, catalog)
+            description = _meaning(node, relations)
         columns.append(Column(name, description, checks, origins))
     return columns
 

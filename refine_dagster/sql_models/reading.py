@@ -23,7 +23,7 @@ from refine_dagster.sql_models.model import (
     SqlModelError,
     SqlProblem,
 )
-from refine_dagster.sql_models.origins import with_columns
+from refine_dagster.sql_models.origins import Catalog, with_columns
 
 MODELS_FOLDER = Path(__file__).resolve().parents[2] / "dbt_like_sql"
 
@@ -62,15 +62,12 @@ def _read(folder: Path, rounds: int) -> list[SqlModel]:
     order = _dependency_order(drafts, by_relation, problems)
     if problems:
         raise SqlModelError(problems, where=str(folder))
-    catalog = dict(stored_relations(rounds))
+    catalog = Catalog(stored_relations(rounds))
     models = []
     for draft in order:
         model = with_columns(draft, catalog, problems)
-        catalog[model.relation] = Relation(
-            {column.name: ("UNKNOWN", column.description) for column in model.columns},
-            assets=(model.name,),
-            maker=model.name,
-        )
+        columns = {column.name: ("UNKNOWN", column.description) for column in model.columns}
+        catalog.add(model.relation, Relation(columns, assets=(model.name,), maker=model.name))
         models.append(model)
     if problems:
         raise SqlModelError(problems, where=str(folder))
