@@ -19,6 +19,8 @@ from refine_dagster.lineage.relations import content_of
 from refine_dagster.lineage.schema import declarations_fingerprint, migrate
 
 MODEL_SCHEMAS = "('staging', 'marts')"
+# DuckDB's catalog functions tell of every file that the process has open.
+HERE = "database_name = current_database()"
 APPLIED = "SELECT version, name FROM main.schema_migrations ORDER BY version"
 
 
@@ -94,9 +96,9 @@ def _standing(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str
     """Relation -> (`view` or `table`, query) of everything in the models' schemas."""
     found = connection.execute(
         "SELECT schema_name || '.' || view_name, 'view', sql FROM duckdb_views() "
-        f"WHERE schema_name IN {MODEL_SCHEMAS} UNION ALL "
+        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS} UNION ALL "
         "SELECT schema_name || '.' || table_name, 'table', '' FROM duckdb_tables() "
-        f"WHERE schema_name IN {MODEL_SCHEMAS}"
+        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS}"
     ).fetchall()
     return {relation: (kind, sql.partition(" AS ")[2]) for relation, kind, sql in found}
 
@@ -115,12 +117,13 @@ def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Name -> text of every view and macro besides those of the models."""
     found = connection.execute(
         "SELECT schema_name || '.' || view_name, sql FROM duckdb_views() "
-        "WHERE NOT internal AND NOT temporary AND schema_name IN ('main', 'rounds', 'lineage') "
+        f"WHERE {HERE} AND NOT internal AND NOT temporary "
+        "AND schema_name IN ('main', 'rounds', 'lineage') "
         "ORDER BY 1"
     ).fetchall()
     macros = connection.execute(
         "SELECT schema_name || '.' || function_name, macro_definition FROM duckdb_functions() "
-        "WHERE NOT internal AND schema_name IN ('main', 'lineage') "
+        f"WHERE {HERE} AND NOT internal AND schema_name IN ('main', 'lineage') "
         "AND function_type IN ('macro', 'table_macro') ORDER BY 1"
     ).fetchall()
     return dict([*found, *macros])

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from refine_dagster.lineage.content import content_id
+from refine_dagster.lineage.database_file import beside
 from refine_dagster.lineage.findings import AuditReport
 from refine_dagster.lineage.ledger import read_prunes
 from refine_dagster.lineage.tables import TABLES, Table
@@ -167,7 +168,7 @@ def check_row_ids(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
     later = _later_columns(connection)
     for name, table in TABLES.items():
         columns = ["row_id", *table.columns, "parents"]
-        cursor = connection.cursor()
+        cursor = beside(connection)
         cursor.execute(
             f"SELECT {', '.join(columns)} FROM history.{name} WHERE removed_in IS NULL "
             "ORDER BY row_id"
@@ -230,7 +231,8 @@ def _later_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]
     physical: dict[str, list[str]] = {}
     for table, column in _rows(
         connection,
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE schema_name = 'history' "
+        "SELECT table_name, column_name FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND schema_name = 'history' "
         "ORDER BY table_name, column_index",
     ):
         physical.setdefault(table, []).append(column)

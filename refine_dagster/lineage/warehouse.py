@@ -25,7 +25,7 @@ import polars as pl
 from refine_dagster.errors import first_line
 from refine_dagster.lineage.checkpoints import Checkpoint
 from refine_dagster.lineage.content import canonical_json
-from refine_dagster.lineage.database_file import open_database
+from refine_dagster.lineage.database_file import beside, close_database, open_database
 from refine_dagster.lineage.ledger import (
     Commit,
     LastRecord,
@@ -88,7 +88,7 @@ class Warehouse:
             WarehouseError: the file is no warehouse, is too new, or cannot be written.
         """
         held = self._held
-        connection = held.cursor() if held else open_database(self.path, self.lock_timeout_s)
+        connection = beside(held) if held else open_database(self.path, self.lock_timeout_s)
         try:
             if held is None:
                 migrate(connection, self.path)
@@ -102,7 +102,10 @@ class Warehouse:
                 fix="free disk space and run again; nothing of the failed commit was kept",
             ) from error
         finally:
-            connection.close()
+            if held is None:
+                close_database(connection, self.path)
+            else:
+                connection.close()
 
     def query(self, sql: str, parameters: Sequence[Any] | None = None) -> pl.DataFrame:
         """The result of one SELECT."""
@@ -132,7 +135,8 @@ class Warehouse:
         """What can be queried by name: tables, staging views, marts -> their qualified names."""
         found = self.query(
             "SELECT table_schema, table_name FROM information_schema.tables "
-            "WHERE table_schema IN ('main', 'staging', 'marts') ORDER BY ALL"
+            "WHERE table_catalog = current_database() "
+            "AND table_schema IN ('main', 'staging', 'marts') ORDER BY ALL"
         )
         return {name: f"{schema}.{name}" for schema, name in found.rows()}
 

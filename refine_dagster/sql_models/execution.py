@@ -169,7 +169,7 @@ def _drop(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> None:
     """Remove what stands under the model's name, be it a view or a table."""
     standing = connection.execute(
         "SELECT table_type FROM information_schema.tables "
-        "WHERE table_schema = ? AND table_name = ?",
+        "WHERE table_catalog = current_database() AND table_schema = ? AND table_name = ?",
         [model.layer, model.name],
     ).fetchall()
     for (kind,) in standing:
