@@ -6,16 +6,17 @@ a token by the inverse of the row's cumulative distribution.
 
 In deterministic mode a completion is a function of the request alone, bit for bit. Rounding depends
 on the shapes of matrix products, so these are made a function of the request too: the prompt is
-padded on the left to a length that depends only on its own (`label_scoring.BUCKET`), and a batch
+padded on the left to a length that depends only on its own (`label_scoring.BUCKET`), and a pass
 always has `ROWS` rows of one such length, dummies among them where requests run out. The batch size
-then only bounds how many requests are committed together. The price, measured on the offline model,
-is a quarter to a third more time than free batches of the same size take.
+then bounds how many requests are committed together, after one pass or several. The price, measured
+on the offline model, is a third to a half more time than free batches of the same size take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -57,7 +58,7 @@ class TransformersBackend:
     Args:
         loaded: the model, in eval mode on its device.
         batch_size: requests decoded together and yielded together; None: as many of the longest as
-            memory has room for. Deterministic mode takes at most `ROWS`.
+            memory has room for. Deterministic mode decodes at most `ROWS` together.
     """
 
     name = "transformers"
@@ -100,24 +101,29 @@ class TransformersBackend:
         yield from self._scored(labels)
 
     def _most(self, prompt: int, new: int) -> int:
-        """Requests of that length to take together; the first answer is told, with its budget."""
+        """Requests of that length in a batch; the first answer is told, with its budget."""
         most, device = self._batch_size, self._loaded.device
         if most is None:
             most = requests_that_fit(model_size(self._loaded.ref), device, prompt, new)
-        most = min(most, ROWS) if self._deterministic else most
+            most = self._together(most)
         if not self._announced and (device.name != "cpu" or self._batch_size is None):
             self._announced = True
             size = model_size(self._loaded.ref)
-            budget = generation_budget(size, device, most, prompt, new, "generation")
+            together = self._together(most)
+            budget = generation_budget(size, device, together, prompt, new, "generation")
             # The weights are there already.
             announce(budget, device, LOWER, memory_at_hand(device) + budget.lines[0].bytes)
         return most
+
+    def _together(self, most: int) -> int:
+        """Requests of a batch that are decoded at once."""
+        return min(most, ROWS) if self._deterministic else most
 
     def _fitting(
         self, work: str, batch: Sequence[T], run: Callable[[Sequence[T]], R]
     ) -> Iterator[tuple[Sequence[T], R]]:
         """Parts of a batch for which memory is enough; deterministic passes always have `ROWS`."""
-        smallest = ROWS if self._deterministic else 1
+        smallest = len(batch) if self._deterministic else 1
         return in_batches_that_fit(self._loaded.device, work, batch, run, LOWER, smallest)
 
     def _scored(self, labels: Sequence[LabelRow]) -> Iterator[list[tuple[int, Completion]]]:
@@ -163,22 +169,33 @@ class TransformersBackend:
         self._text.check_length(requests[row.position].role, len(row.prompt), len(row.label))
 
     def _batches(self, rows: Sequence[_Row], most: int) -> Iterator[list[_Row]]:
-        """Rows of like length, at most `most`; in deterministic mode of one bucket."""
+        """Rows of like length, at most `most`, passes whole."""
         ordered = sorted(rows, key=lambda row: (len(row.prompt), row.position))
         batch: list[_Row] = []
-        for row in ordered:
-            other = (
-                batch and self._deterministic and _bucket(row.prompt) != _bucket(batch[0].prompt)
-            )
-            if other or len(batch) == most:
+        for part in self._passes(ordered, most):
+            if batch and len(batch) + len(part) > most:
                 yield batch
                 batch = []
-            batch.append(row)
+            batch += part
         if batch:
             yield batch
 
+    def _passes(self, ordered: Sequence[_Row], most: int) -> Iterator[list[_Row]]:
+        """Rows decoded together; in deterministic mode at most `ROWS` of one bucket."""
+        most = self._together(most)
+        for _, group in groupby(
+            ordered, key=lambda row: _bucket(row.prompt) if self._deterministic else 0
+        ):
+            rows = list(group)
+            for start in range(0, len(rows), most):
+                yield rows[start : start + most]
+
     def _decode(self, batch: Sequence[_Row]) -> None:
         """Write every row of a batch to its end, from its beginning."""
+        for rows in self._passes(batch, len(batch)):
+            self._decode_together(rows)
+
+    def _decode_together(self, batch: Sequence[_Row]) -> None:
         import torch
 
         for row in batch:

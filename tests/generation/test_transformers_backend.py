@@ -178,6 +178,24 @@ def test_batches_are_yielded_one_by_one(loaded: LoadedModel) -> None:
     stream.close()
 
 
+def test_a_batch_of_a_deterministic_backend_may_take_several_passes(loaded: LoadedModel) -> None:
+    assert loaded.device.deterministic
+    short = [one for one in _requests(120) if len(one.prompt) < 150][: 2 * ROWS + 5]
+    short = [
+        dataclasses.replace(one, sampling=Sampling(max_new_tokens=4, temperature=0.9))
+        for one in short
+    ]
+    by_pass = list(TransformersBackend(loaded, ROWS).generate(short))
+    together = list(TransformersBackend(loaded, 2 * ROWS).generate(short))
+    assert all(len(batch) <= ROWS for batch in by_pass)
+    assert ROWS < max(len(batch) for batch in together) <= 2 * ROWS
+    assert len(together) < len(by_pass)
+    # One after the other, in the same order and with the same answers.
+    assert [one for batch in together for one in batch] == [
+        one for batch in by_pass for one in batch
+    ]
+
+
 def test_a_prompt_beyond_the_context_is_refused(loaded: LoadedModel) -> None:
     fits = Request("instance", "a " * 200, SAMPLING, 1)
     long = Request("instance", "cat dog " * 400, SAMPLING, 1)
