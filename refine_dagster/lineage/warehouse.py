@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import polars as pl
@@ -42,8 +42,13 @@ from refine_dagster.lineage.schema import (
 )
 from refine_dagster.lineage.tables import TABLES, Table, tables_of
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 # Inputs that are no assets are named with this prefix: `file:seeds`.
 OUTSIDE = "file:"
+# Rows whose ids and hashes are in memory together while a content hash is made.
+ROWS_AT_ONCE = 100_000
 
 
 class StaleInputsError(WarehouseError):
@@ -216,19 +221,32 @@ def content_hash(
     alive = "removed_in IS NULL"
     if as_of is not None:
         alive = f"added_in <= {as_of} AND coalesce(removed_in > {as_of}, true)"
-    row = first_row(
-        connection,
-        f"""
-        SELECT sha256(coalesce(string_agg(part, '' ORDER BY prefix), ''))
-        FROM (
-            SELECT left(row_id, 2) AS prefix,
-                   sha256(string_agg(row_id || row_hash, '' ORDER BY row_id)) AS part
-            FROM history.{table} WHERE {alive} GROUP BY prefix
-        )
-        """,
+    rows = f"FROM history.{table} WHERE {alive}"
+    # Rows by the first two digits of their ids: each such part has a hash, and these have one.
+    sizes = connection.execute(
+        "SELECT sum(strlen(row_id) + strlen(row_hash))::BIGINT "
+        f"{rows} GROUP BY left(row_id, 2) ORDER BY left(row_id, 2)"
+    ).fetchall()
+    reader = connection.sql(f"SELECT row_id || row_hash {rows} ORDER BY row_id").to_arrow_reader(
+        ROWS_AT_ONCE
     )
-    assert row is not None
-    return str(row[0])
+    texts, text = (_text(batch.column(0)) for batch in reader), memoryview(b"")
+    whole = hashlib.sha256()
+    for (size,) in sizes:
+        part = hashlib.sha256()
+        while size:
+            text = text or next(texts)
+            part.update(text[:size])
+            text, size = text[size:], size - min(size, len(text))
+        whole.update(part.hexdigest().encode())
+    return whole.hexdigest()
+
+
+def _text(strings: pa.StringArray) -> memoryview:
+    """The bytes of all strings, one behind the other, as they lie in memory."""
+    _, offsets, data = strings.buffers()
+    ends = memoryview(offsets).cast("i")[strings.offset : strings.offset + len(strings) + 1]
+    return memoryview(data)[ends[0] : ends[-1]]
 
 
 def row_hash_sql(names: Sequence[str]) -> str:
