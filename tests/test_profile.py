@@ -75,7 +75,7 @@ def test_the_gpu_profile_finds_batches_from_memory_and_the_offline_one_does_not(
     assert gpu.generator.batch_size is None
     assert (gpu.device.dtype, gpu.device.quantization) == ("bfloat16", "nf4")
     assert gpu.reinforcement.rollout_engine == "auto"
-    assert offline.generator.batch_size == 32
+    assert offline.generator.batch_size == 64
     assert offline.reinforcement.rollout_engine == "policy"
     with pytest.raises(ProfileError, match=r"generator\.batch_size = 0"):
         load_profile("offline", {"generator.batch_size": 0}, {})

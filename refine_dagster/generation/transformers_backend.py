@@ -9,7 +9,7 @@ on the shapes of matrix products, so these are made a function of the request to
 padded on the left to a length that depends only on its own (`label_scoring.BUCKET`), and a pass
 always has `ROWS` rows of one such length, dummies among them where requests run out. The batch size
 then bounds how many requests are committed together, after one pass or several. The price, measured
-on the offline model, is a third to a half more time than free batches of the same size take.
+on the offline model, is half to two thirds more time than free batches of the same size take.
 """
 
 from __future__ import annotations
