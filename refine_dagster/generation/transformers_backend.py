@@ -34,6 +34,7 @@ from refine_dagster.generation.request import (
     Sampling,
     Scoring,
 )
+from refine_dagster.generation.shared_prefix import read_once, shared_start
 from refine_dagster.language_model import LoadedModel
 from refine_dagster.lineage.content import canonical_json
 from refine_dagster.memory_budget import announce, generation_budget, requests_that_fit
@@ -211,13 +212,19 @@ class TransformersBackend:
         mask[:, :width] = 0
         # A dummy row is one padding token that may see itself.
         mask[len(batch) :, width - 1] = 1
+        shared = 0 if self._deterministic else shared_start([row.prompt for row in batch])
+        start = batch[0].prompt[:shared]
+        cache = read_once(self._loaded.model, start, height) if shared else None
+        shared = 0 if cache is None else shared
         for number, row in enumerate(batch):
-            ids[number, width - len(row.prompt) :] = row.prompt
-            mask[number, width - len(row.prompt) : width] = 1
+            rest = width - len(row.prompt) + shared
+            ids[number, :shared] = row.prompt[:shared]
+            ids[number, rest:] = row.prompt[shared:]
+            mask[number, :shared] = 1
+            mask[number, rest:width] = 1
         attention = torch.from_numpy(mask).to(device)
         positions = torch.from_numpy(np.maximum(mask.cumsum(axis=1) - 1, 0)).to(device)
-        inputs = torch.from_numpy(ids).to(device)
-        cache, seen = None, 0
+        inputs, seen = torch.from_numpy(ids[:, shared:]).to(device), shared
         with torch.inference_mode():
             for _ in range(steps):
                 end = seen + inputs.shape[1]
