@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,10 +68,13 @@ def _numpy_state() -> str:
 
 @pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
 def test_equal_arguments_give_equal_bytes_and_leave_no_trace(
-    algorithm: str, tmp_path: Path
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     knobs = SMALL.model_copy(update={"algorithm": algorithm, "updates": 2})
     states = random.getstate(), _numpy_state(), torch.get_rng_state()
     first = train_instructor(task(tmp_path / "a", knobs))
@@ -84,6 +88,7 @@ def test_equal_arguments_give_equal_bytes_and_leave_no_trace(
     assert folder_files(tmp_path / "a") == folder_files(tmp_path / "b")
     other = train_instructor(task(tmp_path / "c", knobs, salt="other"))
     assert other.updates != first.updates
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
