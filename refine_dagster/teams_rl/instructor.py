@@ -138,7 +138,11 @@ class Instructor:
 
     def __init__(self, task: InstructorTask) -> None:
         """Begin with weights named by the salt."""
-        from refine_dagster.teams_rl.environment import Setting, VectorEnvironment
+        # The library draws random numbers while it is imported.
+        with _generators(task.salt, "import"):
+            from stable_baselines3.common.logger import Logger
+
+            from refine_dagster.teams_rl.environment import Setting, VectorEnvironment
 
         knobs = task.knobs
         self._task = task
@@ -153,11 +157,9 @@ class Instructor:
         )
         self._environment = VectorEnvironment(setting, knobs.environments)
         with _generators(task.salt, "weights"):
-            from stable_baselines3.common.logger import Logger
-
             self._model = _algorithm(self._environment, knobs)
-            # The library's own would make a folder for its files in every update.
-            self._model.set_logger(Logger(folder=None, output_formats=[]))
+        # The library's own would make a folder for its files in every update.
+        self._model.set_logger(Logger(folder=None, output_formats=[]))
         self.updates: list[InstructorUpdate] = []
         self._reference: Reference | None = None
 
