@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.device import Device, give_back_memory, memory_at_hand
+from refine_dagster.device import (
+    Device,
+    give_back_memory,
+    memory_at_hand,
+    set_imports_aside,
+)
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.knobs import GeneratorKnobs
 from refine_dagster.generation.model_text import ModelText
@@ -165,8 +170,10 @@ def vllm_engine(
                 with torch_as_found(device):
                     engine.close()
                 del engine
-                gc.collect()
                 give_back_memory(device)
+                # An engine in this process lets collections look at imported libraries again.
+                if gc.get_freeze_count() == 0:
+                    set_imports_aside()
 
 
 def _start(
