@@ -315,10 +315,10 @@ def _replace_rows(
     arrow = rows.select(names).to_arrow(compat_level=pl.CompatLevel.newest())
     connection.register("incoming_rows", arrow)
     connection.execute("CREATE OR REPLACE TEMP TABLE incoming AS SELECT row_id FROM incoming_rows")
-    twice = connection.execute(
-        "SELECT row_id FROM incoming GROUP BY row_id HAVING count(*) > 1 ORDER BY row_id LIMIT 3"
-    ).fetchall()
-    if twice:
+    if _count(connection, "SELECT count(DISTINCT row_id) FROM incoming") < rows.height:
+        twice = connection.execute(
+            "SELECT row_id FROM incoming GROUP BY row_id HAVING count(*) > 1 ORDER BY 1 LIMIT 3"
+        ).fetchall()
         raise WarehouseError(f"{table.name}: row ids occur twice: {[row[0] for row in twice]}")
     live = f"(SELECT row_id FROM history.{table.name} WHERE removed_in IS NULL)"
     connection.execute(
