@@ -35,10 +35,11 @@ from rich.table import Table
 from transformers import StoppingCriteriaList, StopStringCriteria
 
 from refine_dagster.device import device_session
+from refine_dagster.generation.knobs import GeneratorKnobs
 from refine_dagster.generation.request import Request, Sampling, request_seed
 from refine_dagster.generation.session import open_generator
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.knobs import DeviceKnobs, GeneratorKnobs
+from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, load_tokenizer, loaded_model, resolve_model
 from refine_dagster.lineage.completions import CompletionsStore
 from refine_dagster.lineage.rows import make_row

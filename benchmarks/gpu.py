@@ -385,7 +385,7 @@ def _share(figure: Figure, rate: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write the page; 2 without a card."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rehearse", action="store_true", help="tiny, on a CPU, prints only")
     rehearse = parser.parse_args(arguments).rehearse
     import torch

@@ -31,6 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
@@ -153,9 +154,7 @@ def ratios(texts: list[str], tiers: Sequence[bool]) -> None:
     decisions = NoveltyFilter().accept(texts)
     assert [one.kept for one in NoveltyFilter().accept(few)] == kept
     all_pairs = int((np.cumsum([one.kept for one in decisions]) - decisions[-1].kept).sum())
-    own = {
-        compiled: seconds(lambda compiled=compiled: decided(texts, compiled)) for compiled in tiers
-    }
+    own = {compiled: seconds(partial(decided, texts, compiled)) for compiled in tiers}
     begin = time.process_time()
     of_cdist = cdist_loop(texts)
     whole = time.process_time() - begin
@@ -192,7 +191,7 @@ def growth(texts: list[str], sizes: Sequence[int], tiers: Sequence[bool]) -> Non
     for compiled in tiers:
         before = 0.0
         for place, size in enumerate(sizes):
-            cost = seconds(lambda size=size, compiled=compiled: decided(texts[:size], compiled))
+            cost = seconds(partial(decided, texts[:size], compiled))
             exponent = (
                 ""
                 if not place

@@ -85,7 +85,13 @@ def ours(
             return [completion for _, completion in sorted(answers, key=lambda one: one[0])]
 
         me = Parent("base_model", "0" * 32, "generator")
-        proposer = Proposer(complete, backend.count_tokens, backend.fingerprint, "model", me)
+        proposer = Proposer(
+            complete,
+            backend.count_tokens,
+            lambda request: request.key(backend.fingerprint),
+            "model",
+            me,
+        )
         begun = time.process_time()
         made = propose(seeds, proposer, knobs, "peer")
         cpu_s = time.process_time() - begun

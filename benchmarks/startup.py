@@ -80,8 +80,9 @@ def main() -> None:
     table = Table(title=f"medians of {given.repeats}")
     for column in ("process", "CPU seconds", "least", "heavy packages imported"):
         table.add_column(column, justify="right" if "s" in column[-1:] else "left")
-    for name, spent in seconds.items():
-        table.add_row(name, f"{statistics.median(spent):.2f}", f"{min(spent):.2f}", imported[name])
+    for name, measured in seconds.items():
+        median, least = statistics.median(measured), min(measured)
+        table.add_row(name, f"{median:.2f}", f"{least:.2f}", imported[name])
     Console(highlight=False).print(table)
 
 
