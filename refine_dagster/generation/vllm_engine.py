@@ -250,6 +250,8 @@ def _on_a_cpu(
     cache = tokens * model_size(base).cache_bytes(device.torch_dtype.itemsize)
     return {
         "enforce_eager": True,
+        # A prompt read in pieces takes its generator back by an offset, which those of a CPU lack.
+        "enable_chunked_prefill": False,
         "block_size": CPU_BLOCK,
         "kv_cache_memory_bytes": int(min(cache, memory_at_hand(device) * knobs.vllm_memory_share)),
     }
