@@ -47,6 +47,6 @@ def engine(base: ModelRef, device: Device) -> Iterator[VllmEngine]:
 
     For one module: a process may have one engine at a time.
     """
-    knobs = GeneratorKnobs(backend="vllm", batch_size=16)
+    knobs = GeneratorKnobs(backend="vllm", batch_size=64)
     with vllm_engine(base, model_text(base, None), device, knobs, lora_rank=12) as lent:
         yield lent

@@ -158,6 +158,15 @@ def test_noise_is_the_request_s_own(vllm: VllmBackend) -> None:
     assert len(set(texts)) > 6
 
 
+def test_more_prompts_than_a_step_of_the_engine_reads(vllm: VllmBackend) -> None:
+    """A step reads 4,096 tokens; a prompt cut at its end could not be sampled after on a CPU."""
+    few = dataclasses.replace(SAMPLED, max_new_tokens=2)
+    asked = [Request("propose", f"{n} {' '.join(WORDS * 8)}", few, n) for n in range(64)]
+    found = answers(vllm, asked)
+    assert sum(done.prompt_tokens for done in found) > 4096
+    assert all(1 <= done.completion_tokens <= 2 for done in found)
+
+
 def test_completions_hardly_depend_on_neighbours(vllm: VllmBackend) -> None:
     asked = requests(96, SAMPLED)
     together = answers(vllm, asked)
