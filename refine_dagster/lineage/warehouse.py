@@ -239,6 +239,10 @@ def content_hash(
             part.update(text[:size])
             text, size = text[size:], size - min(size, len(text))
         whole.update(part.hexdigest().encode())
+    # A result read to its end lets the connection go on, whoever still holds it.
+    left = next(texts, None)
+    assert left is None
+    reader.close()
     return whole.hexdigest()
 
 
