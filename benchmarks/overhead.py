@@ -5,9 +5,10 @@ Run it from the repository's root:
     python benchmarks/overhead.py tests/pipeline/small.yaml --repeats 3
     python benchmarks/overhead.py offline
 
-Three processes, one after the other, as often as asked: the plain script (`plain_run.py`), `refine-
-dagster run` in a new home, and `refine-dagster run` again in that home. CPU seconds are those of
-the whole process by `getrusage`, imports included. The models of both must have the same
+The plain script (`plain_run.py`) and `refine-dagster run` in a new home start together, so that
+both meet the same neighbours: this takes two cores that nothing else needs. Then `refine-dagster
+run` again in that home, alone. CPU seconds are those of the whole process and its children, imports
+included. The models of both must have the same
 fingerprints, else the work was not the same, and nothing is printed. Rows have ids in the plain
 script too; what naming them costs is measured there and counted as overhead.
 """
@@ -17,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -41,16 +41,24 @@ RUN = "from refine_dagster.cli import main; main()"
 console = Console(highlight=False, soft_wrap=True)
 
 
-def measured(command: list[str], home: Path) -> tuple[float, float, str]:
-    """CPU seconds, seconds on the clock and output of a command."""
-    environment = {**os.environ, "REFINE_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{command}: {done.stderr[-3000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return cpu, time.monotonic() - begun, done.stdout
+class Running:
+    """A command under way; what it says goes to files."""
+
+    def __init__(self, command: list[str], home: Path, told: Path) -> None:
+        environment = {**os.environ, "REFINE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+        self._told = told
+        self._begun = time.monotonic()
+        with told.open("wb") as out, told.with_suffix(".err").open("wb") as err:
+            self._process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
+
+    def end(self) -> tuple[float, float, str]:
+        """Wait for it; CPU seconds, seconds on the clock and output."""
+        _, status, usage = os.wait4(self._process.pid, 0)
+        clock = time.monotonic() - self._begun
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        if self._process.returncode:
+            raise SystemExit(self._told.with_suffix(".err").read_text("utf-8")[-3000:])
+        return usage.ru_utime + usage.ru_stime, clock, self._told.read_text("utf-8")
 
 
 def alone(profile: str, folder: Path) -> None:
@@ -75,13 +83,15 @@ def once(profile: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder, home = Path(name) / "plain", Path(name) / "home"
         folder.mkdir()
-        plain, _, printed = measured([sys.executable, __file__, profile, "--alone", name], home)
-        told = json.loads(printed.splitlines()[-1])
         command = [sys.executable, "-c", RUN, "run", "--profile", profile]
-        graph, _, _ = measured(command, home)
+        of_graph = Running(command, home, Path(name) / "graph.txt")
+        script = [sys.executable, __file__, profile, "--alone", name]
+        plain, _, printed = Running(script, home, Path(name) / "plain.txt").end()
+        told = json.loads(printed.splitlines()[-1])
+        graph, _, _ = of_graph.end()
         if fingerprints(home) != told["models"]:
             raise SystemExit(f"other models: {fingerprints(home)} and {told['models']}")
-        again, clock, _ = measured(command, home)
+        again, clock, _ = Running(command, home, Path(name) / "again.txt").end()
     console.print(
         f"plain {plain:.1f} s ({told['rows']} rows named in {told['naming_rows']:.2f} s, "
         f"{told['requests']} requests), graph {graph:.1f} s, again {again:.1f} s"

@@ -10,6 +10,7 @@ has it open: that is a quarter of the cost, and the file is closed and free for 
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import threading
@@ -125,6 +126,14 @@ class _Process:
     duckdb: duckdb.DuckDBPyConnection
     pid: int = field(default_factory=os.getpid)
     files: dict[Path, _OpenFile] = field(default_factory=dict)
+
+
+@atexit.register
+def _end() -> None:
+    """Let go of the process's DuckDB while its library is still whole."""
+    process, _Process.current = _Process.current, None
+    if process is not None and process.pid == os.getpid():
+        process.duckdb.close()
 
 
 _lock = threading.Lock()
