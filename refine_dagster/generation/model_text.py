@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from refine_dagster.errors import RefineError
+from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.request import FinishReason, Role, Sampling
 from refine_dagster.language_model import ModelError, ModelRef, load_tokenizer
 
@@ -154,7 +154,7 @@ def model_text(ref: ModelRef, longest: int | None) -> ModelText:
             generation = GenerationConfig.from_pretrained(ref.path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"the model's config cannot be read: {str(error).strip().splitlines()[0]}",
+            f"the model's config cannot be read: {first_line(error)}",
             where=ref.path,
             fix="check config.json and generation_config.json",
         ) from error

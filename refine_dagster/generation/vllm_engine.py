@@ -23,10 +23,11 @@ from refine_dagster.device import (
     memory_at_hand,
     set_imports_aside,
 )
-from refine_dagster.errors import RefineError
+from refine_dagster.environment_variables import environment
+from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.knobs import GeneratorKnobs
 from refine_dagster.generation.model_text import ModelText
-from refine_dagster.generation.vllm_host import environment, torch_as_found, vllm_logging
+from refine_dagster.generation.vllm_host import torch_as_found, vllm_logging
 from refine_dagster.language_model import ModelRef
 from refine_dagster.model_size import model_size
 
@@ -293,11 +294,10 @@ def _unfit(what: str, fix: str) -> VllmError:
 
 
 def _failed(what: str, error: Exception, log: Path) -> VllmError:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
     lines = log.read_text("utf-8", "replace").splitlines() if log.is_file() else []
     told = "".join(f"\n    {line}" for line in lines[-LOG_LINES:])
     return VllmError(
-        f"{what}: {reason[0]}\n  The last lines of its log:{told or ' none'}",
+        f"{what}: {first_line(error)}\n  The last lines of its log:{told or ' none'}",
         where=KNOB,
         fix="see docs/vllm.md; run again to go on, since every batch that came back is kept",
     )

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import duckdb
 
+from refine_dagster.lineage.database_file import HERE
 from refine_dagster.lineage.findings import AuditReport
 from refine_dagster.lineage.relations import content_of
 from refine_dagster.lineage.schema import declarations_fingerprint, migrate
 
 MODEL_SCHEMAS = "('staging', 'marts')"
-# DuckDB's catalog functions tell of every file that the process has open.
-HERE = "database_name = current_database()"
 APPLIED = "SELECT version, name FROM main.schema_migrations ORDER BY version"
 
 

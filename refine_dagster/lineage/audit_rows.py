@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.database_file import beside
+from refine_dagster.lineage.database_file import HERE, beside
 from refine_dagster.lineage.findings import AuditReport
 from refine_dagster.lineage.ledger import read_prunes
 from refine_dagster.lineage.tables import TABLES, Table
@@ -232,7 +232,7 @@ def _later_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]
     for table, column in _rows(
         connection,
         "SELECT table_name, column_name FROM duckdb_columns() "
-        "WHERE database_name = current_database() AND schema_name = 'history' "
+        f"WHERE {HERE} AND schema_name = 'history' "
         "ORDER BY table_name, column_index",
     ):
         physical.setdefault(table, []).append(column)

@@ -26,6 +26,8 @@ import duckdb
 from refine_dagster.errors import first_line
 from refine_dagster.lineage.schema import WarehouseError, WarehouseLockedError
 
+# For DuckDB's catalog functions, which tell of every file that the process has open.
+HERE = "database_name = current_database()"
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # A missing table must be an error, not a Python variable of that name.
     "python_enable_replacements": False,

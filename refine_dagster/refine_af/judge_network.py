@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.device import Device
-from refine_dagster.errors import RefineError
+from refine_dagster.errors import RefineError, first_line
 from refine_dagster.refine_af.instance_prompt import NO_INPUT, Triple
 from refine_dagster.refine_af.word_match import Mark, Marked, marked_words
 
@@ -214,7 +214,7 @@ def read_network(folder: Path, device: Device) -> Network:
         heads.load_state_dict(load_file(folder / HEADS))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise JudgeError(
-            f"the judge cannot be loaded: {str(error).strip().splitlines()[0]}",
+            f"the judge cannot be loaded: {first_line(error)}",
             where=str(folder),
             fix="materialise feedback_judge again",
         ) from error

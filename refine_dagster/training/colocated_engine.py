@@ -9,7 +9,6 @@ noise has a seed of its own. Nothing here was measured on a card; `docs/gpu.md` 
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from refine_dagster import progress
 from refine_dagster.device import Device
+from refine_dagster.environment_variables import variables_as_found
 from refine_dagster.knobs import ReinforcementKnobs
 from refine_dagster.training.rollouts import Rollout
 from refine_dagster.training.trainer_session import TrainingError
@@ -86,23 +86,20 @@ def engine_room(engine: RolloutEngine) -> Iterator[list[Any]]:
 
     The list that is lent takes the trainer, whose engine is let go at the end.
     """
-    before = {name: os.environ.get(name) for name in VARIABLES}
     trainers: list[Any] = []
-    try:
+    if engine != "vllm":
         yield trainers
-    finally:
-        if engine == "vllm":
+        return
+    with variables_as_found(VARIABLES):
+        try:
+            yield trainers
+        finally:
             from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
             for trainer in trainers:
                 trainer.vllm_generation = None
             gc.collect()
             cleanup_dist_env_and_memory()
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
 
 def engine_rollouts(

@@ -14,9 +14,9 @@ from refine_dagster.generation.shared_prefix import SHORTEST, read_once, shared_
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
+from tests.word_requests import WORDS
 
 START = "Come up with a task that is like these, and say it in one sentence.\n\nInstruction: "
-WORDS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp")
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.knobs import DeviceKnobs
 from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
+from tests.word_requests import word_requests
 
-WORDS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp")
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.9, top_p=0.95, stop=("\n\n",))
 
 
@@ -34,17 +34,7 @@ def loaded(tiny_model_folder: Path) -> Iterator[LoadedModel]:
 
 
 def _requests(count: int, sampling: Sampling = SAMPLING) -> list[Request]:
-    """Requests whose prompts have from about 8 to 120 tokens."""
-    rng = random.Random(11)
-    return [
-        Request(
-            "propose",
-            f"Instruction: {' '.join(rng.choices(WORDS, k=rng.randint(1, 50)))}\nInput:",
-            sampling,
-            rng.getrandbits(63),
-        )
-        for _ in range(count)
-    ]
+    return word_requests(count, sampling)
 
 
 def _run(backend: TransformersBackend, requests: list[Request]) -> list[tuple[int, Completion]]:

@@ -30,8 +30,8 @@ from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.generation.vllm_backend import VllmBackend
 from refine_dagster.generation.vllm_engine import CPU_BLOCK, VllmEngine, VllmError
 from refine_dagster.language_model import LoadedModel, ModelRef, loaded_model
+from tests.word_requests import WORDS, word_requests
 
-WORDS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp")
 GREEDY = Sampling(max_new_tokens=24, stop=("\n\n",))
 SAMPLED = Sampling(max_new_tokens=24, temperature=0.9, top_p=0.95, stop=("\n\n",))
 
@@ -55,17 +55,7 @@ def on(
 
 
 def requests(count: int, sampling: Sampling = GREEDY) -> list[Request]:
-    """Requests whose prompts have from about 8 to 120 tokens."""
-    rng = random.Random(11)
-    return [
-        Request(
-            "propose",
-            f"Instruction: {' '.join(rng.choices(WORDS, k=rng.randint(1, 50)))}\nInput:",
-            sampling,
-            rng.getrandbits(63),
-        )
-        for _ in range(count)
-    ]
+    return word_requests(count, sampling)
 
 
 def answers(backend: Backend, asked: Sequence[Request]) -> list[Completion]:
