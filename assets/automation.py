@@ -21,10 +21,10 @@ from typing import Any
 
 import dagster as dg
 
+from refine_dagster.config.policy_round import rounds_until
 from refine_dagster.errors import RefineError
-from refine_dagster.lineage.warehouse import OUTSIDE
-from refine_dagster.policy_round import rounds_until
 from refine_dagster.seeds.readers import read_seeds
+from refine_dagster.warehouse.warehouse import OUTSIDE
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
@@ -52,7 +52,7 @@ def automated(rounds: int = 1) -> tuple[str, ...]:
 
 
 def keep_fresh(rounds: int = 1) -> dg.AutomationCondition[Any]:
-    """Materialise when an input's content, or the asset's code or knobs, changed.
+    """Materialise when an input's content, or the asset's code or config, changed.
 
     `AutomationCondition.eager()` would go on at any update of an input, and so re-make everything
     downstream of a cosmetic edit; data versions are content, so this stops where content does.

@@ -6,12 +6,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets.sources import device_manifest, triples
+from assets.sources import device_manifest, examples_of
 from assets.step import materializing, parents
-from refine_dagster.language_model import ModelRef, model_shape, resolve_model
-from refine_dagster.lineage.checkpoints import Checkpoint
-from refine_dagster.lineage.rows import Parent, Row, make_row
-from refine_dagster.training.base_model import train_base_model
+from refine_dagster.models.language_model import ModelRef, model_shape, resolve_model
+from refine_dagster.offline.base_model import train_base_model
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.rows import Parent, Row, make_row
 from resources.checkpoints import CheckpointsResource
 from resources.gpu import GpuResource
 from resources.profile import ProfileResource
@@ -37,27 +37,27 @@ def base_model(
     of either is a new version.
     """
     with materializing(context, profile, warehouse) as step:
-        knobs = step.profile.base_model
-        if knobs.id != OFFLINE:
-            ref = resolve_model(knobs.id, knobs.revision)
+        config = step.profile.base_model
+        if config.id != OFFLINE:
+            ref = resolve_model(config.id, config.revision)
             if same := step.unchanged(model=ref.fingerprint):
                 return same
-            rows = {"base_model": [_row(knobs.id, ref, None, [])], "base_model_steps": []}
+            rows = {"base_model": [_row(config.id, ref, None, [])], "base_model_steps": []}
             return step.commit(rows, figures={"parameters": model_shape(ref).parameters})
         if same := step.unchanged(checkpoints):
             return same
-        seeds = step.rows("seed_tasks") if knobs.learn_seeds else []
-        examples = triples(seeds)
+        seeds = step.rows("seed_tasks") if config.learn_seeds else []
+        examples = examples_of(seeds)
         with gpu.session(step.profile.device) as device:
             step.device = device
-            salt = step.profile.salt
+            run_seed = step.profile.run_seed
 
             def train(out: Path) -> dict[str, Any]:
-                return asdict(train_base_model(examples, knobs, out, device, salt))
+                return asdict(train_base_model(examples, config, out, device, run_seed))
 
             manifest = {
-                "knobs": knobs.model_dump(),
-                "salt": salt,
+                "knobs": config.model_dump(by_alias=True),
+                "salt": run_seed,
                 "device": device_manifest(device),
                 "seeds": [example.render() for example in examples],
             }

@@ -11,11 +11,11 @@ from assets.evolution_checks import (
     valid_rate_above_floor,
 )
 from assets.privacy_checks import negative_controls_at_chance, over_fitting_is_seen
-from refine_dagster.lineage.tables import assets_beyond
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.policy_round import FIRST_ROUND, PolicyRound, later_rounds, rounds_until
-from refine_dagster.refine_af.judge_quality import PARTS
+from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound, later_rounds, rounds_until
+from refine_dagster.judge.quality import PARTS
 from refine_dagster.self_instruct.decisions import EVOLVED
+from refine_dagster.warehouse.tables import assets_beyond
+from refine_dagster.warehouse.warehouse import Warehouse
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
@@ -170,11 +170,11 @@ def kl_within_bound(policy_round: PolicyRound = FIRST_ROUND) -> dg.AssetChecksDe
         """The trained policy is still near the policy that it began as: the mean KL of its last
         steps is at most `reinforcement.max_kl`. Farther away, the judge scores texts unlike those
         it was made for."""
-        knobs = profile.load().reinforcement
-        ends = _ends(warehouse.open(), policy_round, "kl", knobs.guard_window)
+        config = profile.load().reinforcement
+        ends = _ends(warehouse.open(), policy_round, "kl", config.guard_window)
         return dg.AssetCheckResult(
-            passed=ends is not None and ends[1] <= knobs.max_kl,
-            metadata={"bound": knobs.max_kl, **({"kl": ends[1]} if ends else {})},
+            passed=ends is not None and ends[1] <= config.max_kl,
+            metadata={"bound": config.max_kl, **({"kl": ends[1]} if ends else {})},
         )
 
     return within_bound
@@ -191,11 +191,11 @@ def diversity_above_floor(policy_round: PolicyRound = FIRST_ROUND) -> dg.AssetCh
     def above_floor(profile: ProfileResource, warehouse: WarehouseResource) -> dg.AssetCheckResult:
         """The policy has not collapsed: the mean diversity of its last steps is at least
         `reinforcement.min_diversity_share` of that of its first ones."""
-        knobs = profile.load().reinforcement
-        ends = _ends(warehouse.open(), policy_round, "diversity", knobs.guard_window)
+        config = profile.load().reinforcement
+        ends = _ends(warehouse.open(), policy_round, "diversity", config.guard_window)
         if ends is None:
             return dg.AssetCheckResult(passed=False, metadata={"steps": 0})
-        floor = knobs.min_diversity_share * ends[0]
+        floor = config.min_diversity_share * ends[0]
         return dg.AssetCheckResult(
             passed=ends[1] >= floor,
             metadata={"floor": floor, "diversity": ends[1], "diversity_at_first": ends[0]},

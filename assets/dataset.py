@@ -7,9 +7,9 @@ import dagster as dg
 from assets.feedback import instance_figures
 from assets.sources import as_parent, base_scores, policy_after, policy_assets, prompts
 from assets.step import Step, materializing
+from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.lineage.trace import trace
 from refine_dagster.lineage.trace_text import as_markdown
-from refine_dagster.policy_round import PolicyRound
 from refine_dagster.refine_af.instances import Policy, dataset_rows, scored_instances
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
@@ -67,7 +67,7 @@ def instruction_dataset(last: PolicyRound) -> dg.AssetsDefinition:
                         as_parent("feedback_judge", judge_row, "judge"),
                         step.profile.instances,
                         step.profile.selection,
-                        step.profile.salt,
+                        step.profile.run_seed,
                     )
             result = step.commit(
                 {"instruction_dataset": dataset_rows(decisions), "instance_decisions": decisions},

@@ -10,13 +10,12 @@ import polars as pl
 from assets.preview import markdown_table
 from assets.sources import as_parent
 from assets.step import Step, materializing
-from refine_dagster.device import Device
-from refine_dagster.evaluation.answers import ArmScores, TaskScore, predict, score
-from refine_dagster.evaluation.category_means import category_means
+from refine_dagster.evaluation.answers import ArmScores, TaskScore, category_means, predict, score
 from refine_dagster.evaluation.comparison import compare_arms
 from refine_dagster.evaluation.super_ni import Task, load_tasks, tasks_hash
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.warehouse.rows import Parent, Row, make_row
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
 from resources.gpu import GpuResource
@@ -40,8 +39,8 @@ def evaluation_report(
     every answer. It reports whatever it finds.
     """
     with materializing(context, profile, warehouse) as step:
-        knobs = step.profile.evaluation
-        tasks = load_tasks(knobs.tasks, knobs.max_instances, knobs.split)
+        config = step.profile.evaluation
+        tasks = load_tasks(config.tasks, config.max_instances, config.split)
         if same := step.unchanged(tasks=tasks_hash(tasks)):
             return same
         base_row = step.row("base_model")
@@ -89,12 +88,15 @@ def _answer(
 
 
 def _commit(step: Step, report: list[Row], answers: list[Row]) -> dg.MaterializeResult[Any]:
-    knobs = step.profile.evaluation
+    config = step.profile.evaluation
     by_arm: dict[str, dict[str, float]] = {}
     for row in report:
         by_arm.setdefault(row["arm"], {})[row["task"]] = row["rouge_l"]
     compared = compare_arms(
-        by_arm, tie_margin=knobs.tie_margin, samples=knobs.bootstrap_samples, salt=step.profile.salt
+        by_arm,
+        tie_margin=config.tie_margin,
+        samples=config.bootstrap_samples,
+        run_seed=step.profile.run_seed,
     )
     comparisons = [
         make_row(

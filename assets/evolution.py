@@ -16,11 +16,9 @@ import polars as pl
 from assets.preview import markdown_table
 from assets.sources import as_parent, device_manifest
 from assets.step import Step, materializing, parents
-from refine_dagster.device import Device
 from refine_dagster.errors import RefineError
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.checkpoints import Checkpoint
-from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef
 from refine_dagster.self_instruct.decisions import EVOLVED
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import evolve, model_evolver
@@ -33,11 +31,16 @@ from refine_dagster.teams_rl.evolved_rows import (
     seed_parts,
     update_payload,
 )
-from refine_dagster.teams_rl.guard import InstructorUpdate
-from refine_dagster.teams_rl.instructor import InstructorTask, train_instructor, untrained_policy
-from refine_dagster.teams_rl.learned_policy import load_instructor
+from refine_dagster.teams_rl.instructor import (
+    InstructorTask,
+    InstructorUpdate,
+    train_instructor,
+    untrained_policy,
+)
+from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
 from refine_dagster.teams_rl.operations import NAMES
-from refine_dagster.teams_rl.policies import InstructorPolicy
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.rows import Parent, Row, make_row
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
 from resources.gpu import GpuResource
@@ -68,12 +71,12 @@ def instructor_policy(
     with materializing(context, profile, warehouse) as step:
         if same := step.unchanged(checkpoints):
             return same
-        knobs = step.profile.teams_rl
-        if knobs.evolved_seeds == 0:
+        config = step.profile.teams_rl
+        if config.evolved_seeds == 0:
             return step.commit({INSTRUCTOR: [], UPDATES: []})
-        policy = untrained_policy(knobs, step.profile.salt)
+        policy = untrained_policy(config, step.profile.run_seed)
         if policy is not None:
-            row = make_row(INSTRUCTOR, instructor_payload(knobs, policy.version))
+            row = make_row(INSTRUCTOR, instructor_payload(config, policy.version))
             return step.commit({INSTRUCTOR: [row], UPDATES: []})
         return _train(step, gpu, generator, checkpoints)
 
@@ -81,19 +84,19 @@ def instructor_policy(
 def _train(
     step: Step, gpu: GpuResource, generator: GeneratorResource, checkpoints: CheckpointsResource
 ) -> dg.MaterializeResult[Any]:
-    knobs, salt, base = step.profile.teams_rl, step.profile.salt, step.row("base_model")
-    seeds = seed_parts(step.rows("seed_tasks"), knobs, salt).training
-    embedding = HashedEmbedding(knobs.embedding_dimensions)
+    config, run_seed, base = step.profile.teams_rl, step.profile.run_seed, step.row("base_model")
+    seeds = seed_parts(step.rows("seed_tasks"), config, run_seed).training
+    embedding = HashedEmbedding(config.embedding_dimensions)
     ref = checkpoints.base_model(base)
     with gpu.session(step.profile.device) as device:
         step.device = device
         manifest = {
             # How often a state is saved, and what is evolved later, do not change the result.
-            "knobs": knobs.model_dump(
+            "knobs": config.model_dump(
                 mode="json", exclude={"save_every", "evolved_seeds", "min_valid_rate"}
             ),
             **step.profile.generator.deciding(),
-            "salt": salt,
+            "salt": run_seed,
             "device": device_manifest(device),
             "base": ref.fingerprint,
             "seeds": [[one.seed_id, one.text] for one in as_seeds(seeds)],
@@ -103,12 +106,12 @@ def _train(
             _trained, step, generator, ref, device, seeds, store.resume_folder(INSTRUCTOR, manifest)
         )
         checkpoint = store.train_or_reuse(INSTRUCTOR, manifest, train)
-    policy = load_instructor(checkpoint.path, embedding, salt)
+    policy = load_instructor(checkpoint.path, embedding, run_seed)
     updates = [InstructorUpdate(**one) for one in checkpoint.record["updates"]]
     row = make_row(
         INSTRUCTOR,
         instructor_payload(
-            knobs,
+            config,
             policy.version,
             checkpoint.content_hash,
             len(seeds),
@@ -136,16 +139,16 @@ def _trained(
     out: Path,
 ) -> dict[str, Any]:
     """Train into `out`; the checkpoint's record."""
-    knobs, salt = step.profile.teams_rl, step.profile.salt
+    config, run_seed = step.profile.teams_rl, step.profile.run_seed
     step.store = generator.store(step.warehouse, step.run_id, step.profile.generator)
     with generator.session(ref, device, step.store, step.profile.generator) as session:
         done = train_instructor(
             InstructorTask(
                 as_seeds(seeds),
-                model_evolver(session.complete, knobs, salt),
-                HashedEmbedding(knobs.embedding_dimensions),
-                knobs,
-                salt,
+                model_evolver(session.complete, config, run_seed),
+                HashedEmbedding(config.embedding_dimensions),
+                config,
+                run_seed,
                 out,
                 resume,
             )
@@ -183,11 +186,11 @@ def evolved_instructions(
     with materializing(context, profile, warehouse) as step:
         if same := step.unchanged():
             return _with_calls(step, same)
-        knobs, salt = step.profile.teams_rl, step.profile.salt
-        if knobs.evolved_seeds == 0:
+        config, run_seed = step.profile.teams_rl, step.profile.run_seed
+        if config.evolved_seeds == 0:
             return step.commit({EVOLVED: []})
         base, instructor = step.row("base_model"), step.row(INSTRUCTOR)
-        seeds = seed_parts(step.rows("seed_tasks"), knobs, salt).evolved
+        seeds = seed_parts(step.rows("seed_tasks"), config, run_seed).evolved
         policy = _policy(step, instructor, checkpoints)
         with gpu.session(step.profile.device) as device:
             step.device = device
@@ -195,7 +198,7 @@ def evolved_instructions(
             with generator.session(
                 checkpoints.base_model(base), device, step.store, step.profile.generator
             ) as session:
-                evolver = model_evolver(session.complete, knobs, salt)
+                evolver = model_evolver(session.complete, config, run_seed)
                 rows = evolved_rows(
                     evolve(as_seeds(seeds), policy, evolver),
                     Origin(
@@ -205,7 +208,7 @@ def evolved_instructions(
                         session.model,
                         session.key_of,
                     ),
-                    knobs,
+                    config,
                 )
         figures: dict[str, Any] = {
             "seeds": len(seeds),
@@ -221,14 +224,14 @@ def _policy(step: Step, instructor: Row, checkpoints: CheckpointsResource) -> In
     """The policy that the row of `instructor_policy` speaks of.
 
     Raises:
-        RefineError: the knobs no longer describe it.
+        RefineError: the config no longer describe it.
     """
-    knobs, salt = step.profile.teams_rl, step.profile.salt
-    of_row = knobs.model_copy(update={"algorithm": instructor["algorithm"]})
-    policy = untrained_policy(of_row, salt)
+    config, run_seed = step.profile.teams_rl, step.profile.run_seed
+    of_row = config.model_copy(update={"algorithm": instructor["algorithm"]})
+    policy = untrained_policy(of_row, run_seed)
     if policy is None:
         folder = checkpoints.folder(INSTRUCTOR, instructor["checkpoint_hash"])
-        policy = load_instructor(folder, HashedEmbedding(knobs.embedding_dimensions), salt)
+        policy = load_instructor(folder, HashedEmbedding(config.embedding_dimensions), run_seed)
     if policy.version != instructor["version"]:
         raise RefineError(
             "the instructor was made with other knobs", fix=f"materialise {INSTRUCTOR} again"

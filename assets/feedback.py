@@ -14,26 +14,26 @@ from assets.sources import (
     as_parent,
     base_scores,
     device_manifest,
+    example_of,
+    examples_of,
     policy_after,
     policy_assets,
     prompts,
-    triple_of,
-    triples,
 )
 from assets.step import Step, materializing, parents
-from refine_dagster.lineage.checkpoints import Checkpoint
-from refine_dagster.lineage.rows import Parent, Row, frame, make_row
-from refine_dagster.policy_round import PolicyRound
-from refine_dagster.refine_af.instances import Policy, scored_instances
-from refine_dagster.refine_af.judge import loaded_judge
-from refine_dagster.refine_af.judge_quality import JudgeQuality, judge_quality
-from refine_dagster.refine_af.judge_training import is_held_out, train_judge
-from refine_dagster.refine_af.published_judge import (
+from refine_dagster.config.policy_round import PolicyRound
+from refine_dagster.judge.judge import loaded_judge
+from refine_dagster.judge.published import (
     PUBLISHED,
     find_published_models,
     loaded_published_judge,
     measure_published_judge,
 )
+from refine_dagster.judge.quality import JudgeQuality, judge_quality
+from refine_dagster.judge.training import is_held_out, train_judge
+from refine_dagster.refine_af.instances import Policy, scored_instances
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
 from resources.gpu import GpuResource
@@ -65,30 +65,30 @@ def feedback_judge(
         if same := step.unchanged(checkpoints):
             return same
         seeds, model = step.rows("seed_tasks"), step.row("base_model")
-        examples = triples(seeds)
-        knobs, salt = step.profile.judge, step.profile.salt
+        examples = examples_of(seeds)
+        config, run_seed = step.profile.judge, step.profile.run_seed
         ref = checkpoints.base_model(model)
         with gpu.session(step.profile.device) as device:
             step.device = device
 
             def train(out: Path) -> dict[str, Any]:
-                return asdict(train_judge(ref, examples, knobs, out, device, salt))
+                return asdict(train_judge(ref, examples, config, out, device, run_seed))
 
             manifest = {
-                "knobs": knobs.model_dump(),
-                "salt": salt,
+                "knobs": config.model_dump(by_alias=True),
+                "salt": run_seed,
                 "device": device_manifest(device),
                 "base": ref.fingerprint,
                 "seeds": [example.render() for example in examples],
             }
             checkpoint = checkpoints.store().train_or_reuse("feedback_judge", manifest, train)
             with loaded_judge(checkpoint.path, device) as judge:
-                quality = judge_quality(judge, examples, knobs, salt)
+                quality = judge_quality(judge, examples, config, run_seed)
         record = checkpoint.record
         row = make_row(
             "feedback_judge",
             {
-                "kind": knobs.kind,
+                "kind": config.kind,
                 "fingerprint": record["fingerprint"],
                 "checkpoint_hash": checkpoint.content_hash,
                 "held_out_examples": record["held_out_examples"],
@@ -102,9 +102,9 @@ def feedback_judge(
 
 
 def _published(step: Step, gpu: GpuResource) -> dg.MaterializeResult[Any]:
-    """The published judge: nothing is trained, and its accuracy is measured on the same triples."""
-    knobs, salt = step.profile.judge, step.profile.salt
-    models = find_published_models(knobs)
+    """The published judge: nothing is trained; its accuracy is measured on the same examples."""
+    config, run_seed = step.profile.judge, step.profile.run_seed
+    models = find_published_models(config)
     if same := step.unchanged(
         unieval=models.unieval.fingerprint, reward_model=models.reward_model.fingerprint
     ):
@@ -112,19 +112,21 @@ def _published(step: Step, gpu: GpuResource) -> dg.MaterializeResult[Any]:
     seeds = step.rows("seed_tasks")
     with gpu.session(step.profile.device) as device:
         step.device = device
-        measure = measure_published_judge(models, triples(seeds), knobs, device, salt)
-        with loaded_published_judge(models, knobs, device, measure.fingerprint) as judge:
-            quality = judge_quality(judge, (), knobs, salt)
+        measure = measure_published_judge(models, examples_of(seeds), config, device, run_seed)
+        with loaded_published_judge(models, config, device, measure.fingerprint) as judge:
+            quality = judge_quality(judge, (), config, run_seed)
     row = make_row(
         "feedback_judge",
         {
-            "kind": knobs.kind,
+            "kind": config.kind,
             "fingerprint": measure.fingerprint,
             "checkpoint_hash": None,
             "held_out_examples": measure.held_out_examples,
         },
     )
-    tested_on = [seed for seed in seeds if is_held_out(triple_of(seed), knobs.held_out_share, salt)]
+    tested_on = [
+        seed for seed in seeds if is_held_out(example_of(seed), config.held_out_share, run_seed)
+    ]
     return _commit(
         step,
         row,
@@ -236,7 +238,7 @@ def reward_scored_instructions(policy_round: PolicyRound) -> dg.AssetsDefinition
                                 as_parent("feedback_judge", judge_row, "judge"),
                                 step.profile.instances,
                                 step.profile.selection,
-                                step.profile.salt,
+                                step.profile.run_seed,
                                 whiten_by_own=first and step.profile.reward.whiten,
                             )
             return step.commit(made, figures=instance_figures(made[step.asset]))

@@ -9,7 +9,7 @@ import dagster as dg
 
 from assets.sources import demonstrations, former_pool, policy_after, policy_assets
 from assets.step import materializing
-from refine_dagster.policy_round import PolicyRound
+from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.self_instruct.decisions import (
     EVOLVED,
     KEPT,
@@ -69,7 +69,7 @@ def raw_instructions(policy_round: PolicyRound) -> dg.AssetsDefinition:
                         seeds,
                         proposer,
                         step.profile.self_instruct,
-                        step.profile.salt,
+                        step.profile.run_seed,
                         policy_round,
                         former_pool(step, policy_round),
                     )

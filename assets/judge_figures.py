@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from assets.preview import markdown_picture, markdown_table
-from refine_dagster.refine_af.judge_quality import PARTS, QualityMeasure
-from refine_dagster.refine_af.score_statistics import CalibrationBin
+from refine_dagster.judge.quality import PARTS, QualityMeasure
+from refine_dagster.statistics import CalibrationBin
 
 
 def auc_table(measures: Sequence[QualityMeasure]) -> str:

@@ -1,6 +1,6 @@
 """The fine-tuned model, and the baselines that it is compared with.
 
-All arms start from the same base, take the same number of optimiser steps with the same knobs, and
+All arms start from the same base, take the same number of optimiser steps with the same config, and
 differ only in what they learn from. The steps are set by the pool of accepted instructions, which
 all arms share.
 """
@@ -12,14 +12,14 @@ from typing import Any
 
 import dagster as dg
 
-from assets.sources import as_parent, device_manifest, learnt_by, triples
+from assets.sources import as_parent, device_manifest, examples_of, learnt_by
 from assets.step import Step, materializing, parents
-from refine_dagster.device import Device
-from refine_dagster.lineage.checkpoints import Checkpoint
-from refine_dagster.lineage.rows import Parent, Row, make_row
-from refine_dagster.lineage.tables import TABLES, round_table
-from refine_dagster.policy_round import PolicyRound
-from refine_dagster.training.supervised import steps_for, train_supervised
+from refine_dagster.config.policy_round import PolicyRound
+from refine_dagster.models.device import Device
+from refine_dagster.training.sft import steps_for, train_supervised
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.rows import Parent, Row, make_row
+from refine_dagster.warehouse.tables import TABLES, round_table
 from resources.checkpoints import CheckpointsResource
 from resources.gpu import GpuResource
 from resources.profile import ProfileResource
@@ -111,17 +111,17 @@ def _fine_tune(
 ) -> Arm:
     model = step.row("base_model")
     base = checkpoints.base_model(model)
-    knobs, salt = step.profile.supervised, step.profile.salt
-    steps = steps_for(len(step.rows(pool)), knobs)
-    examples = triples(list(rows))
+    config, run_seed = step.profile.supervised, step.profile.run_seed
+    steps = steps_for(len(step.rows(pool)), config)
+    examples = examples_of(list(rows))
 
     def train(out: Path) -> dict[str, Any]:
-        return asdict(train_supervised(base, examples, knobs, steps, out, device, salt))
+        return asdict(train_supervised(base, examples, config, steps, out, device, run_seed))
 
     manifest = {
-        "knobs": knobs.model_dump(),
+        "knobs": config.model_dump(),
         "steps": steps,
-        "salt": salt,
+        "salt": run_seed,
         "device": device_manifest(device),
         "base": base.fingerprint,
         "examples": [example.render() for example in examples],

@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 
 from assets.sources import (
-    PolicyAtHand,
+    ResolvedPolicy,
     as_parent,
     base_scores,
     device_manifest,
@@ -26,17 +26,17 @@ from assets.sources import (
     prompts,
 )
 from assets.step import Step, materializing
-from refine_dagster.device import Device
+from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.generation.session import GeneratorSession
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.rows import Parent, Row, make_row
-from refine_dagster.policy_round import PolicyRound
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.gain import mean_rewards
-from refine_dagster.refine_af.instances import InstancePrompt
+from refine_dagster.refine_af.instances import InstancePrompt, mean_rewards
+from refine_dagster.statistics import paired_gain
 from refine_dagster.training.colocated_engine import engine_for
-from refine_dagster.training.policy_gain import held_out_split, paired_gain
+from refine_dagster.training.policy_gain import held_out_split
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
+from refine_dagster.warehouse.rows import Parent, Row, make_row
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
 from resources.gpu import GpuResource
@@ -101,19 +101,19 @@ def _materialize(
         with lend(start.ref, device, step.store) as session:
             training, held_out = _split(step, session, policy_round)
             before = _rewards(step, session, held_out, feedback)
-        salt = policy_round.salt(step.profile.salt)
-        manifest = _manifest(step, device, start.ref, judge_row, feedback, training, salt)
+        run_seed = policy_round.run_seed(step.profile.run_seed)
+        manifest = _manifest(step, device, start.ref, judge_row, feedback, training, run_seed)
         store = checkpoints.store()
         resume = store.resume_folder(step.asset, manifest)
         checkpoint = store.train_or_reuse(
             step.asset,
             manifest,
-            partial(_train, step, start.ref, training, feedback, device, salt, resume),
+            partial(_train, step, start.ref, training, feedback, device, run_seed, resume),
         )
         policy = checkpoints.adapted_model(step.asset, checkpoint.content_hash, start.ref)
         with lend(policy, device, step.store) as session:
             after = _rewards(step, session, held_out, feedback)
-    gain = paired_gain(before, after, salt=step.profile.salt)
+    gain = paired_gain(before, after, run_seed=step.profile.run_seed)
     row = make_row(
         step.asset,
         {
@@ -155,7 +155,7 @@ def _split(
         for one in prompts(step, session.backend.count_tokens, policy_round)
     }
     share = step.profile.reinforcement.held_out_share
-    training, held_out = held_out_split(pool, share, step.profile.salt)
+    training, held_out = held_out_split(pool, share, step.profile.run_seed)
     return [pool[text] for text in training], [pool[text] for text in held_out]
 
 
@@ -164,7 +164,7 @@ def _rewards(
 ) -> list[float]:
     samples = step.profile.reinforcement.held_out_samples
     return mean_rewards(
-        held_out, session.complete, feedback, step.profile.instances, samples, step.profile.salt
+        held_out, session.complete, feedback, step.profile.instances, samples, step.profile.run_seed
     )
 
 
@@ -175,19 +175,19 @@ def _manifest(
     judge: Row,
     feedback: Feedback,
     training: list[InstancePrompt],
-    salt: str,
+    run_seed: str,
 ) -> dict[str, Any]:
-    knobs = step.profile.reinforcement
-    engine = engine_for(knobs, device)
+    config = step.profile.reinforcement
+    engine = engine_for(config, device)
     # How often a state is saved does not change the result; of the engines the one that is taken.
     aside = {"save_every", "rollout_engine", "vllm_memory_share"}
     return {
-        "knobs": knobs.model_dump(exclude=aside),
+        "knobs": config.model_dump(exclude=aside),
         **({} if engine == "policy" else {"rollout_engine": engine}),
         "instances": step.profile.instances.model_dump(),
         "rule": asdict(feedback.rule),
         "invalid_reward": feedback.invalid_reward,
-        "salt": salt,
+        "salt": run_seed,
         "device": device_manifest(device),
         "base": base.fingerprint,
         "judge": judge["fingerprint"],
@@ -201,7 +201,7 @@ def _train(
     training: list[InstancePrompt],
     feedback: Feedback,
     device: Device,
-    salt: str,
+    run_seed: str,
     resume: Path,
     out: Path,
 ) -> dict[str, Any]:
@@ -215,14 +215,14 @@ def _train(
         profile.instances,
         out,
         device,
-        salt,
+        run_seed,
         resume,
     )
     return asdict(trained)
 
 
 def _parents(
-    start: PolicyAtHand,
+    start: ResolvedPolicy,
     judge: Row,
     training: list[InstancePrompt],
     held_out: list[InstancePrompt],

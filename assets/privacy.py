@@ -7,14 +7,13 @@ from typing import Any
 import dagster as dg
 
 from assets.privacy_figures import audit_plot, audit_table
-from assets.sources import as_parent, learnt_by, triple_of
+from assets.sources import as_parent, example_of, learnt_by
 from assets.step import Step, materializing
-from refine_dagster.evaluation.privacy_audit import NONE, Audit, AuditedArm, audit_arms
-from refine_dagster.evaluation.privacy_report import audited_model, findings, privacy_scores
-from refine_dagster.evaluation.privacy_split import Example
-from refine_dagster.lineage.rows import Parent, Row, make_row
-from refine_dagster.lineage.tables import TABLES, round_table
-from refine_dagster.policy_round import PolicyRound
+from refine_dagster.config.policy_round import PolicyRound
+from refine_dagster.privacy.audit import NONE, Audit, AuditedArm, AuditExample, audit_arms
+from refine_dagster.privacy.report import audited_model, findings, privacy_scores
+from refine_dagster.warehouse.rows import Parent, Row, make_row
+from refine_dagster.warehouse.tables import TABLES, round_table
 from resources.checkpoints import CheckpointsResource
 from resources.gpu import GpuResource
 from resources.profile import ProfileResource
@@ -58,7 +57,7 @@ def privacy_report(last: PolicyRound) -> dg.AssetsDefinition:
             arms = [
                 AuditedArm(
                     arm,
-                    [Example(row["row_id"], triple_of(row)) for row in rows],
+                    [AuditExample(row["row_id"], example_of(row)) for row in rows],
                     steps=models[arm]["steps"],
                     rows=models[arm]["rows"],
                 )
@@ -72,7 +71,7 @@ def privacy_report(last: PolicyRound) -> dg.AssetsDefinition:
                     step.profile.privacy,
                     step.profile.supervised,
                     device,
-                    step.profile.salt,
+                    step.profile.run_seed,
                 )
             tables = {arm: table for arm, (table, _) in sources.items()}
             owners = {

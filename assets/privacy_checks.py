@@ -4,11 +4,7 @@ from dataclasses import fields
 
 import dagster as dg
 
-from refine_dagster.evaluation.privacy_report import (
-    PrivacyFinding,
-    off_chance,
-    over_fitting_missed,
-)
+from refine_dagster.privacy.report import PrivacyFinding, off_chance, over_fitting_missed
 from resources.warehouse import WarehouseResource
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from assets.preview import leave_room, markdown_picture, markdown_table
-from refine_dagster.evaluation.privacy_audit import CONTROLS
-from refine_dagster.lineage.rows import Row
+from refine_dagster.privacy.audit import CONTROLS
+from refine_dagster.warehouse.rows import Row
 
 COLOURS = dict(zip(CONTROLS, ("tab:red", "tab:blue", "tab:green", "tab:grey"), strict=True))
 NAMES = {"none": "audit"}

@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from assets.step import materializing
-from refine_dagster.lineage.rows import make_row
 from refine_dagster.seeds.readers import read_seeds
+from refine_dagster.warehouse.rows import make_row
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 

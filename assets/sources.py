@@ -7,20 +7,20 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from assets.step import Step
-from refine_dagster.device import Device
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.rows import Parent, Row
-from refine_dagster.lineage.tables import round_table
-from refine_dagster.policy_round import FIRST_ROUND, PolicyRound, rounds_until
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.instances import InstancePrompt, instance_prompts, seed_triples
-from refine_dagster.refine_af.judge import Scores
+from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound, rounds_until
+from refine_dagster.judge.judge import Scores
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.prompts.example import Example
+from refine_dagster.refine_af.instances import InstancePrompt, instance_prompts, seed_examples
 from refine_dagster.self_instruct.decisions import TEAMS_RL, Demonstration, in_slot_order
+from refine_dagster.warehouse.rows import Parent, Row
+from refine_dagster.warehouse.tables import round_table
 from resources.checkpoints import CheckpointsResource
 
 
 @dataclass(frozen=True)
-class PolicyAtHand:
+class ResolvedPolicy:
     """A policy: the base model, or what a round of training made of it.
 
     Attributes:
@@ -44,25 +44,25 @@ def policy_assets(rounds: int) -> list[str]:
     return ["base_model", *(one.name("rl_policy_checkpoint") for one in rounds_until(rounds))]
 
 
-def policy_after(step: Step, checkpoints: CheckpointsResource, rounds: int) -> PolicyAtHand:
+def policy_after(step: Step, checkpoints: CheckpointsResource, rounds: int) -> ResolvedPolicy:
     """The policy after so many rounds; each round's update lies on top of those before it."""
     base = step.row("base_model")
-    policy = PolicyAtHand(checkpoints.base_model(base), "base_model", base)
+    policy = ResolvedPolicy(checkpoints.base_model(base), "base_model", base)
     for asset in policy_assets(rounds)[1:]:
         row = step.row(asset)
         ref = checkpoints.adapted_model(asset, row["checkpoint_hash"], policy.ref)
-        policy = PolicyAtHand(ref, asset, row)
+        policy = ResolvedPolicy(ref, asset, row)
     return policy
 
 
-def triple_of(row: Row) -> Triple:
+def example_of(row: Row) -> Example:
     """The instruction, input and output of a row."""
-    return Triple(row["instruction"], row["input"], row["output"])
+    return Example(row["instruction"], row["input"], row["output"])
 
 
-def triples(rows: list[Row]) -> list[Triple]:
-    """Triples in an order that depends on their texts alone, not on ids or files."""
-    return sorted((triple_of(row) for row in rows), key=Triple.render)
+def examples_of(rows: list[Row]) -> list[Example]:
+    """Examples in an order that depends on their texts alone, not on ids or files."""
+    return sorted((example_of(row) for row in rows), key=Example.render)
 
 
 def demonstrations(step: Step) -> list[Demonstration]:
@@ -97,10 +97,10 @@ def prompts(
     pool = policy_round.name("filtered_instructions")
     return instance_prompts(
         in_slot_order(step.rows(pool)),
-        seed_triples(step.rows("seed_tasks")),
+        seed_examples(step.rows("seed_tasks")),
         count_tokens,
         step.profile.instances,
-        step.profile.salt,
+        step.profile.run_seed,
         pool,
     )
 

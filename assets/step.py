@@ -1,6 +1,6 @@
 """What every asset body does around its work: read, see whether anything changed, commit, report.
 
-An asset is a function of its inputs' data versions, its knobs and its code. `Step.unchanged` finds
+An asset is a function of its inputs' data versions, its config and its code. `Step.unchanged` finds
 the last materialization made from the same three and, where its checkpoints are still whole, lets
 the body end there: "Materialize all" with nothing changed asks nothing and trains nothing.
 """
@@ -17,16 +17,16 @@ import dagster as dg
 from assets.preview import markdown_table, step_plots
 from assets.versions import code_version, config_hash, config_of
 from refine_dagster import progress
-from refine_dagster.device import Device, session_figures
+from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
-from refine_dagster.lineage.checkpoints import Checkpoint
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.ledger import Commit, Record
-from refine_dagster.lineage.retired_rounds import retire_rounds_beyond
-from refine_dagster.lineage.rows import Parent, Row, frame
-from refine_dagster.lineage.tables import TABLES, tables_of
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import Profile
+from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.models.device import Device, session_figures
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.ledger import Commit, Record
+from refine_dagster.warehouse.retired_rounds import retire_rounds_beyond
+from refine_dagster.warehouse.rows import Parent, Row, frame
+from refine_dagster.warehouse.tables import TABLES, tables_of
+from refine_dagster.warehouse.warehouse import Warehouse
 from resources.checkpoints import CheckpointsResource
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
@@ -43,7 +43,7 @@ class Step:
     Attributes:
         asset: the asset's key.
         run_id: Dagster's run.
-        profile: the knobs of the run.
+        profile: the config of the run.
         warehouse: the engine's warehouse.
         store: the completions store, once a generator session uses it; its counts are recorded.
         device: the device lent, once one is; recorded.

@@ -1,6 +1,6 @@
 """Code versions: what, besides its inputs, decides an asset's content.
 
-Run configuration is no part of Dagster's staleness, so the knobs that an asset reads are hashed
+Run configuration is no part of Dagster's staleness, so the config that an asset reads are hashed
 into its code version: change one, and the UI marks as unsynced exactly the assets that read it.
 `REVISIONS` is raised by hand when an asset's own logic changes what it makes.
 
@@ -17,12 +17,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from refine_dagster.config.policy_round import base_name
+from refine_dagster.config.profile import Profile
+from refine_dagster.config.sections import EvaluationConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
-from refine_dagster.knobs import EvaluationKnobs
-from refine_dagster.lineage.content import content_id
-from refine_dagster.policy_round import base_name
-from refine_dagster.profile import Profile
+from refine_dagster.hashing import content_id
 from refine_dagster.seeds.readers import read_seeds
 
 # Stands for the content of a file that is absent or has errors; the run says which.
@@ -31,7 +31,7 @@ UNREADABLE = "unreadable"
 MOST_TASK_BYTES = 16 * 1024 * 1024
 
 # asset -> (revision of its logic, sections of the profile that it reads); those of later policy
-# rounds have the logic and the knobs of the first one's.
+# rounds have the logic and the config of the first one's.
 REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "seed_tasks": (1, ()),
     "base_model": (2, ("base_model", "device")),
@@ -52,27 +52,27 @@ REVISIONS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 
 def config_of(asset: str, profile: Profile) -> dict[str, Any]:
-    """The knobs that the asset reads, and the salt; JSON values.
+    """The config that the asset reads, and the run seed; JSON values.
 
     Of the generator's what decides completions; as long as it is as by default it is not named.
     """
     _, sections = REVISIONS[base_name(asset)]
-    knobs = {
+    config = {
         name: getattr(profile, name).model_dump(mode="json")
         for name in sections
         if name != "generator"
     }
     deciding = profile.generator.deciding() if "generator" in sections else {}
-    return {**knobs, **deciding, "salt": profile.salt}
+    return {**config, **deciding, "salt": profile.run_seed}
 
 
 def config_hash(asset: str, profile: Profile) -> str:
-    """Hash of the knobs that the asset reads, and of the salt."""
+    """Hash of the config that the asset reads, and of the run seed."""
     return content_id("config", config_of(asset, profile))
 
 
 def code_version(asset: str, profile: Profile) -> str:
-    """The asset's code version: revision, knobs, and the content of files read besides.
+    """The asset's code version: revision, config, and the content of files read besides.
 
     Never fails on a bad file: its version is `unreadable`, and the run reports the errors.
     """
@@ -92,13 +92,13 @@ def _seeds_version(path: str) -> str:
         return UNREADABLE
 
 
-def _tasks_version(knobs: EvaluationKnobs) -> str:
+def _tasks_version(config: EvaluationConfig) -> str:
     try:
-        if knobs.tasks != PACKAGED:
-            entries = task_entries(knobs.tasks, knobs.split)
+        if config.tasks != PACKAGED:
+            entries = task_entries(config.tasks, config.split)
             sizes = (entry.stat().st_size for entry in entries if isinstance(entry, Path))
             if sum(sizes) > MOST_TASK_BYTES:
                 return "unread"
-        return tasks_hash(load_tasks(knobs.tasks, knobs.max_instances, knobs.split))
+        return tasks_hash(load_tasks(config.tasks, config.max_instances, config.split))
     except (RefineError, OSError):
         return UNREADABLE

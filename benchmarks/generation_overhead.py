@@ -33,12 +33,11 @@ from rich.table import Table
 from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 
 from refine_dagster.generation import transformers_backend
-from refine_dagster.generation.next_token import choose_tokens
+from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.language_model import LoadedModel
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.generation.transformers_backend import TransformersBackend, choose_tokens
+from refine_dagster.models.language_model import LoadedModel
+from refine_dagster.warehouse.warehouse import Warehouse
 
 
 class Metered:

@@ -7,7 +7,7 @@ weights that the script makes, with that folder's tokenizer:
     python benchmarks/generator.py MODEL --random --requests 16 --tokens 24
 
 The requests are the pipeline's own: proposals after eight seed instructions, and instances of the
-seeds' instructions, by the offline profile's knobs (no presence penalty: `generate` has none).
+seeds' instructions, by the offline profile's config (no presence penalty: `generate` has none).
 In each round every way answers all of them, one after the other; only the tokens of completions
 count, up to and with the one that ends them. A way's ratio is taken within a round; medians.
 CPU seconds are this process's: vLLM has to run in it (VLLM_ENABLE_V1_MULTIPROCESSING=0).
@@ -34,24 +34,29 @@ from rich.console import Console
 from rich.table import Table
 from transformers import StoppingCriteriaList, StopStringCriteria
 
-from refine_dagster.device import device_session
-from refine_dagster.generation.knobs import GeneratorKnobs
-from refine_dagster.generation.request import Request, Sampling, request_seed
+from refine_dagster.config.profile import Profile, load_profile
+from refine_dagster.config.sections import DeviceConfig, GeneratorConfig
+from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.request import Request, Sampling
 from refine_dagster.generation.session import open_generator
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import LoadedModel, load_tokenizer, loaded_model, resolve_model
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.rows import make_row
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import Profile, load_profile
-from refine_dagster.refine_af.instances import instance_prompts, instance_requests, seed_triples
+from refine_dagster.models.device import device_session
+from refine_dagster.models.language_model import (
+    LoadedModel,
+    load_tokenizer,
+    loaded_model,
+    resolve_model,
+)
+from refine_dagster.prompts.proposal import STOP, propose_prompt
+from refine_dagster.refine_af.instances import instance_prompts, instance_requests, seed_examples
+from refine_dagster.seeding import request_seed
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.self_instruct.decisions import Demonstration
-from refine_dagster.self_instruct.prompts import STOP, propose_prompt
 from refine_dagster.self_instruct.rounds import demonstrations
+from refine_dagster.warehouse.rows import make_row
+from refine_dagster.warehouse.warehouse import Warehouse
 
-SALT = "benchmark"
+RUN_SEED = "benchmark"
 VOCABULARY = 32_000
 # Logits of a fresh Llama hardly differ; with these a nucleus is as small as a trained model's.
 LOGIT_DEVIATION = 5.0
@@ -91,27 +96,29 @@ def requests_of(
     profile: Profile, count_tokens: Callable[[str], int], count: int, tokens: int
 ) -> Kinds:
     """`count` proposals and as many instances, as the first round of the pipeline sends them."""
-    knobs = profile.self_instruct
+    config = profile.self_instruct
     seeds = [make_row("seed_tasks", one.row()) for one in read_seeds(profile.seeds.path).seeds]
     shown = [
         Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
         for row in seeds
-        if count_tokens(row["instruction"]) <= knobs.max_demonstration_tokens
+        if count_tokens(row["instruction"]) <= config.max_demonstration_tokens
     ]
-    drawn = [demonstrations(shown, [], knobs, SALT, 0, place) for place in range(count)]
+    drawn = [demonstrations(shown, [], config, RUN_SEED, 0, place) for place in range(count)]
     sampling = Sampling(
-        min(knobs.max_new_tokens, tokens), knobs.temperature, knobs.top_p, stop=STOP
+        min(config.max_new_tokens, tokens), config.temperature, config.top_p, stop=STOP
     )
     texts = [propose_prompt([one.instruction for one in shown]) for shown in drawn]
     most = {"max_new_tokens": min(profile.instances.max_new_tokens, tokens)}
     instances = profile.instances.model_copy(update=most)
-    prompts = instance_prompts(seeds[:count], seed_triples(seeds), count_tokens, instances, SALT)
+    prompts = instance_prompts(
+        seeds[:count], seed_examples(seeds), count_tokens, instances, RUN_SEED
+    )
     return {
         "propose": [
-            Request("propose", text, sampling, request_seed(SALT, place))
+            Request("propose", text, sampling, request_seed(RUN_SEED, place))
             for place, text in enumerate(texts)
         ],
-        "instance": instance_requests(prompts, instances, SALT),
+        "instance": instance_requests(prompts, instances, RUN_SEED),
     }
 
 
@@ -181,8 +188,8 @@ def rates(ways: dict[str, tuple[Answer, bool]], kinds: Kinds, rounds: int) -> No
     console.print(table)
 
 
-def on_cpu(deterministic: bool) -> DeviceKnobs:
-    return DeviceKnobs(device="cpu", threads=1, deterministic=deterministic)
+def on_cpu(deterministic: bool) -> DeviceConfig:
+    return DeviceConfig(device="cpu", threads=1, deterministic=deterministic)
 
 
 @dataclass(frozen=True)
@@ -235,14 +242,14 @@ def main() -> None:
             "backend, deterministic": (by_backend(one.exact), True),
         }
         with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
-            if "vllm" not in get_args(GeneratorKnobs.model_fields["backend"].annotation):
+            if "vllm" not in get_args(GeneratorConfig.model_fields["backend"].annotation):
                 console.print("vLLM: the knob generator.backend does not have it")
             elif not find_spec("vllm"):
                 console.print("vLLM: not installed")
             else:
-                knobs = GeneratorKnobs.model_validate({"backend": "vllm"})
+                config = GeneratorConfig.model_validate({"backend": "vllm"})
                 store = CompletionsStore(Warehouse(Path(folder) / "warehouse.duckdb"), "run")
-                vllm = open_generator(one.loaded.ref, one.loaded.device, store, knobs)
+                vllm = open_generator(one.loaded.ref, one.loaded.device, store, config)
                 backend = opened.enter_context(vllm).backend
                 ways["vLLM"] = (by_backend(backend), False)
             rates(ways, one.kinds, one.rounds)

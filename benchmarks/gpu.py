@@ -28,25 +28,25 @@ from time import perf_counter
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.device import device_session, session_figures
+from refine_dagster.config.sections import (
+    DeviceConfig,
+    InstanceConfig,
+    ReinforcementConfig,
+    SupervisedConfig,
+)
 from refine_dagster.generation.request import Request, Sampling
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.knobs import (
-    DeviceKnobs,
-    InstanceKnobs,
-    ReinforcementKnobs,
-    SupervisedKnobs,
-)
-from refine_dagster.language_model import ModelRef, loaded_model, resolve_model
-from refine_dagster.model_size import ModelSize, model_size
+from refine_dagster.judge.judge import Scores
+from refine_dagster.models.device import device_session, session_figures
+from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model
+from refine_dagster.models.memory import ModelSize, model_size
+from refine_dagster.offline.base_model import train_tokenizer
+from refine_dagster.offline.primer import primer_tasks
+from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.reward_rule import PRESETS
-from refine_dagster.training.primer import primer_tasks
+from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.supervised import train_supervised, training_example
-from refine_dagster.training.tokenizer import train_tokenizer
+from refine_dagster.training.sft import train_supervised, training_example
 
 REPORT = Path(__file__).parents[1] / "docs" / "results" / "gpu.md"
 # Dense bfloat16 operations a second by the makers' data sheets; the first name found counts.
@@ -150,16 +150,16 @@ class EvenJudge:
 
     fingerprint = "even"
 
-    def score(self, triples: Sequence[Triple]) -> list[Scores]:
-        return [Scores(0.5, 0.5, 0.5, 0.0) for _ in triples]
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
+        return [Scores(0.5, 0.5, 0.5, 0.0) for _ in examples]
 
 
-def write_model(folder: Path, scale: Scale, triples: Sequence[Triple]) -> ModelRef:
+def write_model(folder: Path, scale: Scale, examples: Sequence[Example]) -> ModelRef:
     """A Llama with random weights and a tokenizer of the primer's language."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    texts = [triple.render() for triple in triples]
+    texts = [example.render() for example in examples]
     tokenizer = train_tokenizer(texts, scale.vocab, 2 * scale.length)
     torch.manual_seed(1)
     config = LlamaConfig(
@@ -179,58 +179,58 @@ def write_model(folder: Path, scale: Scale, triples: Sequence[Triple]) -> ModelR
     return resolve_model(str(folder))
 
 
-def long_triples(tokenizer: Any, triples: Sequence[Triple], scale: Scale) -> list[Triple]:
-    """Triples whose training examples have nearly `length` tokens."""
-    joined, words = [], " ".join(triple.render() for triple in triples).split()
+def long_examples(tokenizer: Any, examples: Sequence[Example], scale: Scale) -> list[Example]:
+    """Examples whose training examples have nearly `length` tokens."""
+    joined, words = [], " ".join(example.render() for example in examples).split()
     take = scale.length // 2
     for start in range(0, scale.batch * 4 * 7, 7):
         text = (words[start:] + words[:start])[: scale.length]
-        one = Triple("Go on.", "", " ".join(text))
+        one = Example("Go on.", "", " ".join(text))
         while len(training_example(tokenizer, one)["input_ids"]) > scale.length:
             text = text[: -max(1, len(text) // 20)]
-            one = Triple("Go on.", "", " ".join(text))
+            one = Example("Go on.", "", " ".join(text))
         assert len(text) > take // 4
         joined.append(one)
     return joined
 
 
-def measure(knobs: DeviceKnobs, scale: Scale, folder: Path) -> list[Figure]:
+def measure(config: DeviceConfig, scale: Scale, folder: Path) -> list[Figure]:
     """All work, each in a session of its own."""
-    triples = [task.triple for task in primer_tasks(400, 1)]
-    ref = write_model(folder / "model", scale, triples)
+    examples = [task.example for task in primer_tasks(400, 1)]
+    ref = write_model(folder / "model", scale, examples)
     size = model_size(ref)
     print(f"model of {size.parameters / 1e6:.1f} M parameters", flush=True)
     return [
-        _fine_tuning(ref, size, knobs, scale, triples, folder),
+        _fine_tuning(ref, size, config, scale, examples, folder),
         *(
-            _reinforcement(ref, size, knobs, scale, triples, folder, weights)
+            _reinforcement(ref, size, config, scale, examples, folder, weights)
             for weights in ("lora", "full")
         ),
-        _generation(ref, size, knobs, scale, triples),
+        _generation(ref, size, config, scale, examples),
     ]
 
 
 def _fine_tuning(
     ref: ModelRef,
     size: ModelSize,
-    knobs: DeviceKnobs,
+    config: DeviceConfig,
     scale: Scale,
-    triples: Sequence[Triple],
+    examples: Sequence[Example],
     folder: Path,
 ) -> Figure:
-    from refine_dagster.language_model import load_tokenizer
+    from refine_dagster.models.language_model import load_tokenizer
 
     tokenizer = load_tokenizer(ref)
-    examples = long_triples(tokenizer, triples, scale)
+    examples = long_examples(tokenizer, examples, scale)
     lengths = [len(training_example(tokenizer, one)["input_ids"]) for one in examples]
     mean = sum(lengths) / len(lengths)
-    supervised = SupervisedKnobs(batch_size=scale.batch, max_tokens=scale.length)
+    supervised = SupervisedConfig(batch_size=scale.batch, max_tokens=scale.length)
 
     def train(device: Any) -> None:
         out = folder / "tuned"
         train_supervised(ref, examples, supervised, scale.steps, out, device, "benchmark")
 
-    clock, told = _timed("fine-tuning", knobs, train)
+    clock, told = _timed("fine-tuning", config, train)
     rate = scale.batch * mean / clock.seconds_a_step()
     operations = training_operations(size, round(mean), "lora")
     return _figure("fine-tuning, LoRA", rate, operations, told)
@@ -239,14 +239,14 @@ def _fine_tuning(
 def _reinforcement(
     ref: ModelRef,
     size: ModelSize,
-    knobs: DeviceKnobs,
+    config: DeviceConfig,
     scale: Scale,
-    triples: Sequence[Triple],
+    examples: Sequence[Example],
     folder: Path,
     weights: str,
 ) -> Figure:
     """Tokens are those of rollouts and their prompts; seconds those of sampling and update."""
-    from refine_dagster.language_model import load_tokenizer
+    from refine_dagster.models.language_model import load_tokenizer
 
     settings = {
         "steps": scale.steps // 2 + WARM_UP,
@@ -257,10 +257,10 @@ def _reinforcement(
         "min_diversity_share": 0.0,
         "max_invalid_rise": 1.0,
     }
-    reinforcement = ReinforcementKnobs.model_validate(settings)
+    reinforcement = ReinforcementConfig.model_validate(settings)
     prompts = [
         PolicyPrompt.of(one.instruction, f"Instruction: {one.instruction}\nInput:")
-        for one in triples[: scale.prompts * 4]
+        for one in examples[: scale.prompts * 4]
     ]
     tokenizer = load_tokenizer(ref)
     asked = sum(len(tokenizer(one.prompt)["input_ids"]) for one in prompts) / len(prompts)
@@ -272,14 +272,14 @@ def _reinforcement(
             prompts,
             Feedback(EvenJudge(), PRESETS["balanced"], -1.0),
             reinforcement,
-            InstanceKnobs(max_new_tokens=scale.new_tokens),
+            InstanceConfig(max_new_tokens=scale.new_tokens),
             folder / weights,
             device,
             "benchmark",
         )
         lengths.extend(step.length for step in trained.steps[WARM_UP:])
 
-    clock, told = _timed("reinforcement", knobs, train)
+    clock, told = _timed("reinforcement", config, train)
     written = sum(lengths) / len(lengths)
     rollouts = scale.prompts * reinforcement.group_size
     rate = rollouts * (asked + written) / clock.seconds_a_step()
@@ -290,11 +290,11 @@ def _reinforcement(
 
 
 def _generation(
-    ref: ModelRef, size: ModelSize, knobs: DeviceKnobs, scale: Scale, triples: Sequence[Triple]
+    ref: ModelRef, size: ModelSize, config: DeviceConfig, scale: Scale, examples: Sequence[Example]
 ) -> Figure:
     sampling = Sampling(max_new_tokens=scale.new_tokens, temperature=1.0)
     requests = [
-        Request("propose", f"Instruction: {triples[n % 400].instruction}", sampling, n)
+        Request("propose", f"Instruction: {examples[n % 400].instruction}", sampling, n)
         for n in range(scale.requests)
     ]
     rate = 0.0
@@ -308,15 +308,15 @@ def _generation(
             done = [one for batch in backend.generate(requests) for _, one in batch]
             rate = sum(one.completion_tokens for one in done) / (perf_counter() - begun)
 
-    _, told = _timed("propose requests", knobs, generate)
+    _, told = _timed("propose requests", config, generate)
     return _figure("generation", rate, forward_operations(size, scale.new_tokens), told)
 
 
 def _timed(
-    work: str, knobs: DeviceKnobs, run: Callable[[Any], None]
+    work: str, config: DeviceConfig, run: Callable[[Any], None]
 ) -> tuple[Clock, dict[str, Any]]:
     clock = Clock(work)
-    with progress.reporting(clock), device_session(knobs) as device:
+    with progress.reporting(clock), device_session(config) as device:
         run(device)
     return clock, session_figures(device)
 
@@ -392,8 +392,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         if rehearse:
-            knobs = DeviceKnobs(device="cpu", threads=1, deterministic=False)
-            figures = measure(knobs, REHEARSAL, Path(folder))
+            config = DeviceConfig(device="cpu", threads=1, deterministic=False)
+            figures = measure(config, REHEARSAL, Path(folder))
             print(json.dumps([one.work for one in figures]))
             return 0
         if not torch.cuda.is_available():
@@ -402,10 +402,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return 2
-        knobs = DeviceKnobs(device="cuda", dtype="bfloat16", deterministic=False)
-        figures = measure(knobs, CARD, Path(folder))
+        config = DeviceConfig(device="cuda", dtype="bfloat16", deterministic=False)
+        figures = measure(config, CARD, Path(folder))
         size = model_size(resolve_model(str(Path(folder) / "model")))
-    with device_session(knobs) as device:
+    with device_session(config) as device:
         best = matmul_rate()
     page = report(figures, session_figures(device), size.parameters, best)
     REPORT.write_text(page, encoding="utf-8")

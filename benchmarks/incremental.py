@@ -28,10 +28,10 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
+from refine_dagster.commands.terminal import showing_progress
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
-from refine_dagster.terminal import showing_progress
+from refine_dagster.run import run_pipeline
+from refine_dagster.warehouse.warehouse import Warehouse
 
 Seed = dict[str, Any]
 STAGE_1 = "raw_instructions"

@@ -65,14 +65,14 @@ def alone(profile: str, folder: Path) -> None:
     """Run the plain script in this process and print what it came to as JSON."""
     from plain_run import plain_run
 
-    from refine_dagster.profile import load_profile
+    from refine_dagster.config.profile import load_profile
 
     print(json.dumps(plain_run(load_profile(profile), folder)))
 
 
 def fingerprints(home: Path) -> dict[str, Any]:
     """Model -> fingerprint, as the warehouse has them."""
-    from refine_dagster.lineage.warehouse import Warehouse
+    from refine_dagster.warehouse.warehouse import Warehouse
 
     warehouse = Warehouse(home / "warehouse.duckdb")
     return {name: warehouse.query(sql).item() for name, sql in MODELS.items()}

@@ -39,20 +39,19 @@ from rich.console import Console
 from rich.table import Table
 from rouge_score import rouge_scorer, tokenizers
 
-from refine_dagster.device import device_session
+from refine_dagster.config.profile import load_profile
+from refine_dagster.config.sections import SelfInstructConfig
 from refine_dagster.generation.request import Completion, Request
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.knobs import SelfInstructKnobs
-from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.lineage.rows import Parent, make_row
+from refine_dagster.models.device import device_session
+from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
 from refine_dagster.novelty import NoveltyFilter
-from refine_dagster.profile import load_profile
+from refine_dagster.prompts.proposal import STOP, parse_task_list, propose_prompt
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
-from refine_dagster.self_instruct.heuristics import first_verdict
-from refine_dagster.self_instruct.parsing import parse_task_list
-from refine_dagster.self_instruct.prompts import STOP, propose_prompt
+from refine_dagster.self_instruct.heuristics import first_rejection
 from refine_dagster.self_instruct.rounds import Proposer, propose
+from refine_dagster.warehouse.rows import Parent, make_row
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -68,7 +67,7 @@ class Outcome:
 
 
 def ours(
-    folder: Path, seeds: list[Demonstration], knobs: SelfInstructKnobs, deterministic: bool
+    folder: Path, seeds: list[Demonstration], config: SelfInstructConfig, deterministic: bool
 ) -> Outcome:
     """The engine's loop."""
     spent = [0.0]
@@ -76,7 +75,7 @@ def ours(
         device_session(on_cpu(deterministic)) as device,
         loaded_model(resolve_model(str(folder)), device) as loaded,
     ):
-        backend = TransformersBackend(loaded, knobs.requests_per_round)
+        backend = TransformersBackend(loaded, config.requests_per_round)
 
         def complete(requests: Sequence[Request]) -> list[Completion]:
             begun = time.process_time()
@@ -93,15 +92,15 @@ def ours(
             me,
         )
         begun = time.process_time()
-        made = propose(seeds, proposer, knobs, "peer")
+        made = propose(seeds, proposer, config, "peer")
         cpu_s = time.process_time() - begun
-    decider = InstructionDecider(seeds, knobs)
+    decider = InstructionDecider(seeds, config)
     decider.decide(made.rows)
     texts = [one.instruction for one in decider.accepted]
     return Outcome(len(made.rows), texts, cpu_s, spent[0])
 
 
-def published(folder: Path, seeds: list[Demonstration], knobs: SelfInstructKnobs) -> Outcome:
+def published(folder: Path, seeds: list[Demonstration], config: SelfInstructConfig) -> Outcome:
     """The loop as its description has it."""
     with (
         device_session(on_cpu(False)) as device,
@@ -111,38 +110,39 @@ def published(folder: Path, seeds: list[Demonstration], knobs: SelfInstructKnobs
         short = [
             one.instruction
             for one in seeds
-            if len(loaded.tokenizer(one.instruction)["input_ids"]) <= knobs.max_demonstration_tokens
+            if len(loaded.tokenizer(one.instruction)["input_ids"])
+            <= config.max_demonstration_tokens
         ]
         pool = [tokenizer.tokenize(one.instruction) for one in seeds]
         machine: list[str] = []
         candidates, generation_s, start = 0, 0.0, time.process_time()
-        for _ in range(knobs.max_rounds):
+        for _ in range(config.max_rounds):
             prompts = []
-            for _ in range(knobs.requests_per_round):
-                earlier = draw.sample(machine, min(knobs.machine_demonstrations, len(machine)))
-                wanted = knobs.human_demonstrations + knobs.machine_demonstrations - len(earlier)
+            for _ in range(config.requests_per_round):
+                earlier = draw.sample(machine, min(config.machine_demonstrations, len(machine)))
+                wanted = config.human_demonstrations + config.machine_demonstrations - len(earlier)
                 shown = [*draw.sample(short, wanted), *earlier]
                 draw.shuffle(shown)
                 prompts.append(propose_prompt(shown))
             begun = time.process_time()
-            texts = generated(loaded, prompts, knobs)
+            texts = generated(loaded, prompts, config)
             generation_s += time.process_time() - begun
             for text, finished in texts:
-                for piece in parse_task_list(text, finished=finished):
+                for candidate in parse_task_list(text, finished=finished):
                     candidates += 1
-                    if piece.problem or first_verdict(piece.text):
+                    if candidate.problem or first_rejection(candidate.text):
                         continue
-                    tokens = tokenizer.tokenize(piece.text)
+                    tokens = tokenizer.tokenize(candidate.text)
                     scores = [rouge_scorer._score_lcs(tokens, other).fmeasure for other in pool]
-                    if max(scores) < knobs.novelty_threshold:
+                    if max(scores) < config.novelty_threshold:
                         pool.append(tokens)
-                        machine.append(piece.text)
+                        machine.append(candidate.text)
         cpu_s = time.process_time() - start
     return Outcome(candidates, machine, cpu_s, generation_s)
 
 
 def generated(
-    loaded: LoadedModel, prompts: list[str], knobs: SelfInstructKnobs
+    loaded: LoadedModel, prompts: list[str], config: SelfInstructConfig
 ) -> list[tuple[str, bool]]:
     """Texts by `model.generate`, cut at the stop string, and whether each came to an end."""
     inputs = loaded.tokenizer(prompts, return_tensors="pt", padding=True)
@@ -151,44 +151,44 @@ def generated(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             do_sample=True,
-            temperature=knobs.temperature,
-            top_p=knobs.top_p,
+            temperature=config.temperature,
+            top_p=config.top_p,
             top_k=0,
-            max_new_tokens=knobs.max_new_tokens,
+            max_new_tokens=config.max_new_tokens,
             stop_strings=list(STOP),
             tokenizer=loaded.tokenizer,
             pad_token_id=loaded.tokenizer.pad_token_id,
         )
     new = ids[:, inputs["input_ids"].shape[1] :]
     texts = loaded.tokenizer.batch_decode(new, skip_special_tokens=True)
-    full = (new != loaded.tokenizer.pad_token_id).sum(dim=1) == knobs.max_new_tokens
+    full = (new != loaded.tokenizer.pad_token_id).sum(dim=1) == config.max_new_tokens
     return [
         (text.split(STOP[0])[0], STOP[0] in text or not cut_off)
         for text, cut_off in zip(texts, full.tolist(), strict=True)
     ]
 
 
-def distilabel(folder: Path, seeds: list[Demonstration], knobs: SelfInstructKnobs) -> Outcome:
+def distilabel(folder: Path, seeds: list[Demonstration], config: SelfInstructConfig) -> Outcome:
     """distilabel's own task and filter; each request has a seed instruction as its context."""
     from distilabel.models import TransformersLLM  # type: ignore[import-not-found]
     from distilabel.steps import MinHashDedup  # type: ignore[import-not-found]
     from distilabel.steps.tasks import SelfInstruct  # type: ignore[import-not-found]
 
-    sampling = {"temperature": knobs.temperature, "top_p": knobs.top_p, "repetition_penalty": 1.0}
+    sampling = {"temperature": config.temperature, "top_p": config.top_p, "repetition_penalty": 1.0}
     llm = TransformersLLM(
         model=str(folder),
         device="cpu",
-        generation_kwargs={"max_new_tokens": knobs.max_new_tokens, **sampling},
+        generation_kwargs={"max_new_tokens": config.max_new_tokens, **sampling},
     )
     task = SelfInstruct(llm=llm, num_instructions=5)
-    dedup = MinHashDedup(tokenizer="ngrams", n=3, threshold=knobs.novelty_threshold)
+    dedup = MinHashDedup(tokenizer="ngrams", n=3, threshold=config.novelty_threshold)
     task.load()
     dedup.load()
     draw = random.Random(1)
     made: list[str] = []
     start, generation_s = time.process_time(), 0.0
-    for _ in range(knobs.max_rounds):
-        chosen = draw.sample(seeds, knobs.requests_per_round)
+    for _ in range(config.max_rounds):
+        chosen = draw.sample(seeds, config.requests_per_round)
         begun = time.process_time()
         rows = next(task.process([{"input": one.instruction} for one in chosen]))
         generation_s += time.process_time() - begun
@@ -198,11 +198,11 @@ def distilabel(folder: Path, seeds: list[Demonstration], knobs: SelfInstructKnob
     return Outcome(len(made), accepted, time.process_time() - start, generation_s)
 
 
-def by_one_filter(texts: list[str], seeds: list[Demonstration], knobs: SelfInstructKnobs) -> int:
+def by_one_filter(texts: list[str], seeds: list[Demonstration], config: SelfInstructConfig) -> int:
     """How many of the texts pass the heuristics and stand out from seeds and one another."""
-    novelty = NoveltyFilter(knobs.novelty_threshold, knobs.refuse_at)
+    novelty = NoveltyFilter(config.novelty_threshold, config.refuse_at)
     novelty.preload([one.instruction for one in seeds])
-    good = [text for text in texts if first_verdict(text) is None]
+    good = [text for text in texts if first_rejection(text) is None]
     return sum(decision.kept for decision in novelty.accept(good))
 
 
@@ -214,26 +214,26 @@ def main() -> None:
     given = parser.parse_args()
     endless = {"target": 10**6, "max_rounds": given.rounds, "stall_rounds": given.rounds}
     profile = load_profile("offline")
-    knobs = profile.self_instruct.model_copy(update={**endless, "presence_penalty": 0.0})
+    config = profile.self_instruct.model_copy(update={**endless, "presence_penalty": 0.0})
     rows = [make_row("seed_tasks", one.row()) for one in read_seeds(profile.seeds.path).seeds]
     seeds = [
         Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
         for row in rows
     ]
     ways: dict[str, Callable[[], Outcome]] = {
-        "refine-dagster, free": lambda: ours(given.model, seeds, knobs, False),
-        "refine-dagster, deterministic": lambda: ours(given.model, seeds, knobs, True),
-        "as published": lambda: published(given.model, seeds, knobs),
+        "refine-dagster, free": lambda: ours(given.model, seeds, config, False),
+        "refine-dagster, deterministic": lambda: ours(given.model, seeds, config, True),
+        "as published": lambda: published(given.model, seeds, config),
     }
     packages = ["torch", "transformers", "rouge-score"]
     if find_spec("distilabel"):
-        ways["distilabel"] = lambda: distilabel(given.model, seeds, knobs)
+        ways["distilabel"] = lambda: distilabel(given.model, seeds, config)
         packages.append("distilabel")
     console.print(
         f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages)
-        + f"; {len(seeds)} seeds, {given.rounds * knobs.requests_per_round} requests of at most "
-        f"{knobs.max_new_tokens} tokens, {given.repeats} repeats"
+        + f"; {len(seeds)} seeds, {given.rounds * config.requests_per_round} requests of at most "
+        f"{config.max_new_tokens} tokens, {given.repeats} repeats"
     )
     runs: dict[str, list[Outcome]] = {name: [] for name in ways}
     for _ in range(given.repeats):
@@ -243,7 +243,7 @@ def main() -> None:
     table = Table("", *columns, "accepted / CPU s", "by one filter / CPU s")
     for name, outcomes in runs.items():
         one = sorted(outcomes, key=lambda run: run.cpu_s)[len(outcomes) // 2]
-        same = by_one_filter(one.accepted, seeds, knobs)
+        same = by_one_filter(one.accepted, seeds, config)
         cpu_s = statistics.median(run.cpu_s for run in outcomes)
         rest = statistics.median(run.cpu_s - run.generation_s for run in outcomes)
         counts = (one.candidates, len(one.accepted), same)

@@ -18,34 +18,31 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from refine_dagster.device import Device, device_session
+from refine_dagster.config.profile import Profile
 from refine_dagster.evaluation.answers import predict, score
 from refine_dagster.evaluation.comparison import compare_arms
-from refine_dagster.evaluation.privacy_audit import AuditedArm, audit_arms
-from refine_dagster.evaluation.privacy_split import Example
 from refine_dagster.evaluation.super_ni import load_tasks
 from refine_dagster.generation.request import Backend, Completion, Request
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.language_model import ModelRef, loaded_model, resolve_model, with_adapter
-from refine_dagster.lineage import rows as row_naming
-from refine_dagster.lineage.rows import Parent, Row
-from refine_dagster.profile import Profile
-from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.gain import mean_rewards
-from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.judge.judge import Judge, Scores, loaded_judge
+from refine_dagster.judge.quality import judge_quality
+from refine_dagster.judge.training import train_judge
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
+from refine_dagster.offline.base_model import train_base_model
+from refine_dagster.privacy.audit import AuditedArm, AuditExample, audit_arms
+from refine_dagster.prompts.example import Example
+from refine_dagster.refine_af.feedback import Feedback, feedback_of
 from refine_dagster.refine_af.instances import (
     InstancePrompt,
     Policy,
     dataset_rows,
     instance_prompts,
+    mean_rewards,
     scored_instances,
-    seed_triples,
+    seed_examples,
 )
-from refine_dagster.refine_af.judge import Judge, Scores, loaded_judge
-from refine_dagster.refine_af.judge_quality import judge_quality
-from refine_dagster.refine_af.judge_training import train_judge
-from refine_dagster.refine_af.lent_judge import feedback_of
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.self_instruct.decisions import (
     Demonstration,
@@ -54,16 +51,17 @@ from refine_dagster.self_instruct.decisions import (
     in_slot_order,
 )
 from refine_dagster.self_instruct.rounds import Proposer, propose
+from refine_dagster.statistics import paired_gain
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import evolve, model_evolver
 from refine_dagster.teams_rl.evolved_rows import Origin, as_seeds, evolved_rows, seed_parts
 from refine_dagster.teams_rl.instructor import InstructorTask, train_instructor, untrained_policy
-from refine_dagster.teams_rl.learned_policy import load_instructor
-from refine_dagster.teams_rl.policies import InstructorPolicy
-from refine_dagster.training.base_model import train_base_model
-from refine_dagster.training.policy_gain import held_out_split, paired_gain
+from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
+from refine_dagster.training.policy_gain import held_out_split
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.supervised import steps_for, train_supervised
+from refine_dagster.training.sft import steps_for, train_supervised
+from refine_dagster.warehouse import rows as row_naming
+from refine_dagster.warehouse.rows import Parent, Row
 
 ME = Parent("plain", "0" * 32, "plain")
 
@@ -130,25 +128,27 @@ class PlainRun:
 
     def run(self) -> dict[str, str]:
         """Run every stage; name -> fingerprint of every model that was made."""
-        profile, salt = self.profile, self.profile.salt
+        profile, run_seed = self.profile, self.profile.run_seed
         with self.stage("seed_tasks"):
             made = [seed.row() for seed in read_seeds(profile.seeds.path).seeds]
             seeds = in_order([row_naming.make_row("seed_tasks", one) for one in made])
-            of_seeds = triples(seeds)
+            of_seeds = examples_of(seeds)
         with self.stage("base_model"):
             learnt = of_seeds if profile.base_model.learn_seeds else []
             folder = self.folder / "base_model"
-            train_base_model(learnt, profile.base_model, folder, self.device, salt)
+            train_base_model(learnt, profile.base_model, folder, self.device, run_seed)
             base = resolve_model(str(folder))
         with self.stage("feedback_judge"):
             folder = self.folder / "judge"
-            train_judge(base, of_seeds, profile.judge, folder, self.device, salt)
+            train_judge(base, of_seeds, profile.judge, folder, self.device, run_seed)
             with loaded_judge(folder, self.device) as judge:
-                judge_quality(judge, of_seeds, profile.judge, salt)
+                judge_quality(judge, of_seeds, profile.judge, run_seed)
         pool = self.pool(seeds, base)
         with self.model(base) as session:
             count = session.backend.count_tokens
-            prompts = instance_prompts(pool, seed_triples(seeds), count, profile.instances, salt)
+            prompts = instance_prompts(
+                pool, seed_examples(seeds), count, profile.instances, run_seed
+            )
         with loaded_judge(folder, self.device) as judge:
             with self.stage("reward_scored_instructions"):
                 by_base = self.instances("reward_scored_instructions", base, prompts, judge, [])
@@ -178,19 +178,19 @@ class PlainRun:
             audited = [
                 AuditedArm(
                     arm,
-                    [Example(row["row_id"], triple_of(row)) for row in rows],
+                    [AuditExample(row["row_id"], example_of(row)) for row in rows],
                     steps=steps,
                     rows=tuned[arm][1],
                 )
                 for arm, rows in sources.items()
             ]
-            audit_arms(base, audited, profile.privacy, profile.supervised, self.device, salt)
+            audit_arms(base, audited, profile.privacy, profile.supervised, self.device, run_seed)
         refs = {"base": base, "policy": refined, **arms}
         return {name: ref.fingerprint for name, ref in refs.items()}
 
     def pool(self, seeds: list[Row], base: ModelRef) -> list[Row]:
         """Propose, evolve, decide: the accepted instructions, in slot order."""
-        profile, salt = self.profile, self.profile.salt
+        profile, run_seed = self.profile, self.profile.run_seed
         shown = [
             Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
             for row in seeds
@@ -200,14 +200,14 @@ class PlainRun:
             proposer = Proposer(
                 session.complete, backend.count_tokens, session.key_of, session.model, ME
             )
-            proposed = propose(shown, proposer, profile.self_instruct, salt).rows
+            proposed = propose(shown, proposer, profile.self_instruct, run_seed).rows
         evolved: list[Row] = []
         if profile.teams_rl.evolved_seeds:
-            parts = seed_parts(seeds, profile.teams_rl, salt)
+            parts = seed_parts(seeds, profile.teams_rl, run_seed)
             with self.stage("instructor_policy"):
                 policy = self.instructor(parts.training, base)
             with self.stage("evolved_instructions"), self.model(base) as session:
-                evolver = model_evolver(session.complete, profile.teams_rl, salt)
+                evolver = model_evolver(session.complete, profile.teams_rl, run_seed)
                 steps = evolve(as_seeds(parts.evolved), policy, evolver)
                 origin = Origin(
                     parts.evolved, {"row_id": ME.row_id}, ME, session.model, session.key_of
@@ -221,18 +221,18 @@ class PlainRun:
 
     def instructor(self, seeds: list[Row], base: ModelRef) -> InstructorPolicy:
         """The policy that chooses operations."""
-        knobs, salt = self.profile.teams_rl, self.profile.salt
-        if untrained := untrained_policy(knobs, salt):
+        config, run_seed = self.profile.teams_rl, self.profile.run_seed
+        if untrained := untrained_policy(config, run_seed):
             return untrained
         folder = self.folder / "instructor"
         folder.mkdir()
-        embedding = HashedEmbedding(knobs.embedding_dimensions)
+        embedding = HashedEmbedding(config.embedding_dimensions)
         with self.model(base) as session:
-            evolver = model_evolver(session.complete, knobs, salt)
+            evolver = model_evolver(session.complete, config, run_seed)
             train_instructor(
-                InstructorTask(as_seeds(seeds), evolver, embedding, knobs, salt, folder)
+                InstructorTask(as_seeds(seeds), evolver, embedding, config, run_seed, folder)
             )
-        return load_instructor(folder, embedding, salt)
+        return load_instructor(folder, embedding, run_seed)
 
     def instances(
         self,
@@ -253,23 +253,23 @@ class PlainRun:
                 ME,
                 profile.instances,
                 profile.selection,
-                profile.salt,
+                profile.run_seed,
                 whiten_by_own=not scale and profile.reward.whiten,
             )
 
     def refined(self, base: ModelRef, prompts: list[InstancePrompt], judge: Feedback) -> ModelRef:
         """The policy after reinforcement learning, measured before and after."""
-        knobs, salt = self.profile.reinforcement, self.profile.salt
+        config, run_seed = self.profile.reinforcement, self.profile.run_seed
         by_text = {one.instruction["instruction"]: one for one in prompts}
-        training, held_out = held_out_split(by_text, knobs.held_out_share, salt)
+        training, held_out = held_out_split(by_text, config.held_out_share, run_seed)
         asked = [PolicyPrompt.of(text, by_text[text].prompt) for text in training]
         measured = [by_text[text] for text in held_out]
         folder = self.folder / "policy"
         before = self.rewards(base, measured, judge)
         instances = self.profile.instances
-        train_policy(base, asked, judge, knobs, instances, folder, self.device, salt)
+        train_policy(base, asked, judge, config, instances, folder, self.device, run_seed)
         policy = with_adapter(base, folder)
-        paired_gain(before, self.rewards(policy, measured, judge), salt=salt)
+        paired_gain(before, self.rewards(policy, measured, judge), run_seed=run_seed)
         return policy
 
     def rewards(self, ref: ModelRef, prompts: list[InstancePrompt], judge: Feedback) -> list[float]:
@@ -282,39 +282,39 @@ class PlainRun:
                 judge,
                 self.profile.instances,
                 samples,
-                self.profile.salt,
+                self.profile.run_seed,
             )
 
     def tuned(self, base: ModelRef, arm: str, rows: list[Row], steps: int) -> tuple[ModelRef, int]:
         """The base model fine-tuned on an arm's rows, and how many of them were short enough."""
         folder = self.folder / arm
-        knobs = self.profile.supervised
+        config = self.profile.supervised
         done = train_supervised(
-            base, triples(rows), knobs, steps, folder, self.device, self.profile.salt
+            base, examples_of(rows), config, steps, folder, self.device, self.profile.run_seed
         )
         return with_adapter(base, folder), done.rows
 
     def evaluate(self, arms: dict[str, ModelRef]) -> None:
         """Answer and score the held-out tasks, and compare the arms."""
-        knobs = self.profile.evaluation
-        tasks = load_tasks(knobs.tasks, knobs.max_instances, knobs.split)
+        config = self.profile.evaluation
+        tasks = load_tasks(config.tasks, config.max_instances, config.split)
         scores: dict[str, dict[str, float]] = {}
         for arm, ref in arms.items():
             with self.model(ref) as session:
-                said = predict(session.complete, session.backend.cut, tasks, knobs)
+                said = predict(session.complete, session.backend.cut, tasks, config)
             scores[arm] = {one.task: one.rouge_l for one in score(arm, tasks, said).tasks}
-        samples, margin = knobs.bootstrap_samples, knobs.tie_margin
-        compare_arms(scores, tie_margin=margin, samples=samples, salt=self.profile.salt)
+        samples, margin = config.bootstrap_samples, config.tie_margin
+        compare_arms(scores, tie_margin=margin, samples=samples, run_seed=self.profile.run_seed)
 
 
-def triple_of(row: Row) -> Triple:
+def example_of(row: Row) -> Example:
     """The instruction, input and output of a row."""
-    return Triple(row["instruction"], row["input"], row["output"])
+    return Example(row["instruction"], row["input"], row["output"])
 
 
-def triples(rows: list[Row]) -> list[Triple]:
-    """Triples in the order of their texts."""
-    return sorted((triple_of(row) for row in rows), key=Triple.render)
+def examples_of(rows: list[Row]) -> list[Example]:
+    """Examples in the order of their texts."""
+    return sorted((example_of(row) for row in rows), key=Example.render)
 
 
 def in_order(rows: list[Row]) -> list[Row]:

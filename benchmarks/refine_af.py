@@ -27,11 +27,11 @@ from pathlib import Path
 from rich.console import Console
 
 from refine_dagster.cli import app
+from refine_dagster.commands.terminal import showing_progress
 from refine_dagster.comparison.arms import ALGORITHMS, BASE, PRESETS, SEEDS_ONLY, SELF_INSTRUCT
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
-from refine_dagster.terminal import showing_progress
+from refine_dagster.run import run_pipeline
+from refine_dagster.warehouse.warehouse import Warehouse
 
 TITLE = "REFINE-AF beside its baselines"
 MATERIAL = "+feedback_judge or +filtered_instructions"

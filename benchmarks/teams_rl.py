@@ -8,11 +8,11 @@ Run it from the repository's root:
 
 The executor is the deterministic `TemplateExecutor`, so this shows a mechanism and needs no model;
 or, with `--base-model`, that model is executor and reviewer.
-Each run has its own salt and its own split of the packaged seeds into training and held-out halves.
-All policies evolve the held-out seeds with the same number of executor calls: random, round-robin,
-the best fixed operation (by mean novelty reward on the training seeds), the paper's mode (TRPO,
-one-hot state, reviewer's reward), rich observations with the reviewer's reward, and rich ones with
-the novelty reward. At last the reviewer's reward is trained long, under the guard.
+Each run has its own run seed and its own split of the packaged seeds into training and held-out
+halves. All policies evolve the held-out seeds with the same number of executor calls: random,
+round-robin, the best fixed operation (by mean novelty reward on the training seeds), the paper's
+mode (TRPO, one-hot state, reviewer's reward), rich observations with the reviewer's reward, and
+rich ones with the novelty reward. At last the reviewer's reward is trained long, under the guard.
 """
 
 from __future__ import annotations
@@ -31,34 +31,32 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from refine_dagster.device import device_session
-from refine_dagster.generation.knobs import GeneratorKnobs
-from refine_dagster.generation.request import Complete, request_seed
+from refine_dagster.config.sections import DeviceConfig, GeneratorConfig
+from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.request import Complete
 from refine_dagster.generation.session import open_generator
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import resolve_model
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.models.device import device_session
+from refine_dagster.models.language_model import resolve_model
+from refine_dagster.seeding import request_seed
 from refine_dagster.seeds.readers import PACKAGED, read_seeds
-from refine_dagster.teams_rl.chain import Evolver
+from refine_dagster.teams_rl.chain import Evolver, Seed
 from refine_dagster.teams_rl.embedding import HashedEmbedding
-from refine_dagster.teams_rl.episodes import Seed
 from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
-from refine_dagster.teams_rl.executor import ModelExecutor
 from refine_dagster.teams_rl.figures import PolicyFigures, gains, policy_figures
 from refine_dagster.teams_rl.instructor import InstructorTask, InstructorTraining, train_instructor
-from refine_dagster.teams_rl.knobs import TeamsRLKnobs
-from refine_dagster.teams_rl.learned_policy import load_instructor
-from refine_dagster.teams_rl.operations import COUNT, NAMES
-from refine_dagster.teams_rl.policies import (
+from refine_dagster.teams_rl.learned_policy import (
     FixedPolicy,
     InstructorPolicy,
     RandomPolicy,
     RoundRobinPolicy,
+    load_instructor,
 )
-from refine_dagster.teams_rl.reviewer import ModelReviewer, RuleReviewer
+from refine_dagster.teams_rl.operations import COUNT, NAMES
+from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer, RuleReviewer
 from refine_dagster.teams_rl.reward import NoveltyReward
 from refine_dagster.teams_rl.template_executor import TemplateExecutor
+from refine_dagster.warehouse.warehouse import Warehouse
 
 TRAINED: Mapping[str, Mapping[str, Any]] = {
     "paper": {"algorithm": "trpo", "observation": "paper", "reward": "paper"},
@@ -73,7 +71,7 @@ LONG_UPDATES = 200
 class Run:
     """One run's world: a split of the seeds, an executor, and the noise's name."""
 
-    salt: str
+    run_seed: str
     learning: list[Seed]
     held_out: list[Seed]
     evolver: Evolver
@@ -89,14 +87,14 @@ class Arm:
 
 def run_of(number: int, complete: Complete | None) -> Run:
     """Run `number`; without a source of completions its executor is the template one."""
-    salt = f"benchmark {number}"
+    run_seed = f"benchmark {number}"
     seeds = [Seed(task.seed_id, task.instruction) for task in read_seeds(PACKAGED).seeds]
-    seeds.sort(key=lambda seed: request_seed(salt, "split", seed.seed_id))
+    seeds.sort(key=lambda seed: request_seed(run_seed, "split", seed.seed_id))
     half = len(seeds) // 2
-    evolver = Evolver(TemplateExecutor(salt), RuleReviewer())
+    evolver = Evolver(TemplateExecutor(run_seed), RuleReviewer())
     if complete is not None:
-        evolver = Evolver(ModelExecutor(complete, salt), ModelReviewer(complete))
-    return Run(salt, seeds[:half], seeds[half:], evolver)
+        evolver = Evolver(ModelExecutor(complete, run_seed), ModelReviewer(complete))
+    return Run(run_seed, seeds[:half], seeds[half:], evolver)
 
 
 def measure(run: Run, policy: InstructorPolicy, training_calls: int = 0) -> Arm:
@@ -105,26 +103,26 @@ def measure(run: Run, policy: InstructorPolicy, training_calls: int = 0) -> Arm:
     return Arm(steps, policy_figures(steps, EMBEDDING, training_calls))
 
 
-def trained(run: Run, knobs: TeamsRLKnobs, guarded: bool) -> tuple[InstructorTraining, Arm]:
+def trained(run: Run, config: TeamsRLConfig, guarded: bool) -> tuple[InstructorTraining, Arm]:
     """Train an instructor on the training seeds and measure it."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "instructor"
         training = train_instructor(
             InstructorTask(
-                run.learning, run.evolver, EMBEDDING, knobs, run.salt, out, guarded=guarded
+                run.learning, run.evolver, EMBEDDING, config, run.run_seed, out, guarded=guarded
             )
         )
-        policy = load_instructor(out, EMBEDDING, run.salt)
+        policy = load_instructor(out, EMBEDDING, run.run_seed)
         return training, measure(run, policy, training.updates[-1].calls)
 
 
 def best_fixed(run: Run) -> int:
     """The operation with the highest mean novelty reward on the training seeds."""
-    knobs = TeamsRLKnobs()
+    config = TeamsRLConfig()
 
     def reward(operation: int) -> float:
         steps = evolve(run.learning, FixedPolicy(operation), run.evolver)
-        paid = NoveltyReward(EMBEDDING, knobs.archive, knobs.call_cost)
+        paid = NoveltyReward(EMBEDDING, config.archive, config.call_cost)
         return fmean(paid.pay([step.outcome for step in steps]))
 
     return max(range(COUNT), key=reward)
@@ -133,13 +131,13 @@ def best_fixed(run: Run) -> int:
 def arms_of(run: Run, updates: int) -> dict[str, Arm]:
     """All policies in one run, in the order of the table."""
     arms = {
-        "random": measure(run, RandomPolicy(run.salt)),
+        "random": measure(run, RandomPolicy(run.run_seed)),
         "round-robin": measure(run, RoundRobinPolicy()),
         "best fixed": measure(run, FixedPolicy(best_fixed(run))),
     }
     for name, values in TRAINED.items():
-        knobs = TeamsRLKnobs.model_validate({**values, "updates": updates})
-        arms[name] = trained(run, knobs, guarded=False)[1]
+        config = TeamsRLConfig.model_validate({**values, "updates": updates})
+        arms[name] = trained(run, config, guarded=False)[1]
     return arms
 
 
@@ -177,7 +175,7 @@ def gains_table(arms: Mapping[str, Sequence[Arm]]) -> Table:
         if name == "random":
             continue
         ours = [arm.steps for arm in runs]
-        gain = gains(ours, random, EMBEDDING, samples=BOOTSTRAP_SAMPLES, salt=name)
+        gain = gains(ours, random, EMBEDDING, samples=BOOTSTRAP_SAMPLES, run_seed=name)
         vendi, valid = gain.vendi_interval, gain.valid_rate_interval
         table.add_row(
             name,
@@ -208,10 +206,10 @@ def source(base_model: Path | None) -> Iterator[Complete | None]:
     if base_model is None:
         yield None
         return
-    with tempfile.TemporaryDirectory() as folder, device_session(DeviceKnobs()) as device:
+    with tempfile.TemporaryDirectory() as folder, device_session(DeviceConfig()) as device:
         store = CompletionsStore(Warehouse(Path(folder) / "warehouse.duckdb"), "benchmark")
         with open_generator(
-            resolve_model(str(base_model)), device, store, GeneratorKnobs()
+            resolve_model(str(base_model)), device, store, GeneratorConfig()
         ) as session:
             yield session.complete
 
@@ -252,8 +250,8 @@ def compare(runs: Sequence[Run], asked: argparse.Namespace) -> None:
 
 def long_run(run: Run, updates: int, console: Console) -> None:
     """Train on the reviewer's reward for long, under the guard."""
-    knobs = TeamsRLKnobs(reward="paper", updates=updates)
-    training, arm = trained(run, knobs, guarded=True)
+    config = TeamsRLConfig(reward="paper", updates=updates)
+    training, arm = trained(run, config, guarded=True)
     last = training.updates[-1]
     console.print(
         f"long run on the reviewer's reward: ended by {training.ended_by} after update "
@@ -264,7 +262,7 @@ def long_run(run: Run, updates: int, console: Console) -> None:
     )
 
 
-EMBEDDING = HashedEmbedding(TeamsRLKnobs().embedding_dimensions)
+EMBEDDING = HashedEmbedding(TeamsRLConfig().embedding_dimensions)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from refine_dagster.lineage.impact import impact
-from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.trace import trace
 from refine_dagster.lineage.trace_text import as_tree
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 
 SEEDS = 1000
 ROUNDS = 20

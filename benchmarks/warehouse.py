@@ -28,11 +28,11 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from refine_dagster.lineage.ledger import Record
-from refine_dagster.lineage.rows import Parent, frame, make_row, schema_of
-from refine_dagster.lineage.tables import TABLES
 from refine_dagster.lineage.trace import trace
-from refine_dagster.lineage.warehouse import Warehouse, content_hash
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.rows import Parent, frame, make_row, schema_of
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse, content_hash
 
 TABLE = "raw_instructions"
 SEEDS = 200

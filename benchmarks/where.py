@@ -136,8 +136,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="a knob: section.knob=value")
     parser.add_argument("--again", action="store_true", help="and then with nothing changed")
     given = parser.parse_args()
-    knobs = [argument for knob in given.set for argument in ("--set", knob)]
-    command = ["refine-dagster", "run", "--profile", given.profile, *knobs]
+    config = [argument for knob in given.set for argument in ("--set", knob)]
+    command = ["refine-dagster", "run", "--profile", given.profile, *config]
     print(
         f"Python {platform.python_version()}, torch {version('torch')}, Dagster "
         f"{version('dagster')}, DuckDB {version('duckdb')}; {' '.join(command)}"

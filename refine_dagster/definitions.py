@@ -28,9 +28,9 @@ from assets.automation import automated, condition_sensors, keep_fresh, seed_fil
 from assets.checks import asset_checks
 from assets.marts import sql_model_assets
 from assets.versions import code_version
+from refine_dagster.config.policy_round import PolicyRound, rounds_until
+from refine_dagster.config.profile import DEFAULT_PROFILE, PROFILE_VARIABLE, Profile, load_profile
 from refine_dagster.home import Home, find_home
-from refine_dagster.policy_round import PolicyRound, rounds_until
-from refine_dagster.profile import DEFAULT_PROFILE, PROFILE_VARIABLE, Profile, load_profile
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource
 from resources.gpu import GpuResource
@@ -78,25 +78,28 @@ def build_definitions(
 
     Args:
         profile: a packaged profile or a YAML file; None reads `REFINE_PROFILE`.
-        overrides: dotted knob -> value.
+        overrides: dotted config field -> value.
         home: where files live; None reads `REFINE_HOME`.
 
     Raises:
-        ProfileError: the profile or a knob is unknown or out of range.
+        ProfileError: the profile or a config field is unknown or out of range.
     """
     # Steps load the profile again, so they get what was asked for: a file's path, not its name.
     profile = profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
-    knobs = load_profile(profile, overrides)
+    config = load_profile(profile, overrides)
     home = home or find_home()
     # What the baselines learn from; in later rounds the dataset does not come after it.
-    scored = [one.name("reward_scored_instructions") for one in rounds_until(knobs.rounds)]
+    scored = [one.name("reward_scored_instructions") for one in rounds_until(config.rounds)]
     return dg.Definitions(
         assets=[
-            *(_versioned(asset, knobs) for asset in pipeline(knobs.rounds)),
-            *(_kept_fresh(asset, knobs.rounds) for asset in sql_model_assets(rounds=knobs.rounds)),
+            *(_versioned(asset, config) for asset in pipeline(config.rounds)),
+            *(
+                _kept_fresh(asset, config.rounds)
+                for asset in sql_model_assets(rounds=config.rounds)
+            ),
         ],
-        asset_checks=asset_checks(knobs.rounds),
-        sensors=[seed_file_changed, *condition_sensors(knobs.rounds)],
+        asset_checks=asset_checks(config.rounds),
+        sensors=[seed_file_changed, *condition_sensors(config.rounds)],
         jobs=[
             dg.define_asset_job(
                 "everything",
@@ -116,7 +119,7 @@ def build_definitions(
         ],
         resources={
             "profile": ProfileResource(
-                name=profile, overrides=dict(overrides or {}), rounds=knobs.rounds
+                name=profile, overrides=dict(overrides or {}), rounds=config.rounds
             ),
             "warehouse": WarehouseResource(database=str(home.warehouse)),
             "gpu": GpuResource(),
@@ -129,13 +132,13 @@ def build_definitions(
     )
 
 
-def _versioned(asset: dg.AssetsDefinition, knobs: Profile) -> dg.AssetsDefinition:
+def _versioned(asset: dg.AssetsDefinition, config: Profile) -> dg.AssetsDefinition:
     name = asset.key.to_user_string()
-    version = code_version(name, knobs)
+    version = code_version(name, config)
     versioned = asset.map_asset_specs(lambda spec: spec.replace_attributes(code_version=version))
-    if name not in automated(knobs.rounds):
+    if name not in automated(config.rounds):
         return versioned
-    return _kept_fresh(versioned, knobs.rounds)
+    return _kept_fresh(versioned, config.rounds)
 
 
 def _kept_fresh(asset: dg.AssetsDefinition, rounds: int) -> dg.AssetsDefinition:

@@ -1,7 +1,7 @@
-"""The one shape every error that a user can mend has: what is wrong, where, and how to mend it.
+"""The shape of every error that a user can fix: what is wrong, where, and how to fix it.
 
-Anything a user can cause (a bad seed file, an unknown knob, a model folder without weights, a
-spent budget, a held lock) is raised as a `RefineError` or a subclass that lives beside its noun.
+Anything a user can cause (a bad seed file, an unknown config field, a model folder without weights,
+a spent budget, a held lock) is raised as a `RefineError` or a subclass that lives beside its noun.
 The command line prints it without a traceback; Dagster shows it as the step's failure. Any other
 exception is a bug in this project and keeps its traceback.
 """
@@ -14,7 +14,7 @@ class RefineError(Exception):
 
     Args:
         what: what is wrong, one sentence without a full stop.
-        where: file, line, field, asset or knob; None when `what` already says it.
+        where: file, line, field, asset or config field; None when `what` already says it.
         fix: what to do about it, an imperative sentence.
     """
 
@@ -23,7 +23,7 @@ class RefineError(Exception):
         self.where = where
         self.fix = fix
         place = f"{where}: " if where else ""
-        remedy = f"\n  How to mend it: {fix}" if fix else ""
+        remedy = f"\n  Fix: {fix}" if fix else ""
         super().__init__(f"{place}{what}{remedy}")
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.checkpoints import CheckpointStore
-from refine_dagster.registered_models import (
+from refine_dagster.models.language_model import (
+    ModelRef,
     checkpoint_folder,
     registered_base,
     registered_policy,
 )
+from refine_dagster.warehouse.checkpoints import CheckpointStore
 
 
 class CheckpointsResource(dg.ConfigurableResource):  # type: ignore[type-arg]

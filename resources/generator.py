@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import Field
 
-from refine_dagster.device import Device
-from refine_dagster.generation.knobs import GeneratorKnobs
+from refine_dagster.config.sections import GeneratorConfig
+from refine_dagster.generation.completions import Budget, CompletionsStore
 from refine_dagster.generation.session import GeneratorSession, open_generator
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.completions import Budget, CompletionsStore
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.warehouse.warehouse import Warehouse
 
 
 class GeneratorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -27,21 +27,23 @@ class GeneratorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     max_requests: int | None = Field(default=None, description="Budget of requests for the run.")
     max_tokens: int | None = Field(default=None, description="Budget of tokens for the run.")
 
-    def knobs(self, profile: GeneratorKnobs) -> GeneratorKnobs:
-        """The profile's knobs with this resource's settings over them."""
+    def config(self, profile: GeneratorConfig) -> GeneratorConfig:
+        """The profile's config with this resource's settings over them."""
         own = {name: getattr(self, name) for name in ("batch_size", "max_requests", "max_tokens")}
         set_here = {name: value for name, value in own.items() if value is not None}
-        return GeneratorKnobs.model_validate({**profile.model_dump(), **set_here})
+        return GeneratorConfig.model_validate({**profile.model_dump(), **set_here})
 
-    def store(self, warehouse: Warehouse, run_id: str, profile: GeneratorKnobs) -> CompletionsStore:
+    def store(
+        self, warehouse: Warehouse, run_id: str, profile: GeneratorConfig
+    ) -> CompletionsStore:
         """The completions store for a run, under the run's budget."""
-        knobs = self.knobs(profile)
-        return CompletionsStore(warehouse, run_id, Budget(knobs.max_requests, knobs.max_tokens))
+        config = self.config(profile)
+        return CompletionsStore(warehouse, run_id, Budget(config.max_requests, config.max_tokens))
 
     @contextmanager
     def session(
-        self, ref: ModelRef, device: Device, store: CompletionsStore, profile: GeneratorKnobs
+        self, ref: ModelRef, device: Device, store: CompletionsStore, profile: GeneratorConfig
     ) -> Iterator[GeneratorSession]:
         """Lend a loaded model that answers through the store."""
-        with open_generator(ref, device, store, self.knobs(profile)) as session:
+        with open_generator(ref, device, store, self.config(profile)) as session:
             yield session

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import Field
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.knobs import DeviceKnobs
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.models.device import Device, device_session
 
 
 class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -32,14 +32,14 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=None, description="Largest share of the card's memory a session may take."
     )
 
-    def knobs(self, profile: DeviceKnobs) -> DeviceKnobs:
-        """The profile's knobs with this resource's settings over them."""
-        own = {name: getattr(self, name) for name in DeviceKnobs.model_fields}
+    def config(self, profile: DeviceConfig) -> DeviceConfig:
+        """The profile's config with this resource's settings over them."""
+        own = {name: getattr(self, name) for name in DeviceConfig.model_fields}
         set_here = {name: value for name, value in own.items() if value is not None}
-        return DeviceKnobs.model_validate({**profile.model_dump(), **set_here})
+        return DeviceConfig.model_validate({**profile.model_dump(), **set_here})
 
     @contextmanager
-    def session(self, profile: DeviceKnobs) -> Iterator[Device]:
+    def session(self, profile: DeviceConfig) -> Iterator[Device]:
         """Lend the device; at the end its memory is free and every setting is as before."""
-        with device_session(self.knobs(profile)) as device:
+        with device_session(self.config(profile)) as device:
             yield device

@@ -8,11 +8,10 @@ from typing import Any
 
 import dagster as dg
 
-from refine_dagster.device import Device
-from refine_dagster.profile import Profile
-from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.lent_judge import feedback_of, lent_judge
+from refine_dagster.config.profile import Profile
+from refine_dagster.judge.judge import Scores
+from refine_dagster.models.device import Device
+from refine_dagster.refine_af.feedback import Feedback, feedback_of, lent_judge
 from resources.checkpoints import CheckpointsResource
 
 
@@ -33,7 +32,8 @@ class JudgeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Args:
             row: the live row of `feedback_judge`.
             profile: its section `reward` names the rule, and `judge` a published judge's models.
-            base_scores: the base policy's scores, over which the knob `whiten` standardises.
+            base_scores: the base policy's scores, over which the config field `whiten`
+            standardises.
         """
         with lent_judge(row, checkpoints.store(), device, profile.judge) as judge:
             yield feedback_of(judge, profile.reward, base_scores)

@@ -1,4 +1,4 @@
-"""Resource `profile`: the knobs of the run."""
+"""Resource `profile`: the config of the run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from refine_dagster.profile import Profile, ProfileError, load_profile
+from refine_dagster.config.profile import Profile, ProfileError, load_profile
 
 
 class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The knobs of the run, from a profile, the environment and the launchpad."""
+    """The config of the run, from a profile, the environment and the launchpad."""
 
     name: str | None = Field(
         default=None,
@@ -21,7 +21,7 @@ class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     overrides: dict[str, Any] = Field(
         default={},
         description="Knobs to set for this run, dotted: {'self_instruct.target': 200}. "
-        "refine_dagster/knobs.py lists them.",
+        "refine_dagster/config/sections.py lists them.",
     )
 
     rounds: int | None = Field(

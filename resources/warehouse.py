@@ -11,8 +11,8 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
-from refine_dagster.lineage.run_lock import Holder, holding_run_lock
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.run_lock import Holder, holding_run_lock
+from refine_dagster.warehouse.warehouse import Warehouse
 
 LOCK_TIMEOUT_S = 30.0
 RUN_WAIT_S = 600.0
@@ -24,8 +24,8 @@ class WarehouseResource(DuckDBResource):
     `get_connection`, as in any DuckDBResource, lends a connection; this one is closed after an
     exception too, has the schema in place and waits for a held lock.
 
-    A run holds its home from its first step to its last (`lineage/run_lock.py`): another run, from
-    the UI or the command line, waits for it.
+    A run holds its home from its first step to its last (`warehouse/run_lock.py`): another run,
+    from the UI or the command line, waits for it.
     """
 
     lock_timeout_s: float | None = Field(

@@ -7,27 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.training.tokenizer import train_tokenizer
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.offline.base_model import train_tokenizer
+from refine_dagster.prompts.example import Example
 
 _THINGS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp")
 _PLACES = ("sea", "school", "garden", "kitchen", "street", "hill", "shop", "park")
 
 
-def _triples() -> list[Triple]:
+def _examples() -> list[Example]:
     made = [
-        Triple(f"Name the place of a {thing}.", "", f"the {_PLACES[n % 8]}")
+        Example(f"Name the place of a {thing}.", "", f"the {_PLACES[n % 8]}")
         for n, thing in enumerate(_THINGS)
     ]
     for n, thing in enumerate(_THINGS):
         for m, place in enumerate(_PLACES):
             words = f"{thing} {place} {_THINGS[(n + m) % 10]}"
             made += [
-                Triple("Reverse the order of the words.", words, " ".join(words.split()[::-1])),
-                Triple("Count the words.", words, "3"),
-                Triple(
+                Example("Reverse the order of the words.", words, " ".join(words.split()[::-1])),
+                Example("Count the words.", words, "3"),
+                Example(
                     f"Write a sentence about the {place}.", "", f"The {thing} is at the {place}."
                 ),
             ]
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of about 0.1 M parameters, trained for a moment on triples, in Hugging Face format.
+    """A Llama of about 0.1 M parameters, trained for a moment on examples, in Hugging Face format.
 
     Context 512 tokens, vocabulary up to 512; it writes letters and line breaks, and hardly sense.
     """
@@ -64,7 +64,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("tiny_model")
-    text = "\n\n".join(triple.render() for triple in _triples())
+    text = "\n\n".join(example.render() for example in _examples())
     tokenizer = train_tokenizer([text], vocab_size=512, context_length=512)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -100,5 +100,5 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cpu_device() -> Iterator[Device]:
     """A deterministic session on the CPU, one thread, float32."""
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as device:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as device:
         yield device

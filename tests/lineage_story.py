@@ -16,19 +16,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from refine_dagster.export import export_dataset
+from refine_dagster.config.sections import InstanceConfig, SelectionConfig, SelfInstructConfig
+from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request
+from refine_dagster.hashing import content_id
 from refine_dagster.home import Home
-from refine_dagster.knobs import InstanceKnobs, SelectionKnobs, SelfInstructKnobs
-from refine_dagster.lineage import ledger
-from refine_dagster.lineage.checkpoints import Checkpoint, CheckpointStore
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.ledger import Commit, Record
-from refine_dagster.lineage.rows import Parent, Row, frame, make_row
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.judge.judge import Scores
+from refine_dagster.lineage.export import export_dataset
+from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instance_prompt import Triple
 from refine_dagster.refine_af.instances import (
     InstancePrompt,
     Policy,
@@ -37,8 +33,7 @@ from refine_dagster.refine_af.instances import (
     instance_prompts,
     scored_instances,
 )
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.reward_rule import PRESETS
+from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.self_instruct.decisions import (
     Demonstration,
     InstructionDecider,
@@ -46,8 +41,13 @@ from refine_dagster.self_instruct.decisions import (
 )
 from refine_dagster.self_instruct.rounds import Proposer, propose
 from refine_dagster.training.policy_gain import held_out_split
+from refine_dagster.warehouse import ledger
+from refine_dagster.warehouse.checkpoints import Checkpoint, CheckpointStore
+from refine_dagster.warehouse.ledger import Commit, Record
+from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.warehouse import Warehouse
 
-SALT = "c"
+RUN_SEED = "c"
 SEEDS = {
     "colour": ("Name a colour.", "", "red"),
     "fruit": ("Name a fruit.", "", "a pear"),
@@ -55,18 +55,18 @@ SEEDS = {
     "words": ("Count the words of the sentence.", "I am here.", "3"),
 }
 EDITED = {**SEEDS, "colour": ("Name a colour of the sky.", "", "blue")}
-WITHOUT = {name: triple for name, triple in EDITED.items() if name != "reverse"}
+WITHOUT = {name: example for name, example in EDITED.items() if name != "reverse"}
 
-PROPOSING = SelfInstructKnobs(
+PROPOSING = SelfInstructConfig(
     target=8,
     requests_per_round=2,
     max_rounds=2,
     human_demonstrations=1,
     machine_demonstrations=1,
 )
-ANSWERING = InstanceKnobs(demonstrations=1)
-SELECTING = SelectionKnobs(keep_share=0.75)
-# asset -> (what it reads, its knobs)
+ANSWERING = InstanceConfig(demonstrations=1)
+SELECTING = SelectionConfig(keep_share=0.75)
+# asset -> (what it reads, its config)
 GRAPH: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "seed_tasks": ((), {}),
     "base_model": (("seed_tasks",), {"base_model": {"id": "models/small", "learn_seeds": False}}),
@@ -197,9 +197,9 @@ class ScriptedJudge:
 
     fingerprint: str
 
-    def score(self, triples: Sequence[Triple]) -> list[Scores]:
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
         """Scores by instruction."""
-        found = [ANSWERS[triple.instruction][2] for triple in triples]
+        found = [ANSWERS[example.instruction][2] for example in examples]
         return [Scores(quality, quality, 0.5, 0.0) for quality in found]
 
 
@@ -293,7 +293,7 @@ class Story:
             model.fingerprint,
             generator,
         )
-        candidates = propose(seeds, proposer, PROPOSING, SALT).rows
+        candidates = propose(seeds, proposer, PROPOSING, RUN_SEED).rows
         self._commit("raw_instructions", store=store, raw_instructions=candidates)
         decisions = InstructionDecider(seeds, PROPOSING).decide(candidates)
         self._commit("instruction_decisions", instruction_decisions=decisions)
@@ -302,7 +302,7 @@ class Story:
 
     def _rl_policy_checkpoint(self) -> None:
         prompts = {one.instruction["instruction"]: one for one in self._prompts()}
-        training, held_out = held_out_split(prompts, 0.25, SALT)
+        training, held_out = held_out_split(prompts, 0.25, RUN_SEED)
         checkpoint = self._trained(
             "rl_policy_checkpoint", [prompts[name].prompt for name in training]
         )
@@ -353,7 +353,7 @@ class Story:
             self._all("feedback_judge", "judge")[0],
             ANSWERING,
             SELECTING,
-            SALT,
+            RUN_SEED,
         )
         self._commit(
             "instruction_dataset",
@@ -390,12 +390,14 @@ class Story:
             SeedTriple(
                 row["row_id"],
                 row["seed_id"],
-                Triple(row["instruction"], row["input"], row["output"]),
+                Example(row["instruction"], row["input"], row["output"]),
             )
             for row in self.live["seed_tasks"]
         ]
         count = ScriptedModel("").count_tokens
-        return instance_prompts(self.live["filtered_instructions"], seeds, count, ANSWERING, SALT)
+        return instance_prompts(
+            self.live["filtered_instructions"], seeds, count, ANSWERING, RUN_SEED
+        )
 
     def _trained(self, asset: str, learnt: Sequence[str]) -> Checkpoint:
         """A checkpoint whose only weight is the hash of what it learnt."""
@@ -422,11 +424,11 @@ class Story:
         **tables: list[Row],
     ) -> Commit:
         """Commit an asset as a run would: an asset whose inputs are as they were stands."""
-        read, knobs = GRAPH[asset]
+        read, config = GRAPH[asset]
         inputs = {name: self.warehouse.data_version(name) or "" for name in read}
         if asset == "base_model":
             inputs["file:model"] = content_id("fingerprint", "models/small")
-        config = {**knobs, "salt": SALT}
+        config = {**config, "salt": RUN_SEED}
         config_hash = content_id("config", config)
         record = Record(
             asset=asset,

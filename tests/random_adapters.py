@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from refine_dagster.language_model import ModelRef, save_adapter
+from refine_dagster.models.language_model import ModelRef, save_adapter
 
 
 def random_adapter(

@@ -13,10 +13,10 @@ from typing import Any
 
 import polars as pl
 
-from refine_dagster.lineage.ledger import Record
-from refine_dagster.lineage.rows import Parent, Row, frame, make_row
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 
 BASE, POLICY, JUDGE = "base-model", "refined-policy", "the-judge"
 

@@ -14,10 +14,10 @@ from dagster._core.definitions.automation_tick_evaluation_context import build_r
 from assets.automation import automated, condition_sensors, seed_file_changed
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
-from refine_dagster.lineage.ledger import Record
-from refine_dagster.lineage.rows import frame
-from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.seeds.readers import read_seeds
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.rows import frame
+from refine_dagster.warehouse.warehouse import Warehouse
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
@@ -247,11 +247,11 @@ class Sensor:
 
     def tick(self) -> dg.SensorResult:
         """One evaluation; its cursor is kept for the next."""
-        knobs = {"seeds.path": str(self.file)}
+        config = {"seeds.path": str(self.file)}
         with dg.build_sensor_context(
             cursor=self.cursor,
             resources={
-                "profile": ProfileResource(name="offline", overrides=knobs),
+                "profile": ProfileResource(name="offline", overrides=config),
                 "warehouse": WarehouseResource(database=str(self.warehouse.path)),
             },
         ) as context:

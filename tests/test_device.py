@@ -7,15 +7,20 @@ import time
 
 import pytest
 
-from refine_dagster.device import DeviceError, device_session, peak_memory_mb, session_figures
-from refine_dagster.knobs import DeviceKnobs
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.models.device import (
+    DeviceError,
+    device_session,
+    peak_memory_mb,
+    session_figures,
+)
 
 
 def test_session_sets_and_restores() -> None:
     import torch
 
     threads = torch.get_num_threads()
-    with device_session(DeviceKnobs(device="cpu", threads=threads + 1)) as device:
+    with device_session(DeviceConfig(device="cpu", threads=threads + 1)) as device:
         assert (device.name, device.dtype, device.threads) == ("cpu", "float32", threads + 1)
         assert torch.get_num_threads() == threads + 1
         assert torch.are_deterministic_algorithms_enabled()
@@ -31,7 +36,7 @@ def test_settings_come_back_after_an_error() -> None:
     threads = torch.get_num_threads()
     with (
         pytest.raises(ZeroDivisionError),
-        device_session(DeviceKnobs(device="cpu", threads=threads + 1)),
+        device_session(DeviceConfig(device="cpu", threads=threads + 1)),
     ):
         raise ZeroDivisionError
     assert torch.get_num_threads() == threads
@@ -40,17 +45,17 @@ def test_settings_come_back_after_an_error() -> None:
 
 def test_threads_default_to_the_declared_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    with device_session(DeviceKnobs(device="cpu")) as device:
+    with device_session(DeviceConfig(device="cpu")) as device:
         assert device.threads == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
-    with device_session(DeviceKnobs(device="cpu")) as device:
+    with device_session(DeviceConfig(device="cpu")) as device:
         assert 1 <= device.threads <= (os.cpu_count() or 1)
 
 
 def test_nondeterministic_session_leaves_the_mode_off() -> None:
     import torch
 
-    with device_session(DeviceKnobs(device="cpu", deterministic=False)) as device:
+    with device_session(DeviceConfig(device="cpu", deterministic=False)) as device:
         assert not device.deterministic
         assert not torch.are_deterministic_algorithms_enabled()
 
@@ -61,14 +66,14 @@ def test_a_missing_card_is_named_with_what_is_there() -> None:
     missing = "mps" if torch.cuda.is_available() else "cuda"
     with (
         pytest.raises(DeviceError, match=r"device\.device.*no " + missing) as caught,
-        device_session(DeviceKnobs.model_validate({"device": missing})),
+        device_session(DeviceConfig.model_validate({"device": missing})),
     ):
         pass
     assert "cpu" in str(caught.value.fix)
 
 
 def test_peak_memory_is_this_process_s() -> None:
-    with device_session(DeviceKnobs(device="cpu")) as device:
+    with device_session(DeviceConfig(device="cpu")) as device:
         held = bytearray(64 * 2**20)
         held[::4096] = b"x" * len(held[::4096])
         # An interpreter with PyTorch takes between 100 MB and a few GB.
@@ -78,7 +83,7 @@ def test_peak_memory_is_this_process_s() -> None:
 def test_a_session_s_figures_stand_still_once_it_is_over() -> None:
     import torch
 
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as device:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as device:
         first = session_figures(device)["seconds"]
         torch.ones(64, 64).matmul(torch.ones(64, 64))
         time.sleep(0.01)
@@ -91,7 +96,7 @@ def test_a_session_s_figures_stand_still_once_it_is_over() -> None:
     assert over["seconds"] >= 0.01
     assert 100 < over["peak_memory_mb"] < 20_000
     # What a session did is no part of what its device is.
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as other:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as other:
         other.use.back_off("work", 4, 2)
     assert other == device
     assert session_figures(other)["batch_sizes"] == {"work": 2}

@@ -29,11 +29,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
-from refine_dagster.commands import audit, diff, door, impact, output, prune, show, trace, why
+from refine_dagster.commands import audit, diff, impact, output, prune, show, trace, why
+from refine_dagster.commands import output as door
+from refine_dagster.config.policy_round import base_name, round_of
 from refine_dagster.home import HOME_VARIABLE, Home
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.policy_round import base_name, round_of
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.lineage_story import tell
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "lineage.md"

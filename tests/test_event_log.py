@@ -10,7 +10,7 @@ import pytest
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
 
 from refine_dagster.home import Home
-from refine_dagster.pipeline import prepare_dagster_home
+from refine_dagster.run import prepare_dagster_home
 from resources.event_log import OpenEventLog, open_instance
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from refine_dagster import sql_models
-from refine_dagster.knobs import SelfInstructKnobs
-from refine_dagster.lineage.rows import Parent, make_row
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.config.sections import SelfInstructConfig
+from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.self_instruct.decisions import (
     Demonstration,
     InstructionDecider,
@@ -19,10 +18,11 @@ from refine_dagster.self_instruct.decisions import (
 from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.evolved_rows import Origin, as_seeds, evolved_rows, instructor_payload
-from refine_dagster.teams_rl.knobs import TeamsRLKnobs
-from refine_dagster.teams_rl.policies import FixedPolicy
+from refine_dagster.teams_rl.learned_policy import FixedPolicy
 from refine_dagster.teams_rl.reviewer import RuleReviewer
 from refine_dagster.teams_rl.template_executor import TemplateExecutor
+from refine_dagster.warehouse.rows import Parent, make_row
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.small_warehouse import BASE, commit, small_warehouse
 
 SEED = "s2"
@@ -32,9 +32,9 @@ SEED = "s2"
 def both(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """The small warehouse, and the second seed evolved by constraints, decided on and answered."""
     warehouse = small_warehouse(tmp_path_factory.mktemp("both") / "w.duckdb")
-    knobs = TeamsRLKnobs(algorithm="fixed", fixed_operation="constraints")
+    config = TeamsRLConfig(algorithm="fixed", fixed_operation="constraints")
     policy = FixedPolicy(1)
-    instructor = make_row("instructor_policy", instructor_payload(knobs, policy.version))
+    instructor = make_row("instructor_policy", instructor_payload(config, policy.version))
     commit(
         warehouse,
         "instructor_policy",
@@ -45,14 +45,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     base = Parent("base_model", warehouse.read("base_model")["row_id"].item(), "generator")
     steps = evolve(as_seeds(seeds), policy, Evolver(TemplateExecutor("salt"), RuleReviewer()))
     key_of = methodcaller("key", "backend")
-    rows = evolved_rows(steps, Origin(seeds, instructor, base, BASE, key_of), knobs)
+    rows = evolved_rows(steps, Origin(seeds, instructor, base, BASE, key_of), config)
     # Templates ask no model; a row of the warehouse names the completion behind it.
     commit(warehouse, "evolved_instructions", {"evolved_instructions": rows})
     pool = [
         Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
         for row in every
     ]
-    decided = InstructionDecider(pool, SelfInstructKnobs()).decide_evolved(rows)
+    decided = InstructionDecider(pool, SelfInstructConfig()).decide_evolved(rows)
     accepted = filtered_rows([], decided, evolved=rows)
     for asset, added in (("instruction_decisions", decided), ("filtered_instructions", accepted)):
         commit(warehouse, asset, {asset: [*warehouse.read(asset).to_dicts(), *added]})

@@ -14,7 +14,7 @@ import polars
 import pytest
 
 from refine_dagster.errors import RefineError
-from refine_dagster.export import ExportError, ExportFormat, export_dataset
+from refine_dagster.lineage.export import ExportError, ExportFormat, export_dataset
 
 FORMATS = get_args(ExportFormat)
 ROWS = [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from refine_dagster.knobs import DeviceKnobs
+from refine_dagster.config.sections import DeviceConfig
 from resources.gpu import GpuResource
 
 
 def test_every_device_knob_is_followed_or_set() -> None:
-    profile = DeviceKnobs(device="cpu", threads=1, quantization="none", memory_share=0.5)
-    assert GpuResource().knobs(profile) == profile
-    own = GpuResource(threads=2, quantization="nf4").knobs(profile)
+    profile = DeviceConfig(device="cpu", threads=1, quantization="none", memory_share=0.5)
+    assert GpuResource().config(profile) == profile
+    own = GpuResource(threads=2, quantization="nf4").config(profile)
     changed = {"threads": 2, "quantization": "nf4"}
     assert own == profile.model_copy(update=changed)
-    assert set(DeviceKnobs.model_fields) <= set(GpuResource.model_fields)
+    assert set(DeviceConfig.model_fields) <= set(GpuResource.model_fields)

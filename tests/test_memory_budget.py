@@ -11,24 +11,26 @@ from typing import Any
 import pytest
 
 from refine_dagster import progress
-from refine_dagster.device import Device, device_session, memory_at_hand
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import resolve_model
-from refine_dagster.memory_budget import (
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.models.device import Device, device_session, free_memory
+from refine_dagster.models.language_model import resolve_model
+from refine_dagster.models.memory import (
     GIB,
     NF4_BYTES,
     WIDTHS,
     BudgetLine,
     MemoryBudget,
+    MemoryFullError,
     TrainingPlan,
     announce,
+    batch_ladder,
+    config_size,
     generation_budget,
+    model_size,
     request_bytes,
     requests_that_fit,
     training_budget,
 )
-from refine_dagster.memory_limit import MemoryFullError, batch_ladder
-from refine_dagster.model_size import config_size, model_size
 from refine_dagster.training.trainer_session import lora
 
 WHOLE = Device("cpu", "float32", 1, deterministic=True)
@@ -227,8 +229,8 @@ def test_a_line_of_a_budget_has_a_figure_that_says_something() -> None:
 
 def test_requests_found_from_memory_fit_into_it() -> None:
     size = replace(config_size(_config()), layers=4000, key_value=4096)
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as device:
-        room = memory_at_hand(device)
+    with device_session(DeviceConfig(device="cpu", threads=1)) as device:
+        room = free_memory(device)
         found = requests_that_fit(size, device, 1000, 24)
         each = request_bytes(size, device, 1000, 24)
         assert each > 1024 * 2 * 4000 * 4096 * 4

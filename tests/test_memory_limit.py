@@ -13,24 +13,23 @@ from pathlib import Path
 import pytest
 
 from refine_dagster import progress
-from refine_dagster.device import Device, device_session, session_figures
-from refine_dagster.device_use import DeviceUse
+from refine_dagster.config.sections import (
+    DeviceConfig,
+    InstanceConfig,
+    ReinforcementConfig,
+    SupervisedConfig,
+)
 from refine_dagster.generation.request import Request, Sampling, Scoring, label_scores
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.knobs import (
-    DeviceKnobs,
-    InstanceKnobs,
-    ReinforcementKnobs,
-    SupervisedKnobs,
-)
-from refine_dagster.language_model import LoadedModel, ModelRef, loaded_model, resolve_model
-from refine_dagster.memory_limit import MemoryFullError, in_batches_that_fit
+from refine_dagster.judge.judge import Scores
+from refine_dagster.models.device import Device, DeviceUse, device_session, session_figures
+from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model, resolve_model
+from refine_dagster.models.memory import MemoryFullError, in_batches_that_fit
+from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.reward_rule import PRESETS
+from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, PolicyTraining, train_policy
-from refine_dagster.training.supervised import train_supervised
+from refine_dagster.training.sft import train_supervised
 from tests.test_memory_budget import Notes
 
 WORDS = ("cat", "dog", "sun", "rain", "ship")
@@ -62,7 +61,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Limit:
 
 @pytest.fixture
 def device() -> Iterator[Device]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as lent:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
         yield lent
 
 
@@ -160,12 +159,12 @@ def test_other_errors_pass(device: Device) -> None:
 def test_fine_tuning_accumulates_what_does_not_fit(
     base: ModelRef, device: Device, tmp_path: Path, limit: Limit
 ) -> None:
-    triples = [Triple("Say the word.", word * n, word) for word in WORDS for n in (1, 2, 3, 4)]
-    knobs = SupervisedKnobs(batch_size=8, max_tokens=128, lora_rank=4)
+    examples = [Example("Say the word.", word * n, word) for word in WORDS for n in (1, 2, 3, 4)]
+    config = SupervisedConfig(batch_size=8, max_tokens=128, lora_rank=4)
 
     def losses(out: str) -> list[float]:
         # 20 examples: the third of every three steps has four.
-        trained = train_supervised(base, triples, knobs, 4, tmp_path / out, device, "s")
+        trained = train_supervised(base, examples, config, 4, tmp_path / out, device, "s")
         return [step.loss for step in trained.steps]
 
     whole = losses("whole")
@@ -192,15 +191,15 @@ class _Length:
 
     fingerprint = "length"
 
-    def score(self, triples: Sequence[Triple]) -> list[Scores]:
-        return [Scores(1 / (1 + len(row.output)), 0.5, 0.5, 0.0) for row in triples]
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
+        return [Scores(1 / (1 + len(row.output)), 0.5, 0.5, 0.0) for row in examples]
 
 
 def _train(
     base: ModelRef, out: Path, device: Device, algorithm: str, resume: Path | None = None
 ) -> PolicyTraining:
     prompts = [PolicyPrompt(word, f"Write {word}.", f"Write {word}.\nOutput:") for word in WORDS]
-    knobs = ReinforcementKnobs.model_validate(
+    config = ReinforcementConfig.model_validate(
         {
             "algorithm": algorithm,
             "steps": 3,
@@ -212,8 +211,8 @@ def _train(
         }
     )
     feedback = Feedback(_Length(), PRESETS["balanced"], -1.0)
-    sampling = InstanceKnobs(max_new_tokens=8)
-    return train_policy(base, prompts, feedback, knobs, sampling, out, device, "s", resume)
+    sampling = InstanceConfig(max_new_tokens=8)
+    return train_policy(base, prompts, feedback, config, sampling, out, device, "s", resume)
 
 
 class _Full(Notes):

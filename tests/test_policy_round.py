@@ -7,10 +7,7 @@ import pytest
 
 from assets.automation import automated
 from assets.versions import REVISIONS, code_version
-from refine_dagster.definitions import build_definitions
-from refine_dagster.lineage.round_views import round_views
-from refine_dagster.lineage.tables import ROUND_TABLES, TABLES, assets_beyond, graph_assets
-from refine_dagster.policy_round import (
+from refine_dagster.config.policy_round import (
     FIRST_ROUND,
     MOST_ROUNDS,
     PolicyRound,
@@ -19,7 +16,10 @@ from refine_dagster.policy_round import (
     round_of,
     rounds_until,
 )
-from refine_dagster.profile import ProfileError, load_profile
+from refine_dagster.config.profile import ProfileError, load_profile
+from refine_dagster.definitions import build_definitions
+from refine_dagster.warehouse.round_views import round_views
+from refine_dagster.warehouse.tables import ROUND_TABLES, TABLES, assets_beyond, graph_assets
 from resources.profile import ProfileResource
 
 
@@ -39,9 +39,9 @@ def test_names_go_there_and_back() -> None:
 
 
 def test_salts_and_slots_differ_from_round_to_round() -> None:
-    assert FIRST_ROUND.salt("refine") == "refine"
+    assert FIRST_ROUND.run_seed("refine") == "refine"
     assert FIRST_ROUND.slot("0000/0001/000") == "0000/0001/000"
-    assert len({one.salt("refine") for one in rounds_until(3)}) == 3
+    assert len({one.run_seed("refine") for one in rounds_until(3)}) == 3
     slots = [one.slot(slot) for one in rounds_until(3) for slot in ("0000/0001/000", "0039/0047/9")]
     assert sorted(slots) == slots
     assert len(set(slots)) == len(slots)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.profile import Profile, ProfileError, load_profile, packaged_profiles
+from refine_dagster.config.profile import Profile, ProfileError, load_profile, packaged_profiles
 
 
 def test_packaged_profiles_are_valid() -> None:
@@ -27,9 +27,9 @@ def test_precedence_is_default_yaml_environment_override(tmp_path: Path) -> None
         "UNRELATED": "1",
     }
     profile = load_profile(str(path), {"self_instruct.stall_rounds": 27}, environment)
-    knobs = profile.self_instruct
-    assert (knobs.target, knobs.max_rounds, knobs.stall_rounds) == (5, 16, 27)
-    assert knobs.requests_per_round == Profile(name="x").self_instruct.requests_per_round
+    config = profile.self_instruct
+    assert (config.target, config.max_rounds, config.stall_rounds) == (5, 16, 27)
+    assert config.requests_per_round == Profile(name="x").self_instruct.requests_per_round
     assert profile.base_model.id == "/models/x"
     assert load_profile(None, environment={"REFINE_PROFILE": "gpu"}).name == "gpu"
 

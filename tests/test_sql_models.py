@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from refine_dagster import sql_models
-from refine_dagster.lineage.tables import TABLES, graph_assets
-from refine_dagster.lineage.warehouse import Warehouse
 from refine_dagster.sql_models import Check, SqlModel, SqlModelError
+from refine_dagster.warehouse.tables import TABLES, graph_assets
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.small_warehouse import BASE, JUDGE, POLICY, commit, small_warehouse
 
 GOOD = """-- Seeds by name.

@@ -20,7 +20,7 @@ import pytest
 
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.warehouse import Warehouse
 
 REPOSITORY = Path(__file__).parents[1]
 STARTS_WITHIN_S = 90.0

@@ -21,17 +21,17 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.warehouse import Warehouse
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("refine_dagster", "assets", "resources", "dbt_like_sql")
 DATA = (
     "dbt_like_sql/**/*.sql",
-    "refine_dagster/profiles/*.yaml",
+    "refine_dagster/config/profiles/*.yaml",
     "refine_dagster/seeds/packaged.jsonl",
     "refine_dagster/evaluation/held_out/*.json",
     "refine_dagster/training/*.yaml",
-    "refine_dagster/lineage/migrations/*.sql",
+    "refine_dagster/warehouse/migrations/*.sql",
     "refine_dagster/py.typed",
 )
 

@@ -114,10 +114,10 @@ def _unigram(text: str) -> Any:
     from transformers import T5Tokenizer
 
     letters = sorted(set(text + ":?.,/<>|") - {" "})
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
-    pieces += [(f"▁{word}", -3.0) for word in dict.fromkeys(text.split()) if len(word) > 1]
-    pieces += [(letter, -6.0) for letter in letters]
-    return T5Tokenizer(vocab=pieces, extra_ids=0)
+    candidates = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
+    candidates += [(f"▁{word}", -3.0) for word in dict.fromkeys(text.split()) if len(word) > 1]
+    candidates += [(letter, -6.0) for letter in letters]
+    return T5Tokenizer(vocab=candidates, extra_ids=0)
 
 
 def _byte_level(text: str, chat_tokens: tuple[str, ...]) -> Any:

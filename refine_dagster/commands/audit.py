@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.commands.output import console, existing_home, open_warehouse
 
 if TYPE_CHECKING:
-    from refine_dagster.lineage.findings import AuditReport
+    from refine_dagster.lineage.audit_rows import AuditReport
 
 audit_app = typer.Typer(no_args_is_help=True, help="Is everything as it was recorded?")
 

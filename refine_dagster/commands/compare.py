@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.commands.output import console, existing_home, open_warehouse
 from refine_dagster.commands.run import knob_overrides
 from refine_dagster.errors import RefineError
 
@@ -74,6 +74,7 @@ def compare(
 
     Example: refine-dagster compare --methods self_instruct,teams_rl,both
     """
+    from refine_dagster.commands.terminal import showing_progress
     from refine_dagster.comparison.arms import (
         BASE,
         SEEDS_ONLY,
@@ -82,17 +83,19 @@ def compare(
         parse_arms,
         parse_methods,
     )
-    from refine_dagster.comparison.call_table import call_table
     from refine_dagster.comparison.figures import figures_of
-    from refine_dagster.comparison.material import read_material
     from refine_dagster.comparison.methods import read_method_calls
-    from refine_dagster.comparison.report import Report, write_report
-    from refine_dagster.comparison.running import run_study
-    from refine_dagster.comparison.show import show_calls, show_figures
-    from refine_dagster.comparison.study import plan_study
+    from refine_dagster.comparison.report import (
+        Report,
+        call_table,
+        show_calls,
+        show_figures,
+        write_report,
+    )
+    from refine_dagster.comparison.study import plan_study, read_material
+    from refine_dagster.comparison.trial import run_study
+    from refine_dagster.config.profile import load_profile
     from refine_dagster.evaluation.super_ni import load_tasks
-    from refine_dagster.profile import load_profile
-    from refine_dagster.terminal import showing_progress
 
     overrides = knob_overrides(knob or [])
     if tasks is not None:
@@ -107,14 +110,14 @@ def compare(
     home = existing_home()
     warehouse = open_warehouse(home)
     material = read_material(warehouse, home.checkpoints)
-    knobs = chosen.evaluation
+    config = chosen.evaluation
     study = plan_study(
         material,
         chosen,
         planned,
         _numbers(sizes),
         random_seeds,
-        load_tasks(knobs.tasks, knobs.max_instances, knobs.split),
+        load_tasks(config.tasks, config.max_instances, config.split),
         None if methods is None else read_method_calls(warehouse, chosen.self_instruct),
     )
     root = home.root / "comparisons"
@@ -123,9 +126,9 @@ def compare(
     figures = figures_of(
         cells,
         against,
-        tie_margin=knobs.tie_margin,
-        samples=knobs.bootstrap_samples,
-        salt=chosen.salt,
+        tie_margin=config.tie_margin,
+        samples=config.bootstrap_samples,
+        run_seed=chosen.run_seed,
     )
     command = shlex.join(["refine-dagster", *sys.argv[1:]])
     folder = out or root / study.name

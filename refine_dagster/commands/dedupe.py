@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from refine_dagster.commands.door import console
+from refine_dagster.commands.output import console
 
 
 class Refusal(StrEnum):
@@ -42,9 +42,9 @@ def dedupe(
 
     Example: refine-dagster dedupe generated.jsonl --column instruction --against seeds.jsonl
     """
+    from refine_dagster.commands.terminal import showing_progress
     from refine_dagster.novelty.dedupe import dedupe_file
     from refine_dagster.novelty.filter import NoveltyFilter
-    from refine_dagster.terminal import showing_progress
 
     novelty = NoveltyFilter(threshold, refuse_at.value, stem, compiled=compiled)
     with showing_progress(console):

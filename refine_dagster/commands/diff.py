@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
 from refine_dagster.commands.output import (
     OutputFormat,
     cause_lines,
+    console,
+    existing_home,
+    open_warehouse,
     print_json,
     say,
     text_of,
@@ -19,7 +21,7 @@ from refine_dagster.commands.output import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from refine_dagster.lineage.difference import Group, StateDifference
+    from refine_dagster.lineage.diff import Group, StateDifference
 
 GROUPS_SHOWN = 6
 CAUSES_SHOWN = 20
@@ -39,7 +41,7 @@ def diff(
 
     Example: refine-dagster diff 12 24 --table instruction_dataset
     """
-    from refine_dagster.lineage.difference import difference
+    from refine_dagster.lineage.diff import difference
 
     told = difference(open_warehouse(existing_home()), before, after, table=table, limit=limit)
     if format is OutputFormat.JSON:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.commands.output import console, existing_home, open_warehouse
 
 
 class ExportFormat(StrEnum):
@@ -28,7 +28,7 @@ def export(
 
     Example: refine-dagster export --format messages --to dataset.jsonl
     """
-    from refine_dagster.export import export_live_dataset
+    from refine_dagster.lineage.export import export_live_dataset
 
     result = export_live_dataset(
         open_warehouse(existing_home()), format.value, to, overwrite=overwrite

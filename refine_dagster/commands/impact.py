@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.commands.output import console, existing_home, open_warehouse
 
 if TYPE_CHECKING:
-    from refine_dagster.lineage.impact_record import Impact, SeedVersion
+    from refine_dagster.lineage.impact import Impact, SeedVersion
 
 
 class ImpactFormat(StrEnum):

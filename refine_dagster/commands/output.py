@@ -1,20 +1,56 @@
-"""How commands that answer questions print: text for people, JSON for machines."""
+"""How commands that answer questions print: text for people, JSON for machines.
+
+What every command needs: the console, the home, and the warehouse in it.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
 
-from refine_dagster.commands.door import console
+from refine_dagster.errors import RefineError
+from refine_dagster.home import Home, find_home
 
 if TYPE_CHECKING:
-    from refine_dagster.lineage.cause import Cause
+    from refine_dagster.lineage.changes import Cause
+    from refine_dagster.warehouse.warehouse import Warehouse
+
+
+# A log file has no width of its own; tables need some.
+LOG_WIDTH = 120
+console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+
+
+def existing_home() -> Home:
+    """The home that the environment names.
+
+    Raises:
+        RefineError: nothing was ever materialised in it.
+    """
+    home = find_home()
+    if not home.warehouse.is_file():
+        raise RefineError(
+            "there is no warehouse here yet",
+            where=str(home.warehouse),
+            fix="run `refine-dagster run` first, or set REFINE_HOME",
+        )
+    return home
+
+
+def open_warehouse(home: Home) -> Warehouse:
+    """The warehouse of a home; DuckDB is imported here, so that `--help` stays quick."""
+    from refine_dagster.warehouse.warehouse import Warehouse
+
+    return Warehouse(home.warehouse)
+
 
 HASH = re.compile(r"[0-9a-f]{32,64}")
 HASH_SHOWN = 12

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.commands.output import console, existing_home, open_warehouse
 from refine_dagster.home import Home
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def _no_run_meanwhile(home: Home) -> Iterator[None]:
     Raises:
         RunLockedError: a run works in this home.
     """
-    from refine_dagster.lineage.run_lock import holding_run_lock
+    from refine_dagster.warehouse.run_lock import holding_run_lock
 
     with holding_run_lock(home.root, f"prune-{uuid4()}") as cut_off:
         if cut_off:
             from dagster import DagsterInstance
 
-            from refine_dagster.pipeline import prepare_dagster_home
+            from refine_dagster.run import prepare_dagster_home
             from resources.warehouse import end_run_that_was_cut_off
 
             prepare_dagster_home(home)

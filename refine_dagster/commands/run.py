@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.commands.output import console, existing_home, open_warehouse
 from refine_dagster.errors import RefineError
 from refine_dagster.home import Home, find_home
 
@@ -36,8 +36,8 @@ def run(
 
     Example: refine-dagster run --seeds my_seeds.jsonl --target 200
     """
-    from refine_dagster.pipeline import run_pipeline
-    from refine_dagster.terminal import showing_progress
+    from refine_dagster.commands.terminal import showing_progress
+    from refine_dagster.run import run_pipeline
 
     overrides = _overrides(seeds, target, knob or [])
     home = find_home()
@@ -54,8 +54,8 @@ def status() -> None:
     _summary(existing_home())
 
 
-def knob_overrides(knobs: list[str]) -> dict[str, Any]:
-    """Dotted knob -> value, from texts such as `reinforcement.steps=30`.
+def knob_overrides(config: list[str]) -> dict[str, Any]:
+    """Dotted config field -> value, from texts such as `reinforcement.steps=30`.
 
     Raises:
         RefineError: a text has no `=`.
@@ -63,7 +63,7 @@ def knob_overrides(knobs: list[str]) -> dict[str, Any]:
     import yaml
 
     overrides: dict[str, Any] = {}
-    for text in knobs:
+    for text in config:
         name, equals, value = text.partition("=")
         if not equals:
             raise RefineError(f"{text!r} is no knob", fix="write --set section.knob=value")
@@ -71,8 +71,8 @@ def knob_overrides(knobs: list[str]) -> dict[str, Any]:
     return overrides
 
 
-def _overrides(seeds: str | None, target: int | None, knobs: list[str]) -> dict[str, Any]:
-    overrides = knob_overrides(knobs)
+def _overrides(seeds: str | None, target: int | None, config: list[str]) -> dict[str, Any]:
+    overrides = knob_overrides(config)
     if seeds is not None:
         overrides["seeds.path"] = seeds
     if target is not None:
@@ -81,6 +81,6 @@ def _overrides(seeds: str | None, target: int | None, knobs: list[str]) -> dict[
 
 
 def _summary(home: Home) -> None:
-    from refine_dagster.summary import show_summary
+    from refine_dagster.commands.summary import show_summary
 
     show_summary(console, open_warehouse(home), home)

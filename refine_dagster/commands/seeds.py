@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from refine_dagster.commands.door import console
+from refine_dagster.commands.output import console
 
 seeds_app = typer.Typer(no_args_is_help=True, help="Seed files.")
 

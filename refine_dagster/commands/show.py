@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.commands.output import console, existing_home, open_warehouse
 from refine_dagster.errors import RefineError
 
 if TYPE_CHECKING:
-    from refine_dagster.lineage.warehouse import Warehouse
+    from refine_dagster.warehouse.warehouse import Warehouse
 
 # Columns a table cell needs, its border included, before words are broken up.
 NARROWEST = 14
@@ -27,7 +27,7 @@ def show(
 
     Example: refine-dagster show instruction_dataset --limit 5 --as-of 12
     """
-    from refine_dagster.summary import rich_records, rich_table
+    from refine_dagster.commands.summary import rich_records, rich_table
 
     warehouse = open_warehouse(existing_home())
     home_of = warehouse.relations()
@@ -50,8 +50,8 @@ def _past(warehouse: Warehouse, table: str, sequence: int) -> str:
         RefineError: the table keeps no history, there is no such materialization, or rows of that
             time were pruned.
     """
-    from refine_dagster.lineage.tables import TABLES
-    from refine_dagster.lineage.warehouse import require_as_of
+    from refine_dagster.warehouse.tables import TABLES
+    from refine_dagster.warehouse.warehouse import require_as_of
 
     if table not in TABLES:
         raise RefineError(

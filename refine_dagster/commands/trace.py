@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
+from refine_dagster.commands.output import console, existing_home, open_warehouse
 
 if TYPE_CHECKING:
     from refine_dagster.lineage.trace import Trace
@@ -40,8 +40,7 @@ def trace(
     Example: refine-dagster trace 0d7222cd --format mermaid
     """
     from refine_dagster.lineage import trace as engine
-    from refine_dagster.lineage.trace_picture import as_dot, as_mermaid
-    from refine_dagster.lineage.trace_text import as_json, as_tree
+    from refine_dagster.lineage.trace_text import as_dot, as_json, as_mermaid, as_tree
 
     found = engine.trace(open_warehouse(existing_home()), row, down=down)
     if format is TraceFormat.JSON:

@@ -22,7 +22,7 @@ def ui(
 
     Example: refine-dagster ui --port 3001
     """
-    from refine_dagster.pipeline import prepare_dagster_home
+    from refine_dagster.run import prepare_dagster_home
 
     home = find_home()
     prepare_dagster_home(home)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refine_dagster.commands.door import console, existing_home, open_warehouse
 from refine_dagster.commands.output import (
     HASH_SHOWN,
     OutputFormat,
     cause_lines,
+    console,
+    existing_home,
+    open_warehouse,
     print_json,
     say,
     text_of,
@@ -19,11 +21,8 @@ from refine_dagster.commands.output import (
 )
 
 if TYPE_CHECKING:
-    from refine_dagster.lineage.asset_change import AssetChange
-    from refine_dagster.lineage.asset_explanation import AssetExplanation
-    from refine_dagster.lineage.cause import Cause
-    from refine_dagster.lineage.row_explanation import Event, RowExplanation
-    from refine_dagster.lineage.timeline import Materialization
+    from refine_dagster.lineage.changes import AssetChange, Cause, Materialization
+    from refine_dagster.lineage.why import AssetExplanation, Event, RowExplanation
 
 REASONS_SHOWN = 12
 
@@ -41,8 +40,7 @@ def why(
 
     Example: refine-dagster why instruction_dataset
     """
-    from refine_dagster.lineage.asset_explanation import AssetExplanation
-    from refine_dagster.lineage.explain import explain
+    from refine_dagster.lineage.why import AssetExplanation, explain
 
     told = explain(open_warehouse(existing_home()), name)
     if format is OutputFormat.JSON:
@@ -56,7 +54,7 @@ def why(
 def _print_asset(told: AssetExplanation) -> None:
     import polars as pl
 
-    from refine_dagster.summary import rich_table
+    from refine_dagster.commands.summary import rich_table
 
     say(f"{told.asset}, {_when(told.last)}")
     if told.since is not None:
@@ -157,7 +155,7 @@ def _changes(change: AssetChange) -> Iterator[str]:
         yield f"input {one.name}: {_short(one.old)} → {_short(one.new)}"
     for one in change.files:
         yield f"file {one.name}: {_short(one.old)} → {_short(one.new)}"
-    for one in change.knobs:
+    for one in change.config:
         yield f"knob {one.name}: {text_of(one.old)} → {text_of(one.new)}"
     if change.code is not None:
         yield f"code: revision {change.code.old} → {change.code.new}"

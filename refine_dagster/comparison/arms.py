@@ -21,18 +21,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from refine_dagster.config.profile import Profile
+from refine_dagster.config.sections import ReinforcementConfig, RewardConfig
 from refine_dagster.errors import RefineError
-from refine_dagster.knobs import ReinforcementKnobs, RewardKnobs
-from refine_dagster.profile import Profile
 
 Kind = Literal["base", "seeds_only", "self_instruct", "refined", "method"]
 Method = Literal["self_instruct", "teams_rl", "both"]
 BASE = "base"
 SEEDS_ONLY = "seeds_only"
 SELF_INSTRUCT = "self_instruct"
-ALGORITHMS: tuple[str, ...] = get_args(ReinforcementKnobs.model_fields["algorithm"].annotation)
+ALGORITHMS: tuple[str, ...] = get_args(ReinforcementConfig.model_fields["algorithm"].annotation)
 METHODS: tuple[Method, ...] = get_args(Method)
-PRESETS: tuple[str, ...] = get_args(RewardKnobs.model_fields["preset"].annotation)
+PRESETS: tuple[str, ...] = get_args(RewardConfig.model_fields["preset"].annotation)
 
 
 class ArmError(RefineError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.evaluation.answers import TaskScore
-from refine_dagster.lineage.content import canonical_json
+from refine_dagster.hashing import canonical_json
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DatasetResult:
     """The dataset that an arm learned from.
 
     Attributes:
-        rows: triples.
+        rows: examples.
         format_valid: share of the pool's instances that passed the format gate; of a method's
             arm, of those of its instructions.
         parts: part of the judge -> its mean over the rows.

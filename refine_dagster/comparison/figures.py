@@ -19,11 +19,11 @@ from typing import Any
 
 from refine_dagster.comparison.arms import BASE, SEEDS_ONLY
 from refine_dagster.comparison.cells import Cell
-from refine_dagster.evaluation.category_means import category_means
-from refine_dagster.evaluation.comparison import COVERAGE, ROUNDING
-from refine_dagster.generation.request import request_seed
-from refine_dagster.refine_af.judge_quality import PARTS
-from refine_dagster.refine_af.score_statistics import spearman
+from refine_dagster.evaluation.answers import category_means
+from refine_dagster.evaluation.comparison import ROUNDING
+from refine_dagster.judge.quality import PARTS
+from refine_dagster.seeding import request_seed
+from refine_dagster.statistics import COVERAGE, spearman
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Figures:
 
 
 def figures_of(
-    cells: Sequence[Cell], against: Sequence[str], *, tie_margin: float, samples: int, salt: str
+    cells: Sequence[Cell], against: Sequence[str], *, tie_margin: float, samples: int, run_seed: str
 ) -> Figures:
     """Summarise cells.
 
@@ -148,7 +148,7 @@ def figures_of(
     sizes = sorted({size for _, size in groups if size})
     names = list(dict.fromkeys(cell.arm for cell in cells))
     arms = [
-        _arm_figure(groups[name, size], samples, salt)
+        _arm_figure(groups[name, size], samples, run_seed)
         for name in names
         for size in ([0] if name == BASE else sizes)
     ]
@@ -158,7 +158,7 @@ def figures_of(
             groups[other, 0 if other == BASE else size],
             tie_margin,
             samples,
-            salt,
+            run_seed,
         )
         for other in against
         if other in names
@@ -215,12 +215,12 @@ def _by_seed(cells: Sequence[Cell]) -> list[Cell]:
     return sorted(cells, key=lambda cell: cell.random_seed)
 
 
-def _arm_figure(cells: Sequence[Cell], samples: int, salt: str) -> ArmFigure:
+def _arm_figure(cells: Sequence[Cell], samples: int, run_seed: str) -> ArmFigure:
     first = cells[0]
     table = _table(cells)
     means = [fmean(row) for row in table]
     low, high = two_way_interval(
-        table, samples=samples, seed=request_seed(salt, "arm", first.arm, first.size)
+        table, samples=samples, seed=request_seed(run_seed, "arm", first.arm, first.size)
     )
     return ArmFigure(
         arm=first.arm,
@@ -237,7 +237,7 @@ def _arm_figure(cells: Sequence[Cell], samples: int, salt: str) -> ArmFigure:
 
 
 def _duel(
-    ours: Sequence[Cell], theirs: Sequence[Cell], tie_margin: float, samples: int, salt: str
+    ours: Sequence[Cell], theirs: Sequence[Cell], tie_margin: float, samples: int, run_seed: str
 ) -> Duel:
     arm, against = ours[0], theirs[0]
     table, other = _table(ours), _table(theirs)
@@ -251,7 +251,7 @@ def _duel(
     margin = tie_margin + ROUNDING
     wins = sum(delta > margin for delta in of_task)
     losses = sum(delta < -margin for delta in of_task)
-    seed = request_seed(salt, "duel", arm.arm, against.arm, arm.size)
+    seed = request_seed(run_seed, "duel", arm.arm, against.arm, arm.size)
     delta_low, delta_high = two_way_interval(deltas, samples=samples, seed=seed)
 
     win_low, win_high = _resampled(

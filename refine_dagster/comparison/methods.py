@@ -30,16 +30,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from refine_dagster.comparison.arms import Method
+from refine_dagster.config.sections import SelfInstructConfig
 from refine_dagster.errors import RefineError
-from refine_dagster.knobs import SelfInstructKnobs
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.rows import Row
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.hashing import content_id
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.teams_rl.evolved_rows import evolution_calls
+from refine_dagster.warehouse.rows import Row
+from refine_dagster.warehouse.warehouse import Warehouse
 
 NEEDED = ("raw_instructions", "evolved_instructions", "instruction_decisions")
-# The knobs by which a candidate is novel.
+# The config by which a candidate is novel.
 NOVELTY = {"novelty_threshold", "refuse_at"}
 
 
@@ -84,14 +84,14 @@ class MethodCalls:
         proposed: rows of `raw_instructions`, by slot.
         evolved: rows of `evolved_instructions`, by slot.
         training: calls of the instructor's training.
-        knobs: those that the home's candidates were decided on by.
+        config: those that the home's candidates were decided on by.
     """
 
     seeds: tuple[Demonstration, ...]
     proposed: tuple[Row, ...]
     evolved: tuple[Row, ...]
     training: int
-    knobs: SelfInstructKnobs
+    config: SelfInstructConfig
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -113,7 +113,7 @@ class MethodCalls:
             "method_calls",
             [[*_request(row), row["parsed"], row["instruction"]] for row in self.proposed],
             [[_calls(row), row["valid"], row["instruction"]] for row in self.evolved],
-            self.knobs.model_dump(mode="json", include=NOVELTY),
+            self.config.model_dump(mode="json", include=NOVELTY),
         )
 
     def share(self, method: Method, calls: int) -> Share:
@@ -137,11 +137,11 @@ class MethodCalls:
 
     def accepted_in_home(self) -> list[Row]:
         """All candidates that the home's own decisions accept, up to its target."""
-        return self._accepted(self.proposed, self.evolved, self.knobs.target)
+        return self._accepted(self.proposed, self.evolved, self.config.target)
 
     def _accepted(self, proposed: Sequence[Row], evolved: Sequence[Row], target: int) -> list[Row]:
-        knobs = self.knobs.model_copy(update={"target": target})
-        decider = InstructionDecider(self.seeds, knobs)
+        config = self.config.model_copy(update={"target": target})
+        decider = InstructionDecider(self.seeds, config)
         decisions = [*decider.decide(proposed), *decider.decide_evolved(evolved)]
         return [
             candidate
@@ -150,11 +150,11 @@ class MethodCalls:
         ]
 
 
-def read_method_calls(warehouse: Warehouse, knobs: SelfInstructKnobs) -> MethodCalls:
+def read_method_calls(warehouse: Warehouse, config: SelfInstructConfig) -> MethodCalls:
     """Read a home.
 
     Raises:
-        RefineError: a method has made nothing in it, or with these knobs other candidates would
+        RefineError: a method has made nothing in it, or with these config other candidates would
             have been accepted than were.
     """
     found = {name: warehouse.read(name).to_dicts() for name in NEEDED}
@@ -173,7 +173,7 @@ def read_method_calls(warehouse: Warehouse, knobs: SelfInstructKnobs) -> MethodC
         for row in warehouse.read("seed_tasks").to_dicts()
     ]
     training = sum(evolution_calls(evolved, instructor).training.values())
-    calls = MethodCalls(tuple(seeds), tuple(proposed), tuple(evolved), training, knobs)
+    calls = MethodCalls(tuple(seeds), tuple(proposed), tuple(evolved), training, config)
     kept = {row["candidate_id"] for row in found["instruction_decisions"] if row["kept"]}
     if {row["row_id"] for row in calls.accepted_in_home()} != kept:
         raise RefineError(

@@ -11,21 +11,94 @@ The pool itself is the same throughout, and so are the base model, the judge and
 All arms of one size take the same number of optimiser steps: set by the size, or, where it counts
 calls, by the most instructions that any method has for so many, whichever methods are compared. An
 arm that finds nothing to learn from is the base model.
+
+What all arms of a comparison share: one base model, one judge, one pool, one set of seeds.
+
+It is read from a home in which the graph was materialised, and is small enough to be handed to
+other processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from refine_dagster.comparison.arms import METHODS, Arm, Method
-from refine_dagster.comparison.material import Material
 from refine_dagster.comparison.methods import MethodCalls, Share
+from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import Task, tasks_hash
-from refine_dagster.lineage.content import content_id
-from refine_dagster.profile import Profile
-from refine_dagster.training.supervised import steps_for
+from refine_dagster.hashing import content_id
+from refine_dagster.models.language_model import ModelRef, registered_base
+from refine_dagster.refine_af.instances import SeedTriple, seed_examples
+from refine_dagster.self_instruct.decisions import in_slot_order
+from refine_dagster.training.sft import steps_for
+from refine_dagster.warehouse.checkpoints import CheckpointStore
+from refine_dagster.warehouse.warehouse import Warehouse
+
+NEEDED = ("seed_tasks", "base_model", "feedback_judge", "filtered_instructions")
+
+
+@dataclass(frozen=True)
+class Material:
+    """The shared inputs.
+
+    Attributes:
+        base: the base model.
+        judge: the live row of `feedback_judge`.
+        seeds: seed examples, by seed id.
+        pool: live rows of `filtered_instructions`, in slot order.
+        checkpoints: artifact root of the home.
+    """
+
+    base: ModelRef
+    judge: Mapping[str, Any]
+    seeds: tuple[SeedTriple, ...]
+    pool: tuple[dict[str, Any], ...]
+    checkpoints: Path
+
+    @property
+    def content(self) -> str:
+        """Names everything here by content, not by place."""
+        return content_id(
+            "comparison_material",
+            {
+                "base": self.base.fingerprint,
+                "judge": self.judge["fingerprint"],
+                "seeds": [seed.example.render() for seed in self.seeds],
+                "pool": [row["instruction"] for row in self.pool],
+            },
+        )
+
+
+def read_material(warehouse: Warehouse, checkpoints: Path) -> Material:
+    """Read a home.
+
+    Raises:
+        RefineError: an asset that is needed was never materialised, or is empty.
+    """
+    absent = [name for name in NEEDED if warehouse.read(name).is_empty()]
+    if absent:
+        raise RefineError(
+            f"a comparison needs {', '.join(absent)}, and there are no rows",
+            where=str(warehouse.path),
+            fix="run `refine-dagster run --select "
+            '"+feedback_judge or +filtered_instructions"` first',
+        )
+    seeds = seed_examples(warehouse.read("seed_tasks").to_dicts())
+    pool = in_slot_order(warehouse.read("filtered_instructions").to_dicts())
+    [base_row] = warehouse.read("base_model").to_dicts()
+    [judge_row] = warehouse.read("feedback_judge").to_dicts()
+    return Material(
+        base=registered_base(CheckpointStore(checkpoints), base_row),
+        judge={name: judge_row[name] for name in ("kind", "fingerprint", "checkpoint_hash")},
+        seeds=tuple(sorted(seeds, key=lambda seed: seed.seed_id)),
+        pool=tuple(pool),
+        checkpoints=checkpoints,
+    )
+
 
 # Raised when the same plan would give other figures.
 REVISION = 1
@@ -50,7 +123,7 @@ class Study:
 
     Attributes:
         material: what all arms share.
-        profile: every knob that an arm does not set.
+        profile: every config field that an arm does not set.
         arms: at least one.
         sizes: ascending, none larger than the pool; or numbers of calls.
         random_seeds: how many; they are numbered from 1.
@@ -72,7 +145,7 @@ class Study:
     def name(self) -> str:
         """Names what every cell depends on; arms, sizes and seeds may be added to a study."""
         profile = self.profile
-        knobs = {
+        config = {
             "instances": profile.instances.model_dump(mode="json"),
             "reward": profile.reward.model_dump(mode="json", exclude={"preset"}),
             "self_instruct_preset": profile.reward.preset,
@@ -86,9 +159,9 @@ class Study:
             ),
             **profile.generator.deciding(),
             "device": profile.device.model_dump(mode="json"),
-            "salt": profile.salt,
+            "salt": profile.run_seed,
         }
-        parts = [REVISION, self.material.content, knobs, tasks_hash(self.tasks)]
+        parts = [REVISION, self.material.content, config, tasks_hash(self.tasks)]
         if self.methods is not None:
             parts.append(self.methods.content)
         return content_id("study", *parts)

@@ -4,12 +4,19 @@ The same engine as the graph's assets: instances through a completions store, po
 `train_policy`, fine-tuning by `train_supervised`, answers by the SUPER-NI protocol. A trial keeps a
 store and checkpoints of its own, so it never writes into the home's warehouse, and what was asked
 or trained before an interruption is not asked or trained again.
+
+Runs a study, one process for each random seed, and shows how far it is.
+
+Random seeds share nothing that is written, so they run side by side. A process that is interrupted
+leaves its finished cells; the next run takes the others up.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,36 +32,35 @@ from refine_dagster.comparison.cells import (
     PolicyResult,
 )
 from refine_dagster.comparison.study import Place, Study
-from refine_dagster.device import Device, device_session
+from refine_dagster.config.profile import Profile
+from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import ArmScores, predict, score
-from refine_dagster.generation.request import request_seed
+from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.session import GeneratorSession, open_generator
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.checkpoints import CheckpointStore
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.rows import Row
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import Profile
-from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
-from refine_dagster.refine_af.gain import mean_rewards
-from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.judge.judge import Judge, Scores
+from refine_dagster.judge.quality import PARTS
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import ModelRef, registered_policy
+from refine_dagster.prompts.example import Example
+from refine_dagster.refine_af.feedback import Feedback, ScoredInstance, feedback_of, lent_judge
 from refine_dagster.refine_af.instances import (
     InstancePrompt,
     instance_prompts,
     instance_requests,
+    mean_rewards,
     scored_answers,
 )
-from refine_dagster.refine_af.judge import Judge, Scores
-from refine_dagster.refine_af.judge_quality import PARTS
-from refine_dagster.refine_af.lent_judge import feedback_of, lent_judge
-from refine_dagster.refine_af.score_statistics import spearman
-from refine_dagster.registered_models import registered_policy
+from refine_dagster.refine_af.selection import Judged, decide_instances
+from refine_dagster.seeding import request_seed
 from refine_dagster.self_instruct.decisions import TEAMS_RL
-from refine_dagster.self_instruct.instance_rules import Judged, decide_instances
-from refine_dagster.training.policy_gain import held_out_split, paired_gain
+from refine_dagster.statistics import paired_gain, spearman
+from refine_dagster.training.policy_gain import held_out_split
 from refine_dagster.training.policy_steps import distinct_bigrams
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.supervised import train_supervised
+from refine_dagster.training.sft import train_supervised
+from refine_dagster.warehouse.checkpoints import CheckpointStore
+from refine_dagster.warehouse.rows import Row
+from refine_dagster.warehouse.warehouse import Warehouse
 
 POLICY = "policy"
 TUNED = "tuned"
@@ -94,7 +100,7 @@ class _Trial:
         self, study: Study, random_seed: int, folder: Path, device: Device, judge: Judge
     ) -> None:
         self._study = study
-        self._salt = f"{study.profile.salt}/comparison/{random_seed}"
+        self._run_seed = f"{study.profile.run_seed}/comparison/{random_seed}"
         self._device = device
         self._judge = judge
         self._checkpoints = CheckpointStore(folder / "checkpoints")
@@ -111,14 +117,14 @@ class _Trial:
         policy: PolicyResult | None = None
         model = self._base
         # What the arm learns from is made before the clock starts: other sizes share it.
-        triples = self._learnt_from(place)
+        examples = self._learnt_from(place)
         started = time.monotonic()
         if place.arm.kind == "refined":
             policy = self._policy(place.arm)[1]
         # An arm that has nothing to learn from is the base model.
-        if triples is not None:
-            dataset = self._dataset_result(place, triples)
-            model = self._tuned(triples, self._study.steps(place.size))
+        if examples is not None:
+            dataset = self._dataset_result(place, examples)
+            model = self._tuned(examples, self._study.steps(place.size))
         scores = self._scores(place.arm.name, model)
         return Cell(
             arm=place.arm.name,
@@ -152,7 +158,7 @@ class _Trial:
             self._study.material.seeds,
             session.backend.count_tokens,
             self._study.profile.instances,
-            self._salt,
+            self._run_seed,
         )
 
     @cached_property
@@ -161,7 +167,7 @@ class _Trial:
         return sorted(
             range(len(self._prompts)),
             key=lambda place: request_seed(
-                self._salt, "size", self._prompts[place].instruction["instruction"]
+                self._run_seed, "size", self._prompts[place].instruction["instruction"]
             ),
         )
 
@@ -179,7 +185,7 @@ class _Trial:
     def _answered(
         self, session: GeneratorSession, prompts: Sequence[InstancePrompt], feedback: Feedback
     ) -> list[ScoredInstance]:
-        requests = instance_requests(prompts, self._study.profile.instances, self._salt)
+        requests = instance_requests(prompts, self._study.profile.instances, self._run_seed)
         return scored_answers(prompts, requests, session.complete, feedback)
 
     def _scored(self, arm: Arm) -> list[ScoredInstance]:
@@ -216,28 +222,28 @@ class _Trial:
         chosen = [(self._prompts[at].instruction, scored[at]) for at in self._order[: place.size]]
         return [Judged(row["instruction"], one, row["method"] == TEAMS_RL) for row, one in chosen]
 
-    def _learnt_from(self, place: Place) -> list[Triple] | None:
-        """The triples of a cell's dataset; None for the base arm, and where none is selected."""
+    def _learnt_from(self, place: Place) -> list[Example] | None:
+        """The examples of a cell's dataset; None for the base arm, and where none is selected."""
         if place.arm.kind == "base":
             return None
         if place.arm.kind == "seeds_only":
-            return [seed.triple for seed in self._study.material.seeds]
+            return [seed.example for seed in self._study.material.seeds]
         judged = self._judged(place)
-        verdicts = decide_instances(judged, self._study.profile.selection)
-        triples = [
-            Triple(one.instruction, one.scored.instance.input, one.scored.instance.output)
-            for one, verdict in zip(judged, verdicts, strict=True)
-            if verdict is None
+        rejections = decide_instances(judged, self._study.profile.selection)
+        examples = [
+            Example(one.instruction, one.scored.instance.input, one.scored.instance.output)
+            for one, rejection in zip(judged, rejections, strict=True)
+            if rejection is None
         ]
-        return triples or None
+        return examples or None
 
-    def _dataset_result(self, place: Place, triples: Sequence[Triple]) -> DatasetResult:
-        scores = self._judge.score(triples)
+    def _dataset_result(self, place: Place, examples: Sequence[Example]) -> DatasetResult:
+        scores = self._judge.score(examples)
         return DatasetResult(
-            rows=len(triples),
+            rows=len(examples),
             format_valid=self._format_valid(place),
             parts={part: fmean(getattr(one, part) for one in scores) for part in PARTS},
-            distinct_bigrams=distinct_bigrams([triple.output for triple in triples]),
+            distinct_bigrams=distinct_bigrams([example.output for example in examples]),
         )
 
     def _format_valid(self, place: Place) -> float:
@@ -254,16 +260,16 @@ class _Trial:
 
     def _train_policy(self, arm: Arm) -> tuple[ModelRef, PolicyResult]:
         profile = arm.profile(self._study.profile)
-        knobs = profile.reinforcement
+        config = profile.reinforcement
         feedback = self._feedback(profile)
         pool = {one.instruction["instruction"]: one for one in self._prompts}
-        training, held_out = held_out_split(pool, knobs.held_out_share, self._salt)
+        training, held_out = held_out_split(pool, config.held_out_share, self._run_seed)
         measured = [pool[text] for text in held_out]
         before = self._rewards(self._base, measured, feedback, profile)
         manifest = {
             "arm": arm.name,
             "study": self._study.name,
-            "salt": self._salt,
+            "salt": self._run_seed,
             "prompts": training,
         }
         asked = [PolicyPrompt.of(text, pool[text].prompt) for text in training]
@@ -275,11 +281,11 @@ class _Trial:
                 self._base,
                 asked,
                 feedback,
-                knobs,
+                config,
                 profile.instances,
                 out,
                 self._device,
-                self._salt,
+                self._run_seed,
                 resume,
             )
             return {**asdict(trained), "seconds": round(time.monotonic() - started, 2)}
@@ -287,7 +293,7 @@ class _Trial:
         checkpoint = self._checkpoints.train_or_reuse(POLICY, manifest, train)
         model = registered_policy(self._checkpoints, POLICY, checkpoint.content_hash, self._base)
         after = self._rewards(model, measured, feedback, profile)
-        gain = paired_gain(before, after, salt=self._salt)
+        gain = paired_gain(before, after, run_seed=self._run_seed)
         record = checkpoint.record
         result = PolicyResult(
             steps=len(record["steps"]),
@@ -316,15 +322,15 @@ class _Trial:
                 feedback,
                 profile.instances,
                 profile.reinforcement.held_out_samples,
-                self._salt,
+                self._run_seed,
             )
 
-    def _tuned(self, triples: Sequence[Triple], steps: int) -> ModelRef:
-        knobs = self._study.profile.supervised
-        examples = sorted(triples, key=Triple.render)
+    def _tuned(self, examples: Sequence[Example], steps: int) -> ModelRef:
+        config = self._study.profile.supervised
+        examples = sorted(examples, key=Example.render)
         manifest = {
             "study": self._study.name,
-            "salt": self._salt,
+            "salt": self._run_seed,
             "steps": steps,
             "examples": [example.render() for example in examples],
         }
@@ -332,10 +338,10 @@ class _Trial:
             train_supervised,
             self._base,
             examples,
-            knobs,
+            config,
             steps,
             device=self._device,
-            salt=self._salt,
+            run_seed=self._run_seed,
         )
         checkpoint = self._checkpoints.train_or_reuse(
             TUNED, manifest, lambda out: asdict(tune(out=out))
@@ -355,14 +361,77 @@ class _Trial:
     def _opinion_of(self, scores: ArmScores) -> Mapping[str, float | None]:
         """How the judge's opinion of each answer goes with the answer's ROUGE-L."""
         tasks = {task.name: task for task in self._study.tasks}
-        triples = [
-            Triple(
+        examples = [
+            Example(
                 tasks[one.task].definition,
                 tasks[one.task].instances[one.instance].input,
                 one.prediction,
             )
             for one in scores.instances
         ]
-        opinions = self._judge.score(triples)
+        opinions = self._judge.score(examples)
         truth = [one.rouge_l for one in scores.instances]
         return {part: spearman([getattr(one, part) for one in opinions], truth) for part in PARTS}
+
+
+POLL_S = 1.0
+
+
+def run_study(study: Study, root: Path, workers: int = 1) -> list[Cell]:
+    """Compute what is not there yet and return every cell of the study, in the plan's order.
+
+    Args:
+        root: comparisons' folder; the study's own is named by what its cells depend on.
+        workers: processes at a time.
+
+    Raises:
+        RefineError: of the first trial that failed; finished cells stay.
+    """
+    folder = root / study.name
+    cells = CellFolder(folder / CELLS)
+    places = study.places()
+
+    def done() -> int:
+        return sum(cells.has(one.arm.name, one.random_seed, one.size) for one in places)
+
+    told = done()
+    with progress.task("comparison, cells", total=len(places)) as advance:
+        advance(told)
+        if told < len(places):
+            # A forked child would inherit PyTorch's threads and locks.
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(workers, mp_context=context) as pool:
+                running = {
+                    pool.submit(_trial, study, number, folder)
+                    for number in range(1, study.random_seeds + 1)
+                }
+                try:
+                    while running:
+                        finished, running = wait(running, POLL_S, FIRST_EXCEPTION)
+                        now = done()
+                        advance(now - told, seeds_running=min(workers, len(running)))
+                        told = now
+                        _raise_first(finished)
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    for process in multiprocessing.active_children():
+                        process.terminate()
+                    raise
+    found = [cells.find(one.arm.name, one.random_seed, one.size) for one in places]
+    return [cell for cell in found if cell is not None]
+
+
+def _trial(study: Study, random_seed: int, folder: Path) -> int:
+    """`run_trial` in a process of its own.
+
+    Errors with arguments of their own do not survive the way back; their text does.
+    """
+    try:
+        return run_trial(study, random_seed, folder)
+    except RefineError as error:
+        raise RefineError(str(error), where=f"random seed {random_seed}") from None
+
+
+def _raise_first(finished: set[Future[int]]) -> None:
+    for one in finished:
+        one.result()

@@ -3,6 +3,13 @@
 Scores follow the benchmark: ROUGE-L F with the Porter stemmer by `rouge_score`, the best over an
 instance's references, the mean over a task's instances, times 100; exact match compares the texts
 after lower-casing, dropping ASCII punctuation and joining white space.
+
+Means over the categories of SUPER-NI, which differ in size from one task to 24.
+
+The benchmark's own figure is the mean over all instances (*micro*), and so mostly that of its large
+categories: the largest of the twelve has 24 of the 119 test tasks. The mean over categories
+(*macro*) gives each kind of task one voice. Where a difference between two arms shows in one of the
+two alone, it comes from few kinds of tasks, or from many tasks of one kind.
 """
 
 from __future__ import annotations
@@ -12,9 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from refine_dagster.evaluation.super_ni import Task, zero_shot_prompt
+from refine_dagster.config.sections import EvaluationConfig
+from refine_dagster.evaluation.super_ni import Task
 from refine_dagster.generation.request import Complete, Request, Sampling
-from refine_dagster.knobs import EvaluationKnobs
+from refine_dagster.prompts.zero_shot import zero_shot_prompt
 
 # An answer ends at the end-of-sequence token, or at a blank line. The benchmark waits for the
 # former alone, but its models were trained to stop; the base arm was not, and would be scored on
@@ -68,7 +76,7 @@ def predict(
     complete: Complete,
     cut: Callable[[str, int], str],
     tasks: Sequence[Task],
-    knobs: EvaluationKnobs,
+    config: EvaluationConfig,
 ) -> list[Prediction]:
     """Ask a model every instance of every task, greedily, all in one call of `complete`.
 
@@ -79,13 +87,13 @@ def predict(
     Returns:
         One prediction an instance, in task and instance order.
     """
-    sampling = Sampling(max_new_tokens=knobs.max_new_tokens, stop=STOP)
+    sampling = Sampling(max_new_tokens=config.max_new_tokens, stop=STOP)
     asked = [(task, place) for task in tasks for place in range(len(task.instances))]
     requests = [
         Request(
             "respond",
             fitted_prompt(
-                task.definition, task.instances[place].input, knobs.max_source_tokens, cut
+                task.definition, task.instances[place].input, config.max_source_tokens, cut
             ),
             sampling,
             seed=0,  # greedy: there is no noise to draw
@@ -177,3 +185,48 @@ def _plain(text: str) -> str:
     kept = text.lower().translate({ord(character): None for character in string.punctuation})
     # A text of nothing but punctuation is compared as it is: "+" is not "-".
     return " ".join(kept.split()) or text.strip()
+
+
+@dataclass(frozen=True)
+class CategoryScore:
+    """One category: its tasks and instances, and the mean ROUGE-L over those instances."""
+
+    category: str
+    tasks: int
+    instances: int
+    rouge_l: float
+
+
+@dataclass(frozen=True)
+class CategoryMeans:
+    """Categories by name, and their means in points of 100.
+
+    Attributes:
+        macro: every category weighs the same.
+        micro: every instance weighs the same, whatever its task or category.
+    """
+
+    categories: tuple[CategoryScore, ...]
+    macro: float
+    micro: float
+
+
+def category_means(scores: Sequence[TaskScore]) -> CategoryMeans:
+    """The means of one arm's scores; a task counts in its first category alone.
+
+    Raises:
+        ValueError: there are no scores.
+    """
+    if not scores:
+        raise ValueError("there are no scores to take means of")
+    categories = []
+    for name in sorted({score.category for score in scores}):
+        own = [score for score in scores if score.category == name]
+        instances = sum(score.instances for score in own)
+        categories.append(CategoryScore(name, len(own), instances, _over_instances(own)))
+    macro = fmean(category.rouge_l for category in categories)
+    return CategoryMeans(tuple(categories), macro, _over_instances(scores))
+
+
+def _over_instances(scores: Sequence[TaskScore]) -> float:
+    return fmean([score.rouge_l for score in scores], weights=[score.instances for score in scores])

@@ -7,26 +7,18 @@ losses, the mean difference, and percentile bootstrap intervals over tasks for b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from refine_dagster.generation.request import request_seed
+from refine_dagster.seeding import request_seed
+from refine_dagster.statistics import bootstrap_intervals
 
 # In the order of the story: what was there, what the seeds add, what bootstrapping adds, what
 # automated feedback adds. An arm is compared with every arm before it.
 ARMS = ("base", "seeds_only", "self_instruct", "refine_af")
-COVERAGE = 0.95
 # Equal means reached by different sums may differ in the last bits; points of 100.
 ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The bounds of a bootstrap interval."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class Comparison:
 
 
 def compare_arms(
-    scores: Mapping[str, Mapping[str, float]], *, tie_margin: float, samples: int, salt: str
+    scores: Mapping[str, Mapping[str, float]], *, tie_margin: float, samples: int, run_seed: str
 ) -> list[Comparison]:
     """Compare every arm with every arm before it in `ARMS`.
 
@@ -56,7 +48,7 @@ def compare_arms(
         scores: arm -> task -> mean ROUGE-L in points of 100; the same tasks for every arm.
         tie_margin: difference up to which a task is tied.
         samples: bootstrap resamples.
-        salt: seeds the resampling, with the names of the two arms.
+        run seed: seeds the resampling, with the names of the two arms.
 
     Returns:
         Comparisons in the order of `ARMS`, of the arm and then of the arm against.
@@ -76,7 +68,7 @@ def compare_arms(
             scores[against],
             tie_margin=tie_margin,
             samples=samples,
-            seed=request_seed(salt, "comparison", arm, against),
+            seed=request_seed(run_seed, "comparison", arm, against),
         )
         for place, arm in enumerate(present)
         for against in present[:place]
@@ -114,28 +106,3 @@ def compare(
         win_share_low=share_interval.low,
         win_share_high=share_interval.high,
     )
-
-
-def bootstrap_intervals(
-    series: Sequence[Sequence[float]], *, samples: int, seed: int
-) -> list[Interval]:
-    """Percentile bootstrap intervals (95 %) of the means of several figures of the same cases.
-
-    Args:
-        series: one sequence a figure, all of one length n >= 1; a resample draws n cases with
-            replacement and takes all figures of each.
-
-    Returns:
-        One interval a figure.
-    """
-    import numpy
-
-    values = numpy.asarray(series, dtype=numpy.float64)
-    cases = values.shape[1]
-    draws = numpy.random.default_rng(seed).integers(0, cases, size=(samples, cases))
-    tail = (1 - COVERAGE) / 2
-    intervals = []
-    for figure in values:
-        bounds = numpy.quantile(figure[draws].mean(axis=1), [tail, 1 - tail])
-        intervals.append(Interval(float(bounds[0]), float(bounds[1])))
-    return intervals

@@ -4,24 +4,112 @@ The held-out tasks that come with the package and any folder a user names have o
 benchmark's own (methods B, SUPER-NI protocol); a clone of its repository is read by its split
 lists. The prompt lives here because fine-tuning renders its examples with the very same function: a
 model is asked in the words it was trained on.
+
+The split lists of SUPER-NATURALINSTRUCTIONS: which task files are for testing.
+
+The benchmark's repository has all its tasks in one folder and says by lists which may be trained
+on, which are for testing, and which are for neither (they share a source with a test task). A score
+is a SUPER-NI score only on the 119 tasks of the test list, so a clone of the repository is read by
+its lists. Only the English track (`splits/default`) is read; this project's prompts are English.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import string
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from refine_dagster.errors import RefineError
-from refine_dagster.evaluation.task_splits import Split, has_splits, split_entries
-from refine_dagster.lineage.content import canonical_json
-from refine_dagster.refine_af.instance_prompt import NO_INPUT
+from refine_dagster.hashing import canonical_json
+
+Split = Literal["train", "test", "excluded"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+TASK_FOLDER = "tasks"
+TASK_NAME = re.compile(r"[\w.+-]+")
+
+# Takes the file, the place in it (None for the whole file) and what is wrong.
+Report = Callable[[str, str | None, str], None]
+
+
+def has_splits(folder: Traversable) -> bool:
+    """Whether a folder is laid out as the benchmark's repository, with lists beside the tasks."""
+    return (folder / "splits").is_dir()
+
+
+def list_name(split: Split) -> str:
+    """The list's path in the repository.
+
+    >>> list_name("test")
+    'splits/default/test_tasks.txt'
+    """
+    return f"splits/default/{split}_tasks.txt"
+
+
+def split_entries(folder: Traversable, split: Split, problem: Report) -> dict[str, Traversable]:
+    """The task files of one list: path in the folder -> file, in name order.
+
+    The other lists need not be there; those that are must not name a task of this one.
+
+    Args:
+        folder: as `has_splits` knows it.
+        problem: told of everything wrong: a missing, unreadable or empty list, a line that is no
+            task name, a task named twice or by two lists, and a task without a file.
+    """
+    lists = {
+        one: _read_list(folder, one, problem)
+        for one in SPLITS
+        if one == split or (folder / list_name(one)).is_file()
+    }
+    chosen = lists[split]
+    entries: dict[str, Traversable] = {}
+    for name, line in sorted(chosen.items()):
+        for other in lists:
+            if other != split and name in lists[other]:
+                problem(list_name(split), f"line {line}", f"{name} is in {list_name(other)} too")
+        path = f"{TASK_FOLDER}/{name}.json"
+        entry = folder / path
+        if entry.is_file():
+            entries[path] = entry
+        else:
+            problem(list_name(split), f"line {line}", f"there is no {path}")
+    return entries
+
+
+def _read_list(folder: Traversable, split: Split, problem: Report) -> dict[str, int]:
+    """Task name -> the line (from 1) that names it; blank lines count for nothing."""
+    path = list_name(split)
+    try:
+        text = (folder / path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        problem(path, None, "is missing")
+        return {}
+    except OSError as error:
+        problem(path, None, f"cannot be read: {error.strerror}")
+        return {}
+    except UnicodeDecodeError as error:
+        problem(path, None, f"is not UTF-8: bad byte at offset {error.start}")
+        return {}
+    found: dict[str, int] = {}
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    for number, name in lines:
+        if not name:
+            continue
+        if not TASK_NAME.fullmatch(name) or name.endswith(".json"):
+            problem(path, f"line {number}", "is no task name (a file name without `.json`)")
+        elif name in found:
+            problem(path, f"line {number}", f"{name} is in line {found[name]} already")
+        else:
+            found[name] = number
+    if not any(name for _, name in lines):
+        problem(path, None, "names no tasks")
+    return found
+
 
 PACKAGED = "packaged"
 
@@ -81,32 +169,6 @@ class Task:
     definition: str
     categories: tuple[str, ...]
     instances: tuple[TaskInstance, ...]
-
-
-def zero_shot_prompt(definition: str, input: str) -> str:
-    """The benchmark's prompt with a definition and no examples.
-
-    A field whose last character is no ASCII punctuation gets a full stop; an empty input is
-    written `<noinput>`, as everywhere in this project. The prompt ends in `Output:` without the
-    space that the benchmark puts there: completions begin with that space, so that byte-level
-    tokenisers see `Output:` and ` answer` in training and in evaluation alike.
-
-    >>> print(zero_shot_prompt("Name the largest number", "3, 9, 4"))
-    Definition: Name the largest number.
-    <BLANKLINE>
-    Now complete the following example -
-    Input: 3, 9, 4.
-    Output:
-    """
-    return (
-        f"Definition: {_ended(definition)}\n\n"
-        f"Now complete the following example -\nInput: {_ended(input) or NO_INPUT}\nOutput:"
-    )
-
-
-def _ended(text: str) -> str:
-    text = text.strip()
-    return f"{text}." if text and text[-1] not in string.punctuation else text
 
 
 def load_tasks(path: str, max_instances: int, split: Split = "test") -> list[Task]:

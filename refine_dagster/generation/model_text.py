@@ -2,22 +2,28 @@
 
 Both backends turn prompts into the same tokens and tokens into the same text by it, so that one and
 the same choice of tokens is one and the same completion.
+
+Names of a model as a backend runs it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from refine_dagster.config.sections import BackendName
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.request import FinishReason, Role, Sampling
-from refine_dagster.language_model import ModelError, ModelRef, load_tokenizer
+from refine_dagster.hashing import canonical_json
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelError, ModelRef, load_tokenizer
 
 # Prompt tokens decoded in front of a completion: some tokenizers drop a text's first blank.
 LEAD = 8
 
-_KNOBS: dict[Role, str] = {
+_CONFIG: dict[Role, str] = {
     "propose": "self_instruct.max_demonstration_tokens or self_instruct.max_new_tokens",
     "instance": "instances.max_demonstration_tokens or instances.max_new_tokens",
     "rewrite": "teams_rl.max_words or teams_rl.max_new_tokens",
@@ -41,7 +47,7 @@ class ModelText:
     Args:
         config: the model's.
         generation_config: the model's; None where it has none.
-        longest: a bound on the context length, by knob `generator.vllm_max_model_len`.
+        longest: a bound on the context length, by config field `generator.vllm_max_model_len`.
     """
 
     def __init__(
@@ -100,7 +106,7 @@ class ModelText:
             PromptTooLongError: they do not fit.
         """
         if prompt + new > self.context_length:
-            knobs = _KNOBS.get(role, "max_new_tokens")
+            config = _CONFIG.get(role, "max_new_tokens")
             other = (
                 "raise generator.vllm_max_model_len"
                 if self._bounded
@@ -111,7 +117,7 @@ class ModelText:
                 f"a prompt of {prompt} tokens and {new} new ones do not fit into the "
                 f"model's context of {self.context_length}",
                 where=f"request of role {role}",
-                fix=f"lower {knobs}, or {other}",
+                fix=f"lower {config}, or {other}",
             )
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -168,3 +174,17 @@ def _eos_ids(*owners: Any) -> frozenset[int]:
         ids = getattr(owner, "eos_token_id", None)
         found |= set(ids) if isinstance(ids, (list, tuple)) else {ids}
     return frozenset(token for token in found if token is not None)
+
+
+def backend_fingerprint(backend: BackendName, ref: ModelRef, device: Device) -> str:
+    """Names model, backend, and what its rounding depends on; 64 hex digits.
+
+    vLLM has no mode in which a completion does not depend on its neighbours' shapes, so there the
+    device's `deterministic` changes nothing and is no part of the name.
+    """
+    parts: list[str | bool] = [backend, ref.fingerprint, device.dtype]
+    if backend == "transformers":
+        parts.append(device.deterministic)
+    if device.quantization != "none":
+        parts.append(device.quantization)
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
-from refine_dagster.lineage.content import canonical_json
+from refine_dagster.hashing import canonical_json
 
 Role = Literal["propose", "instance", "rewrite", "review", "respond", "judge"]
 FinishReason = Literal["stop", "eos", "length", "scored"]
@@ -128,11 +128,5 @@ class Backend(Protocol):
 
 
 # How engine code asks a model: requests in, completions in the same order. The completions store
-# (`lineage/completions.py`) is the one that answers; a test may answer from a table.
+# (`generation/completions.py`) is the one that answers; a test may answer from a table.
 Complete = Callable[[Sequence[Request]], list[Completion]]
-
-
-def request_seed(*parts: str | int) -> int:
-    """A 63-bit seed drawn from a name: `request_seed(salt, "propose", round, request)`."""
-    digest = hashlib.sha256(canonical_json(list(parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

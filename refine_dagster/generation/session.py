@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
 
-from refine_dagster.device import Device
-from refine_dagster.generation.fingerprint import backend_fingerprint
-from refine_dagster.generation.knobs import BackendName, GeneratorKnobs
+from refine_dagster.config.sections import BackendName, GeneratorConfig
+from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.model_text import backend_fingerprint
 from refine_dagster.generation.request import Backend, Completion, Request
-from refine_dagster.language_model import ModelRef, loaded_model
-from refine_dagster.lineage.completions import CompletionsStore
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef, loaded_model
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,28 @@ class GeneratorSession:
 
 @contextmanager
 def open_generator(
-    ref: ModelRef, device: Device, store: CompletionsStore, knobs: GeneratorKnobs
+    ref: ModelRef, device: Device, store: CompletionsStore, config: GeneratorConfig
 ) -> Iterator[GeneratorSession]:
     """Load a model, lend it, give its memory back."""
     also: tuple[str, ...] = ()
-    if knobs.reuse_other_backends:
+    if config.reuse_other_backends:
         names: tuple[BackendName, ...] = get_args(BackendName)
         also = tuple(
-            backend_fingerprint(name, ref, device) for name in names if name != knobs.backend
+            backend_fingerprint(name, ref, device) for name in names if name != config.backend
         )
-    with _backend(ref, device, knobs) as backend:
+    with _backend(ref, device, config) as backend:
         yield GeneratorSession(backend, store, ref.fingerprint, also)
 
 
 @contextmanager
-def _backend(ref: ModelRef, device: Device, knobs: GeneratorKnobs) -> Iterator[Backend]:
-    if knobs.backend == "vllm":
+def _backend(ref: ModelRef, device: Device, config: GeneratorConfig) -> Iterator[Backend]:
+    if config.backend == "vllm":
         from refine_dagster.generation.vllm_backend import vllm_backend
 
-        with vllm_backend(ref, device, knobs) as backend:
+        with vllm_backend(ref, device, config) as backend:
             yield backend
         return
     from refine_dagster.generation.transformers_backend import TransformersBackend
 
     with loaded_model(ref, device) as loaded:
-        yield TransformersBackend(loaded, knobs.batch_size)
+        yield TransformersBackend(loaded, config.batch_size)

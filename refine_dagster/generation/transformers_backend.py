@@ -10,23 +10,36 @@ padded on the left to a length that depends only on its own (`label_scoring.BUCK
 always has `ROWS` rows of one such length, dummies among them where requests run out. The batch size
 then bounds how many requests are committed together, after one pass or several. The price, measured
 on the offline model, is half to two thirds more time than free batches of the same size take.
+
+The next tokens from a model's logits, and the noise that decides each: a request's own.
+
+What all prompts of a batch begin with is read once.
+
+Prompts of one role begin with the same words, the instruction of the task and often its examples.
+Their keys and values are computed in a batch of one and repeated for the others; what follows is
+padded between the shared start and a prompt's own rest. The values are those of each prompt read
+alone, up to the rounding of matrix products of another shape: so this is for batches whose
+rounding depends on the neighbours anyway, and not for deterministic mode.
+
+The log-probability of a label after a prompt, for questions with a closed set of answers.
+
+A label's log-probability is the sum over its own tokens, each given the prompt and those before.
+Prompt and label are turned into tokens apart, so a label is the same tokens after any prompt. As in
+decoding (`transformers_backend`), deterministic mode gives every pass a shape that the row alone
+decides: sequences padded on the left to a multiple of `BUCKET`, `ROWS` rows, labels of one length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import TypeVar
+from itertools import groupby, takewhile
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refine_dagster.device import memory_at_hand
-from refine_dagster.generation.fingerprint import backend_fingerprint
-from refine_dagster.generation.label_scoring import ROWS, LabelRow, LabelScorer, padded_length
-from refine_dagster.generation.model_text import ModelText
-from refine_dagster.generation.next_token import Noise, choose_tokens
+from refine_dagster.generation.model_text import ModelText, backend_fingerprint
 from refine_dagster.generation.request import (
     Completion,
     FinishReason,
@@ -34,12 +47,224 @@ from refine_dagster.generation.request import (
     Sampling,
     Scoring,
 )
-from refine_dagster.generation.shared_prefix import read_once, shared_start
-from refine_dagster.language_model import LoadedModel
-from refine_dagster.lineage.content import canonical_json
-from refine_dagster.memory_budget import announce, generation_budget, requests_that_fit
-from refine_dagster.memory_limit import in_batches_that_fit
-from refine_dagster.model_size import model_size
+from refine_dagster.hashing import canonical_json
+from refine_dagster.models.device import free_memory
+from refine_dagster.models.language_model import LoadedModel
+from refine_dagster.models.memory import (
+    announce,
+    generation_budget,
+    in_batches_that_fit,
+    model_size,
+    requests_that_fit,
+)
+
+
+class Noise:
+    """Uniform numbers in [0, 1) of one request: Philox counters keyed by its seed, 64 at a time."""
+
+    def __init__(self, seed: int) -> None:
+        self._source = np.random.Philox(key=seed)
+        self._block: list[float] = []
+
+    def draw(self) -> float:
+        """The next number."""
+        if not self._block:
+            raw = self._source.random_raw(64)
+            # The upper 53 bits, a double's worth; last first, since `pop` takes from the end.
+            self._block = ((raw >> np.uint64(11)) * 2.0**-53)[::-1].tolist()
+        return self._block.pop()
+
+
+def choose_tokens(
+    logits: NDArray[np.float32],
+    written: Sequence[Collection[int]],
+    samplings: Sequence[Sampling],
+    uniforms: Sequence[float],
+) -> list[int]:
+    """The token at `uniform` of each row's cumulative next-token distribution, in float64.
+
+    A row's token depends on that row alone: the same bits come out in any company.
+
+    Args:
+        logits: shape (rows, vocabulary).
+        written: tokens of each row's completion so far; each is penalised once.
+        samplings: temperature 0 takes the likeliest token, the lowest id where several are.
+        uniforms: numbers in [0, 1).
+
+    Returns:
+        Each row's token id. Nucleus: likeliest first, equal ones by id, the shortest start of that
+        list whose probabilities reach `top_p`.
+    """
+    scores = logits.astype(np.float64)
+    for row, (tokens, sampling) in enumerate(zip(written, samplings, strict=True)):
+        if sampling.presence_penalty and tokens:
+            scores[row, list(set(tokens))] -= sampling.presence_penalty
+    temperatures = [one.temperature if one.temperature > 0 else 1.0 for one in samplings]
+    weights = scores - scores.max(axis=1, keepdims=True)
+    weights /= np.array(temperatures)[:, np.newaxis]
+    np.exp(weights, out=weights)
+    return [
+        _token_at(weights[row], sampling.top_p, uniform)
+        if sampling.temperature > 0
+        else int(scores[row].argmax())
+        for row, (sampling, uniform) in enumerate(zip(samplings, uniforms, strict=True))
+    ]
+
+
+def _token_at(weights: NDArray[np.float64], top_p: float, uniform: float) -> int:
+    """The token at `uniform` of a row of unnormalised probabilities (`choose_tokens`)."""
+    if top_p >= 1:
+        cumulative = weights.cumsum()
+        place = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
+        # Rounding may put the product on the last sum itself.
+        return min(place, weights.size - 1)
+    total = weights.sum()
+    # Tokens under this share of the mass together weigh less than what the nucleus leaves out.
+    ids = (weights >= total * (1 - top_p) / weights.size).nonzero()[0]
+    found = weights[ids]
+    order = (-found).argsort(kind="stable")
+    cumulative = found[order].cumsum()
+    kept = int(cumulative.searchsorted(total * top_p)) + 1
+    cumulative = cumulative[:kept]
+    place = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
+    return int(ids[order[min(place, cumulative.size - 1)]])
+
+
+# Tokens from which on a second call of the model is worth it.
+SHORTEST = 16
+
+
+def shared_start(prompts: Sequence[list[int]]) -> int:
+    """How many tokens all prompts begin with, the last token of each left out.
+
+    0 where there are fewer than two prompts or fewer than `SHORTEST` tokens.
+
+    >>> shared_start([list(range(20)) + [7], list(range(20)) + [8, 9]])
+    20
+    """
+    if len(prompts) < 2:
+        return 0
+    first, last = min(prompts), max(prompts)
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    found = min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
+    return found if found >= SHORTEST else 0
+
+
+def read_once(model: Any, start: Sequence[int], rows: int) -> Any | None:
+    """The cache of a start of all rows, computed once; None where the model's cannot be repeated.
+
+    Args:
+        start: token ids.
+        rows: how many rows begin with them.
+    """
+    import torch
+    from transformers.cache_utils import DynamicLayer
+
+    ids = torch.tensor([list(start)], device=model.device)
+    with torch.inference_mode():
+        cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+    # A sliding window counts the padding behind the start; a state space has no keys to repeat.
+    if any(type(layer) is not DynamicLayer for layer in getattr(cache, "layers", [None])):
+        return None
+    cache.batch_repeat_interleave(rows)
+    return cache
+
+
+BUCKET = 64
+ROWS = 16
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One label of one request.
+
+    Attributes:
+        position: of the request.
+        place: of the label among the request's.
+        prompt, label: token ids; neither is empty.
+    """
+
+    position: int
+    place: int
+    prompt: list[int]
+    label: list[int]
+
+    @property
+    def tokens(self) -> list[int]:
+        return [*self.prompt, *self.label]
+
+
+class LabelScorer:
+    """Scores labels on a loaded model.
+
+    Args:
+        loaded: the model, in eval mode on its device.
+        rows: rows of a pass, at most; exactly that many where `deterministic`.
+        deterministic: make a score a function of its row alone, bit for bit.
+    """
+
+    def __init__(self, loaded: LoadedModel, rows: int, deterministic: bool) -> None:
+        self._loaded = loaded
+        self._rows = rows
+        self._deterministic = deterministic
+
+    def batches(self, labels: Sequence[LabelRow]) -> Iterator[list[LabelRow]]:
+        """Rows of one label length and, where deterministic, one padded length; short first."""
+
+        def shape(row: LabelRow) -> tuple[int, int]:
+            length = len(row.prompt) + len(row.label)
+            return len(row.label), padded_length(length) if self._deterministic else 0
+
+        ordered = sorted(
+            labels, key=lambda row: (shape(row), len(row.prompt), row.position, row.place)
+        )
+        for _, group in groupby(ordered, key=shape):
+            rows = list(group)
+            for start in range(0, len(rows), self._rows):
+                yield rows[start : start + self._rows]
+
+    def score(self, batch: Sequence[LabelRow]) -> list[float]:
+        """Log-probabilities (nats, float64 sums of float32 logits' log-softmax), in order."""
+        import torch
+
+        longest = max(len(row.tokens) for row in batch)
+        width, height = longest, len(batch)
+        if self._deterministic:
+            width, height = padded_length(longest), self._rows
+        label = len(batch[0].label)
+        ids = np.full((height, width), self._loaded.tokenizer.pad_token_id, dtype=np.int64)
+        mask = np.zeros((height, width), dtype=np.int64)
+        # A dummy row is one padding token that may see itself.
+        mask[len(batch) :, width - 1] = 1
+        for number, row in enumerate(batch):
+            ids[number, width - len(row.tokens) :] = row.tokens
+            mask[number, width - len(row.tokens) :] = 1
+        device = self._loaded.device.name
+        positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
+        with torch.inference_mode():
+            answer = self._loaded.model(
+                input_ids=torch.from_numpy(ids).to(device),
+                attention_mask=torch.from_numpy(mask).to(device),
+                position_ids=torch.from_numpy(positions).to(device),
+                use_cache=False,
+                logits_to_keep=label + 1,
+            )
+            logits = answer.logits[:, -label - 1 : -1].float().cpu().numpy().astype(np.float64)
+        scores = []
+        for number, row in enumerate(batch):
+            total = 0.0
+            for place, token in enumerate(row.label):
+                values = logits[number, place]
+                top = float(values.max())
+                total += float(values[token]) - top - float(np.log(np.exp(values - top).sum()))
+            scores.append(total)
+        return scores
+
+
+def padded_length(tokens: int) -> int:
+    """A length rounded up to a multiple of `BUCKET`."""
+    return -(-tokens // BUCKET) * BUCKET
+
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -113,7 +338,7 @@ class TransformersBackend:
             together = self._together(most)
             budget = generation_budget(size, device, together, prompt, new, "generation")
             # The weights are there already.
-            announce(budget, device, LOWER, memory_at_hand(device) + budget.lines[0].bytes)
+            announce(budget, device, LOWER, free_memory(device) + budget.lines[0].bytes)
         return most
 
     def _together(self, most: int) -> int:

@@ -5,10 +5,18 @@ Prompts go to the engine as tokens and completions come back as tokens, turned b
 seeded by its seed, so its noise does not depend on its neighbours. Its logits do, in their last
 digits: vLLM's matrix products have the shape of whatever is decoded together, and a token may flip
 where two are almost as likely.
+
+Several LoRA adapters as one, for engines that take one adapter a request.
+
+Each adapter was trained on the weights W + s1 B1 A1 + ... with all those before it, so their
+updates add up. The sum is a LoRA update too: the A matrices one below the other, the B matrices
+side by side, each B times its scale s = alpha / r (rsLoRA: alpha / sqrt(r)).
 """
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,11 +25,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from refine_dagster.device import Device
-from refine_dagster.generation.fingerprint import backend_fingerprint
-from refine_dagster.generation.knobs import GeneratorKnobs
-from refine_dagster.generation.lora_stack import as_one_adapter
-from refine_dagster.generation.model_text import ModelText, model_text
+from refine_dagster.config.sections import GeneratorConfig
+from refine_dagster.generation.model_text import ModelText, backend_fingerprint, model_text
 from refine_dagster.generation.request import (
     Completion,
     FinishReason,
@@ -37,8 +42,61 @@ from refine_dagster.generation.vllm_engine import (
     check_can_run,
     vllm_engine,
 )
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.content import canonical_json
+from refine_dagster.hashing import canonical_json
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, ModelRef
+
+
+def as_one_adapter(adapters: Sequence[str], scratch: Path) -> tuple[str, int]:
+    """One folder with the update of all adapters together.
+
+    Args:
+        adapters: folders of PEFT LoRA adapters, in the order of training; one at least.
+        scratch: where a folder is written if there are several; a single one is taken as it is.
+
+    Returns:
+        The folder, and its rank: the sum of the adapters'.
+    """
+    configs = [_config(folder) for folder in adapters]
+    rank = sum(int(config["r"]) for config in configs)
+    if len(adapters) == 1:
+        return adapters[0], rank
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    stacked: dict[str, Any] = {}
+    start = 0
+    for folder, config in zip(adapters, configs, strict=True):
+        own = int(config["r"])
+        scale = config["lora_alpha"] / (math.sqrt(own) if config.get("use_rslora") else own)
+        for name, weights in load_file(Path(folder) / ADAPTER_WEIGHTS).items():
+            is_a = ".lora_A." in name
+            if name not in stacked:
+                shape = (rank, weights.shape[1]) if is_a else (weights.shape[0], rank)
+                # A module that an adapter leaves alone has zeros in its place.
+                stacked[name] = torch.zeros(shape, dtype=weights.dtype)
+            place = slice(start, start + own)
+            if is_a:
+                stacked[name][place] = weights
+            else:
+                stacked[name][:, place] = weights * scale
+        start += own
+    modules = sorted({module for config in configs for module in config["target_modules"]})
+    one = configs[0] | {
+        "r": rank,
+        "lora_alpha": rank,
+        "use_rslora": False,
+        "target_modules": modules,
+    }
+    save_file(stacked, scratch / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    (scratch / ADAPTER_CONFIG).write_text(json.dumps(one, indent=2) + "\n", encoding="utf-8")
+    return str(scratch), rank
+
+
+def _config(folder: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((Path(folder) / ADAPTER_CONFIG).read_text("utf-8"))
+    return config
+
 
 # What vLLM takes; the transformers backend takes any.
 HIGHEST_TEMPERATURE = 2.0
@@ -128,7 +186,7 @@ class VllmBackend:
 
 
 @contextmanager
-def vllm_backend(ref: ModelRef, device: Device, knobs: GeneratorKnobs) -> Iterator[VllmBackend]:
+def vllm_backend(ref: ModelRef, device: Device, config: GeneratorConfig) -> Iterator[VllmBackend]:
     """Lend a backend for a model with its adapters, and give the engine's memory back.
 
     The engine starts with the first request that is sent: where the store has every completion,
@@ -139,7 +197,7 @@ def vllm_backend(ref: ModelRef, device: Device, knobs: GeneratorKnobs) -> Iterat
     """
     check_can_run(device)
     base = replace(ref, adapters=())
-    text = model_text(base, knobs.vllm_max_model_len)
+    text = model_text(base, config.vllm_max_model_len)
     with ExitStack() as open_until_the_end:
         adapter, rank = None, 0
         if ref.adapters:
@@ -150,9 +208,9 @@ def vllm_backend(ref: ModelRef, device: Device, knobs: GeneratorKnobs) -> Iterat
 
         @cache
         def engine() -> VllmEngine:
-            return open_until_the_end.enter_context(vllm_engine(base, text, device, knobs, rank))
+            return open_until_the_end.enter_context(vllm_engine(base, text, device, config, rank))
 
-        yield VllmBackend(engine, text, ref, device, knobs.batch_size or SEQUENCES, adapter)
+        yield VllmBackend(engine, text, ref, device, config.batch_size or SEQUENCES, adapter)
 
 
 class _Plan(Protocol):

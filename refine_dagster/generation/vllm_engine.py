@@ -2,34 +2,130 @@
 
 The engine works in processes of its own unless `VLLM_ENABLE_V1_MULTIPROCESSING=0` says otherwise.
 What it logs goes to a file, and the last lines stand in the error that its death becomes.
+
+Environment variables that other libraries set or read, as they were before.
+
+What vLLM changes in the process that starts it, and how each of it is put back.
+
+In this process vLLM sets torch's threads, modes and random state, and logs to the terminal; what it
+starts reads the environment.
 """
 
 from __future__ import annotations
 
 import gc
+import json
+import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.device import (
-    Device,
-    give_back_memory,
-    memory_at_hand,
-    set_imports_aside,
-)
-from refine_dagster.environment_variables import environment
+from refine_dagster.config.sections import GeneratorConfig
 from refine_dagster.errors import RefineError, first_line
-from refine_dagster.generation.knobs import GeneratorKnobs
 from refine_dagster.generation.model_text import ModelText
-from refine_dagster.generation.vllm_host import torch_as_found, vllm_logging
-from refine_dagster.language_model import ModelRef
-from refine_dagster.model_size import model_size
+from refine_dagster.models.device import Device, free_memory, give_back_memory, set_imports_aside
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.models.memory import model_size
+
+
+@contextmanager
+def variables_as_found(names: Collection[str]) -> Iterator[None]:
+    """Let anything set these variables, and put the old values back."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables and put the old ones back."""
+    with variables_as_found(values):
+        os.environ.update(values)
+        yield
+
+
+@contextmanager
+def vllm_logging(log: Path) -> Iterator[Path]:
+    """Have vLLM, here and in its processes, log to a file.
+
+    Args:
+        log: the file.
+
+    Yields:
+        A file with settings for `logging.config`, beside the log.
+    """
+    settings = log.with_suffix(".json")
+    settings.write_text(json.dumps(_to_file(log)), encoding="utf-8")
+    logger = logging.getLogger("vllm")
+    try:
+        yield settings
+    finally:
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        # What vLLM says without an engine is dropped.
+        logger.addHandler(logging.NullHandler())
+
+
+@contextmanager
+def torch_as_found(device: Device) -> Iterator[None]:
+    """Let vLLM change torch's settings and random state in this process, and put them back."""
+    import random
+
+    import numpy as np
+    import torch
+    import torch._dynamo
+
+    mode = torch.get_deterministic_debug_mode()
+    set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
+    compiles_nothing = torch._dynamo.config.disable
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    # In deterministic mode torch fills every new tensor, the cache included, with NaN.
+    torch.set_deterministic_debug_mode(0)
+    # On a CPU, compiling a handful of small functions takes a C++ compiler and minutes.
+    torch._dynamo.config.disable = compiles_nothing or device.name == "cpu"
+    try:
+        yield
+    finally:
+        # On a CPU vLLM puts a function in its place that does nothing.
+        torch.set_num_threads = set_num_threads
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        torch._dynamo.config.disable = compiles_nothing
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def _to_file(log: Path) -> dict[str, Any]:
+    """A `logging.config` that writes what vLLM says to a file."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(message)s"}},
+        "handlers": {
+            "file": {
+                "class": "logging.FileHandler",
+                "filename": str(log),
+                "formatter": "plain",
+                "encoding": "utf-8",
+            }
+        },
+        "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
+    }
+
 
 KNOB = "knob generator.backend"
 # Sequences decoded together where `generator.batch_size` is null: vLLM queues what has no room.
@@ -149,7 +245,7 @@ def _tell_of_death(core: Any, closed: threading.Event) -> None:
 
 @contextmanager
 def vllm_engine(
-    base: ModelRef, text: ModelText, device: Device, knobs: GeneratorKnobs, lora_rank: int = 0
+    base: ModelRef, text: ModelText, device: Device, config: GeneratorConfig, lora_rank: int = 0
 ) -> Iterator[VllmEngine]:
     """Start an engine on a model without adapters, lend it, and give its memory back.
 
@@ -164,7 +260,7 @@ def vllm_engine(
     with tempfile.TemporaryDirectory(prefix="refine_vllm_") as folder:
         log = Path(folder) / "engine.log"
         with vllm_logging(log) as settings:
-            engine = _start(base, text, device, knobs, lora_rank, log, settings)
+            engine = _start(base, text, device, config, lora_rank, log, settings)
             try:
                 yield engine
             finally:
@@ -181,7 +277,7 @@ def _start(
     base: ModelRef,
     text: ModelText,
     device: Device,
-    knobs: GeneratorKnobs,
+    config: GeneratorConfig,
     lora_rank: int,
     log: Path,
     settings: Path,
@@ -206,15 +302,15 @@ def _start(
                 model=base.path,
                 dtype=device.dtype,
                 max_model_len=text.context_length,
-                max_num_seqs=knobs.batch_size or SEQUENCES,
-                gpu_memory_utilization=knobs.vllm_memory_share,
+                max_num_seqs=config.batch_size or SEQUENCES,
+                gpu_memory_utilization=config.vllm_memory_share,
                 enable_prefix_caching=True,
                 # Requests say all; nothing is taken from the model's generation_config.json.
                 generation_config="vllm",
                 use_tqdm_on_load=False,
                 logging_config=LoggingConfig(pylogging_config_file=str(settings)),
                 **_lora_room(lora_rank, base),
-                **_on_a_cpu(base, text, device, knobs),
+                **_on_a_cpu(base, text, device, config),
             )
         except (VLLMError, RuntimeError, ValueError, OSError) as error:
             raise _failed(f"vLLM cannot run the model {base.path}", error, log) from error
@@ -237,7 +333,7 @@ def _lora_room(rank: int, base: ModelRef) -> dict[str, Any]:
 
 
 def _on_a_cpu(
-    base: ModelRef, text: ModelText, device: Device, knobs: GeneratorKnobs
+    base: ModelRef, text: ModelText, device: Device, config: GeneratorConfig
 ) -> dict[str, Any]:
     """Engine arguments without which vLLM compiles for minutes and takes gigabytes for its cache.
 
@@ -245,7 +341,7 @@ def _on_a_cpu(
     """
     if device.name != "cpu":
         return {}
-    blocks = -(-text.context_length // CPU_BLOCK) * (knobs.batch_size or SEQUENCES)
+    blocks = -(-text.context_length // CPU_BLOCK) * (config.batch_size or SEQUENCES)
     # One block more is vLLM's own.
     tokens = (blocks + 1) * CPU_BLOCK
     cache = tokens * model_size(base).cache_bytes(device.torch_dtype.itemsize)
@@ -254,7 +350,7 @@ def _on_a_cpu(
         # A prompt read in pieces takes its generator back by an offset, which those of a CPU lack.
         "enable_chunked_prefill": False,
         "block_size": CPU_BLOCK,
-        "kv_cache_memory_bytes": int(min(cache, memory_at_hand(device) * knobs.vllm_memory_share)),
+        "kv_cache_memory_bytes": int(min(cache, free_memory(device) * config.vllm_memory_share)),
     }
 
 

@@ -14,18 +14,24 @@ from pathlib import Path
 import duckdb
 
 from refine_dagster.errors import first_line
-from refine_dagster.lineage.audit_files import check_checkpoints, check_exports
-from refine_dagster.lineage.audit_ledger import check_chain, check_completions, check_registered
-from refine_dagster.lineage.audit_relations import check_models, check_schema
+from refine_dagster.lineage.audit_ledger import (
+    check_chain,
+    check_checkpoints,
+    check_completions,
+    check_exports,
+    check_registered,
+)
 from refine_dagster.lineage.audit_rows import (
+    AuditReport,
     check_history,
+    check_models,
     check_parents,
     check_past_states,
     check_row_ids,
+    check_schema,
     check_tables,
 )
-from refine_dagster.lineage.findings import AuditReport
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.warehouse import Warehouse
 
 Check = Callable[[duckdb.DuckDBPyConnection, AuditReport], None]
 

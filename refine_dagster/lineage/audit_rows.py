@@ -1,20 +1,88 @@
-"""Audit of the tables: every row true to its hash, every state true to the ledger."""
+"""Audit of the tables: every row true to its hash, every state true to the ledger.
+
+What an audit finds: broken places in the order they were met, and what was looked at.
+
+Audit of the views and of what the SQL models made.
+
+A model's table is held against the content in its last record. A view has no cells of its own: what
+it shows follows from tables that are checked and from its query, and the query is compared.
+"""
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.database_file import HERE, beside
-from refine_dagster.lineage.findings import AuditReport
-from refine_dagster.lineage.ledger import read_prunes
-from refine_dagster.lineage.tables import TABLES, Table
-from refine_dagster.lineage.warehouse import content_hash, row_hash_sql
+from refine_dagster.hashing import content_id
+from refine_dagster.warehouse.database import HERE, beside
+from refine_dagster.warehouse.ledger import content_of, read_prunes
+from refine_dagster.warehouse.schema import declarations_fingerprint, migrate
+from refine_dagster.warehouse.tables import TABLES, Table
+from refine_dagster.warehouse.warehouse import content_hash, row_hash_sql
+
+# Broken places of one kind that are listed one by one; the rest is counted.
+LISTED = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken place and what is wrong there."""
+
+    place: str
+    what: str
+
+
+@dataclass
+class AuditReport:
+    """The outcome of an audit.
+
+    Attributes:
+        deep: whether past states and everything registered were looked at as well.
+        findings: broken places; the first is the first place that was met.
+        warnings: what differs without being a break, such as an export edited afterwards.
+        checked: what was looked at -> how many of it.
+        skipped: what cannot be told any more, and why.
+    """
+
+    deep: bool
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    checked: dict[str, int] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is broken."""
+        return not self.findings
+
+    def broken(self, place: str, what: str) -> None:
+        """Add a broken place."""
+        self.findings.append(Finding(place, what))
+
+    def broken_each(self, places: Iterable[tuple[str, str]]) -> None:
+        """Add broken places of one kind, the first few by name."""
+        found = list(places)
+        self.findings += [Finding(place, what) for place, what in found[:LISTED]]
+        if len(found) > LISTED:
+            place, what = found[LISTED]
+            self.broken(place, f"{what}; and so do {len(found) - LISTED - 1} more after it")
+
+    def warned(self, place: str, what: str) -> None:
+        """Add a difference that is no break."""
+        self.warnings.append(Finding(place, what))
+
+    def looked_at(self, what: str, count: int) -> None:
+        """Count what was looked at."""
+        self.checked[what] = self.checked.get(what, 0) + count
+
 
 # Rows named from their content at a time.
 BATCH = 10_000
@@ -257,3 +325,125 @@ def _hex(row_id: object) -> str:
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
     return connection.execute(sql).fetchall()
+
+
+MODEL_SCHEMAS = "('staging', 'marts')"
+APPLIED = "SELECT version, name FROM main.schema_migrations ORDER BY version"
+
+
+def check_models(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """The models' tables and views are those that were recorded."""
+    standing = _standing(connection)
+    records = connection.execute(
+        """
+        SELECT sequence, tables, config
+        FROM lineage.materializations LEFT JOIN lineage.configs USING (config_hash)
+        WHERE regexp_matches(tables, '^\\{"(staging|marts)\\.')
+        QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1
+        ORDER BY sequence
+        """
+    ).fetchall()
+    recorded = set()
+    for sequence, tables, config in records:
+        ((relation, content),) = json.loads(tables).items()
+        model = json.loads(config or "{}")
+        recorded.add(relation)
+        report.looked_at("SQL models", 1)
+        kind, definition = standing.get(relation, ("nothing", ""))
+        if kind != model.get("materialized"):
+            report.broken(
+                relation,
+                f"materialization {sequence} made a {model.get('materialized')}, here is {kind}",
+            )
+        elif kind == "table" and content_of(connection, relation)[2] != content:
+            report.broken(relation, f"its cells are not those that materialization {sequence} made")
+        elif kind == "view" and definition != _definition(connection, model["query"]):
+            report.broken(
+                relation, f"its query is not the one that materialization {sequence} recorded"
+            )
+    report.broken_each(
+        (relation, "no materialization made it") for relation in sorted(standing.keys() - recorded)
+    )
+
+
+def check_schema(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """The live views and those of the lineage are as a new warehouse has them."""
+    known = tuple(connection.execute(APPLIED).fetchall())
+    declared, migrations = _declared(declarations_fingerprint(), known)
+    found = _views(connection)
+    for name, definition in declared.items():
+        if found.get(name) == definition:
+            continue
+        # A database made by another DuckDB may write the same query otherwise.
+        again = _written_anew(name, found.get(name))
+        if again != definition:
+            report.broken(f"view {name}", "is not as declared" if again else "is missing")
+    report.looked_at("views", len(declared))
+    if known != migrations:
+        report.broken("main.schema_migrations", "are not the migrations of this version")
+
+
+@contextmanager
+def _new_warehouse() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(":memory:") as fresh:
+        migrate(fresh, Path(":memory:"))
+        yield fresh
+
+
+@cache
+def _declared(
+    fingerprint: str, applied: tuple[tuple[int, str], ...]
+) -> tuple[dict[str, str], tuple[tuple[int, str], ...]]:
+    """Views and migrations of a new warehouse; made once for what the arguments name."""
+    with _new_warehouse() as fresh:
+        return _views(fresh), tuple(fresh.execute(APPLIED).fetchall())
+
+
+def _standing(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str]]:
+    """Relation -> (`view` or `table`, query) of everything in the models' schemas."""
+    found = connection.execute(
+        "SELECT schema_name || '.' || view_name, 'view', sql FROM duckdb_views() "
+        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS} UNION ALL "
+        "SELECT schema_name || '.' || table_name, 'table', '' FROM duckdb_tables() "
+        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS}"
+    ).fetchall()
+    return {relation: (kind, sql.partition(" AS ")[2]) for relation, kind, sql in found}
+
+
+def _definition(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    """A query as DuckDB writes that of a view."""
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW audited AS {query}")
+    found = connection.execute(
+        "SELECT sql FROM duckdb_views() WHERE temporary AND view_name = 'audited'"
+    ).fetchall()
+    connection.execute("DROP VIEW temp.audited")
+    return str(found[0][0]).partition(" AS ")[2]
+
+
+def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Name -> text of every view and macro besides those of the models."""
+    found = connection.execute(
+        "SELECT schema_name || '.' || view_name, sql FROM duckdb_views() "
+        f"WHERE {HERE} AND NOT internal AND NOT temporary "
+        "AND schema_name IN ('main', 'rounds', 'lineage') "
+        "ORDER BY 1"
+    ).fetchall()
+    macros = connection.execute(
+        "SELECT schema_name || '.' || function_name, macro_definition FROM duckdb_functions() "
+        f"WHERE {HERE} AND NOT internal AND schema_name IN ('main', 'lineage') "
+        "AND function_type IN ('macro', 'table_macro') ORDER BY 1"
+    ).fetchall()
+    return dict([*found, *macros])
+
+
+def _written_anew(name: str, definition: str | None) -> str | None:
+    """A view's text as this DuckDB writes it; None where there is no view."""
+    if definition is None or not definition.startswith("CREATE VIEW"):
+        return definition
+    with _new_warehouse() as fresh:
+        fresh.execute(f"DROP VIEW {name}")
+        try:
+            fresh.execute(definition)
+        except duckdb.Error:
+            return definition
+        return _views(fresh).get(name)

@@ -1,24 +1,222 @@
 """What a seed task touched: rows, the dataset, checkpoints and exports, now or at any past time.
 
-Which rows descend from it, and how, is `lineage/descent.py`'s; here they are counted and named.
+Which rows descend from it, and how, is `lineage/impact.py`'s; here they are counted and named.
+
+What `lineage/impact.py` finds: the parts of the answer to "what did this seed touch?".
+
+How rows descend from a seed: through texts alone, through what a model learnt, or by comparison.
+
+An auditor must tell three ways apart:
+
+- `shown`: some way from the seed to the row goes through texts alone: the seed stood in a prompt,
+  what was written was selected, and so on.
+- `trained`: every such way goes through a model that learnt from the seed, or from rows that
+  descend from it. A model never counts as shown: a prompt of its training is learnt from.
+- `compared`: the seed's text was only compared or measured with: it was the nearest text of a
+  novelty decision, or what came of it measured a policy's gain.
+
+A row counts as the first of these that holds. Removed rows keep their edges, so the question can
+be asked of a seed that is long gone.
 """
 
 from __future__ import annotations
 
-import duckdb
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from refine_dagster.lineage.descent import MODELS, TRAINED, descend
-from refine_dagster.lineage.impact_record import (
-    CheckpointImpact,
-    DatasetImpact,
-    ExportImpact,
-    Impact,
-    SeedVersion,
-    TableImpact,
-)
-from refine_dagster.lineage.row_lookup import RowError, find_row, is_prefix
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse, require_as_of
+import duckdb
+import polars as pl
+
+from refine_dagster.lineage.trace import RowError, find_row, is_prefix
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse, require_as_of
+
+
+@dataclass(frozen=True)
+class SeedVersion:
+    """One version of a seed task; `removed_in` is None while it lives."""
+
+    row_id: str
+    seed_id: str
+    instruction: str
+    added_in: int
+    removed_in: int | None
+
+
+@dataclass(frozen=True)
+class TableImpact:
+    """Rows of one table that descend from the seed.
+
+    Attributes:
+        table: the table.
+        shown, trained, compared: rows that lived at the time, by how they descend.
+        of: all rows of the table that lived at the time.
+        ever: rows that ever descended from the seed, removed ones and later ones included.
+    """
+
+    table: str
+    shown: int
+    trained: int
+    compared: int
+    of: int
+    ever: int
+
+    @property
+    def rows(self) -> int:
+        """Rows that lived at the time and descend from the seed."""
+        return self.shown + self.trained + self.compared
+
+
+@dataclass(frozen=True)
+class DatasetImpact:
+    """The dataset as it was, and how many of its rows descend from the seed."""
+
+    data_version: str
+    sequence: int
+    rows: int
+    of: int
+
+
+@dataclass(frozen=True)
+class CheckpointImpact:
+    """A model's checkpoint that lived at the time and descends from the seed.
+
+    Attributes:
+        asset: whose it is.
+        row_id: the model's row.
+        content_hash: the checkpoint's hash.
+        path: its folder, relative to the artifact root; None where none is registered.
+        how: `trained`, or `compared`: the seed only served to measure it.
+        live: whether a live model has this checkpoint now.
+    """
+
+    asset: str
+    row_id: str
+    content_hash: str
+    path: str | None
+    how: str
+    live: bool
+
+
+@dataclass(frozen=True)
+class ExportImpact:
+    """An exported file, and how many of its `of` rows descend from the seed."""
+
+    row_id: str
+    path: str
+    format: str
+    data_version: str
+    rows: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Impact:
+    """What a seed touched, as of one materialization.
+
+    Attributes:
+        seeds: the versions that were asked about.
+        others: other versions of the same seed ids, not asked about.
+        as_of: the materialization after which the rows lived.
+        latest: the last materialization; equal to `as_of` where now was asked about.
+        tables: one entry for each table that ever had a row of the seed's.
+        rows: `table`, `row_id`, `how` of every row counted.
+        dataset: the dataset at that time; None before there was one.
+        checkpoints: checkpoints of models that lived at that time.
+        exports: files exported by that time and not written anew since.
+        live_checkpoints: what still holds the seed now: checkpoints of live models that were
+            trained on it, whether the model's row descends from it or an older row of the same
+            bytes does.
+    """
+
+    seeds: tuple[SeedVersion, ...]
+    others: tuple[SeedVersion, ...]
+    as_of: int
+    latest: int
+    tables: tuple[TableImpact, ...]
+    rows: pl.DataFrame
+    dataset: DatasetImpact | None
+    checkpoints: tuple[CheckpointImpact, ...]
+    exports: tuple[ExportImpact, ...]
+    live_checkpoints: tuple[CheckpointImpact, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        told = {name: value for name, value in vars(self).items() if name != "rows"}
+        plain = {
+            name: [asdict(one) for one in value] if isinstance(value, tuple) else value
+            for name, value in told.items()
+        }
+        dataset = None if self.dataset is None else asdict(self.dataset)
+        return {**plain, "dataset": dataset, "rows": self.rows.to_dicts()}
+
+
+SHOWN, TRAINED, COMPARED = "shown", "trained", "compared"
+_LEARNT_ROLES = ("trained_on",)
+_COMPARED_ROLES = ("nearest", "measured_on")
+# Each row of these tables is a model.
+MODELS = tuple(name for name, table in TABLES.items() if "checkpoint_hash" in table.columns)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+# An edge of `lineage.parents` by what it carries: 0 text, 1 what a model learnt, 2 a comparison.
+_EDGE_WAY = f"""
+    CASE WHEN role IN ({_listed(_COMPARED_ROLES)}) THEN 2
+         WHEN role IN ({_listed(_LEARNT_ROLES)}) OR table_name IN ({_listed(MODELS)}) THEN 1
+         ELSE 0 END
+"""
+
+
+def descend(
+    connection: duckdb.DuckDBPyConnection, table: str, row_ids: Sequence[str], moment: int
+) -> None:
+    """Make the temporary table `touched`: every row that ever descended from the given ones.
+
+    Its columns: `table_name`, `row_id`, `how` (one of the three), `lived` (whether the row lived
+    after materialization `moment`). The given rows themselves are not among them.
+    """
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE descended AS "
+        "SELECT ?::VARCHAR AS table_name, unnest(?::VARCHAR[])::UUID AS id, 0 AS way, 0 AS step",
+        [table, list(row_ids)],
+    )
+    # What is reached without a harder way than this one; each way goes on from the one before.
+    step = 0
+    for way in range(3):
+        since = 0
+        while True:
+            step += 1
+            added = connection.execute(
+                f"""
+                INSERT INTO descended
+                SELECT DISTINCT table_name, row_id, {way}, {step} FROM lineage.parents
+                WHERE {_EDGE_WAY} <= {way}
+                  AND parent_id IN (SELECT id FROM descended WHERE step >= {since})
+                  AND row_id NOT IN (SELECT id FROM descended)
+                """
+            ).fetchall()
+            if added[0][0] == 0:
+                break
+            since = step
+    names = _listed((SHOWN, TRAINED, COMPARED))
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE touched AS
+        SELECT table_name, row_id, any_value([{names}][way + 1]) AS how,
+               bool_or(added_in <= ? AND coalesce(removed_in > ?, true)) AS lived
+        FROM lineage.rows JOIN (
+            SELECT table_name, replace(id::VARCHAR, '-', '') AS row_id, way
+            FROM descended WHERE step > 0
+        ) USING (table_name, row_id)
+        GROUP BY table_name, row_id
+        """,
+        [moment, moment],
+    )
+
 
 SEEDS = "seed_tasks"
 DATASET = "instruction_dataset"

@@ -23,10 +23,10 @@ from uuid import uuid4
 
 import duckdb
 
-from refine_dagster.lineage.content import canonical_json, content_id
-from refine_dagster.lineage.ledger import PRUNE, Commit, Record, next_link, write_record
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.hashing import canonical_json, content_id
+from refine_dagster.warehouse.ledger import PRUNE, Commit, Record, next_link, write_record
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 
 # A file that no record names may belong to a training that is under way, unless it is this old.
 ABANDONED_AFTER_S = 3600.0

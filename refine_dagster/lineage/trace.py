@@ -3,23 +3,93 @@
 The walk goes level by level and reads, of the edges, only those of the tables that the level's rows
 are in: edges lie sorted by table, so a long chain through one table never scans the others. How a
 trace looks is decided in `lineage/trace_text.py`.
+
+A trace laid out for reading: a tree in which each row is opened once.
+
+A trace is a graph in which most rows are reached in many ways, and one model was trained on
+hundreds. The outline opens each row where it is nearest to the row asked for, marks it elsewhere,
+and counts large groups of one role instead of listing them. Every way of showing a trace
+(`lineage/trace_text.py`) draws this outline.
+
+Which row a person means who types a part of its id.
+
+Ids have 32 hex digits; the first few name a row well enough until two rows begin alike, which is
+then said instead of guessed.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import duckdb
 import polars as pl
 
-from refine_dagster.lineage.row_lookup import RowName, find_row
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.policy_round import base_name
+from refine_dagster.config.policy_round import base_name
+from refine_dagster.errors import RefineError
+from refine_dagster.hashing import ID_DIGITS
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
+
+SHORTEST = 6
+LISTED_ROWS = 5
+_HEX = frozenset("0123456789abcdef")
+
+
+class RowError(RefineError):
+    """No row, or more than one, is what was asked for."""
+
+
+@dataclass(frozen=True)
+class RowName:
+    """A row, live or removed."""
+
+    table: str
+    row_id: str
+
+
+def is_prefix(text: str) -> bool:
+    """Whether the text can be the beginning of a row id: 6 to 32 hex digits."""
+    return SHORTEST <= len(text) <= ID_DIGITS and set(text.lower()) <= _HEX
+
+
+def find_row(connection: duckdb.DuckDBPyConnection, text: str) -> RowName:
+    """The one row, of any table, live or removed, whose id begins with `text`.
+
+    Raises:
+        RowError: the text is no beginning of an id, or no row has it, or several have.
+    """
+    if not is_prefix(text):
+        raise RowError(
+            f"{text!r} is no row id",
+            fix=f"give the {ID_DIGITS} hex digits of a row_id, or at least its first {SHORTEST}; "
+            "`refine-dagster show TABLE` lists them",
+        )
+    prefix = text.lower()
+    # A range and not LIKE: row groups that cannot hold it are then not read. 'g' follows 'f'.
+    found = connection.execute(
+        "SELECT DISTINCT table_name, row_id FROM lineage.rows "
+        "WHERE row_id >= ? AND row_id < ? ORDER BY ALL LIMIT ?",
+        [prefix, prefix + "g", LISTED_ROWS + 1],
+    ).fetchall()
+    if not found:
+        raise RowError(
+            f"no row, live or removed, has an id that begins with {prefix}",
+            fix="`refine-dagster show TABLE` lists the ids of live rows",
+        )
+    if len(found) > 1:
+        listed = "; ".join(f"{table} {row_id}" for table, row_id in found[:LISTED_ROWS])
+        more = " and more" if len(found) > LISTED_ROWS else ""
+        raise RowError(
+            f"several rows have ids that begin with {prefix}: {listed}{more}",
+            fix="give more digits",
+        )
+    return RowName(*found[0])
+
 
 LABEL_SHOWN = 200
 
@@ -214,3 +284,154 @@ def _completion(connection: duckdb.DuckDBPyConnection, asked: RowName) -> dict[s
         return None
     record = found.row(0, named=True)
     return {**record, "sampling": json.loads(record["sampling"])}
+
+
+# Rows of one role that are listed. A prompt shows about eight demonstrations, and people ask for
+# which; many rows of another role are a training set.
+LISTED = {"demonstration": 8}
+LISTED_OTHERWISE = 3
+# Rows opened before the rest is only counted: some screens' worth.
+OPENED = 40
+# The order in which a row's parents are told; other roles follow by name.
+_ROLES = (
+    *("instruction", "decision", "candidate", "exported", "policy", "generator", "model"),
+    *("base", "backbone", "judge", "demonstration", "trained_on", "measured_on", "nearest"),
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row of the trace as it is told."""
+
+    place: int
+    table: str
+    row_id: str
+    label: str
+    note: str | None
+    added_in: int | None
+    removed_in: int | None
+
+    @property
+    def state(self) -> str | None:
+        """What is to be said of a row that is not live; None of a live one."""
+        if self.added_in is None:
+            return "no longer in history"
+        return None if self.removed_in is None else f"removed in {self.removed_in}"
+
+
+@dataclass
+class Branch:
+    """A row, or a counted group of rows, in its role to the row above it.
+
+    Attributes:
+        role: its role; empty of the row asked for.
+        row: the row; None of a group.
+        table: the table of the row or of the group's rows.
+        count: rows in a group; 1 of a row.
+        again: what follows the row is told in another place.
+        unopened: how many rows would follow, were they not only counted.
+        branches: what follows.
+    """
+
+    role: str
+    row: Shown | None
+    table: str
+    count: int = 1
+    again: bool = False
+    unopened: int = 0
+    branches: list[Branch] = field(default_factory=list)
+
+
+def outline(trace: Trace, *, everything: bool = False) -> Branch:
+    """The tree of a trace.
+
+    Args:
+        everything: list every group and open every row.
+    """
+    near, far = ("parent", "child") if trace.down else ("child", "parent")
+    edges = trace.edges.select(near=near, far=far, role="role")
+    root = _branch("", _shown(trace, 0))
+    opened, repeats = {0: root}, list[Branch]()
+    level, budget = [root], None if everything else OPENED
+    while level:
+        places = [branch.row.place for branch in level if branch.row]
+        groups = _groups(trace, edges, places, everything=everything)
+        following: list[Branch] = []
+        for branch in level:
+            assert branch.row is not None
+            found = groups.get(branch.row.place, [])
+            if budget is not None and budget <= 0:
+                branch.unopened = sum(group.count for group in found)
+                continue
+            if budget is not None and found:
+                budget -= 1
+            for group in found:
+                if group.places is None:
+                    branch.branches.append(Branch(group.role, None, group.table, group.count))
+                    continue
+                for place in group.places:
+                    one = _branch(group.role, _shown(trace, place))
+                    branch.branches.append(one)
+                    if place in opened:
+                        repeats.append(one)
+                    else:
+                        opened[place] = one
+                        following.append(one)
+        level = following
+    for one in repeats:
+        assert one.row is not None
+        first = opened[one.row.place]
+        one.again = bool(first.branches or first.unopened)
+    return root
+
+
+@dataclass(frozen=True)
+class _Group:
+    role: str
+    table: str
+    count: int
+    places: list[int] | None
+
+
+def _groups(
+    trace: Trace, edges: pl.DataFrame, places: list[int], *, everything: bool
+) -> dict[int, list[_Group]]:
+    """For each place, what follows it by role and table; places are None where it is too much."""
+    tables = trace.rows.select(far="place", table="table")
+    found = (
+        edges.join(pl.DataFrame({"near": places}, schema={"near": pl.Int32}), on="near", how="semi")
+        .join(tables, on="far")
+        .group_by("near", "role", "table")
+        .agg(
+            pl.len().alias("count"),
+            pl.col("far").sort() if everything else pl.col("far").sort().head(max(LISTED.values())),
+        )
+    )
+    groups: defaultdict[int, list[_Group]] = defaultdict(list)
+    for near, role, table, count, far in found.rows():
+        listed = everything or count <= LISTED.get(role, LISTED_OTHERWISE)
+        groups[near].append(_Group(role, table, count, far if listed else None))
+    for one in groups.values():
+        one.sort(key=lambda group: (_rank(group.role), group.role, group.table))
+    return groups
+
+
+def _rank(role: str) -> int:
+    return _ROLES.index(role) if role in _ROLES else len(_ROLES)
+
+
+def _shown(trace: Trace, place: int) -> Shown:
+    row = trace.rows.row(place, named=True)
+    return Shown(
+        place=place,
+        table=row["table"],
+        row_id=row["row_id"],
+        label=" ".join((row["label"] or "").split()),
+        note=row["note"],
+        added_in=row["added_in"],
+        removed_in=row["removed_in"],
+    )
+
+
+def _branch(role: str, row: Shown) -> Branch:
+    return Branch(role, row, row.table)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from refine_dagster.errors import RefineError
-from refine_dagster.novelty.decision import Decision, Key, NearestOf, RefuseAt
-from refine_dagster.novelty.matches import Outcome, Pool
+from refine_dagster.novelty.decision import Decision, Key, NearestOf, Outcome, Pool, RefuseAt
 from refine_dagster.novelty.prefix_join import PrefixJoin
 from refine_dagster.novelty.vocabulary import Encoder, Vocabulary
 from refine_dagster.novelty.whole_pool import WholePool
@@ -139,7 +138,6 @@ def _parts(
             "the compiled novelty filter needs numba, which is not installed",
             fix="pip install 'refine-dagster[fast]', or do without: decisions are the same",
         )
-    from refine_dagster.novelty.compiled_pool import CompiledPool
-    from refine_dagster.novelty.compiled_tokens import CompiledVocabulary
+    from refine_dagster.novelty.compiled_pool import CompiledPool, CompiledVocabulary
 
     return encoder if use_stemmer else CompiledVocabulary(), CompiledPool(threshold, refuse_at)

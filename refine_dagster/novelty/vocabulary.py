@@ -6,13 +6,15 @@ passes of C code: lower-case, join, map every byte that is no letter or digit to
 Texts are joined by the token `A`, which no lower-cased text has. Lower-casing goes first and is
 Unicode's, as there: the Kelvin sign is a `k`, a dotted capital I starts with an `i`; what is not
 ASCII afterwards separates tokens. The stemmer sees each distinct token once.
+
+An array that grows at its end, at a constant cost per element.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,3 +126,46 @@ def as_strings(tokens: Tokens) -> list[Sequence[int] | str]:
     return [
         one if max(one, default=0) > _LAST_CODE_POINT else "".join(map(chr, one)) for one in lists
     ]
+
+
+class Growing:
+    """A one-dimensional array with room to spare.
+
+    Args:
+        dtype: of the elements.
+    """
+
+    def __init__(self, dtype: type[np.generic]) -> None:
+        self._array: NDArray[Any] = np.zeros(1024, dtype=dtype)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def view(self) -> NDArray[Any]:
+        """The elements so far, not copied; stale once the array grows."""
+        return self._array[: self._length]
+
+    @property
+    def room(self) -> NDArray[Any]:
+        """The elements and the room behind them, for code that writes there itself."""
+        return self._array
+
+    def count_in(self, length: int) -> None:
+        """Take `length` elements, written through `room`, for the array's."""
+        self._length = length
+
+    def extend(self, values: NDArray[Any]) -> None:
+        """Put elements at the end."""
+        length = self._length + len(values)
+        self.reserve(length)
+        self._array[self._length : length] = values
+        self._length = length
+
+    def reserve(self, length: int) -> None:
+        """Have room for `length` elements without counting them in."""
+        if length > len(self._array):
+            array = np.zeros(max(length, len(self._array) * 3 // 2), dtype=self._array.dtype)
+            array[: self._length] = self._array[: self._length]
+            self._array = array

@@ -12,11 +12,9 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
-from refine_dagster.novelty.decision import RefuseAt
-from refine_dagster.novelty.growing import Growing
-from refine_dagster.novelty.matches import Matches, Outcome
+from refine_dagster.novelty.decision import Matches, Outcome, RefuseAt
 from refine_dagster.novelty.rouge import rouge_l_of
-from refine_dagster.novelty.vocabulary import Tokens, as_strings
+from refine_dagster.novelty.vocabulary import Growing, Tokens, as_strings
 
 
 class WholePool:

@@ -3,17 +3,27 @@
 One place for what reinforcement learning is rewarded by and what the datasets are scored by, so
 that both mean the same. The format gate stands before the judge: text that cannot be read as one
 input and one output is never judged, and costs a fixed reward.
+
+The judge that a row of `feedback_judge` speaks of, loaded, and the feedback made with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import pstdev
+from typing import Any
 
-from refine_dagster.refine_af.instance_prompt import Instance, Triple, read_instance
-from refine_dagster.refine_af.judge import Judge, Scores
-from refine_dagster.refine_af.reward_rule import RewardRule, repetition
+from refine_dagster.config.sections import JudgeConfig, RewardConfig
+from refine_dagster.judge.judge import Judge, Scores, loaded_judge
+from refine_dagster.judge.published import PUBLISHED, find_published_models, loaded_published_judge
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import checkpoint_folder
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.instance import Instance, read_instance
+from refine_dagster.refine_af.reward import PRESETS, RewardRule, repetition
+from refine_dagster.warehouse.checkpoints import CheckpointStore
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,12 @@ class Feedback:
             read_instance(text, finished=whole)
             for text, whole in zip(completions, finished, strict=True)
         ]
-        triples = [
-            Triple(instruction, instance.input, instance.output)
+        examples = [
+            Example(instruction, instance.input, instance.output)
             for instruction, instance in zip(instructions, instances, strict=True)
             if instance.format_valid
         ]
-        judged = iter(self.judge.score(triples) if triples else [])
+        judged = iter(self.judge.score(examples) if examples else [])
         return [
             self._rewarded(instance, next(judged))
             if instance.format_valid
@@ -129,3 +139,34 @@ class Feedback:
 
     def _rewarded(self, instance: Instance, scores: Scores) -> ScoredInstance:
         return ScoredInstance(instance, scores, self.rule.reward(scores))
+
+
+@contextmanager
+def lent_judge(
+    row: Mapping[str, Any], store: CheckpointStore, device: Device, config: JudgeConfig
+) -> Iterator[Judge]:
+    """The judge of the row: a checkpoint in the store, or the published models.
+
+    Raises:
+        CheckpointError: the checkpoint is gone.
+        JudgeError: the judge is not the one that the row was made of.
+    """
+    if row["kind"] == PUBLISHED:
+        models = find_published_models(config)
+        with loaded_published_judge(models, config, device, row["fingerprint"]) as published:
+            yield published
+    else:
+        folder = checkpoint_folder(store, "feedback_judge", row["checkpoint_hash"])
+        with loaded_judge(folder, device) as trained:
+            yield trained
+
+
+def feedback_of(judge: Judge, config: RewardConfig, base_scores: Sequence[Scores] = ()) -> Feedback:
+    """The judge's scores weighed by the rule that the config name, behind the format gate.
+
+    Args:
+        base_scores: the base policy's scores, over which the config field `whiten` standardises.
+    """
+    rule = replace(PRESETS[config.preset], diversity=config.diversity)
+    feedback = Feedback(judge, rule, config.invalid_reward)
+    return feedback.whitened(base_scores) if config.whiten else feedback

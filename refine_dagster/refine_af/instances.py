@@ -4,6 +4,8 @@ The same code serves the base policy (`reward_scored_instructions`), the refined
 (`instruction_dataset`) and the prompts that reinforcement learning samples from: the arms of every
 comparison differ only in the policy. Demonstrations are drawn by rendezvous, by the instruction's
 text, so that both policies see the same prompts.
+
+The reward that a policy earns on given prompts, for comparing policies.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from refine_dagster.generation.request import Complete, Completion, Request, Sampling, request_seed
+from refine_dagster.config.sections import InstanceConfig, SelectionConfig
+from refine_dagster.draws import draw
+from refine_dagster.generation.request import Complete, Completion, Request, Sampling
 from refine_dagster.generation.session import GeneratorSession
-from refine_dagster.knobs import InstanceKnobs, SelectionKnobs
-from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.instance import STOP, instance_prompt
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
-from refine_dagster.refine_af.instance_prompt import STOP, Triple, instance_prompt
+from refine_dagster.refine_af.selection import Judged, decide_instances
+from refine_dagster.seeding import request_seed
 from refine_dagster.self_instruct.decisions import KEPT, TEAMS_RL
-from refine_dagster.self_instruct.draws import draw
-from refine_dagster.self_instruct.instance_rules import Judged, decide_instances
+from refine_dagster.warehouse.rows import Parent, Row, make_row
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,16 @@ class SeedTriple:
 
     row_id: str
     seed_id: str
-    triple: Triple
+    example: Example
 
 
-def seed_triples(rows: Iterable[Row]) -> list[SeedTriple]:
+def seed_examples(rows: Iterable[Row]) -> list[SeedTriple]:
     """Rows of `seed_tasks` as demonstrations, in the order given."""
     return [
         SeedTriple(
             row["row_id"],
             row["seed_id"],
-            Triple(row["instruction"], row["input"], row["output"]),
+            Example(row["instruction"], row["input"], row["output"]),
         )
         for row in rows
     ]
@@ -82,33 +86,33 @@ def instance_prompts(
     instructions: Sequence[Row],
     seeds: Sequence[SeedTriple],
     count_tokens: Callable[[str], int],
-    knobs: InstanceKnobs,
-    salt: str,
+    config: InstanceConfig,
+    run_seed: str,
     pool: str = "filtered_instructions",
 ) -> list[InstancePrompt]:
     """The prompt for each row of `pool`, the same for every policy and in every policy round."""
     shown = {
         seed.seed_id: seed
         for seed in seeds
-        if count_tokens(seed.triple.render()) <= knobs.max_demonstration_tokens
+        if count_tokens(seed.example.render()) <= config.max_demonstration_tokens
     }
     prompts = []
     for row in instructions:
-        names = draw(shown, knobs.demonstrations, salt, "instance", row["instruction"])
+        names = draw(shown, config.demonstrations, run_seed, "instance", row["instruction"])
         drawn = tuple(shown[name] for name in names)
-        prompt = instance_prompt(row["instruction"], [seed.triple for seed in drawn])
+        prompt = instance_prompt(row["instruction"], [seed.example for seed in drawn])
         prompts.append(InstancePrompt(row, prompt, drawn, pool))
     return prompts
 
 
 def instance_requests(
-    prompts: Sequence[InstancePrompt], knobs: InstanceKnobs, salt: str, sample: int = 0
+    prompts: Sequence[InstancePrompt], config: InstanceConfig, run_seed: str, sample: int = 0
 ) -> list[Request]:
     """One request a prompt; its noise is named by the instruction's text and the sample."""
     sampling = Sampling(
-        max_new_tokens=knobs.max_new_tokens,
-        temperature=knobs.temperature,
-        top_p=knobs.top_p,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
         stop=STOP,
     )
     return [
@@ -116,7 +120,7 @@ def instance_requests(
             "instance",
             one.prompt,
             sampling,
-            request_seed(salt, "instance", one.instruction["instruction"], sample),
+            request_seed(run_seed, "instance", one.instruction["instruction"], sample),
         )
         for one in prompts
     ]
@@ -148,9 +152,9 @@ def scored_instances(
     policy: Policy,
     feedback: Feedback,
     judge: Parent,
-    knobs: InstanceKnobs,
-    selection: SelectionKnobs,
-    salt: str,
+    config: InstanceConfig,
+    selection: SelectionConfig,
+    run_seed: str,
     *,
     whiten_by_own: bool = False,
 ) -> list[Row]:
@@ -159,7 +163,7 @@ def scored_instances(
     With `whiten_by_own`, the reward's parts are standardised over these very instances: the policy
     is the base policy, whose scores set the scale for all others.
     """
-    requests = instance_requests(prompts, knobs, salt)
+    requests = instance_requests(prompts, config, run_seed)
     scored = scored_answers(prompts, requests, policy.complete, feedback)
     if whiten_by_own:
         own = [one.scores for one in scored if one.scores is not None]
@@ -168,9 +172,9 @@ def scored_instances(
         Judged(one.instruction["instruction"], result, one.instruction["method"] == TEAMS_RL)
         for one, result in zip(prompts, scored, strict=True)
     ]
-    verdicts = decide_instances(judged, selection)
+    rejections = decide_instances(judged, selection)
     rows = []
-    for one, request, result, verdict in zip(prompts, requests, scored, verdicts, strict=True):
+    for one, request, result, rejection in zip(prompts, requests, scored, rejections, strict=True):
         found, scores = result.instance, result.scores
         rows.append(
             make_row(
@@ -190,10 +194,10 @@ def scored_instances(
                     "understandability": scores.understandability if scores else None,
                     "reward_model": scores.reward_model if scores else None,
                     "reward": result.reward,
-                    "kept": verdict is None,
-                    "rule": verdict.rule if verdict else KEPT,
-                    "value": verdict.value if verdict else None,
-                    "threshold": verdict.threshold if verdict else None,
+                    "kept": rejection is None,
+                    "rule": rejection.rule if rejection else KEPT,
+                    "value": rejection.value if rejection else None,
+                    "threshold": rejection.threshold if rejection else None,
                 },
                 [
                     Parent(one.pool, one.instruction["row_id"], "instruction"),
@@ -222,3 +226,25 @@ def dataset_rows(decisions: Sequence[Row]) -> list[Row]:
         for row in decisions
         if row["kept"]
     ]
+
+
+def mean_rewards(
+    prompts: Sequence[InstancePrompt],
+    complete: Complete,
+    feedback: Feedback,
+    config: InstanceConfig,
+    samples: int,
+    run_seed: str,
+) -> list[float]:
+    """The mean reward of each prompt over `samples` completions of the policy behind `complete`.
+
+    Sample 0 of a prompt is the very request that the datasets are made of, so it is asked once.
+    """
+    requests = [
+        request
+        for sample in range(samples)
+        for request in instance_requests(prompts, config, run_seed, sample)
+    ]
+    scored = scored_answers([*prompts] * samples, requests, complete, feedback)
+    rewards = [one.reward for one in scored]
+    return [sum(rewards[place :: len(prompts)]) / samples for place in range(len(prompts))]

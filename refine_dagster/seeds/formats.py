@@ -86,7 +86,7 @@ def json_records(data: bytes, findings: Findings) -> list[Record]:
         mark = text[position : position + 1]
         if mark not in (",", "]"):
             findings.error(
-                line, None, "broken JSON: expected a comma or the end of the list", "mend it there"
+                line, None, "broken JSON: expected a comma or the end of the list", "fix it there"
             )
             findings.note(line, None, "the rest of the list was not read", "mend the error first")
             return records

@@ -25,7 +25,7 @@ class SeedProblem:
         message: what is wrong, without a full stop.
         severity: an `error` makes the file unusable; with a `warning` it is used, but not as
             written; a `note` changes nothing.
-        fix: how to mend it, an imperative sentence.
+        fix: how to fix it, an imperative sentence.
     """
 
     file: str

@@ -45,7 +45,7 @@ import stat
 from dataclasses import dataclass
 from importlib.resources import files
 
-from refine_dagster.lineage.content import content_id
+from refine_dagster.hashing import content_id
 from refine_dagster.seeds.formats import FORMATS
 from refine_dagster.seeds.problems import Findings, SeedFileError, SeedProblem, shown
 from refine_dagster.seeds.records import ID_DIGITS, to_seed, warn_of_misspelt

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from refine_dagster.lineage.content import content_id
-from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.hashing import content_id
+from refine_dagster.prompts.example import Example
 
 TABLE = "seed_tasks"
 
@@ -89,10 +89,10 @@ class SeedTask:
         object.__setattr__(self, "instruction", normal_instruction(self.instruction))
 
     @property
-    def triple(self) -> Triple:
+    def example(self) -> Example:
         """The instruction with its first instance, as prompts and trainers take it."""
         first = self.instances[0]
-        return Triple(self.instruction, first.input, first.output)
+        return Example(self.instruction, first.input, first.output)
 
     @property
     def content_key(self) -> str:

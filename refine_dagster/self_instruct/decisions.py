@@ -2,7 +2,7 @@
 
 The loop that proposes and the asset that filters share this one decider: the loop asks it round by
 round, the asset replays all candidates at once, and both come to the same decisions because each
-depends only on the seeds, the knobs and the candidates before it.
+depends only on the seeds, the config and the candidates before it.
 
 Evolved instructions (TeaMs-RL) are decided on after all that the loop proposed, in one pool with
 them: what the loop proposed is decided on as if there were none. They have no target of their own.
@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from refine_dagster.knobs import SelfInstructKnobs
-from refine_dagster.lineage.rows import Parent, Row, make_row
+from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
+from refine_dagster.config.sections import SelfInstructConfig
 from refine_dagster.novelty import NoveltyFilter
-from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.self_instruct.heuristics import Verdict, first_verdict
+from refine_dagster.self_instruct.heuristics import Rejection, first_rejection
+from refine_dagster.warehouse.rows import Parent, Row, make_row
 
 KEPT = "kept"
 # The table of what an instructor evolved; seeds are evolved in the first policy round alone.
@@ -51,21 +51,21 @@ class InstructionDecider:
 
     Args:
         pool: the pool at the start: the seeds, and the pool of the former policy round.
-        knobs: threshold, operator, and target: how many it accepts beside that pool.
+        config: threshold, operator, and target: how many it accepts beside that pool.
         policy_round: whose tables the candidates and the decisions are in.
     """
 
     def __init__(
         self,
         pool: Sequence[Demonstration],
-        knobs: SelfInstructKnobs,
+        config: SelfInstructConfig,
         policy_round: PolicyRound = FIRST_ROUND,
     ) -> None:
-        self.target = knobs.target
+        self.target = config.target
         self._candidates = policy_round.name("raw_instructions")
         self._decisions = policy_round.name("instruction_decisions")
         self.accepted: list[Demonstration] = []
-        self._novelty = NoveltyFilter(knobs.novelty_threshold, knobs.refuse_at, nearest_of="all")
+        self._novelty = NoveltyFilter(config.novelty_threshold, config.refuse_at, nearest_of="all")
         self._novelty.preload([one.instruction for one in pool], [one.row_id for one in pool])
         self._homes = {one.row_id: one.asset for one in pool}
 
@@ -79,35 +79,35 @@ class InstructionDecider:
 
         The rules stand in this order: `unparsed`, the heuristics, `over_target`, `too_similar`.
         """
-        return [self._decide(row, self._candidates, self._verdict(row)) for row in candidates]
+        return [self._decide(row, self._candidates, self._rejection(row)) for row in candidates]
 
     def decide_evolved(self, candidates: Sequence[Row]) -> list[Row]:
         """Rows of `instruction_decisions` for rows of `evolved_instructions`, in slot order.
 
         The rules stand in this order: those of elimination, the heuristics, `too_similar`.
         """
-        return [self._decide(row, EVOLVED, _evolved_verdict(row)) for row in candidates]
+        return [self._decide(row, EVOLVED, _evolved_rejection(row)) for row in candidates]
 
-    def _verdict(self, candidate: Row) -> Verdict | None:
+    def _rejection(self, candidate: Row) -> Rejection | None:
         """What rules a proposed candidate out before its novelty is measured."""
         if not candidate["parsed"]:
-            return Verdict("unparsed")
-        verdict = first_verdict(str(candidate["instruction"]))
-        if verdict is None and self.full:
-            return Verdict("over_target", float(len(self.accepted) + 1), float(self.target))
-        return verdict
+            return Rejection("unparsed")
+        rejection = first_rejection(str(candidate["instruction"]))
+        if rejection is None and self.full:
+            return Rejection("over_target", float(len(self.accepted) + 1), float(self.target))
+        return rejection
 
-    def _decide(self, candidate: Row, table: str, verdict: Verdict | None) -> Row:
+    def _decide(self, candidate: Row, table: str, rejection: Rejection | None) -> Row:
         text = str(candidate["instruction"])
         score, nearest = None, None
-        if verdict is None:
+        if rejection is None:
             decision = self._novelty.accept([text], [candidate["row_id"]])[0]
             score = decision.score
             nearest = None if decision.nearest is None else str(decision.nearest)
             if decision.kept:
                 self._accept(candidate, table)
             else:
-                verdict = Verdict("too_similar", score, self._novelty.threshold)
+                rejection = Rejection("too_similar", score, self._novelty.threshold)
         parents = [Parent(table, candidate["row_id"], "candidate")]
         home = self._homes[nearest] if nearest is not None else None
         if nearest is not None and home is not None:
@@ -120,10 +120,10 @@ class InstructionDecider:
                 "slot": candidate["slot"],
                 "round": candidate["round"],
                 "instruction": text,
-                "kept": verdict is None,
-                "rule": verdict.rule if verdict else KEPT,
-                "value": verdict.value if verdict else None,
-                "threshold": verdict.threshold if verdict else None,
+                "kept": rejection is None,
+                "rule": rejection.rule if rejection else KEPT,
+                "value": rejection.value if rejection else None,
+                "threshold": rejection.threshold if rejection else None,
                 "nearest_asset": home,
                 "nearest_id": nearest,
                 "nearest_score": score,
@@ -144,11 +144,11 @@ class InstructionDecider:
         )
 
 
-def _evolved_verdict(candidate: Row) -> Verdict | None:
+def _evolved_rejection(candidate: Row) -> Rejection | None:
     """What rules an evolved candidate out before its novelty is measured."""
     if not candidate["valid"]:
-        return Verdict(candidate["rule"], candidate["value"], candidate["threshold"])
-    return first_verdict(str(candidate["instruction"]))
+        return Rejection(candidate["rule"], candidate["value"], candidate["threshold"])
+    return first_rejection(str(candidate["instruction"]))
 
 
 def filtered_rows(

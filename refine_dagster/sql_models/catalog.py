@@ -10,10 +10,10 @@ from importlib.resources import files
 import sqlglot
 from sqlglot import exp
 
-from refine_dagster.lineage.round_views import round_views
-from refine_dagster.lineage.tables import PARENTS_TYPE, TABLES, graph_assets
-from refine_dagster.policy_round import base_name
+from refine_dagster.config.policy_round import base_name
 from refine_dagster.sql_models.model import DIALECT
+from refine_dagster.warehouse.round_views import round_views
+from refine_dagster.warehouse.tables import PARENTS_TYPE, TABLES, graph_assets
 
 # `store.completions` is filled by whatever calls a model, so a model over it comes after these, in
 # every policy round.
@@ -68,7 +68,7 @@ def stored_relations(rounds: int = 1) -> Mapping[str, Relation]:
         made = {f"main.{table}": TABLES[table].asset for table in view.tables.values()}
         of_graph = {relation: asset for relation, asset in made.items() if asset in graph}
         found[view.relation] = Relation(view.columns, tuple(of_graph.values()), None, of_graph)
-    for path in files("refine_dagster.lineage.migrations").iterdir():
+    for path in files("refine_dagster.warehouse.migrations").iterdir():
         if not path.name.endswith(".sql"):
             continue
         for statement in sqlglot.parse(path.read_text(encoding="utf-8"), read=DIALECT):

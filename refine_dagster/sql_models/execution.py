@@ -17,14 +17,13 @@ from uuid import uuid4
 import duckdb
 import polars as pl
 
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.ledger import Commit, Record, next_link, write_record
-from refine_dagster.lineage.relations import content_of
-from refine_dagster.lineage.round_views import SCHEMA as ROUNDS_SCHEMA
-from refine_dagster.lineage.round_views import round_views
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.hashing import content_id
 from refine_dagster.sql_models.model import LAYERS, Check, SqlModel, SqlModelError, SqlProblem
+from refine_dagster.warehouse.ledger import Commit, Record, content_of, next_link, write_record
+from refine_dagster.warehouse.round_views import SCHEMA as ROUNDS_SCHEMA
+from refine_dagster.warehouse.round_views import round_views
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 
 _T = TypeVar("_T")
 

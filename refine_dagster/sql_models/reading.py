@@ -12,7 +12,6 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from refine_dagster.errors import first_line
-from refine_dagster.lineage.tables import TABLES
 from refine_dagster.sql_models.catalog import Relation, stored_relations
 from refine_dagster.sql_models.draft import Draft, read_draft, stored_tables
 from refine_dagster.sql_models.model import (
@@ -24,6 +23,7 @@ from refine_dagster.sql_models.model import (
     SqlProblem,
 )
 from refine_dagster.sql_models.origins import Catalog, with_columns
+from refine_dagster.warehouse.tables import TABLES
 
 MODELS_FOLDER = Path(__file__).resolve().parents[2] / "dbt_like_sql"
 

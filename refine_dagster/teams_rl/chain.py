@@ -6,17 +6,30 @@ one batch to the executor, and one to the reviewer for what the rules have left 
 
 A rewrite that is eliminated, or judged equal, is never built upon: the chain stays at its parent.
 (The authors' chain goes on from whatever came back, stale or broken.)
+
+Which seed an episode begins at: pass after pass over all seeds, each pass in its own order.
+
+What the instructor sees of a chain.
+
+`paper` shows the last operation alone, one-hot (all zeros at first): the policy never sees the text
+and cannot know where an operation would fail. `rich` shows the text's embedding, how often each
+operation was applied and the share of the episode that is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from refine_dagster.generation.request import Request
-from refine_dagster.teams_rl.elimination import Rewrite, first_verdict
-from refine_dagster.teams_rl.operations import COUNT, OPERATIONS
+from refine_dagster.seeding import request_seed
+from refine_dagster.teams_rl.elimination import Rewrite, first_rejection
+from refine_dagster.teams_rl.embedding import Embedding
+from refine_dagster.teams_rl.operations import COUNT, EPISODE_LENGTH, OPERATIONS, one_line
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Review:
     """Whether a rewrite differs from its parent.
 
     Attributes:
-        different: the verdict.
+        different: the rejection.
         probability: how sure a model was that they differ; None where none was asked.
         requests: what was asked of a model.
     """
@@ -91,7 +104,7 @@ class Outcome:
         before: the chain that the operation was applied to; its text is the parent.
         operation: place in `OPERATIONS`.
         text: what the executor wrote.
-        rule: the rule that eliminated it, `equal` for the reviewer's verdict; None where kept.
+        rule: the rule that eliminated it, `equal` for the reviewer's rejection; None where kept.
         execution, review: how it came about; no review where a rule eliminated it.
         value, threshold: what the rule measured and what it compared that with; None where it
             measures nothing.
@@ -147,15 +160,15 @@ class Evolver:
             Rewrite(chain.text, execution.text, OPERATIONS[operation], execution.finished)
             for chain, operation, execution in zip(chains, operations, executions, strict=True)
         ]
-        verdicts = [first_verdict(rewrite, self.max_words) for rewrite in rewrites]
-        asked = [place for place, verdict in enumerate(verdicts) if verdict is None]
+        rejections = [first_rejection(rewrite, self.max_words) for rewrite in rewrites]
+        asked = [place for place, rejection in enumerate(rejections) if rejection is None]
         reviews = dict(
             zip(asked, self.reviewer.review([rewrites[place] for place in asked]), strict=True)
         )
         outcomes = []
-        for place, verdict in enumerate(verdicts):
+        for place, rejection in enumerate(rejections):
             review = reviews.get(place)
-            rule = verdict.rule if verdict else None
+            rule = rejection.rule if rejection else None
             if review is not None and not review.different:
                 rule = "equal"
             outcomes.append(
@@ -166,8 +179,80 @@ class Evolver:
                     rule=rule,
                     execution=executions[place],
                     review=review,
-                    value=verdict.value if verdict else None,
-                    threshold=verdict.threshold if verdict else None,
+                    value=rejection.value if rejection else None,
+                    threshold=rejection.threshold if rejection else None,
                 )
             )
         return outcomes
+
+
+@dataclass(frozen=True)
+class Seed:
+    """An instruction to begin at."""
+
+    seed_id: str
+    text: str
+
+
+class Episodes:
+    """An endless sequence of chains at their first step; any of them is found by its number.
+
+    Args:
+        seeds: at least one; their order does not matter.
+        run seed: names the order of every pass.
+
+    Raises:
+        ValueError: there are no seeds.
+    """
+
+    def __init__(self, seeds: Sequence[Seed], run_seed: str) -> None:
+        if not seeds:
+            raise ValueError("an episode begins at a seed, and there is none")
+        self._seeds = list(seeds)
+        self._run_seed = run_seed
+        self._turn = -1
+        self._order: list[Seed] = []
+
+    def chain(self, number: int) -> Chain:
+        """Episode `number`, from 0."""
+        turn, place = divmod(number, len(self._seeds))
+        if turn != self._turn:
+            self._turn = turn
+            self._order = sorted(
+                self._seeds,
+                key=lambda seed: (
+                    request_seed(self._run_seed, "episodes", turn, seed.seed_id),
+                    seed.text,
+                ),
+            )
+        seed = self._order[place]
+        return Chain(seed.seed_id, number, one_line(seed.text))
+
+
+ObservationMode = Literal["paper", "rich"]
+
+
+def observation_size(mode: ObservationMode, embedding: Embedding) -> int:
+    """Length of an observation; every number of it lies in [-1, 1]."""
+    return COUNT if mode == "paper" else embedding.dimensions + COUNT + 1
+
+
+def observe(
+    chains: Sequence[Chain], mode: ObservationMode, embedding: Embedding
+) -> NDArray[np.float32]:
+    """Observations, shape (chains, `observation_size`)."""
+    size = observation_size(mode, embedding)
+    seen = np.zeros((len(chains), size), dtype=np.float32)
+    if mode == "paper":
+        for row, chain in enumerate(chains):
+            if chain.operations:
+                seen[row, chain.operations[-1]] = 1.0
+        return seen
+    width = embedding.dimensions
+    seen[:, :width] = embedding.embed([chain.text for chain in chains])
+    for row, chain in enumerate(chains):
+        seen[row, width : width + COUNT] = np.minimum(
+            1.0, np.array(chain.counts()) / EPISODE_LENGTH
+        )
+        seen[row, -1] = min(1.0, chain.step / EPISODE_LENGTH)
+    return np.clip(seen, -1.0, 1.0)

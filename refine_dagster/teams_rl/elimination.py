@@ -11,43 +11,17 @@ answer once there is one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from refine_dagster.novelty.rouge import rouge_tokens
-from refine_dagster.self_instruct.heuristics import Verdict
+from refine_dagster.self_instruct.heuristics import REFUSALS, STOP_WORDS, Rejection
 from refine_dagster.teams_rl.operations import Operation
 
 MIN_WORDS = 3
-SHORT_ANSWER_WORDS = 80
 # Share of a parent's words, stop words left out, that an evolution in depth keeps at least.
 LEAST_KEPT = 0.3
-_WORD = re.compile(r"[a-z0-9']+")
-# How a model says that it will not; at the start of a rewrite, anywhere in a short answer.
-REFUSALS = (
-    "sorry",
-    "i cannot",
-    "i can't",
-    "i am unable",
-    "i'm unable",
-    "as an ai",
-    "as a language model",
-    "it is not possible to",
-)
-# fmt: off
-STOP_WORDS = frozenset((
-    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "from", "had", "has", "have",
-    "he", "her", "his", "i", "if", "in", "is", "it", "its", "me", "my", "no", "not", "of", "on",
-    "or", "our", "she", "so", "that", "the", "their", "them", "then", "there", "they", "this",
-    "to", "was", "we", "were", "what", "which", "who", "will", "with", "you", "your",
-))
-# fmt: on
-
-
-# "No" is a whole answer to a question.
-_HOLLOW = STOP_WORDS - {"no", "not"}
 
 
 @dataclass(frozen=True)
@@ -67,56 +41,56 @@ class Rewrite:
     finished: bool = True
 
 
-def unfinished(rewrite: Rewrite, max_words: int) -> Verdict | None:
+def unfinished(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """The model was stopped before the end of its text."""
-    return None if rewrite.finished else Verdict("unfinished")
+    return None if rewrite.finished else Rejection("unfinished")
 
 
-def empty(rewrite: Rewrite, max_words: int) -> Verdict | None:
+def empty(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """No letter and no digit."""
-    return None if rouge_tokens(rewrite.text) else Verdict("empty")
+    return None if rouge_tokens(rewrite.text) else Rejection("empty")
 
 
-def marker_words(rewrite: Rewrite, max_words: int) -> Verdict | None:
+def marker_words(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """Words of the executor's prompt that its parent did not have."""
     text, parent = rewrite.text.lower(), rewrite.parent.lower()
     found = any(marker in text and marker not in parent for marker in rewrite.operation.markers)
-    return Verdict("marker_words") if found else None
+    return Rejection("marker_words") if found else None
 
 
-def refusal(rewrite: Rewrite, max_words: int) -> Verdict | None:
+def refusal(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """The executor declines instead of writing."""
-    return Verdict("refusal") if rewrite.text.strip().lower().startswith(REFUSALS) else None
+    return Rejection("refusal") if rewrite.text.strip().lower().startswith(REFUSALS) else None
 
 
-def too_short(rewrite: Rewrite, max_words: int) -> Verdict | None:
+def too_short(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """Fewer than three words."""
     words = len(rewrite.text.split())
-    return Verdict("too_short", words, MIN_WORDS) if words < MIN_WORDS else None
+    return Rejection("too_short", words, MIN_WORDS) if words < MIN_WORDS else None
 
 
-def too_long(rewrite: Rewrite, max_words: int) -> Verdict | None:
+def too_long(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """More words than are allowed."""
     words = len(rewrite.text.split())
-    return Verdict("too_long", words, max_words) if words > max_words else None
+    return Rejection("too_long", words, max_words) if words > max_words else None
 
 
-def identical(rewrite: Rewrite, max_words: int) -> Verdict | None:
+def identical(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """The parent's words in the parent's order; case, punctuation and spaces do not count."""
     same = rouge_tokens(rewrite.text) == rouge_tokens(rewrite.parent)
-    return Verdict("identical") if same else None
+    return Rejection("identical") if same else None
 
 
-def lost_parent(rewrite: Rewrite, max_words: int) -> Verdict | None:
+def lost_parent(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """An operation in depth that keeps too few of the parent's words: another task altogether."""
     ours = set(rouge_tokens(rewrite.parent)) - STOP_WORDS
     if not rewrite.operation.in_depth or not ours:
         return None
     kept = len(ours & set(rouge_tokens(rewrite.text))) / len(ours)
-    return Verdict("lost_parent", kept, LEAST_KEPT) if kept < LEAST_KEPT else None
+    return Rejection("lost_parent", kept, LEAST_KEPT) if kept < LEAST_KEPT else None
 
 
-RULES: tuple[Callable[[Rewrite, int], Verdict | None], ...] = (
+RULES: tuple[Callable[[Rewrite, int], Rejection | None], ...] = (
     unfinished,
     empty,
     marker_words,
@@ -128,29 +102,12 @@ RULES: tuple[Callable[[Rewrite, int], Verdict | None], ...] = (
 )
 
 
-def first_verdict(rewrite: Rewrite, max_words: int) -> Verdict | None:
+def first_rejection(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """The first rule that eliminates a rewrite; None where all pass."""
     for rule in RULES:
-        verdict = rule(rewrite, max_words)
-        if verdict is not None:
-            return verdict
-    return None
-
-
-def answer_verdict(answer: str, finished: bool = True) -> Verdict | None:
-    """The rule that eliminates an instruction by its answer; None where all pass.
-
-    `unfinished_answer`; `hollow_answer`: nothing but stop words and punctuation; `refused_answer`:
-    declines, in fewer than 80 words.
-    """
-    if not finished:
-        return Verdict("unfinished_answer")
-    words = _WORD.findall(answer.lower())
-    if all(word in _HOLLOW for word in words):
-        return Verdict("hollow_answer")
-    refused = any(phrase in answer.lower() for phrase in REFUSALS)
-    if refused and len(words) < SHORT_ANSWER_WORDS:
-        return Verdict("refused_answer", len(words), SHORT_ANSWER_WORDS)
+        rejection = rule(rewrite, max_words)
+        if rejection is not None:
+            return rejection
     return None
 
 

@@ -19,10 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from refine_dagster.teams_rl.chain import Chain, Evolver, Outcome
+from refine_dagster.teams_rl.chain import (
+    Chain,
+    Episodes,
+    Evolver,
+    ObservationMode,
+    Outcome,
+    Seed,
+    observation_size,
+    observe,
+)
 from refine_dagster.teams_rl.embedding import Embedding
-from refine_dagster.teams_rl.episodes import Episodes, Seed
-from refine_dagster.teams_rl.observation import ObservationMode, observation_size, observe
 from refine_dagster.teams_rl.operations import COUNT, EPISODE_LENGTH
 from refine_dagster.teams_rl.reward import Reward
 
@@ -37,7 +44,7 @@ class Setting:
         reward: pays.
         embedding: for `rich` observations.
         mode: what is observed.
-        salt: names the order of seeds.
+        run seed: names the order of seeds.
     """
 
     seeds: Sequence[Seed]
@@ -45,7 +52,7 @@ class Setting:
     reward: Reward
     embedding: Embedding
     mode: ObservationMode
-    salt: str
+    run_seed: str
 
     def observation_space(self) -> gymnasium.spaces.Box:
         size = observation_size(self.mode, self.embedding)
@@ -69,7 +76,7 @@ class InstructionEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
         self._setting = setting
         self.observation_space = setting.observation_space()
         self.action_space = gymnasium.spaces.Discrete(COUNT)
-        self._episodes = Episodes(setting.seeds, setting.salt)
+        self._episodes = Episodes(setting.seeds, setting.run_seed)
         self._number = -1
         self._chain: Chain | None = None
 
@@ -78,7 +85,7 @@ class InstructionEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None:
-            self._episodes = Episodes(self._setting.seeds, f"{self._setting.salt}/{seed}")
+            self._episodes = Episodes(self._setting.seeds, f"{self._setting.run_seed}/{seed}")
             self._number = -1
             self._setting.reward.clear()
         self._number += 1
@@ -112,7 +119,7 @@ class VectorEnvironment(VecEnv):
             environments, setting.observation_space(), gymnasium.spaces.Discrete(COUNT)
         )
         self._setting = setting
-        self._episodes = Episodes(setting.seeds, setting.salt)
+        self._episodes = Episodes(setting.seeds, setting.run_seed)
         self._round = -1
         self._chains: list[Chain] = []
         self._actions: list[int] = []

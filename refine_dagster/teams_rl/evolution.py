@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from refine_dagster import progress
+from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.generation.request import Complete
-from refine_dagster.teams_rl.chain import Chain, Evolver, Outcome
-from refine_dagster.teams_rl.episodes import Seed
-from refine_dagster.teams_rl.executor import ModelExecutor
-from refine_dagster.teams_rl.knobs import TeamsRLKnobs
+from refine_dagster.teams_rl.chain import Chain, Evolver, Outcome, Seed
+from refine_dagster.teams_rl.learned_policy import InstructorPolicy
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES, one_line
-from refine_dagster.teams_rl.policies import InstructorPolicy
-from refine_dagster.teams_rl.reviewer import ModelReviewer
+from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer
 
 
 @dataclass(frozen=True)
@@ -50,23 +48,23 @@ class EvolvedStep:
         return self.rule is None
 
 
-def model_evolver(complete: Complete, knobs: TeamsRLKnobs, salt: str) -> Evolver:
-    """Executor and reviewer on one model, as the knobs have them."""
+def model_evolver(complete: Complete, config: TeamsRLConfig, run_seed: str) -> Evolver:
+    """Executor and reviewer on one model, as the config have them."""
     return Evolver(
         ModelExecutor(
             complete,
-            salt,
-            max_new_tokens=knobs.max_new_tokens,
-            temperature=knobs.temperature,
-            top_p=knobs.top_p,
+            run_seed,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
         ),
         ModelReviewer(
             complete,
-            different_below=knobs.different_below,
-            threshold=knobs.review_threshold,
-            calibrated=knobs.calibrate_reviewer,
+            different_below=config.different_below,
+            threshold=config.review_threshold,
+            calibrated=config.calibrate_reviewer,
         ),
-        knobs.max_words,
+        config.max_words,
     )
 
 

@@ -10,14 +10,14 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from refine_dagster.evaluation.comparison import COVERAGE, Interval
 from refine_dagster.evaluation.diversity import (
     rouge_l_to,
     unique_bigrams,
     vendi_of_kernel,
     vendi_score,
 )
-from refine_dagster.generation.request import request_seed
+from refine_dagster.seeding import request_seed
+from refine_dagster.statistics import COVERAGE, Interval
 from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.evolution import EvolvedStep
 from refine_dagster.teams_rl.operations import NAMES
@@ -95,7 +95,7 @@ def gains(
     embedding: Embedding,
     *,
     samples: int,
-    salt: str,
+    run_seed: str,
 ) -> Gains:
     """Compare two policies over paired runs on the same seeds.
 
@@ -107,7 +107,7 @@ def gains(
     Args:
         ours, theirs: one evolution a run, of the same seeds.
         samples: resamples.
-        salt: seeds them.
+        run seed: seeds them.
     """
     pairs = [
         (_Run.of(one, embedding), _Run.of(two, embedding))
@@ -116,7 +116,7 @@ def gains(
     if any(one.seeds != two.seeds for one, two in pairs):
         raise ValueError("paired runs have the same seeds")
     whole = [_difference(one, two, np.ones(len(one.seeds))) for one, two in pairs]
-    random = np.random.default_rng(request_seed(salt, "gains"))
+    random = np.random.default_rng(request_seed(run_seed, "gains"))
     drawn = []
     for _ in range(samples):
         sampled = []

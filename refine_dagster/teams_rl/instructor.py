@@ -1,19 +1,34 @@
 """Training the instructor: stable-baselines3's PPO, or TRPO as in the paper.
 
 An update plays whole episodes in all environments and learns from them once. The libraries draw
-from global generators; around each update these are put at states named by salt and update, and
+from global generators; around each update these are put at states named by run seed and update, and
 back afterwards, so a training is a function of its arguments. It also makes states small: policy,
 optimiser, archive and rows. A training that was killed goes on from the last saved update and ends
 with the same bytes, while the completions store answers what was asked before at no cost.
 
 The guard needs to know how varied a random policy's texts are. That is measured first, on the
 training's own seeds, with as many steps as an update has; these calls count as training.
+
+The collapse guard: what an instructor that games its reward looks like, and when to end it.
+
+A policy that is paid for rewrites that differ finds the operation that always differs, and then
+does nothing else: validity rises, the dataset narrows (methods C). The guard looks at the means of
+the last `guard_window` updates and at what a random policy did with the same number of calls:
+
+- `diversity`: more rewrites are valid than in the first window, and the Vendi score of what was
+  kept is below the random policy's.
+- `operations`: the entropy of the chosen operations is below `min_operation_entropy`.
+
+It warns, and after `guard_patience` further warnings in a row ends the training. It is a function
+of the updates so far, so a training that was killed and goes on ends where an undisturbed one does.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,31 +37,86 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from refine_dagster import progress
+from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.evaluation.diversity import vendi_score
-from refine_dagster.generation.request import request_seed
-from refine_dagster.teams_rl.chain import Evolver, Outcome
+from refine_dagster.seeding import request_seed
+from refine_dagster.teams_rl.chain import Episodes, Evolver, Outcome, Seed
 from refine_dagster.teams_rl.embedding import Embedding
-from refine_dagster.teams_rl.episodes import Episodes, Seed
-from refine_dagster.teams_rl.guard import (
-    Collapse,
-    InstructorUpdate,
-    guard_of,
-    operation_entropy,
-    warning_of,
-)
-from refine_dagster.teams_rl.knobs import TeamsRLKnobs
-from refine_dagster.teams_rl.learned_policy import InstructorForm, save_instructor
-from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES
-from refine_dagster.teams_rl.policies import (
+from refine_dagster.teams_rl.learned_policy import (
     FixedPolicy,
+    InstructorForm,
     InstructorPolicy,
     RandomPolicy,
     RoundRobinPolicy,
+    save_instructor,
 )
+from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES
 from refine_dagster.teams_rl.reward import NoveltyReward, PaperReward, Reward
 
 if TYPE_CHECKING:
     from refine_dagster.teams_rl.environment import VectorEnvironment
+
+
+Collapse = Literal["diversity", "operations"]
+
+
+@dataclass(frozen=True)
+class InstructorUpdate:
+    """One update's episodes; a row of the training's table.
+
+    Attributes:
+        update: from 1.
+        steps: steps so far.
+        reward, valid_rate: means over its steps.
+        diversity: Vendi score of the texts that were kept.
+        random_diversity: what a random policy reaches in as many steps.
+        operation_entropy: entropy of the chosen operations, nats, 0 to log 6.
+        calls: calls so far of executor and reviewer, the random policy's included.
+        warning: what the guard sees after this update.
+    """
+
+    update: int
+    steps: int
+    reward: float
+    valid_rate: float
+    diversity: float
+    random_diversity: float
+    operation_entropy: float
+    calls: int
+    warning: Collapse | None = None
+
+
+def warning_of(updates: Sequence[InstructorUpdate], config: TeamsRLConfig) -> Collapse | None:
+    """What the guard sees after the last of these updates; None where all is well."""
+    window = config.guard_window
+    if len(updates) < 2 * window:
+        return None
+    first, last = updates[:window], updates[-window:]
+    if fmean(row.operation_entropy for row in last) < config.min_operation_entropy:
+        return "operations"
+    rising = fmean(row.valid_rate for row in last) > fmean(row.valid_rate for row in first)
+    narrow = fmean(row.diversity for row in last) < fmean(row.random_diversity for row in last)
+    return "diversity" if rising and narrow else None
+
+
+def guard_of(updates: Sequence[InstructorUpdate], config: TeamsRLConfig) -> Collapse | None:
+    """The reason to end the training after these updates; None where it may go on."""
+    last = updates[-(config.guard_patience + 1) :]
+    if len(last) <= config.guard_patience or any(row.warning is None for row in last):
+        return None
+    return last[-1].warning
+
+
+def operation_entropy(operations: Sequence[int]) -> float:
+    """Entropy of how often each operation was chosen, nats.
+
+    >>> operation_entropy([2, 2, 2])
+    0.0
+    """
+    counts = Counter(operations)
+    shares = [count / len(operations) for count in counts.values()]
+    return max(0.0, -sum(share * math.log(share) for share in shares))
+
 
 STATE_FILE = "instructor.pt"
 
@@ -59,8 +129,8 @@ class InstructorTask:
         seeds: where episodes begin; at least one.
         evolver: applies operations and judges.
         embedding: of observations, novelty and diversity.
-        knobs: `algorithm` is `ppo` or `trpo`.
-        salt: names all noise.
+        config: `algorithm` is `ppo` or `trpo`.
+        run seed: names all noise.
         out: folder of the trained instructor.
         resume: folder for the state of an unfinished training; None keeps none.
         guarded: end the training where the guard says so; it warns in any case.
@@ -69,8 +139,8 @@ class InstructorTask:
     seeds: Sequence[Seed]
     evolver: Evolver
     embedding: Embedding
-    knobs: TeamsRLKnobs
-    salt: str
+    config: TeamsRLConfig
+    run_seed: str
     out: Path
     resume: Path | None = None
     guarded: bool = True
@@ -92,42 +162,42 @@ class Reference:
     calls: int
 
 
-def untrained_policy(knobs: TeamsRLKnobs, salt: str) -> InstructorPolicy | None:
+def untrained_policy(config: TeamsRLConfig, run_seed: str) -> InstructorPolicy | None:
     """The policy of a profile whose algorithm learns nothing; None where one is to be trained."""
-    if knobs.algorithm == "random":
-        return RandomPolicy(salt)
-    if knobs.algorithm == "round_robin":
+    if config.algorithm == "random":
+        return RandomPolicy(run_seed)
+    if config.algorithm == "round_robin":
         return RoundRobinPolicy()
-    if knobs.algorithm == "fixed":
-        return FixedPolicy(NAMES.index(knobs.fixed_operation))
+    if config.algorithm == "fixed":
+        return FixedPolicy(NAMES.index(config.fixed_operation))
     return None
 
 
-def reward_of(knobs: TeamsRLKnobs, embedding: Embedding) -> Reward:
+def reward_of(config: TeamsRLConfig, embedding: Embedding) -> Reward:
     """The reward of a profile."""
-    if knobs.reward == "paper":
+    if config.reward == "paper":
         return PaperReward()
-    return NoveltyReward(embedding, knobs.archive, knobs.call_cost)
+    return NoveltyReward(embedding, config.archive, config.call_cost)
 
 
 def train_instructor(task: InstructorTask) -> InstructorTraining:
     """Train and save an instructor (`learned_policy.load_instructor` reads it).
 
     Raises:
-        ValueError: the knobs' algorithm is not trained, or there are no seeds.
+        ValueError: the config' algorithm is not trained, or there are no seeds.
     """
-    knobs = task.knobs
+    config = task.config
     learner = Instructor(task)
     learner.load_state()
-    ended_by = _verdict(learner, task)
-    with progress.task("instructor", total=knobs.updates) as advance:
+    ended_by = _rejection(learner, task)
+    with progress.task("instructor", total=config.updates) as advance:
         if learner.updates:
             advance(len(learner.updates), reward=learner.updates[-1].reward)
-        while ended_by is None and len(learner.updates) < knobs.updates:
+        while ended_by is None and len(learner.updates) < config.updates:
             row = learner.update()
             advance(1, reward=row.reward, valid=row.valid_rate, diversity=row.diversity)
-            ended_by = _verdict(learner, task)
-            if row.update % knobs.save_every == 0:
+            ended_by = _rejection(learner, task)
+            if row.update % config.save_every == 0:
                 learner.save_state()
     learner.save(task.out)
     return InstructorTraining(learner.updates, ended_by or "updates")
@@ -137,27 +207,27 @@ class Instructor:
     """An instructor in training: its network, its environments and its updates so far."""
 
     def __init__(self, task: InstructorTask) -> None:
-        """Begin with weights named by the salt."""
+        """Begin with weights named by the run seed."""
         # The library draws random numbers while it is imported.
-        with _generators(task.salt, "import"):
+        with _generators(task.run_seed, "import"):
             from stable_baselines3.common.logger import Logger
 
             from refine_dagster.teams_rl.environment import Setting, VectorEnvironment
 
-        knobs = task.knobs
+        config = task.config
         self._task = task
-        self._reward = reward_of(knobs, task.embedding)
+        self._reward = reward_of(config, task.embedding)
         setting = Setting(
             task.seeds,
             task.evolver,
             self._reward,
             task.embedding,
-            knobs.observation,
-            task.salt,
+            config.observation,
+            task.run_seed,
         )
-        self._environment = VectorEnvironment(setting, knobs.environments)
-        with _generators(task.salt, "weights"):
-            self._model = _algorithm(self._environment, knobs)
+        self._environment = VectorEnvironment(setting, config.environments)
+        with _generators(task.run_seed, "weights"):
+            self._model = _algorithm(self._environment, config)
         # The library's own would make a folder for its files in every update.
         self._model.set_logger(Logger(folder=None, output_formats=[]))
         self.updates: list[InstructorUpdate] = []
@@ -165,17 +235,17 @@ class Instructor:
 
     def update(self) -> InstructorUpdate:
         """Play `episodes_per_update` rounds of episodes and learn from them."""
-        knobs, number = self._task.knobs, len(self.updates) + 1
+        config, number = self._task.config, len(self.updates) + 1
         if self._reference is None:
             self._reference = random_reference(self._task)
         # The library begins every call where the last one stopped: at a fresh round's first step.
-        with _generators(self._task.salt, "update", number):
-            self._model.learn(_steps(knobs), reset_num_timesteps=False, log_interval=None)
+        with _generators(self._task.run_seed, "update", number):
+            self._model.learn(_steps(config), reset_num_timesteps=False, log_interval=None)
         outcomes = self._environment.take_outcomes()
         before = self.updates[-1].calls if self.updates else self._reference.calls
         row = InstructorUpdate(
             update=number,
-            steps=number * _steps(knobs),
+            steps=number * _steps(config),
             reward=fmean(self._model.rollout_buffer.rewards.astype(float).reshape(-1).tolist()),
             valid_rate=fmean(outcome.kept for outcome in outcomes),
             diversity=_diversity(outcomes, self._task.embedding),
@@ -184,14 +254,14 @@ class Instructor:
             calls=before + sum(outcome.calls for outcome in outcomes),
         )
         self.updates.append(row)
-        self.updates[-1] = replace(row, warning=warning_of(self.updates, knobs))
+        self.updates[-1] = replace(row, warning=warning_of(self.updates, config))
         return self.updates[-1]
 
     def save(self, folder: Path) -> None:
         """Write the instructor: equal bytes for equal weights."""
-        knobs = self._task.knobs
+        config = self._task.config
         form = InstructorForm(
-            knobs.algorithm, knobs.observation, self._task.embedding.name, knobs.hidden
+            config.algorithm, config.observation, self._task.embedding.name, config.hidden
         )
         weights = {
             name: weight.detach().cpu().numpy()
@@ -236,17 +306,17 @@ class Instructor:
         self._reference = Reference(**state["reference"]) if state["reference"] else None
         self.updates = [InstructorUpdate(**row) for row in state["updates"]]
         # The first call of `learn` resets the environments, which begins this round.
-        self._environment.go_to(len(self.updates) * self._task.knobs.episodes_per_update)
+        self._environment.go_to(len(self.updates) * self._task.config.episodes_per_update)
 
 
 def random_reference(task: InstructorTask) -> Reference:
     """Let a random policy play some updates' worth of episodes."""
-    knobs = task.knobs
-    policy = RandomPolicy(f"{task.salt}/reference")
-    episodes = Episodes(task.seeds, f"{task.salt}/reference")
-    size = knobs.environments * knobs.episodes_per_update
+    config = task.config
+    policy = RandomPolicy(f"{task.run_seed}/reference")
+    episodes = Episodes(task.seeds, f"{task.run_seed}/reference")
+    size = config.environments * config.episodes_per_update
     scores, calls = [], 0
-    for number in range(knobs.reference_updates):
+    for number in range(config.reference_updates):
         chains = [episodes.chain(number * size + place) for place in range(size)]
         outcomes: list[Outcome] = []
         for _ in range(EPISODE_LENGTH):
@@ -258,25 +328,25 @@ def random_reference(task: InstructorTask) -> Reference:
     return Reference(fmean(scores), calls)
 
 
-def updates_calls(updates: Sequence[InstructorUpdate], knobs: TeamsRLKnobs) -> tuple[int, int]:
+def updates_calls(updates: Sequence[InstructorUpdate], config: TeamsRLConfig) -> tuple[int, int]:
     """Rewrites and reviews that a training asked for, the random reference's included."""
     if not updates:
         return 0, 0
-    rewrites = updates[-1].steps + knobs.reference_updates * _steps(knobs)
+    rewrites = updates[-1].steps + config.reference_updates * _steps(config)
     return rewrites, updates[-1].calls - rewrites
 
 
-def _verdict(learner: Instructor, task: InstructorTask) -> Collapse | None:
-    return guard_of(learner.updates, task.knobs) if task.guarded else None
+def _rejection(learner: Instructor, task: InstructorTask) -> Collapse | None:
+    return guard_of(learner.updates, task.config) if task.guarded else None
 
 
 def _diversity(outcomes: Sequence[Outcome], embedding: Embedding) -> float:
     return vendi_score(embedding.embed([outcome.text for outcome in outcomes if outcome.kept]))
 
 
-def _steps(knobs: TeamsRLKnobs) -> int:
+def _steps(config: TeamsRLConfig) -> int:
     """Steps of an update, over all environments."""
-    return knobs.environments * knobs.episodes_per_update * EPISODE_LENGTH
+    return config.environments * config.episodes_per_update * EPISODE_LENGTH
 
 
 def _minibatch(steps: int, most: int) -> int:
@@ -284,46 +354,46 @@ def _minibatch(steps: int, most: int) -> int:
     return max(size for size in range(1, min(steps, most) + 1) if steps % size == 0)
 
 
-def _algorithm(environment: VectorEnvironment, knobs: TeamsRLKnobs) -> Any:
+def _algorithm(environment: VectorEnvironment, config: TeamsRLConfig) -> Any:
     """The library's algorithm; torch's generator gives its first weights."""
     shared: dict[str, Any] = {
-        "learning_rate": knobs.learning_rate,
-        "n_steps": knobs.episodes_per_update * EPISODE_LENGTH,
-        "batch_size": _minibatch(_steps(knobs), knobs.minibatch),
-        "gamma": knobs.discount,
-        "gae_lambda": knobs.gae_lambda,
-        "policy_kwargs": {"net_arch": list(knobs.hidden)},
+        "learning_rate": config.learning_rate,
+        "n_steps": config.episodes_per_update * EPISODE_LENGTH,
+        "batch_size": _minibatch(_steps(config), config.minibatch),
+        "gamma": config.discount,
+        "gae_lambda": config.gae_lambda,
+        "policy_kwargs": {"net_arch": list(config.hidden)},
         "device": "cpu",
         "verbose": 0,
     }
-    if knobs.algorithm == "trpo":
+    if config.algorithm == "trpo":
         from sb3_contrib import TRPO
 
         return TRPO(
-            "MlpPolicy", environment, target_kl=knobs.max_kl, cg_damping=knobs.damping, **shared
+            "MlpPolicy", environment, target_kl=config.max_kl, cg_damping=config.damping, **shared
         )
-    if knobs.algorithm != "ppo":
-        raise ValueError(f"{knobs.algorithm} is not trained")
+    if config.algorithm != "ppo":
+        raise ValueError(f"{config.algorithm} is not trained")
     from stable_baselines3 import PPO
 
     return PPO(
         "MlpPolicy",
         environment,
-        n_epochs=knobs.epochs,
-        clip_range=knobs.clip_range,
-        ent_coef=knobs.entropy_coefficient,
+        n_epochs=config.epochs,
+        clip_range=config.clip_range,
+        ent_coef=config.entropy_coefficient,
         **shared,
     )
 
 
 @contextmanager
-def _generators(salt: str, *name: str | int) -> Iterator[None]:
-    """Put the global generators at states named by `salt` and `name`; put them back at the end."""
+def _generators(run_seed: str, *name: str | int) -> Iterator[None]:
+    """Seed the global generators by `run_seed` and `name`; restore their states at the end."""
     import numpy
     import torch
 
     states = random.getstate(), numpy.random.get_state()
-    seed = request_seed(salt, "instructor", *name) >> 31
+    seed = request_seed(run_seed, "instructor", *name) >> 31
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

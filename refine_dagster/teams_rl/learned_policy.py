@@ -3,6 +3,11 @@
 A checkpoint is two files with equal bytes for equal values: `instructor.safetensors` (float32,
 named as stable-baselines3 names them, values' network included) and `instructor.json` (how to read
 them).
+
+Who chooses operations: the protocol, and the policies that learn nothing.
+
+Every policy has a name and a version: the version decides its choices, together with the chain, so
+that a row that names it can be replayed. All noise of a choice is named by run seed, seed and step.
 """
 
 from __future__ import annotations
@@ -12,17 +17,89 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refine_dagster.errors import RefineError
-from refine_dagster.lineage.content import canonical_json
-from refine_dagster.teams_rl.chain import Chain
+from refine_dagster.hashing import canonical_json
+from refine_dagster.seeding import request_seed
+from refine_dagster.teams_rl.chain import Chain, ObservationMode, observation_size, observe
 from refine_dagster.teams_rl.embedding import Embedding
-from refine_dagster.teams_rl.observation import ObservationMode, observation_size, observe
 from refine_dagster.teams_rl.operations import COUNT, NAMES
-from refine_dagster.teams_rl.policies import uniform
+
+
+class InstructorPolicy(Protocol):
+    """Chooses the next operation of each chain.
+
+    Attributes:
+        name: for reports: `random`, `round_robin`, `fixed:breadth`, `ppo`, `trpo`.
+        version: names its content, 64 hex digits.
+    """
+
+    name: str
+    version: str
+
+    def choose(self, chains: Sequence[Chain]) -> list[int]:
+        """Places in `OPERATIONS`, one a chain; each a function of that chain alone."""
+
+
+class RandomPolicy:
+    """Every operation with equal chance (WizardLM's own choice; implements `InstructorPolicy`)."""
+
+    name = "random"
+
+    def __init__(self, run_seed: str) -> None:
+        self._run_seed = run_seed
+        self.version = policy_version(self.name, run_seed)
+
+    def choose(self, chains: Sequence[Chain]) -> list[int]:
+        return [int(uniform(self._run_seed, chain) * COUNT) for chain in chains]
+
+
+class RoundRobinPolicy:
+    """All operations in turn; each seed begins at its own, the next episode at the next."""
+
+    name = "round_robin"
+
+    def __init__(self) -> None:
+        self.version = policy_version(self.name)
+
+    def choose(self, chains: Sequence[Chain]) -> list[int]:
+        return [
+            (request_seed(self.name, chain.seed_id) + chain.episode + chain.step) % COUNT
+            for chain in chains
+        ]
+
+
+class FixedPolicy:
+    """One operation, always.
+
+    Args:
+        operation: place in `OPERATIONS`.
+    """
+
+    def __init__(self, operation: int) -> None:
+        self.name = f"fixed:{NAMES[operation]}"
+        self.version = policy_version(self.name)
+        self._operation = operation
+
+    def choose(self, chains: Sequence[Chain]) -> list[int]:
+        return [self._operation for _ in chains]
+
+
+def policy_version(*parts: str) -> str:
+    """sha256 of what decides a policy's choices, 64 hex digits."""
+    return hashlib.sha256(canonical_json(["instructor", *parts, list(NAMES)]).encode()).hexdigest()
+
+
+def uniform(run_seed: str, chain: Chain) -> float:
+    """A number in [0, 1) for the next choice on a chain."""
+    seed = request_seed(run_seed, "operation", chain.seed_id, chain.episode, chain.step)
+    # The upper 53 bits of 63, a double's worth.
+    return float((seed >> 10) * 2.0**-53)
+
 
 WEIGHTS_FILE = "instructor.safetensors"
 FORM_FILE = "instructor.json"
@@ -60,7 +137,7 @@ class LearnedPolicy:
         form: how to read the weights.
         weights: by name.
         embedding: the one it was trained with.
-        salt: seeds the sampling.
+        run seed: seeds the sampling.
 
     Raises:
         InstructorError: the embedding or the operations are others than it was trained with, or
@@ -68,7 +145,7 @@ class LearnedPolicy:
     """
 
     def __init__(
-        self, form: InstructorForm, weights: Weights, embedding: Embedding, salt: str
+        self, form: InstructorForm, weights: Weights, embedding: Embedding, run_seed: str
     ) -> None:
         for what, have, need in (
             ("embedding", embedding.name, form.embedding),
@@ -84,14 +161,16 @@ class LearnedPolicy:
         self.version = instructor_version(form, weights)
         self._form = form
         self._embedding = embedding
-        self._salt = salt
+        self._run_seed = run_seed
         self._layers = _layers(form, weights, observation_size(form.observation, embedding))
 
     def choose(self, chains: Sequence[Chain]) -> list[int]:
         """See `InstructorPolicy.choose`."""
         chosen = []
         for chain, shares in zip(chains, self.probabilities(chains), strict=True):
-            place = int(np.searchsorted(shares.cumsum(), uniform(self._salt, chain), side="right"))
+            place = int(
+                np.searchsorted(shares.cumsum(), uniform(self._run_seed, chain), side="right")
+            )
             chosen.append(min(place, COUNT - 1))
         return chosen
 
@@ -132,7 +211,7 @@ def save_instructor(form: InstructorForm, weights: Weights, folder: Path) -> Non
     (folder / FORM_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def load_instructor(folder: Path, embedding: Embedding, salt: str) -> LearnedPolicy:
+def load_instructor(folder: Path, embedding: Embedding, run_seed: str) -> LearnedPolicy:
     """Read an instructor.
 
     Raises:
@@ -152,7 +231,7 @@ def load_instructor(folder: Path, embedding: Embedding, salt: str) -> LearnedPol
         raise InstructorError(
             f"the instructor cannot be read: {error}", where=str(folder), fix="train it anew"
         ) from error
-    return LearnedPolicy(form, weights, embedding, salt)
+    return LearnedPolicy(form, weights, embedding, run_seed)
 
 
 def _layers(

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from refine_dagster.refine_af.instance_prompt import HEADER, Triple
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.instance import HEADER
 
 # Parts of the prompt's form, of no operation in particular; compared without regard to case.
 FORM_MARKERS = (
@@ -60,7 +61,7 @@ class Operation:
     def prompt(self, text: str) -> str:
         """The prompt that asks for this operation on `text`, which becomes one line."""
         shown = [
-            Triple(self.instruction, before, after).render()
+            Example(self.instruction, before, after).render()
             for before, after in self.demonstrations
         ]
         asked = f"Instruction: {self.instruction}\nInput: {one_line(text)}\nOutput:"

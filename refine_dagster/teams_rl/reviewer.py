@@ -9,6 +9,8 @@ A small model prefers one label whatever it reads. The question is therefore als
 parent and itself, where the answer is known, and what counts is by how much the pair raises the
 odds of `different` over that (contextual calibration, arXiv 2102.09690). The second question is the
 same for all rewrites of a parent, and the store answers it once.
+
+The executor: a language model that applies operations, through the completions store.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from refine_dagster.generation.request import Complete, Request, Scoring, label_scores
-from refine_dagster.refine_af.instance_prompt import HEADER, Triple
-from refine_dagster.teams_rl.chain import Review
+from refine_dagster.generation.request import Complete, Request, Sampling, Scoring, label_scores
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.instance import HEADER
+from refine_dagster.seeding import request_seed
+from refine_dagster.teams_rl.chain import Chain, Execution, Review
 from refine_dagster.teams_rl.elimination import Rewrite, sameness
-from refine_dagster.teams_rl.operations import one_line
+from refine_dagster.teams_rl.operations import OPERATIONS, one_line
 
 QUESTION = "Do the two instructions ask for different things? Answer yes or no."
 LABELS = (" yes", " no")
@@ -105,7 +109,8 @@ class ModelReviewer:
 def review_prompt(first: str, second: str) -> str:
     """The question about two instructions, ending where a label goes on."""
     shown = [
-        Triple(QUESTION, f"{before} / {after}", answer).render() for before, after, answer in _SHOWN
+        Example(QUESTION, f"{before} / {after}", answer).render()
+        for before, after, answer in _SHOWN
     ]
     asked = f"Instruction: {QUESTION}\nInput: {one_line(first)} / {one_line(second)}\nOutput:"
     return "\n\n".join([HEADER, *shown, asked])
@@ -119,3 +124,49 @@ def _sigmoid(odds: float) -> float:
     if odds >= 0:
         return 1 / (1 + math.exp(-odds))
     return math.exp(odds) / (1 + math.exp(odds))
+
+
+STOP = ("\n\n", "\nInstruction:", "\nInput:")
+
+
+class ModelExecutor:
+    """Asks a model for rewrites (implements `chain.Executor`).
+
+    Noise is named by seed, text, operation and step, not by episode: a chain that comes to the same
+    place again asks the same again, and the store answers.
+
+    Args:
+        complete: the completions store's door, or any other source of completions.
+        run seed: seeds all sampling noise.
+        max_new_tokens, temperature, top_p: how a rewrite is decoded.
+    """
+
+    def __init__(
+        self,
+        complete: Complete,
+        run_seed: str,
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 0.7,
+        top_p: float = 0.95,
+    ) -> None:
+        self._complete = complete
+        self._run_seed = run_seed
+        self._sampling = Sampling(max_new_tokens, temperature, top_p, stop=STOP)
+
+    def execute(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Execution]:
+        """One request a chain, role `rewrite`, in one batch."""
+        requests = [
+            self.request(chain, operation)
+            for chain, operation in zip(chains, operations, strict=True)
+        ]
+        return [
+            Execution(one_line(done.text), done.finish_reason != "length", request)
+            for request, done in zip(requests, self._complete(requests), strict=True)
+        ]
+
+    def request(self, chain: Chain, operation: int) -> Request:
+        """What is asked for one operation (a place in `OPERATIONS`) on one chain."""
+        chosen = OPERATIONS[operation]
+        seed = request_seed(self._run_seed, "rewrite", chosen.name, chain.seed_id, chain.step)
+        return Request("rewrite", chosen.prompt(chain.text), self._sampling, seed)

@@ -13,7 +13,7 @@ repeats itself, and the one that brings something new fails at times:
 
 So this world has the trap that the guard is for, by construction: what an experiment in it shows is
 the mechanism, not the size of an effect on a model. A rewrite is a function of text, operation,
-place (seed, episode, step) and salt.
+place (seed, episode, step) and run seed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from random import Random
 
-from refine_dagster.generation.request import request_seed
+from refine_dagster.offline import families as primer_rewrites
+from refine_dagster.offline.primer import primer_tasks
+from refine_dagster.offline.world import article, draw, pick, whole, world
+from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.chain import Chain, Execution
 from refine_dagster.teams_rl.operations import OPERATIONS, one_line
-from refine_dagster.training import primer_rewrites
-from refine_dagster.training.primer import primer_tasks
-from refine_dagster.training.primer_world import article, draw, pick, whole, world
 
 DECLINED = "Sorry, this instruction has no steps that could be added to."
 LEAK = "Rewritten instruction:"
@@ -50,11 +50,11 @@ class TemplateExecutor:
     """Rewrites by templates (implements `chain.Executor`).
 
     Args:
-        salt: seeds the choice of words.
+        run seed: seeds the choice of words.
     """
 
-    def __init__(self, salt: str) -> None:
-        self._salt = salt
+    def __init__(self, run_seed: str) -> None:
+        self._run_seed = run_seed
 
     def execute(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Execution]:
         """Rewrites in order; no request is made."""
@@ -66,7 +66,13 @@ class TemplateExecutor:
     def _rewrite(self, chain: Chain, name: str) -> str:
         random = Random(
             request_seed(
-                self._salt, "template", name, chain.seed_id, chain.episode, chain.step, chain.text
+                self._run_seed,
+                "template",
+                name,
+                chain.seed_id,
+                chain.episode,
+                chain.step,
+                chain.text,
             )
         )
         return _REWRITES[name](chain.text, random)
@@ -76,7 +82,7 @@ def _breadth(text: str, random: Random) -> str:
     if random.random() < ECHO_SHARE:
         return text
     drawn = [
-        task.triple.instruction
+        task.example.instruction
         for task in primer_tasks(BREADTH_DRAWS, random.getrandbits(32))
         if task.family not in primer_rewrites.REWRITES
     ]

@@ -15,10 +15,10 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from refine_dagster import progress
-from refine_dagster.device import Device
-from refine_dagster.environment_variables import variables_as_found
-from refine_dagster.knobs import ReinforcementKnobs
-from refine_dagster.training.rollouts import Rollout
+from refine_dagster.config.sections import ReinforcementConfig
+from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.generation.vllm_engine import variables_as_found
+from refine_dagster.models.device import Device
 from refine_dagster.training.trainer_session import TrainingError
 
 RolloutEngine = Literal["policy", "vllm"]
@@ -26,18 +26,18 @@ RolloutEngine = Literal["policy", "vllm"]
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def engine_for(knobs: ReinforcementKnobs, device: Device) -> RolloutEngine:
+def engine_for(config: ReinforcementConfig, device: Device) -> RolloutEngine:
     """What writes the rollouts: `auto` takes vLLM where it can be had, and says so where not.
 
     Raises:
         TrainingError: `vllm` is asked for and cannot be had.
     """
-    if knobs.rollout_engine == "policy":
+    if config.rollout_engine == "policy":
         return "policy"
-    obstacle = _obstacle(knobs, device)
+    obstacle = _obstacle(config, device)
     if obstacle is None:
         return "vllm"
-    if knobs.rollout_engine == "vllm":
+    if config.rollout_engine == "vllm":
         raise TrainingError(
             f"vLLM cannot write the rollouts: {obstacle}",
             where="knob reinforcement.rollout_engine",
@@ -47,9 +47,9 @@ def engine_for(knobs: ReinforcementKnobs, device: Device) -> RolloutEngine:
     return "policy"
 
 
-def _obstacle(knobs: ReinforcementKnobs, device: Device) -> str | None:
-    if knobs.algorithm != "grpo":
-        return f"vLLM is only wired to grpo, not to {knobs.algorithm}"
+def _obstacle(config: ReinforcementConfig, device: Device) -> str | None:
+    if config.algorithm != "grpo":
+        return f"vLLM is only wired to grpo, not to {config.algorithm}"
     if find_spec("vllm") is None:
         return "vLLM is not installed"
     if device.quantization != "none":
@@ -61,21 +61,21 @@ def _obstacle(knobs: ReinforcementKnobs, device: Device) -> str | None:
     return None
 
 
-def engine_bytes(knobs: ReinforcementKnobs, device: Device) -> int:
+def engine_bytes(config: ReinforcementConfig, device: Device) -> int:
     """What the engine takes of the card: its weights and its key-value cache."""
     if device.name != "cuda":
         return 0
     import torch
 
-    return int(torch.cuda.mem_get_info()[1] * knobs.vllm_memory_share)
+    return int(torch.cuda.mem_get_info()[1] * config.vllm_memory_share)
 
 
-def engine_arguments(knobs: ReinforcementKnobs, length: int) -> dict[str, Any]:
+def engine_arguments(config: ReinforcementConfig, length: int) -> dict[str, Any]:
     """TRL's options for an engine whose sequences have at most `length` tokens."""
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",
-        "vllm_gpu_memory_utilization": knobs.vllm_memory_share,
+        "vllm_gpu_memory_utilization": config.vllm_memory_share,
         "vllm_max_model_length": length,
     }
 

@@ -3,11 +3,29 @@
 GRPO, RLOO and PPO differ in how they turn rewards into gradients and in nothing else. They sample
 the same rollouts, are paid by the same feedback, write the same rows, and stop for the same
 reasons, so that what an ablation over `reinforcement.algorithm` shows is the algorithm.
+
+Guards: reasons to end a policy's training before its last step.
+
+A reward learnt from data is right only near the data. A policy that goes on climbing it ends in
+text that the judge overrates, and what that looks like is known: the policy is far from the one
+that it began as (`kl`), it says the same again and again while its reward rises (`diversity`), or
+it no longer keeps the format (`invalid_format`). Each guard is a function of the steps so far and
+nothing else, so a training that was killed and goes on ends where an undisturbed one does.
+
+Figures of a step are means over some dozen rollouts and noisy: what is compared is the mean of the
+last `guard_window` steps, and where a guard speaks of a change, with the mean of the first ones.
+
+What a policy's training changes of a model, and how the result is written.
+
+Either a LoRA adapter, whose base is the reference policy once the adapter is switched off; or all
+weights, and then the reference is a frozen copy of the model as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,16 +33,16 @@ from statistics import fmean
 from typing import Any, Literal
 
 from refine_dagster import progress
-from refine_dagster.device import Device
-from refine_dagster.generation.request import request_seed
-from refine_dagster.knobs import InstanceKnobs, ReinforcementKnobs
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.content import content_id
-from refine_dagster.memory_budget import ROLLOUTS
-from refine_dagster.memory_limit import in_batches_that_fit
+from refine_dagster.config.sections import InstanceConfig, ReinforcementConfig
+from refine_dagster.generation.rollouts import Rollout, sample_rollouts
+from refine_dagster.hashing import content_id
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef, save_adapter
+from refine_dagster.models.memory import ROLLOUTS, in_batches_that_fit
+from refine_dagster.prompts.instance import STOP
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
-from refine_dagster.refine_af.instance_prompt import STOP
-from refine_dagster.training.rollouts import Rollout, sample_rollouts
+from refine_dagster.seeding import request_seed
+from refine_dagster.training.trainer_session import lora
 
 EndedBy = Literal["steps", "kl", "diversity", "invalid_format"]
 WARMUP_SHARE = 0.1
@@ -87,11 +105,11 @@ class PolicyTask:
         base: the policy to begin with, also the reference of the KL penalty.
         prompts: at least one, all different, in order of their instructions' ids.
         feedback: scores instances; the only source of reward.
-        knobs: the algorithm's.
+        config: the algorithm's.
         sampling: bounds the length of rollouts.
         out: folder of the trained policy.
         device: where to train.
-        salt: names all noise.
+        run seed: names all noise.
         resume: folder for the state of an unfinished training; None keeps none.
         engine: what writes the rollouts.
         length: most tokens of a prompt and its completion; an engine is made for it.
@@ -101,11 +119,11 @@ class PolicyTask:
     base: ModelRef
     prompts: Sequence[PolicyPrompt]
     feedback: Feedback
-    knobs: ReinforcementKnobs
-    sampling: InstanceKnobs
+    config: ReinforcementConfig
+    sampling: InstanceConfig
     out: Path
     device: Device
-    salt: str
+    run_seed: str
     resume: Path | None
     batch: int | None = None
     engine: Literal["policy", "vllm"] = "policy"
@@ -114,16 +132,16 @@ class PolicyTask:
     @property
     def prompts_per_step(self) -> int:
         """As asked for, or all there are."""
-        return min(self.knobs.prompts_per_step, len(self.prompts))
+        return min(self.config.prompts_per_step, len(self.prompts))
 
     @property
     def warmup_steps(self) -> int:
         """Steps over which the learning rate rises."""
-        return max(1, round(WARMUP_SHARE * self.knobs.steps))
+        return max(1, round(WARMUP_SHARE * self.config.steps))
 
     def seed_of(self, step: int, row: PolicyPrompt, slot: int) -> int:
         """The seed of a rollout's noise."""
-        return request_seed(self.salt, "rollout", step, row.instruction_id, slot)
+        return request_seed(self.run_seed, "rollout", step, row.instruction_id, slot)
 
     def rollouts(
         self, model: Any, tokenizer: Any, prompts: Sequence[PolicyPrompt], step: int
@@ -132,7 +150,7 @@ class PolicyTask:
 
         Where memory runs out fewer are written at once, each with the noise that it would have had.
         """
-        slots = [(row, slot) for row in prompts for slot in range(self.knobs.group_size)]
+        slots = [(row, slot) for row in prompts for slot in range(self.config.group_size)]
 
         def sample(part: Sequence[tuple[PolicyPrompt, int]]) -> list[Rollout]:
             groups = [
@@ -145,7 +163,7 @@ class PolicyTask:
                 [row.prompt for row, _ in groups],
                 [[self.seed_of(step, row, slot) for slot in group] for row, group in groups],
                 max_new_tokens=self.sampling.max_new_tokens,
-                temperature=self.knobs.temperature,
+                temperature=self.config.temperature,
                 stop=STOP,
             )
 
@@ -223,3 +241,66 @@ def distinct_bigrams(texts: Sequence[str]) -> float:
     """
     pairs = [pair for text in texts for pair in zip(text.split(), text.split()[1:], strict=False)]
     return len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def guard_of(steps: Sequence[PolicyStep], config: ReinforcementConfig) -> EndedBy | None:
+    """The guard that ends the training after these steps; None where it may go on.
+
+    The first that fires, in this order:
+
+    - `kl`: the mean divergence of the last window is above `max_kl`.
+    - `diversity`: its mean reward is above the first window's, and its mean share of distinct
+      bigrams below `min_diversity_share` of the first window's.
+    - `invalid_format`: its share of rollouts refused by the format gate is more than
+      `max_invalid_rise` above the first window's.
+
+    Args:
+        steps: all steps so far, in order.
+        config: the bounds and the window, in steps.
+    """
+    window = config.guard_window
+    if len(steps) < window:
+        return None
+    first, last = steps[:window], steps[-window:]
+    if fmean(step.kl for step in last) > config.max_kl:
+        return "kl"
+    if len(steps) < 2 * window:
+        return None
+    rising = fmean(step.reward for step in last) > fmean(step.reward for step in first)
+    floor = config.min_diversity_share * fmean(step.diversity for step in first)
+    if rising and fmean(step.diversity for step in last) < floor:
+        return "diversity"
+    rise = fmean(step.format_valid for step in first) - fmean(step.format_valid for step in last)
+    if rise > config.max_invalid_rise:
+        return "invalid_format"
+    return None
+
+
+def trainable(model: Any, config: ReinforcementConfig) -> tuple[Any, Any]:
+    """The model to train, and the frozen copy of it; None where the adapter can be switched off."""
+    if config.weights == "full":
+        return model, copy.deepcopy(model).requires_grad_(False)
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    if getattr(model, "is_loaded_in_4bit", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return get_peft_model(model, lora(config.lora_rank, config.lora_alpha)), None
+
+
+@contextmanager
+def reference_policy(model: Any, frozen: Any) -> Iterator[Any]:
+    """Lend the reference policy."""
+    if frozen is not None:
+        yield frozen
+        return
+    with model.disable_adapter():
+        yield model
+
+
+def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write an adapter's weights and config; of a fully trained model the model and tokenizer."""
+    if hasattr(model, "peft_config"):
+        save_adapter(model, folder)
+        return
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -16,6 +16,13 @@ away at the end. Ziegler et al. measure the divergence of a whole completion; he
 the unit of the steps' table, of the guard and of the other algorithms.
 
 All noise is named by step and place, so a state needs no generators: the step says where they are.
+
+The arithmetic of PPO on sequences, as pure functions of tensors.
+
+Every tensor here is (rollouts, tokens), one column a token of the completion, padded on the right;
+`mask` is 1 where there is a token and 0 on padding, and whatever stands on padding changes nothing.
+Sources: PPO (arXiv 1707.06347), GAE (arXiv 1506.02438), and for a reward on text with a penalty on
+the divergence to a reference policy Ziegler et al. (arXiv 1909.08593).
 """
 
 from __future__ import annotations
@@ -29,11 +36,11 @@ from statistics import fmean
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.generation.request import request_seed
-from refine_dagster.language_model import LoadedModel, loaded_model
-from refine_dagster.memory_limit import in_batches_that_fit, with_smaller_batches
-from refine_dagster.training import ppo_math
-from refine_dagster.training.policy_guard import guard_of
+from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.models.language_model import LoadedModel, loaded_model
+from refine_dagster.models.memory import in_batches_that_fit, with_smaller_batches
+from refine_dagster.seeding import request_seed
+from refine_dagster.training import ppo as ppo_math
 from refine_dagster.training.policy_steps import (
     LOWER,
     WORK,
@@ -42,9 +49,11 @@ from refine_dagster.training.policy_steps import (
     PolicyTask,
     PolicyTraining,
     StepRewards,
+    guard_of,
+    reference_policy,
+    save_policy,
+    trainable,
 )
-from refine_dagster.training.policy_weights import reference_policy, save_policy, trainable
-from refine_dagster.training.rollouts import Rollout
 from refine_dagster.training.trainer_session import (
     MAX_GRADIENT_NORM,
     TrainingError,
@@ -98,22 +107,22 @@ class Experience:
 
 def train_by_ppo(task: PolicyTask) -> PolicyTraining:
     """Train by PPO; see `reinforcement.train_policy`."""
-    knobs = task.knobs
+    config = task.config
     with (
-        progress.task(WORK, total=knobs.steps) as advance,
-        trainer_session(task.device, "reinforcement", task.salt) as session,
+        progress.task(WORK, total=config.steps) as advance,
+        trainer_session(task.device, "reinforcement", task.run_seed) as session,
         loaded_model(task.base, task.device) as loaded,
     ):
         learner = PPO(task, loaded, session.seed)
         learner.load_state()
         if learner.steps:
             advance(len(learner.steps), reward=learner.steps[-1].reward, kl=learner.steps[-1].kl)
-        ended_by = guard_of(learner.steps, knobs)
-        while ended_by is None and len(learner.steps) < knobs.steps:
+        ended_by = guard_of(learner.steps, config)
+        while ended_by is None and len(learner.steps) < config.steps:
             row = learner.step()
             advance(1, reward=row.reward, kl=row.kl)
-            ended_by = guard_of(learner.steps, knobs)
-            if row.step % knobs.save_every == 0:
+            ended_by = guard_of(learner.steps, config)
+            if row.step % config.save_every == 0:
                 learner.save_state()
         save_policy(learner.policy, loaded.tokenizer, task.out)
     return PolicyTraining(learner.steps, ended_by or "steps")
@@ -130,7 +139,7 @@ class PPO:
         self._tokenizer = loaded.tokenizer
         self._rewards = StepRewards(task.feedback)
         torch.manual_seed(seed)
-        self.policy, self._frozen = trainable(loaded.model, task.knobs)
+        self.policy, self._frozen = trainable(loaded.model, task.config)
         _without_dropout(self.policy)
         self.policy.train()
         if task.device.name != "cpu":
@@ -144,9 +153,9 @@ class PPO:
         }
         self._trained = [*self._weights.values(), *self.value_head.parameters()]
         self._optimiser = torch.optim.AdamW(
-            self._trained, lr=task.knobs.learning_rate, weight_decay=0.0
+            self._trained, lr=task.config.learning_rate, weight_decay=0.0
         )
-        self.kl_coefficient = task.knobs.kl_coefficient
+        self.kl_coefficient = task.config.kl_coefficient
         self.steps: list[PolicyStep] = []
 
     def step(self) -> PolicyStep:
@@ -155,27 +164,27 @@ class PPO:
         Raises:
             TrainingError: the loss is not a finite number.
         """
-        number, knobs = len(self.steps) + 1, self._task.knobs
+        number, config = len(self.steps) + 1, self._task.config
         prompts = self._prompts(number)
         rollouts = self._task.rollouts(self.policy, self._tokenizer, prompts, number)
         scores = self._rewards.score(
-            [row.instruction for row in prompts for _ in range(knobs.group_size)],
+            [row.instruction for row in prompts for _ in range(config.group_size)],
             [rollout.text for rollout in rollouts],
             [rollout.finished for rollout in rollouts],
         )
         seen = self.experience(self.batch(rollouts), scores)
         for group in self._optimiser.param_groups:
-            group["lr"] = knobs.learning_rate * min(1.0, number / self._task.warmup_steps)
+            group["lr"] = config.learning_rate * min(1.0, number / self._task.warmup_steps)
         loss = fmean(
             self._update(seen, places)
-            for epoch in range(knobs.epochs)
+            for epoch in range(config.epochs)
             for places in self._minibatches(number, epoch, len(rollouts))
         )
         mask = seen.batch.mask
         kl = float(ppo_math.masked_mean(seen.kl, mask))
-        if knobs.target_kl is not None:
+        if config.target_kl is not None:
             self.kl_coefficient = ppo_math.adapted_coefficient(
-                self.kl_coefficient, kl, knobs.target_kl, len(rollouts), knobs.kl_horizon
+                self.kl_coefficient, kl, config.target_kl, len(rollouts), config.kl_horizon
             )
         figures = {
             "kl": kl,
@@ -207,7 +216,7 @@ class PPO:
         """Read the rollouts by policy and reference; spread the scores over their tokens."""
         import torch
 
-        knobs = self._task.knobs
+        config = self._task.config
         with torch.no_grad():
             old = self._read_in_parts(self.policy, batch)
             with reference_policy(self.policy, self._frozen) as reference:
@@ -218,27 +227,27 @@ class PPO:
                 ppo_math.token_rewards(paid, kl, batch.mask, self.kl_coefficient),
                 old.values,
                 batch.mask,
-                knobs.discount,
-                knobs.gae_lambda,
+                config.discount,
+                config.gae_lambda,
             )
         return Experience(batch, old, kl, ppo_math.whiten(advantages, batch.mask), returns)
 
     def loss(self, seen: Experience, places: Any) -> Any:
         """PPO's loss on the rollouts at some places, a scalar tensor with gradient."""
-        knobs, batch = self._task.knobs, seen.batch.rows(places)
+        config, batch = self._task.config, seen.batch.rows(places)
         new = self.read(self.policy, batch)
         policy = ppo_math.clipped_policy_loss(
-            new.logs, seen.old.logs[places], seen.advantages[places], batch.mask, knobs.clip_range
+            new.logs, seen.old.logs[places], seen.advantages[places], batch.mask, config.clip_range
         )
         value = ppo_math.clipped_value_loss(
             new.values,
             seen.old.values[places],
             seen.returns[places],
             batch.mask,
-            knobs.value_clip_range,
+            config.value_clip_range,
         )
         entropy = ppo_math.masked_mean(new.entropy, batch.mask)
-        return policy + knobs.value_coefficient * value - knobs.entropy_coefficient * entropy
+        return policy + config.value_coefficient * value - config.entropy_coefficient * entropy
 
     def read(self, model: Any, batch: Batch) -> Reading:
         """One pass of a model over a batch; position t - 1 speaks of token t."""
@@ -252,7 +261,7 @@ class PPO:
             output_hidden_states=True,
             logits_to_keep=tokens + 1,
         )
-        logits = out.logits[:, :-1].float() / self._task.knobs.temperature
+        logits = out.logits[:, :-1].float() / self._task.config.temperature
         logs, entropy = ppo_math.log_probabilities(logits, batch.chosen)
         hidden = out.hidden_states[-1][:, -tokens - 1 : -1].float()
         return Reading(logs, entropy, self.value_head(hidden).squeeze(-1))
@@ -311,7 +320,9 @@ class PPO:
         turn, place = divmod(number - 1, steps_of_pass)
         order = sorted(
             self._task.prompts,
-            key=lambda row: request_seed(self._task.salt, "ppo prompts", turn, row.instruction_id),
+            key=lambda row: request_seed(
+                self._task.run_seed, "ppo prompts", turn, row.instruction_id
+            ),
         )
         return order[place * count : (place + 1) * count]
 
@@ -320,10 +331,10 @@ class PPO:
         import numpy
         import torch
 
-        seed = request_seed(self._task.salt, "ppo minibatches", number, epoch)
+        seed = request_seed(self._task.run_seed, "ppo minibatches", number, epoch)
         parts = numpy.array_split(
             numpy.random.default_rng(seed).permutation(count),
-            min(self._task.knobs.minibatches, count),
+            min(self._task.config.minibatches, count),
         )
         return [torch.tensor(part.tolist(), device=self._task.device.name) for part in parts]
 
@@ -370,7 +381,7 @@ class PPO:
         places = torch.arange(len(batch.ids), device=batch.ids.device)
         parts = [
             reading
-            for part in places.tensor_split(min(self._task.knobs.minibatches, len(places)))
+            for part in places.tensor_split(min(self._task.config.minibatches, len(places)))
             for _, reading in in_batches_that_fit(
                 self._task.device,
                 "reading rollouts",
@@ -395,3 +406,117 @@ def _without_dropout(model: Any) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
+
+
+# Ziegler et al. 2.2: a coefficient changes by at most this share of n / horizon in one update.
+LARGEST_KL_ERROR = 0.2
+TINY = 1e-8
+
+
+def masked_mean(values: Any, mask: Any) -> Any:
+    """Mean over the tokens, a scalar tensor; 0 where there are none."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(values: Any, mask: Any) -> Any:
+    """Values with mean 0 and variance 1 (of the population) over the tokens; 0 on padding."""
+    centred = (values - masked_mean(values, mask)) * mask
+    deviation = masked_mean(centred**2, mask).sqrt()
+    return centred / (deviation + TINY)
+
+
+def log_probabilities(logits: Any, ids: Any) -> tuple[Any, Any]:
+    """Log-probability of each chosen token and entropy of its distribution, in nats.
+
+    Args:
+        logits: (rollouts, tokens, vocabulary), at the position that predicts the token.
+        ids: (rollouts, tokens).
+    """
+    import torch
+
+    logs = torch.log_softmax(logits.float(), dim=-1)
+    chosen = logs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    return chosen, -(logs.exp() * logs).sum(-1)
+
+
+def token_rewards(scores: Any, kl: Any, mask: Any, coefficient: float) -> Any:
+    """Reward of each token: the divergence's price, and on the last token the completion's score.
+
+    Args:
+        scores: (rollouts,), one a completion.
+        kl: log-probability under the policy less that under the reference.
+        coefficient: price of one nat (Ziegler et al., equation 2).
+    """
+    import torch
+
+    rewards = -coefficient * kl * mask
+    last = mask.sum(1).long() - 1
+    rows = torch.arange(len(scores), device=rewards.device)
+    rewards[rows, last] = rewards[rows, last] + scores
+    return rewards
+
+
+def advantages_and_returns(
+    rewards: Any, values: Any, mask: Any, discount: float, gae_lambda: float
+) -> tuple[Any, Any]:
+    """Generalised advantage estimates, and the returns that the value head should have foretold.
+
+    With delta_t = r_t + discount * V_{t+1} - V_t, the advantage is A_t = delta_t + discount *
+    gae_lambda * A_{t+1} (arXiv 1506.02438, equation 16), and the return is A_t + V_t. After the
+    last token nothing follows: V and A are 0 there.
+    """
+    import torch
+
+    values = values * mask
+    advantages = torch.zeros_like(rewards)
+    following_value = following_advantage = torch.zeros_like(rewards[:, 0])
+    for token in reversed(range(rewards.shape[1])):
+        delta = rewards[:, token] + discount * following_value - values[:, token]
+        following_advantage = (delta + discount * gae_lambda * following_advantage) * mask[:, token]
+        following_value = values[:, token]
+        advantages[:, token] = following_advantage
+    return advantages, advantages + values
+
+
+def clipped_policy_loss(new: Any, old: Any, advantages: Any, mask: Any, clip_range: float) -> Any:
+    """-min(ratio * A, clip(ratio, 1 - clip_range, 1 + clip_range) * A), mean over the tokens.
+
+    The ratio of a token's probabilities is exp(new - old) (arXiv 1707.06347, equation 7). Where it
+    has left the range in the direction that its advantage asks for, there is no gradient.
+    """
+    import torch
+
+    ratio = (new - old).exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    return masked_mean(-torch.minimum(ratio * advantages, clipped * advantages), mask)
+
+
+def clipped_value_loss(values: Any, old: Any, returns: Any, mask: Any, clip_range: float) -> Any:
+    """Half the squared error to the returns, or of the value kept within `clip_range` of the old.
+
+    The larger of the two counts, so a value gains nothing by leaving the range in one step.
+    """
+    import torch
+
+    near = old + (values - old).clamp(-clip_range, clip_range)
+    errors = torch.maximum((values - returns) ** 2, (near - returns) ** 2)
+    return 0.5 * masked_mean(errors, mask)
+
+
+def adapted_coefficient(
+    coefficient: float, kl: float, target: float, count: int, horizon: int
+) -> float:
+    """The price of divergence for the next step (Ziegler et al., 2.2).
+
+    It rises where `kl` is above `target` and falls where it is below, by a share of the relative
+    error, cut at 20 %, times `count / horizon`.
+
+    Args:
+        coefficient: the price now.
+        kl: measured, nats a token.
+        target: wanted, nats a token, above 0.
+        count: completions that `kl` was measured on.
+        horizon: completions over which a whole correction is spread.
+    """
+    error = min(max(kl / target - 1, -LARGEST_KL_ERROR), LARGEST_KL_ERROR)
+    return coefficient * (1 + error * count / horizon)

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from refine_dagster.device import Device
 from refine_dagster.errors import RefineError
-from refine_dagster.generation.request import request_seed
+from refine_dagster.models.device import Device
+from refine_dagster.seeding import request_seed
 
 MAX_GRADIENT_NORM = 1.0
 

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.language_model import loaded_model
-from refine_dagster.memory_limit import with_smaller_batches
-from refine_dagster.refine_af.instance_prompt import STOP
+from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.models.language_model import loaded_model
+from refine_dagster.models.memory import with_smaller_batches
+from refine_dagster.prompts.instance import STOP
 from refine_dagster.training.colocated_engine import (
     engine_arguments,
     engine_rollouts,
     engine_room,
 )
-from refine_dagster.training.policy_guard import guard_of
 from refine_dagster.training.policy_steps import (
     LOWER,
     WORK,
@@ -34,9 +34,9 @@ from refine_dagster.training.policy_steps import (
     PolicyTask,
     PolicyTraining,
     StepRewards,
+    guard_of,
+    save_policy,
 )
-from refine_dagster.training.policy_weights import save_policy
-from refine_dagster.training.rollouts import Rollout
 from refine_dagster.training.trainer_session import TrainerSession, listen, lora, trainer_session
 
 # With no penalty the trainer would not measure the divergence; this weight changes nothing else.
@@ -54,8 +54,8 @@ def train_by_trl(task: PolicyTask) -> PolicyTraining:
     return with_smaller_batches(
         task.device,
         WORK,
-        task.knobs.group_size,
-        task.batch or task.knobs.group_size,
+        task.config.group_size,
+        task.batch or task.config.group_size,
         lambda size: _train(task, size),
         LOWER,
         repeats=task.prompts_per_step,
@@ -76,15 +76,15 @@ def _train(task: PolicyTask, size: int) -> PolicyTraining:
             for row in task.prompts
         ]
     )
-    knobs = task.knobs
+    config = task.config
     rewards = StepRewards(task.feedback)
     rollouts = _Rollouts(task)
     saved = _last_state(task.resume)
     steps = _read_steps(saved)
-    ended_by: EndedBy = guard_of(steps, knobs) or "steps"
+    ended_by: EndedBy = guard_of(steps, config) or "steps"
     with (
-        progress.task(WORK, total=knobs.steps) as advance,
-        trainer_session(task.device, "reinforcement", task.salt) as session,
+        progress.task(WORK, total=config.steps) as advance,
+        trainer_session(task.device, "reinforcement", task.run_seed) as session,
         engine_room(task.engine) as room,
         loaded_model(task.base, task.device) as loaded,
     ):
@@ -93,13 +93,13 @@ def _train(task: PolicyTask, size: int) -> PolicyTraining:
             "reward_funcs": _reward_function(rewards, rollouts),
             "train_dataset": dataset,
             "processing_class": loaded.tokenizer,
-            "peft_config": lora(knobs.lora_rank, knobs.lora_alpha)
-            if knobs.weights == "lora"
+            "peft_config": lora(config.lora_rank, config.lora_alpha)
+            if config.weights == "lora"
             else None,
         }
         trainer = (
             _grpo(_arguments(task, session, size) | _engine(task), rollouts, common)
-            if knobs.algorithm == "grpo"
+            if config.algorithm == "grpo"
             else _rloo(_arguments(task, session, size), rollouts, common)
         )
         room.append(trainer)
@@ -114,7 +114,7 @@ def _train(task: PolicyTask, size: int) -> PolicyTraining:
 
         def ended() -> bool:
             nonlocal ended_by
-            ended_by = guard_of(steps, knobs) or "steps"
+            ended_by = guard_of(steps, config) or "steps"
             return ended_by != "steps"
 
         listen(trainer, heard)
@@ -126,21 +126,21 @@ def _train(task: PolicyTask, size: int) -> PolicyTraining:
 
 def _arguments(task: PolicyTask, session: TrainerSession, size: int) -> dict[str, Any]:
     """What both configs share: `size` rollouts, an even part of a group, are a micro-batch."""
-    knobs = task.knobs
+    config = task.config
     shared = {
-        **session.arguments(knobs.steps, knobs.learning_rate),
+        **session.arguments(config.steps, config.learning_rate),
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": task.warmup_steps,
         "per_device_train_batch_size": size,
-        "gradient_accumulation_steps": task.prompts_per_step * knobs.group_size // size,
-        "num_generations": knobs.group_size,
+        "gradient_accumulation_steps": task.prompts_per_step * config.group_size // size,
+        "num_generations": config.group_size,
         "max_completion_length": task.sampling.max_new_tokens,
-        "temperature": knobs.temperature,
-        "beta": knobs.kl_coefficient or MEASURING_WEIGHT,
+        "temperature": config.temperature,
+        "beta": config.kl_coefficient or MEASURING_WEIGHT,
     }
     if task.resume is None:
         return shared
-    saving = {"save_strategy": "steps", "save_steps": knobs.save_every, "save_total_limit": 2}
+    saving = {"save_strategy": "steps", "save_steps": config.save_every, "save_total_limit": 2}
     return {**shared, **saving, "output_dir": str(task.resume)}
 
 
@@ -148,7 +148,7 @@ def _engine(task: PolicyTask) -> dict[str, Any]:
     if task.engine == "policy":
         return {}
     assert task.length is not None
-    return engine_arguments(task.knobs, task.length)
+    return engine_arguments(task.config, task.length)
 
 
 def _grpo(arguments: dict[str, Any], rollouts: _Rollouts, common: Mapping[str, Any]) -> Any:
@@ -187,7 +187,7 @@ class _Rollouts:
 
     def __call__(self, prompts: list[str], trainer: Any) -> dict[str, Any]:
         # The trainer hands on each prompt once for every rollout of its group, side by side.
-        asked = [self._rows[prompt] for prompt in prompts[:: self._task.knobs.group_size]]
+        asked = [self._rows[prompt] for prompt in prompts[:: self._task.config.group_size]]
         step = trainer.state.global_step + 1
         # None: the trainer computes log-probabilities itself.
         logs: list[list[float]] | None = None
@@ -212,13 +212,13 @@ class _Rollouts:
         self, trainer: Any, asked: Sequence[PolicyPrompt], step: int
     ) -> tuple[list[Rollout], list[list[float]]]:
         task = self._task
-        slots = [(row, slot) for row in asked for slot in range(task.knobs.group_size)]
+        slots = [(row, slot) for row in asked for slot in range(task.config.group_size)]
         return engine_rollouts(
             trainer.vllm_generation.llm,
             [trainer.processing_class(row.prompt)["input_ids"] for row, _ in slots],
             [task.seed_of(step, row, slot) for row, slot in slots],
             max_new_tokens=task.sampling.max_new_tokens,
-            temperature=task.knobs.temperature,
+            temperature=task.config.temperature,
             stop=STOP,
         )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
+from refine_dagster.run import run_pipeline
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.small_warehouse import small_warehouse
 
 BOTH = "instructor_policy or evolved_instructions"
@@ -25,8 +25,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 def test_switched_off_both_are_empty_and_no_model_is_loaded(home: Home) -> None:
-    knobs = {"teams_rl.algorithm": "random", "device.device": "cpu"}
-    run_pipeline(home, "offline", knobs, "instructor_policy")
+    config = {"teams_rl.algorithm": "random", "device.device": "cpu"}
+    run_pipeline(home, "offline", config, "instructor_policy")
     warehouse = Warehouse(home.warehouse)
     (row,) = warehouse.read("instructor_policy").to_dicts()
     assert (row["algorithm"], row["checkpoint_hash"], row["ended_by"]) == ("random", None, None)

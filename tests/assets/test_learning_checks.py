@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 
 from assets import checks, privacy_checks
-from refine_dagster.lineage.rows import make_row
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.refine_af.judge_quality import PARTS
+from refine_dagster.judge.quality import PARTS
+from refine_dagster.warehouse.rows import make_row
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 from tests.small_warehouse import commit

@@ -10,9 +10,9 @@ import pytest
 
 from assets.marts import sql_model_assets
 from refine_dagster import sql_models
-from refine_dagster.lineage.rows import Parent, make_row
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.rows import Parent, make_row
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 from resources.warehouse import WarehouseResource
 from tests.small_warehouse import commit, small_warehouse
 

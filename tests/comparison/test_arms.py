@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from refine_dagster.comparison.arms import ArmError, parse_arms, parse_methods
-from refine_dagster.profile import load_profile
+from refine_dagster.config.profile import load_profile
 
 PROFILE = load_profile("offline", environment={})
 

@@ -11,7 +11,7 @@ import pytest
 from refine_dagster.comparison.cells import Cell, CellFolder, DatasetResult, PolicyResult
 from refine_dagster.comparison.figures import figures_of, sign_test, two_way_interval
 from refine_dagster.evaluation.answers import TaskScore
-from refine_dagster.refine_af.judge_quality import PARTS
+from refine_dagster.judge.quality import PARTS
 
 POLICY = PolicyResult(
     steps=4,
@@ -52,7 +52,7 @@ CELLS = [
 
 
 def test_means_deviations_and_categories() -> None:
-    found = figures_of(CELLS, (), tie_margin=0, samples=50, salt="s")
+    found = figures_of(CELLS, (), tie_margin=0, samples=50, run_seed="s")
     base, plain, refined = found.arms
     assert (base.arm, base.size, base.rouge_l, base.deviation) == ("base", 0, 10.0, None)
     assert plain.rouge_l == pytest.approx((25.0 + 27.5) / 2)
@@ -63,7 +63,7 @@ def test_means_deviations_and_categories() -> None:
 
 
 def test_an_arm_is_compared_task_by_task() -> None:
-    found = figures_of(CELLS, ("self_instruct", "base"), tie_margin=0, samples=200, salt="s")
+    found = figures_of(CELLS, ("self_instruct", "base"), tie_margin=0, samples=200, run_seed="s")
     pairs = [(one.arm, one.against) for one in found.duels]
     assert pairs == [
         ("grpo/balanced", "self_instruct"),
@@ -80,20 +80,20 @@ def test_an_arm_is_compared_task_by_task() -> None:
 
 
 def test_a_margin_makes_ties() -> None:
-    found = figures_of(CELLS, ("self_instruct",), tie_margin=2.0, samples=50, salt="s")
+    found = figures_of(CELLS, ("self_instruct",), tie_margin=2.0, samples=50, run_seed="s")
     assert (found.duels[0].wins, found.duels[0].ties, found.duels[0].losses) == (1, 2, 1)
 
 
 def test_policies_are_counted_once_a_seed() -> None:
     wider = [*CELLS, cell("grpo/balanced", 1, 16, [1.0] * 4), cell("self_instruct", 1, 16, [1] * 4)]
-    [policy] = figures_of(wider, (), tie_margin=0, samples=50, salt="s").policies
+    [policy] = figures_of(wider, (), tie_margin=0, samples=50, run_seed="s").policies
     assert (policy.random_seeds, policy.gains_above_zero) == (2, 2)
     assert policy.ended_by == {"steps": 2}
 
 
 def test_the_link_of_reward_and_score_is_within_sizes_and_seeds() -> None:
     links = {
-        one.part: one for one in figures_of(CELLS, (), tie_margin=0, samples=9, salt="s").links
+        one.part: one for one in figures_of(CELLS, (), tie_margin=0, samples=9, run_seed="s").links
     }
     assert links["coherence"].of_answers == pytest.approx(0.25)
     assert links["naturalness"].of_answers is None

@@ -13,23 +13,22 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.comparison.arms import METHODS, Method, parse_methods
-from refine_dagster.comparison.call_table import CALL_HEADINGS, call_table, call_text
 from refine_dagster.comparison.cells import Cell, DatasetResult
 from refine_dagster.comparison.figures import figures_of
-from refine_dagster.comparison.material import Material
 from refine_dagster.comparison.methods import MethodCalls, Share, read_method_calls
-from refine_dagster.comparison.study import Study, StudyError, plan_study
+from refine_dagster.comparison.report import CALL_HEADINGS, call_table, call_text
+from refine_dagster.comparison.study import Material, Study, StudyError, plan_study
+from refine_dagster.config.profile import load_profile
+from refine_dagster.config.sections import SelfInstructConfig
+from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import TaskScore
-from refine_dagster.knobs import SelfInstructKnobs
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.rows import Row, make_row
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import load_profile
-from refine_dagster.refine_af.judge_quality import PARTS
+from refine_dagster.judge.quality import PARTS
+from refine_dagster.models.language_model import ModelRef
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.teams_rl.evolved_rows import instructor_payload
-from refine_dagster.teams_rl.knobs import TeamsRLKnobs
+from refine_dagster.warehouse.rows import Row, make_row
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.small_warehouse import commit
 
 PROPOSED = [
@@ -48,7 +47,7 @@ EVOLVED = [
 ]
 TRAINING = 1000
 PROFILE = load_profile("offline", {"supervised.epochs": 1}, environment={})
-KNOBS = PROFILE.self_instruct
+CONFIG = PROFILE.self_instruct
 
 
 def seed(seed_id: str, instruction: str) -> Row:
@@ -122,7 +121,7 @@ def demonstrations() -> list[Demonstration]:
     ]
 
 
-CALLS = MethodCalls(tuple(demonstrations()), tuple(RAW), tuple(MADE), TRAINING, KNOBS)
+CALLS = MethodCalls(tuple(demonstrations()), tuple(RAW), tuple(MADE), TRAINING, CONFIG)
 
 
 def texts(share: Share) -> list[str]:
@@ -228,9 +227,9 @@ def test_a_study_is_named_by_its_calls_and_not_by_arms_or_sizes() -> None:
     assert planned.name == study(4, methods="teams_rl").name
     without = plan_study(planned.material, PROFILE, planned.arms[:2], [2], 1, [])
     assert without.name != planned.name
-    fewer = MethodCalls(CALLS.seeds, CALLS.proposed, CALLS.evolved[:5], TRAINING, KNOBS)
+    fewer = MethodCalls(CALLS.seeds, CALLS.proposed, CALLS.evolved[:5], TRAINING, CONFIG)
     assert fewer.content != CALLS.content
-    longer = MethodCalls(CALLS.seeds, CALLS.proposed, CALLS.evolved, 5, KNOBS)
+    longer = MethodCalls(CALLS.seeds, CALLS.proposed, CALLS.evolved, 5, CONFIG)
     assert longer.content == CALLS.content
 
 
@@ -254,7 +253,7 @@ def test_the_report_tells_calls_instructions_and_examples() -> None:
         *(cell("method/teams_rl", one, 4, 1) for one in (1, 2)),
         *(cell("method/both", one, 4, 3) for one in (1, 2)),
     ]
-    found = figures_of(cells, ("method/self_instruct",), tie_margin=0, samples=9, salt="s")
+    found = figures_of(cells, ("method/self_instruct",), tie_margin=0, samples=9, run_seed="s")
     assert [one.arm for one in found.duels] == ["method/teams_rl", "method/both"]
     # The seeds' dataset is the same at every size.
     assert {one.datasets for one in found.links} == {6}
@@ -293,13 +292,13 @@ def test_the_report_tells_calls_instructions_and_examples() -> None:
     assert "4 proposals and 14 rewrites and reviews, and 1000 calls to train" in told
 
 
-def home(folder: Path, *, evolved: bool = True, knobs: SelfInstructKnobs = KNOBS) -> Warehouse:
+def home(folder: Path, *, evolved: bool = True, config: SelfInstructConfig = CONFIG) -> Warehouse:
     """A warehouse in which both methods' candidates were decided on together."""
     warehouse = Warehouse(folder / "warehouse.duckdb")
-    decider = InstructionDecider(demonstrations(), knobs)
+    decider = InstructionDecider(demonstrations(), config)
     decided = [*decider.decide(RAW), *decider.decide_evolved(MADE if evolved else [])]
     instructor = {
-        **instructor_payload(TeamsRLKnobs(), "version"),
+        **instructor_payload(TeamsRLConfig(), "version"),
         "rewrite_calls": TRAINING - 10,
         "review_calls": 10,
     }
@@ -318,15 +317,15 @@ def home(folder: Path, *, evolved: bool = True, knobs: SelfInstructKnobs = KNOBS
 
 
 def test_a_home_gives_its_calls(tmp_path: Path) -> None:
-    found = read_method_calls(home(tmp_path), KNOBS)
+    found = read_method_calls(home(tmp_path), CONFIG)
     assert (found.totals, found.training) == (CALLS.totals, TRAINING)
     assert found.content == CALLS.content
     assert found.share("both", 28) == CALLS.share("both", 28)
 
 
 def test_the_target_of_the_loop_is_no_bound_on_what_calls_bring(tmp_path: Path) -> None:
-    short = SelfInstructKnobs(target=2)
-    found = read_method_calls(home(tmp_path, knobs=short), short)
+    short = SelfInstructConfig(target=2)
+    found = read_method_calls(home(tmp_path, config=short), short)
     # One of the four evolved ones says what the second proposal says.
     assert len(found.accepted_in_home()) == 2 + 3
     assert found.content == CALLS.content
@@ -334,13 +333,13 @@ def test_the_target_of_the_loop_is_no_bound_on_what_calls_bring(tmp_path: Path) 
         assert found.share(method, 4) == CALLS.share(method, 4)
 
 
-def test_knobs_that_the_home_was_not_made_with_are_refused(tmp_path: Path) -> None:
+def test_config_that_the_home_was_not_made_with_are_refused(tmp_path: Path) -> None:
     warehouse = home(tmp_path)
     with pytest.raises(RefineError, match="would have accepted other candidates"):
-        read_method_calls(warehouse, SelfInstructKnobs(target=2))
+        read_method_calls(warehouse, SelfInstructConfig(target=2))
 
 
 def test_a_home_without_evolution_is_told_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(RefineError, match=r"needs evolved_instructions, .*no rows") as caught:
-        read_method_calls(home(tmp_path, evolved=False), KNOBS)
+        read_method_calls(home(tmp_path, evolved=False), CONFIG)
     assert "teams_rl.evolved_seeds" in str(caught.value.fix)

@@ -9,14 +9,9 @@ from statistics import fmean
 import numpy
 import pytest
 
-from refine_dagster.evaluation.comparison import (
-    Comparison,
-    Interval,
-    bootstrap_intervals,
-    compare,
-    compare_arms,
-)
-from refine_dagster.lineage.tables import TABLES
+from refine_dagster.evaluation.comparison import Comparison, compare, compare_arms
+from refine_dagster.statistics import Interval, bootstrap_intervals
+from refine_dagster.warehouse.tables import TABLES
 
 
 def _compare(deltas: list[float], *, tie_margin: float = 0.0, samples: int = 2000) -> Comparison:
@@ -106,7 +101,7 @@ def test_every_arm_is_compared_with_those_before_it() -> None:
         "base": {"a": 1.0, "b": 1.0},
         "seeds_only": {"a": 2.0, "b": 1.0},
     }
-    found = compare_arms(scores, tie_margin=0.0, samples=100, salt="x")
+    found = compare_arms(scores, tie_margin=0.0, samples=100, run_seed="x")
     assert [(one.arm, one.against, one.wins, one.ties, one.losses) for one in found] == [
         ("seeds_only", "base", 1, 1, 0),
         ("self_instruct", "base", 2, 0, 0),
@@ -116,18 +111,18 @@ def test_every_arm_is_compared_with_those_before_it() -> None:
         ("refine_af", "self_instruct", 1, 0, 1),
     ]
     again = {arm: dict(reversed(tasks.items())) for arm, tasks in reversed(scores.items())}
-    assert compare_arms(again, tie_margin=0.0, samples=100, salt="x") == found
+    assert compare_arms(again, tie_margin=0.0, samples=100, run_seed="x") == found
 
 
 def test_arms_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(ValueError, match="same tasks"):
         compare_arms(
-            {"base": {"a": 1.0}, "refine_af": {"b": 1.0}}, tie_margin=0, samples=100, salt="x"
+            {"base": {"a": 1.0}, "refine_af": {"b": 1.0}}, tie_margin=0, samples=100, run_seed="x"
         )
     with pytest.raises(ValueError, match="at least one"):
-        compare_arms({"base": {}, "refine_af": {}}, tie_margin=0, samples=100, salt="x")
+        compare_arms({"base": {}, "refine_af": {}}, tie_margin=0, samples=100, run_seed="x")
     with pytest.raises(ValueError, match="unknown arms"):
-        compare_arms({"another": {"a": 1.0}}, tie_margin=0, samples=100, salt="x")
+        compare_arms({"another": {"a": 1.0}}, tie_margin=0, samples=100, run_seed="x")
 
 
 def test_rows_have_the_columns_of_their_table() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from refine_dagster.evaluation.super_ni import load_tasks
-from refine_dagster.training.primer import primer_tasks
-from refine_dagster.training.primer_world import world
+from refine_dagster.offline.primer import primer_tasks
+from refine_dagster.offline.world import world
 
 FOLDER = files("refine_dagster") / "evaluation" / "held_out"
 TASKS: dict[str, dict[str, Any]] = {
@@ -95,7 +95,7 @@ def test_no_definition_is_an_instruction_of_the_seeds_or_of_the_primer() -> None
         if line.strip()
     }
     assert len(known) >= 150
-    known |= {_normal(task.triple.instruction) for task in primer_tasks(6000, seed=0)}
+    known |= {_normal(task.example.instruction) for task in primer_tasks(6000, seed=0)}
     definitions = [_normal(task["Definition"][0]) for task in TASKS.values()]
     assert len(set(definitions)) == len(definitions)
     assert not known & set(definitions)

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from refine_dagster.evaluation.membership import (
+from refine_dagster.privacy.attacks import (
     ATTACKS,
     MembershipError,
     TokenLikelihoods,
@@ -77,29 +77,30 @@ def test_a_model_that_has_learnt_by_heart_is_found_out_and_another_is_not() -> N
     rng = np.random.default_rng(1)
     members = [response(rng, 2.0) for _ in range(120)]
     others = [response(rng, 0.0) for _ in range(120)]
-    found = {row.attack: row for row in attack_results(members, others, samples=200, salt="s")}
+    found = {row.attack: row for row in attack_results(members, others, samples=200, run_seed="s")}
     for row in found.values():
         assert row.auc > 0.95
         assert row.auc_low <= row.auc <= row.auc_high
         assert row.tpr_at_low_fpr is not None
         assert row.advantage == pytest.approx(row.auc - 0.5)
     unknown = [response(rng, 0.0) for _ in range(120)]
-    for row in attack_results(unknown, others, samples=200, salt="s"):
+    for row in attack_results(unknown, others, samples=200, run_seed="s"):
         if row.attack != "calibrated":
             assert row.auc_low < 0.5 < row.auc_high
-    few = attack_results(members[:20], others[:20], samples=100, salt="s")
+    few = attack_results(members[:20], others[:20], samples=100, run_seed="s")
     assert all(row.tpr_at_low_fpr is None for row in few)
 
 
 def test_intervals_are_named_by_their_salt() -> None:
     scores = [0.1, 0.4, 0.3, 0.9], [0.2, 0.1, 0.5, 0.0]
     one, same, other = (
-        attack_result("loss", *scores, samples=300, salt=salt) for salt in ("a", "a", "b")
+        attack_result("loss", *scores, samples=300, run_seed=run_seed)
+        for run_seed in ("a", "a", "b")
     )
     assert one == same
     assert one.auc == other.auc == pytest.approx(12 / 16 - 0.5 / 16)
     with pytest.raises(MembershipError, match="0 members"):
-        attack_result("loss", [], [1.0], samples=10, salt="a")
+        attack_result("loss", [], [1.0], samples=10, run_seed="a")
 
 
 def texts_of(seed: int) -> list[str]:
@@ -111,13 +112,13 @@ def texts_of(seed: int) -> list[str]:
 def test_words_alone_tell_what_differs_in_words_and_nothing_else() -> None:
     plain = texts_of(0)
     ours, theirs = bag_of_words_scores(
-        [f"{text} castle" for text in plain[:100]], plain[100:], salt="s"
+        [f"{text} castle" for text in plain[:100]], plain[100:], run_seed="s"
     )
-    assert attack_result("bag_of_words", ours, theirs, samples=100, salt="s").auc > 0.95
+    assert attack_result("bag_of_words", ours, theirs, samples=100, run_seed="s").auc > 0.95
     # Of equal texts the control says nothing: neither above nor, by the folds' doing, below chance.
     found = []
     for seed in range(12):
         plain = texts_of(seed)
-        ours, theirs = bag_of_words_scores(plain[:100], plain[100:], salt="s")
+        ours, theirs = bag_of_words_scores(plain[:100], plain[100:], run_seed="s")
         found.append(auc(np.array(ours), np.array(theirs)))
     assert abs(float(np.mean(found)) - 0.5) < 0.05

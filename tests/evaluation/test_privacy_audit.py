@@ -6,51 +6,57 @@ from collections.abc import Iterator
 
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.evaluation.membership import ATTACKS
-from refine_dagster.evaluation.privacy_audit import (
+from refine_dagster.config.sections import (
+    BaseModelConfig,
+    DeviceConfig,
+    PrivacyConfig,
+    SupervisedConfig,
+)
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import ModelRef, resolve_model
+from refine_dagster.offline.base_model import train_base_model
+from refine_dagster.privacy.attacks import ATTACKS
+from refine_dagster.privacy.audit import (
+    BAG_OF_WORDS,
     BASE_MODEL,
     NONE,
     OVER_FITTED,
     Audit,
     AuditedArm,
+    AuditExample,
     audit_arms,
+    is_member,
 )
-from refine_dagster.evaluation.privacy_report import (
+from refine_dagster.privacy.report import (
     audited_model,
     findings,
     over_fitting_missed,
     privacy_scores,
 )
-from refine_dagster.evaluation.privacy_split import Example, is_member
-from refine_dagster.evaluation.text_control import BAG_OF_WORDS
-from refine_dagster.knobs import BaseModelKnobs, DeviceKnobs, PrivacyKnobs, SupervisedKnobs
-from refine_dagster.language_model import ModelRef, resolve_model
-from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.prompts.example import Example
 from refine_dagster.seeds.readers import read_seeds
-from refine_dagster.training.base_model import train_base_model
 
-PRIVACY = PrivacyKnobs(over_fitted_examples=8, over_fitted_epochs=20, bootstrap_samples=200)
-SUPERVISED = SupervisedKnobs(learning_rate=1e-2)
-SEEDS = [Example(seed.seed_id, seed.triple) for seed in read_seeds("packaged").seeds]
+PRIVACY = PrivacyConfig(over_fitted_examples=8, over_fitted_epochs=20, bootstrap_samples=200)
+SUPERVISED = SupervisedConfig(learning_rate=1e-2)
+SEEDS = [AuditExample(seed.seed_id, seed.example) for seed in read_seeds("packaged").seeds]
 POOR, EAGER, LAZY = SEEDS[:10], SEEDS[10:70], SEEDS[70:130]
-LONG = Example("long", Triple("List many words.", "", "cat " * 300))
+LONG = AuditExample("long", Example("List many words.", "", "cat " * 300))
 
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as lent:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
         yield lent
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, device: Device) -> ModelRef:
     """A small offline base model that has not seen the seeds."""
-    knobs = BaseModelKnobs(
+    config = BaseModelConfig(
         hidden_size=64,
         layers=2,
         heads=2,
-        look_back_heads=1,
+        previous_token_heads=1,
         vocab_size=640,
         primer_tasks=200,
         steps=100,
@@ -58,7 +64,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, device: Device) -> ModelRef:
         learning_rate=6e-3,
     )
     folder = tmp_path_factory.mktemp("base")
-    train_base_model([], knobs, folder, device, "s")
+    train_base_model([], config, folder, device, "s")
     return resolve_model(str(folder))
 
 

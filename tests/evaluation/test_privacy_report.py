@@ -7,15 +7,15 @@ from dataclasses import fields, replace
 
 import pytest
 
-from refine_dagster.evaluation.privacy_report import (
+from refine_dagster.privacy.audit import bag_of_words_result
+from refine_dagster.privacy.report import (
     AuditedModel,
     PrivacyFinding,
     PrivacyScore,
     off_chance,
     over_fitting_missed,
 )
-from refine_dagster.evaluation.text_control import bag_of_words_result
-from refine_dagster.lineage.tables import TABLES
+from refine_dagster.warehouse.tables import TABLES
 
 CONTROL = PrivacyFinding(
     "seeds_only", "base_model", "loss", 120, 120, 0.5, 0.42, 0.58, 0.0, None, None
@@ -69,7 +69,7 @@ def _texts(count: int, first: str, seed: int) -> list[str]:
 
 
 def test_words_that_tell_the_sides_are_seen() -> None:
-    told = bag_of_words_result(_texts(40, "sun", 1), _texts(40, "moon", 2), salt="s")
+    told = bag_of_words_result(_texts(40, "sun", 1), _texts(40, "moon", 2), run_seed="s")
     assert told.auc == 1.0
     assert told.auc_low > 0.6
     assert told.auc_high == 1.0
@@ -79,6 +79,6 @@ def test_alike_texts_stay_within_the_interval_about_as_often_as_it_says() -> Non
     inside = 0
     for seed in range(20):
         texts = _texts(60, "sun", seed)
-        told = bag_of_words_result(texts[:30], texts[30:], salt=str(seed))
+        told = bag_of_words_result(texts[:30], texts[30:], run_seed=str(seed))
         inside += told.auc_low <= 0.5 <= told.auc_high
     assert inside >= 16

@@ -1,26 +1,21 @@
-"""Sides are drawn from salt and instruction alone, so nothing that happens to others moves one."""
+"""Sides are drawn from run seed and instruction alone: other examples do not move one."""
 
 from __future__ import annotations
 
 import random
 
-from refine_dagster.evaluation.privacy_split import (
-    LEAST_A_SIDE,
-    Example,
-    is_member,
-    split_examples,
-)
-from refine_dagster.refine_af.instance_prompt import Triple
+from refine_dagster.privacy.audit import LEAST_A_SIDE, AuditExample, is_member, split_examples
+from refine_dagster.prompts.example import Example
 
 
-def examples(count: int) -> list[Example]:
+def examples(count: int) -> list[AuditExample]:
     return [
-        Example(f"row{number}", Triple(f"Count to {number}.", "", str(number)))
+        AuditExample(f"row{number}", Example(f"Count to {number}.", "", str(number)))
         for number in range(count)
     ]
 
 
-def ids(side: tuple[Example, ...]) -> list[str]:
+def ids(side: tuple[AuditExample, ...]) -> list[str]:
     return [one.row_id for one in side]
 
 
@@ -34,10 +29,10 @@ def test_every_example_is_on_one_side_about_half_on_each() -> None:
 def test_order_and_ids_do_not_count() -> None:
     mixed = examples(100)
     random.Random(1).shuffle(mixed)
-    renamed = [Example(f"other{one.row_id}", one.triple) for one in mixed]
+    renamed = [AuditExample(f"other{one.row_id}", one.example) for one in mixed]
     first, second = (split_examples(these, 60, "s") for these in (examples(100), renamed))
-    assert [one.triple for one in first.members] == [one.triple for one in second.members]
-    assert [one.triple for one in first.others] == [one.triple for one in second.others]
+    assert [one.example for one in first.members] == [one.example for one in second.members]
+    assert [one.example for one in first.others] == [one.example for one in second.others]
 
 
 def test_a_removed_or_added_example_moves_no_other() -> None:
@@ -48,14 +43,14 @@ def test_a_removed_or_added_example_moves_no_other() -> None:
 
 
 def test_instances_of_one_instruction_stay_together() -> None:
-    many = [Example(str(n), Triple("Say a number.", str(n), str(n))) for n in range(30)]
+    many = [AuditExample(str(n), Example("Say a number.", str(n), str(n))) for n in range(30)]
     split = split_examples(many, 100, "s")
     assert {len(split.members), len(split.others)} == {0, 30}
     assert bool(split.members) == is_member("Say a number.", "s")
 
 
 def test_another_salt_draws_other_sides() -> None:
-    first, second = (split_examples(examples(100), 1000, salt) for salt in "st")
+    first, second = (split_examples(examples(100), 1000, run_seed) for run_seed in "st")
     assert 20 < len(set(first.members) & set(second.members)) < 45
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from refine_dagster.config.sections import EvaluationConfig
 from refine_dagster.evaluation.answers import (
     STOP,
     InstanceScore,
@@ -25,11 +26,10 @@ from refine_dagster.evaluation.super_ni import (
     TaskInstance,
     load_tasks,
     tasks_hash,
-    zero_shot_prompt,
 )
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.knobs import EvaluationKnobs
-from refine_dagster.lineage.tables import TABLES
+from refine_dagster.prompts.zero_shot import zero_shot_prompt
+from refine_dagster.warehouse.tables import TABLES
 
 
 def _content(**changes: Any) -> dict[str, Any]:
@@ -200,8 +200,8 @@ def test_every_instance_is_asked_greedily_once() -> None:
         seen.extend(requests)
         return [Completion(f" answer {n}\n", "eos", 9, 3) for n in range(len(requests))]
 
-    knobs = EvaluationKnobs(max_new_tokens=12, max_source_tokens=1000)
-    assert predict(complete, _cut, TASKS, knobs) == [
+    config = EvaluationConfig(max_new_tokens=12, max_source_tokens=1000)
+    assert predict(complete, _cut, TASKS, config) == [
         Prediction("colours", 0, "answer 0"),
         Prediction("greetings", 0, "answer 1"),
         Prediction("greetings", 1, "answer 2"),

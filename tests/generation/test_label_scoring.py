@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refine_dagster.device import device_session
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.model_text import PromptTooLongError
 from refine_dagster.generation.request import Completion, Request, Sampling, Scoring, label_scores
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.models.device import device_session
+from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
+from refine_dagster.warehouse.warehouse import Warehouse
 
 LABELS = (" yes", " no", " rain and bread")
 WORDS = ("cat", "dog", "sun", "rain", "ship", "bread")
@@ -25,7 +25,7 @@ WORDS = ("cat", "dog", "sun", "rain", "ship", "bread")
 @pytest.fixture(scope="module")
 def loaded(tiny_model_folder: Path) -> Iterator[LoadedModel]:
     with (
-        device_session(DeviceKnobs(device="cpu", threads=1)) as device,
+        device_session(DeviceConfig(device="cpu", threads=1)) as device,
         loaded_model(resolve_model(str(tiny_model_folder)), device) as model,
     ):
         yield model

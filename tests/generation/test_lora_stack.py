@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from refine_dagster.device import Device
-from refine_dagster.generation.lora_stack import as_one_adapter
-from refine_dagster.language_model import loaded_model, resolve_model, with_adapter
+from refine_dagster.generation.vllm_backend import as_one_adapter
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import loaded_model, resolve_model, with_adapter
 from tests.random_adapters import random_adapter
 
 

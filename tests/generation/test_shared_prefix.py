@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from refine_dagster.device import device_session
+from refine_dagster.config.sections import DeviceConfig
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.generation.shared_prefix import SHORTEST, read_once, shared_start
-from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
+from refine_dagster.generation.transformers_backend import (
+    SHORTEST,
+    TransformersBackend,
+    read_once,
+    shared_start,
+)
+from refine_dagster.models.device import device_session
+from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
 from tests.word_requests import WORDS
 
 START = "Come up with a task that is like these, and say it in one sentence.\n\nInstruction: "
@@ -22,7 +26,7 @@ START = "Come up with a task that is like these, and say it in one sentence.\n\n
 @pytest.fixture(scope="module")
 def free(tiny_model_folder: Path) -> Iterator[LoadedModel]:
     with (
-        device_session(DeviceKnobs(device="cpu", threads=1, deterministic=False)) as device,
+        device_session(DeviceConfig(device="cpu", threads=1, deterministic=False)) as device,
         loaded_model(resolve_model(str(tiny_model_folder)), device) as model,
     ):
         yield model

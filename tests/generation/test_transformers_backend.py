@@ -11,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refine_dagster.device import device_session
-from refine_dagster.generation.label_scoring import ROWS
+from refine_dagster.config.sections import DeviceConfig
 from refine_dagster.generation.model_text import PromptTooLongError
-from refine_dagster.generation.next_token import choose_tokens
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
+from refine_dagster.generation.transformers_backend import ROWS, TransformersBackend, choose_tokens
+from refine_dagster.models.device import device_session
+from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
 from tests.word_requests import word_requests
 
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.9, top_p=0.95, stop=("\n\n",))
@@ -27,7 +25,7 @@ SAMPLING = Sampling(max_new_tokens=24, temperature=0.9, top_p=0.95, stop=("\n\n"
 @pytest.fixture(scope="module")
 def loaded(tiny_model_folder: Path) -> Iterator[LoadedModel]:
     with (
-        device_session(DeviceKnobs(device="cpu", threads=1)) as device,
+        device_session(DeviceConfig(device="cpu", threads=1)) as device,
         loaded_model(resolve_model(str(tiny_model_folder)), device) as model,
     ):
         yield model

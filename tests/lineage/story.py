@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.ledger import Commit, Record, RoleUsage
-from refine_dagster.lineage.rows import Parent, Row, frame, make_row
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.hashing import content_id
+from refine_dagster.warehouse.ledger import Commit, Record, RoleUsage
+from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.warehouse import Warehouse
 
 # slot -> (text, seeds shown, slots of accepted instructions shown)
 Candidates = Mapping[str, tuple[str, Sequence[str], Sequence[str]]]
@@ -98,7 +98,7 @@ class Story:
         return self._commit("base_model", [self.model], config=config)
 
     def raw_instructions(
-        self, candidates: Candidates, *, sent: Sequence[str] = (), revision: int = 1, **knobs: Any
+        self, candidates: Candidates, *, sent: Sequence[str] = (), revision: int = 1, **config: Any
     ) -> Commit:
         """Commit candidates; `sent` names the slots whose completion was sent, not reused."""
         rows: dict[str, Row] = {}
@@ -126,7 +126,7 @@ class Story:
         return self._commit(
             "raw_instructions",
             list(rows.values()),
-            config={"self_instruct": {"target": 3, **knobs}, "salt": "x"},
+            config={"self_instruct": {"target": 3, **config}, "salt": "x"},
             revision=revision,
             usage={"propose": RoleUsage(len(rows), len(rows) - len(sent), len(sent))},
             uses={f"key of {slot}": slot in sent for slot in rows},

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from refine_dagster.cli import app
 from refine_dagster.generation.request import Request, Sampling
-from refine_dagster.lineage import ledger
+from refine_dagster.hashing import canonical_json, content_id
 from refine_dagster.lineage.audit import verify
-from refine_dagster.lineage.content import canonical_json, content_id
-from refine_dagster.lineage.findings import LISTED
-from refine_dagster.lineage.ledger import Record, RoleUsage
-from refine_dagster.lineage.rows import frame, make_row
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.lineage.audit_rows import LISTED
+from refine_dagster.warehouse import ledger
+from refine_dagster.warehouse.ledger import Record, RoleUsage
+from refine_dagster.warehouse.rows import frame, make_row
+from refine_dagster.warehouse.warehouse import Warehouse
 
 CONFIG = {"temperature": 0.7, "salt": "s"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from refine_dagster.lineage.checkpoints import CheckpointError, CheckpointStore
+from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
 
 
 class Trainer:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.errors import BudgetSpentError
-from refine_dagster.generation.request import Completion, Request, Sampling, request_seed
-from refine_dagster.lineage.completions import Budget, CompletionsStore
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.generation.completions import Budget, CompletionsStore
+from refine_dagster.generation.request import Completion, Request, Sampling
+from refine_dagster.seeding import request_seed
+from refine_dagster.warehouse.warehouse import Warehouse
 
 
 class Counting:

@@ -13,8 +13,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from refine_dagster.lineage.database_file import beside, close_database, open_database
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.database import beside, close_database, open_database
+from refine_dagster.warehouse.warehouse import Warehouse
 
 OPENS = "import duckdb, sys; duckdb.connect(sys.argv[1]).close()"
 

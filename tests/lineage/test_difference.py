@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.lineage.difference import StateDifference, difference
-from refine_dagster.lineage.schema import WarehouseError
+from refine_dagster.lineage.diff import StateDifference, difference
+from refine_dagster.warehouse.schema import WarehouseError
 from tests.lineage.story import FIRST, Story
 
 Counts = tuple[int, int, int, int]
@@ -125,7 +125,7 @@ def test_a_change_that_was_taken_back_is_none(story: Story, tmp_path: Path) -> N
     assert difference(story.warehouse, 7, 10).groups != ()
 
 
-def test_knobs_and_models_are_causes(story: Story, tmp_path: Path) -> None:
+def test_config_and_models_are_causes(story: Story, tmp_path: Path) -> None:
     story = story.copy(tmp_path)
     story.base_model("b")
     story.raw_instructions({"0/a": ("Name a dark colour.", ["s1", "s2"], [])}, target=9)

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.lineage.asset_explanation import AssetExplanation
-from refine_dagster.lineage.causes import MANY
-from refine_dagster.lineage.explain import ExplainError, explain
-from refine_dagster.lineage.natural_keys import NATURAL_KEYS, REFERENCES
+from refine_dagster.lineage.changes import MANY
 from refine_dagster.lineage.prune import apply
-from refine_dagster.lineage.row_explanation import RowExplanation
-from refine_dagster.lineage.row_lookup import RowError
-from refine_dagster.lineage.tables import TABLES
+from refine_dagster.lineage.trace import RowError
+from refine_dagster.lineage.why import AssetExplanation, ExplainError, RowExplanation, explain
+from refine_dagster.warehouse.tables import NATURAL_KEYS, REFERENCES, TABLES
 from tests.lineage.story import FIRST, Story
 
 SEEDS = {"s1": "Name a fruit.", "s2": "Count the words.", "s3": "Reverse the list."}
@@ -77,7 +74,7 @@ def test_an_edited_seed_is_named_with_old_and_new_text(story: Story) -> None:
     told = why_asset(story, "raw_instructions")
     assert (told.made.sequence, told.change.before) == (6, 3)
     assert [one.name for one in told.change.inputs] == ["seed_tasks"]
-    assert (told.change.knobs, told.change.code, told.change.files) == ((), None, ())
+    assert (told.change.config, told.change.code, told.change.files) == ((), None, ())
     (count,) = told.tables
     assert (count.total, count.added, count.removed, count.reused) == (4, 2, 2, 2)
     (request,) = told.requests
@@ -148,10 +145,10 @@ def test_an_added_seed_is_named(story: Story) -> None:
     assert reasons(why_asset(story, "raw_instructions")) == {"seed s4 added": 1}
 
 
-def test_rows_without_new_ancestors_are_explained_by_knobs_or_code(story: Story) -> None:
+def test_rows_without_new_ancestors_are_explained_by_config_or_code(story: Story) -> None:
     story.raw_instructions({**FIRST, "2/e": ("Name a song.", ["s1"], [])}, target=4)
     told = why_asset(story, "raw_instructions")
-    assert [(one.name, one.old, one.new) for one in told.change.knobs] == [
+    assert [(one.name, one.old, one.new) for one in told.change.config] == [
         ("self_instruct.target", 3, 4)
     ]
     assert reasons(told) == {"knob self_instruct.target: 3 → 4": 1}
@@ -218,7 +215,7 @@ def test_an_unchanged_materialization_leads_to_the_last_change(story: Story) -> 
     told = why_asset(story, "raw_instructions")
     assert (told.last.sequence, told.made.sequence) == (8, 6)
     assert told.since is not None
-    assert [one.name for one in told.since.knobs] == ["self_instruct.x"]
+    assert [one.name for one in told.since.config] == ["self_instruct.x"]
     assert reasons(told) == {"seed s1 edited": 2}
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.lineage.checkpoints import Checkpoint
-from refine_dagster.lineage.impact import impact
-from refine_dagster.lineage.impact_record import Impact
-from refine_dagster.lineage.ledger import Record
-from refine_dagster.lineage.row_lookup import RowError
-from refine_dagster.lineage.rows import Parent, Row, frame, make_row
-from refine_dagster.lineage.schema import WarehouseError
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.lineage.impact import Impact, impact
+from refine_dagster.lineage.trace import RowError
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.schema import WarehouseError
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.small_warehouse import commit, small_warehouse
 
 

@@ -11,14 +11,14 @@ import duckdb
 import polars as pl
 import pytest
 
-from refine_dagster.lineage import schema, tables
+from refine_dagster.hashing import content_id
 from refine_dagster.lineage.audit import verify
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.ledger import Record
-from refine_dagster.lineage.rows import Row, frame, make_row
-from refine_dagster.lineage.schema import WarehouseError
-from refine_dagster.lineage.tables import Table
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse import schema, tables
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.rows import Row, frame, make_row
+from refine_dagster.warehouse.schema import WarehouseError
+from refine_dagster.warehouse.tables import Table
+from refine_dagster.warehouse.warehouse import Warehouse
 
 KNOWN = schema._migrations()
 ADDS_A_TABLE = (

@@ -13,16 +13,16 @@ import pytest
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
+from refine_dagster.hashing import content_id
 from refine_dagster.lineage import prune
 from refine_dagster.lineage.audit import verify
-from refine_dagster.lineage.checkpoints import Checkpoint, CheckpointStore
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.findings import AuditReport
-from refine_dagster.lineage.ledger import Record, RoleUsage
-from refine_dagster.lineage.rows import Parent, Row, frame, make_row
-from refine_dagster.lineage.run_lock import holding_run_lock
-from refine_dagster.lineage.schema import WarehouseError
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.lineage.audit_rows import AuditReport
+from refine_dagster.warehouse.checkpoints import Checkpoint, CheckpointStore
+from refine_dagster.warehouse.ledger import Record, RoleUsage
+from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.run_lock import holding_run_lock
+from refine_dagster.warehouse.schema import WarehouseError
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.lineage.test_audit import answer
 
 TWO_HOURS = 7200

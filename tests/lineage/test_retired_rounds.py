@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from refine_dagster.lineage.natural_keys import key_sql
-from refine_dagster.lineage.retired_rounds import RETIRED, retire_rounds_beyond
-from refine_dagster.lineage.rows import Parent, Row, make_row
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.retired_rounds import RETIRED, retire_rounds_beyond
+from refine_dagster.warehouse.rows import Parent, Row, make_row
+from refine_dagster.warehouse.tables import key_sql
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.small_warehouse import commit, small_warehouse
 
 

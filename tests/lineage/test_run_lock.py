@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.lineage.run_lock import (
+from refine_dagster.warehouse.run_lock import (
     LOCK_FILE,
     Holder,
     RunLockedError,
@@ -24,7 +24,7 @@ from refine_dagster.lineage.run_lock import (
 HOLD = """
 import sys, time
 from pathlib import Path
-from refine_dagster.lineage.run_lock import holding_run_lock
+from refine_dagster.warehouse.run_lock import holding_run_lock
 with holding_run_lock(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)
@@ -32,7 +32,7 @@ with holding_run_lock(Path(sys.argv[1]), sys.argv[2]):
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from refine_dagster.lineage.run_lock import RunLockError, holding_run_lock
+from refine_dagster.warehouse.run_lock import RunLockError, holding_run_lock
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 try:
     with holding_run_lock(Path(sys.argv[1]), "a"):

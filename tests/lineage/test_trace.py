@@ -15,14 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from refine_dagster.lineage.ledger import Record
-from refine_dagster.lineage.row_lookup import RowError
-from refine_dagster.lineage.rows import Parent, Row, frame, make_row
-from refine_dagster.lineage.trace import Trace, trace
-from refine_dagster.lineage.trace_outline import Branch, outline
-from refine_dagster.lineage.trace_picture import as_dot, as_mermaid
-from refine_dagster.lineage.trace_text import as_json, as_markdown, as_tree
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.lineage.trace import Branch, RowError, Trace, outline, trace
+from refine_dagster.lineage.trace_text import as_dot, as_json, as_markdown, as_mermaid, as_tree
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.small_warehouse import commit, small_warehouse
 
 Edges = Mapping[str, Iterable[str]]

@@ -13,12 +13,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from refine_dagster.lineage.content import canonical_json
-from refine_dagster.lineage.ledger import GENESIS, Record, RoleUsage, record_digest
-from refine_dagster.lineage.rows import Parent, Row, frame, make_row
-from refine_dagster.lineage.schema import WarehouseError, WarehouseLockedError
-from refine_dagster.lineage.tables import TABLES, tables_of
-from refine_dagster.lineage.warehouse import StaleInputsError, Warehouse
+from refine_dagster.hashing import canonical_json
+from refine_dagster.warehouse.ledger import GENESIS, Record, RoleUsage, record_digest
+from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.schema import WarehouseError, WarehouseLockedError
+from refine_dagster.warehouse.tables import TABLES, tables_of
+from refine_dagster.warehouse.warehouse import StaleInputsError, Warehouse
 
 
 def seed(name: str, instruction: str = "Name a fruit.") -> Row:

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from refine_dagster.device import set_imports_aside
 from refine_dagster.generation.request import Completion, Request, Scoring
 from refine_dagster.home import Home
+from refine_dagster.models.device import set_imports_aside
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
 # For what needs only the first assets: a base model that was hardly trained, two rounds.
@@ -67,8 +67,8 @@ PRELOADED = [
     "trl.trainer.grpo_trainer",
     "trl.trainer.sft_trainer",
     "refine_dagster.cli",
-    "refine_dagster.pipeline",
-    "refine_dagster.summary",
+    "refine_dagster.run",
+    "refine_dagster.commands.summary",
     "tests.pipeline.children",
 ]
 

@@ -12,8 +12,8 @@ import pytest
 from filelock import FileLock
 
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
+from refine_dagster.run import run_pipeline
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import FIRST_ASSETS, QUICK, run_command
 from tests.pipeline.home_content import content
 from tests.pipeline.seed_edits import Project, packaged_seeds

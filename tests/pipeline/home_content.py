@@ -7,13 +7,12 @@ from typing import Any
 
 import duckdb
 
+from refine_dagster.hashing import folder_files
 from refine_dagster.home import Home
-from refine_dagster.lineage.checkpoints import CheckpointStore, hash_files
-from refine_dagster.lineage.content import folder_files
-from refine_dagster.lineage.ledger import GENESIS, record_digest
-from refine_dagster.lineage.relations import content_of
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse, content_hash
+from refine_dagster.warehouse.checkpoints import CheckpointStore, hash_files
+from refine_dagster.warehouse.ledger import GENESIS, content_of, record_digest
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse, content_hash
 
 # Folders beside an asset's checkpoints: notes of what they were made from, and the state of a
 # training that was cut off.
@@ -24,7 +23,7 @@ TELL_OF_RUNS = ("stg_materializations", "stg_completions", "request_ledger")
 
 
 def content(home: Home) -> dict[str, Any]:
-    """Everything that two homes with the same seeds and knobs have in common.
+    """Everything that two homes with the same seeds and config have in common.
 
     Every column of every live row, the last data version of every asset and SQL model, every
     checkpoint, and every completion but for the seconds it took and the run that sent it.

@@ -19,7 +19,7 @@ TEXTS = (
     "Is the sentence a question or a statement?",
     "Give a short tip for a long train journey.",
 )
-KNOBS: tuple[dict[str, Any], ...] = (
+CONFIG: tuple[dict[str, Any], ...] = (
     {},
     {"self_instruct.novelty_threshold": 0.6},
     {"self_instruct.temperature": 0.8},
@@ -57,7 +57,7 @@ class Project:
     Attributes:
         path: the seed file.
         seeds: what is in it.
-        overrides: dotted knob -> value.
+        overrides: dotted config field -> value.
     """
 
     path: Path
@@ -82,7 +82,7 @@ class Project:
         elif change.kind == "reorder":
             random.Random(change.at).shuffle(self.seeds)
         else:
-            self.overrides = dict(KNOBS[change.at % len(KNOBS)])
+            self.overrides = dict(CONFIG[change.at % len(CONFIG)])
 
     def write(self) -> dict[str, Any]:
         """Write the seed file; the overrides that point to it."""

@@ -9,15 +9,15 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from refine_dagster.export import export_live_dataset
+from refine_dagster.config.policy_round import round_of
+from refine_dagster.hashing import content_id
 from refine_dagster.home import Home
 from refine_dagster.lineage.audit import verify
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.findings import AuditReport
-from refine_dagster.lineage.ledger import Record
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.policy_round import round_of
+from refine_dagster.lineage.audit_rows import AuditReport
+from refine_dagster.lineage.export import export_live_dataset
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 
 # The tables that have rows: the home was made with one policy round.
 MADE = [name for name in TABLES if round_of(name).is_first]

@@ -14,14 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
+from refine_dagster.config.profile import ProfileError
 from refine_dagster.errors import BudgetSpentError, RefineError
 from refine_dagster.home import Home
-from refine_dagster.language_model import ModelError
-from refine_dagster.lineage.schema import WarehouseLockedError
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
-from refine_dagster.profile import ProfileError
+from refine_dagster.models.language_model import ModelError
+from refine_dagster.run import run_pipeline
 from refine_dagster.seeds.problems import SeedFileError
+from refine_dagster.warehouse.schema import WarehouseLockedError
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 from tests.pipeline.home_content import base_model_folder
 
@@ -161,7 +161,7 @@ def test_the_command_line_tells_errors_without_a_traceback(home: Home) -> None:
     )
     assert result.returncode == 1
     assert "there is no profile 'nonsense'" in result.stderr
-    assert "How to mend it" in result.stderr
+    assert "Fix:" in result.stderr
     assert "Traceback" not in result.stderr
 
 

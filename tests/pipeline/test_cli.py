@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 from refine_dagster.cli import app
 from refine_dagster.errors import RefineError
 from refine_dagster.home import Home
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
 

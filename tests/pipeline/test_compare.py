@@ -12,20 +12,18 @@ from typer.testing import CliRunner
 from refine_dagster.cli import app
 from refine_dagster.comparison.arms import method_arm, parse_arms, parse_methods
 from refine_dagster.comparison.cells import Cell
-from refine_dagster.comparison.material import read_material
 from refine_dagster.comparison.methods import read_method_calls
-from refine_dagster.comparison.running import run_study
-from refine_dagster.comparison.study import Study, StudyError, plan_study
-from refine_dagster.comparison.trial import run_trial
+from refine_dagster.comparison.study import Study, StudyError, plan_study, read_material
+from refine_dagster.comparison.trial import run_study, run_trial
+from refine_dagster.config.profile import Profile, load_profile
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.profile import Profile, load_profile
 from refine_dagster.teams_rl.evolved_rows import evolution_calls
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
-KNOBS = {
+CONFIG = {
     "reinforcement.steps": 2,
     "reinforcement.prompts_per_step": 2,
     "reinforcement.held_out_samples": 1,
@@ -36,13 +34,13 @@ KNOBS = {
 
 @pytest.fixture(scope="module")
 def profile() -> Profile:
-    return load_profile(SMALL, KNOBS, environment={})
+    return load_profile(SMALL, CONFIG, environment={})
 
 
 def planned(home: Home, profile: Profile, arms: str, *sizes: int, seeds: int = 1) -> Study:
     material = read_material(Warehouse(home.warehouse), home.checkpoints)
-    knobs = profile.evaluation
-    tasks = load_tasks(PACKAGED, knobs.max_instances, knobs.split)[:6]
+    config = profile.evaluation
+    tasks = load_tasks(PACKAGED, config.max_instances, config.split)[:6]
     return plan_study(material, profile, parse_arms(arms, profile), sizes, seeds, tasks)
 
 
@@ -165,13 +163,13 @@ def test_the_command_writes_a_report(
     monkeypatch.setattr(
         "refine_dagster.evaluation.super_ni.load_tasks", lambda *_: list(study.tasks)
     )
-    knobs = [word for name, value in KNOBS.items() for word in ("--set", f"{name}={value}")]
+    config = [word for name, value in CONFIG.items() for word in ("--set", f"{name}={value}")]
     result = CliRunner().invoke(
         app,
         [
             *("compare", "--arms", "base,seeds_only,self_instruct,grpo/refine_af"),
             *("--sizes", "8,16"),
-            *("--random-seeds", "1", "--profile", SMALL, "--out", str(tmp_path / "out"), *knobs),
+            *("--random-seeds", "1", "--profile", SMALL, "--out", str(tmp_path / "out"), *config),
         ],
         catch_exceptions=False,
     )
@@ -211,8 +209,8 @@ def test_methods_are_compared_at_equal_calls(
     }
     assert calls.training == sum(counted.training.values()) > 0
 
-    knobs = profile.evaluation
-    tasks = load_tasks(PACKAGED, knobs.max_instances, knobs.split)[:6]
+    config = profile.evaluation
+    tasks = load_tasks(PACKAGED, config.max_instances, config.split)[:6]
     arms = parse_methods("self_instruct,teams_rl,both", "base", profile)
     material = read_material(warehouse, home.checkpoints)
     study = plan_study(material, profile, arms, [], 1, tasks, calls)
@@ -249,7 +247,7 @@ def test_methods_are_compared_at_equal_calls(
 
     monkeypatch.setenv("REFINE_HOME", str(home.root))
     monkeypatch.setattr("refine_dagster.evaluation.super_ni.load_tasks", lambda *_: tasks)
-    words = [word for name, value in KNOBS.items() for word in ("--set", f"{name}={value}")]
+    words = [word for name, value in CONFIG.items() for word in ("--set", f"{name}={value}")]
     result = CliRunner().invoke(
         app,
         [

@@ -22,8 +22,8 @@ import duckdb
 import pytest
 
 from refine_dagster.home import Home
-from refine_dagster.lineage.schema import WarehouseError
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.schema import WarehouseError
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import FIRST_ASSETS, QUICK, Child, at_call, run_command
 from tests.pipeline.home_content import assert_sound, completion_keys, content
 
@@ -37,12 +37,15 @@ LARGEST_FILE = 16384
 
 # When the disk fills up: before which call of which function.
 MOMENTS = {
-    "Dagster opens its files": ("refine_dagster.pipeline:_selected", 1),
-    "rows are written": ("refine_dagster.lineage.warehouse:_replace_rows", 1),
-    "a record is committed": ("refine_dagster.lineage.warehouse:write_record", 2),
-    "a model is saved": ("refine_dagster.training.base_model:_train", 1),
-    "a checkpoint is published": ("refine_dagster.lineage.checkpoints:CheckpointStore._publish", 1),
-    "completions are stored": ("refine_dagster.lineage.completions:CompletionsStore._store", 2),
+    "Dagster opens its files": ("refine_dagster.run:_selected", 1),
+    "rows are written": ("refine_dagster.warehouse.warehouse:_replace_rows", 1),
+    "a record is committed": ("refine_dagster.warehouse.warehouse:write_record", 2),
+    "a model is saved": ("refine_dagster.offline.base_model:_train", 1),
+    "a checkpoint is published": (
+        "refine_dagster.warehouse.checkpoints:CheckpointStore._publish",
+        1,
+    ),
+    "completions are stored": ("refine_dagster.generation.completions:CompletionsStore._store", 2),
     "a SQL model is made": ("refine_dagster.sql_models.execution:_comment_on", 1),
 }
 
@@ -210,5 +213,5 @@ def one_error(child: Child) -> str:
     text = child.log.read_text(encoding="utf-8")
     assert "Traceback" not in text, text
     assert text.count("error: ") == 1, text
-    assert "How to mend it" in text
+    assert "Fix:" in text
     return text[text.index("error: ") :]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refine_dagster.home import Home
-from refine_dagster.pipeline import run_pipeline
+from refine_dagster.run import run_pipeline
 from tests.pipeline.children import TINY, TRAINED_INSTRUCTOR, run_command
 from tests.pipeline.conftest import TINY_SEEDS
 from tests.pipeline.home_content import base_model_folder, content

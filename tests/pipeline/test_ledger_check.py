@@ -10,12 +10,12 @@ import pytest
 
 from assets.checks import disagreements
 from refine_dagster import sql_models
+from refine_dagster.hashing import content_id
 from refine_dagster.home import Home
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.ledger import Record
-from refine_dagster.lineage.rows import frame
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import RunFailedError, run_pipeline
+from refine_dagster.run import RunFailedError, run_pipeline
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.rows import frame
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
 NO_RUN = "no run"

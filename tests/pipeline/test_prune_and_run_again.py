@@ -10,9 +10,9 @@ from assets.versions import REVISIONS
 from refine_dagster.home import Home
 from refine_dagster.lineage import prune
 from refine_dagster.lineage.audit import verify
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
+from refine_dagster.run import run_pipeline
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
 

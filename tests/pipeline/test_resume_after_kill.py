@@ -21,9 +21,9 @@ import pytest
 
 from assets.versions import REVISIONS
 from refine_dagster.home import Home
-from refine_dagster.lineage.ledger import Record
-from refine_dagster.lineage.rows import frame, make_row
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.rows import frame, make_row
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import (
     FIRST_ASSETS,
     QUICK,
@@ -159,41 +159,45 @@ def stage_of(lines: list[str], seconds: dict[str, float]) -> str:
 # whether before the call or after it.
 POINTS = {
     "database made, not in its place": (
-        "refine_dagster.lineage.database_file:_put_in_place",
+        "refine_dagster.warehouse.database:_put_in_place",
         1,
         "before",
     ),
-    "making the schema": ("refine_dagster.lineage.schema:create_table", 5, "before"),
+    "making the schema": ("refine_dagster.warehouse.schema:create_table", 5, "before"),
     "schema made, not committed": (
-        "refine_dagster.lineage.schema:_create_lineage_views",
+        "refine_dagster.warehouse.schema:_create_lineage_views",
         1,
         "after",
     ),
-    "rows written, no record": ("refine_dagster.lineage.warehouse:write_record", 2, "before"),
-    "record written, not committed": ("refine_dagster.lineage.warehouse:write_record", 2, "after"),
+    "rows written, no record": ("refine_dagster.warehouse.warehouse:write_record", 2, "before"),
+    "record written, not committed": (
+        "refine_dagster.warehouse.warehouse:write_record",
+        2,
+        "after",
+    ),
     "committed, Dagster not told": ("assets.step:Step._result", 2, "before"),
     "checkpoint written, not published": (
-        "refine_dagster.lineage.checkpoints:CheckpointStore._publish",
+        "refine_dagster.warehouse.checkpoints:CheckpointStore._publish",
         1,
         "before",
     ),
     "checkpoint published, not named": (
-        "refine_dagster.lineage.checkpoints:CheckpointStore._note",
+        "refine_dagster.warehouse.checkpoints:CheckpointStore._note",
         2,
         "before",
     ),
     "checkpoint named, not committed": (
-        "refine_dagster.lineage.checkpoints:CheckpointStore._publish",
+        "refine_dagster.warehouse.checkpoints:CheckpointStore._publish",
         1,
         "after",
     ),
     "batch answered, not stored": (
-        "refine_dagster.lineage.completions:CompletionsStore._store",
+        "refine_dagster.generation.completions:CompletionsStore._store",
         2,
         "before",
     ),
     "batch stored, next not sent": (
-        "refine_dagster.lineage.completions:CompletionsStore._store",
+        "refine_dagster.generation.completions:CompletionsStore._store",
         1,
         "after",
     ),

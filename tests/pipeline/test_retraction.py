@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from refine_dagster.home import Home
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import run_command
 from tests.pipeline.conftest import TINY_SEEDS
 from tests.pipeline.seed_edits import Project, packaged_seeds

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from refine_dagster.config.policy_round import round_of
 from refine_dagster.home import Home
 from refine_dagster.lineage.audit import verify
-from refine_dagster.lineage.explain import explain
 from refine_dagster.lineage.impact import impact
-from refine_dagster.lineage.tables import TABLES, assets_beyond, graph_assets
 from refine_dagster.lineage.trace import trace
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.policy_round import round_of
+from refine_dagster.lineage.why import explain
+from refine_dagster.warehouse.tables import TABLES, assets_beyond, graph_assets
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import run_command
 from tests.pipeline.conftest import TINY_SEEDS
 from tests.pipeline.home_content import assert_sound, base_model_folder, content
@@ -37,9 +37,9 @@ NOT_BEFORE_THE_DATASET = {
 
 
 def _run(
-    home: Home, log: Path, seeds: str, rounds: int, select: str = "*", knobs: Sequence[str] = ()
+    home: Home, log: Path, seeds: str, rounds: int, select: str = "*", config: Sequence[str] = ()
 ) -> None:
-    options = [one for knob in (f"rounds={rounds}", *knobs) for one in ("--set", knob)]
+    options = [one for knob in (f"rounds={rounds}", *config) for one in ("--set", knob)]
     child = run_command(home, log, "--seeds", seeds, "--select", select, *options)
     assert child.end() == 0, log.read_text(encoding="utf-8")
 
@@ -258,8 +258,8 @@ def test_a_removed_seed_leaves_no_live_descendant(home: Home, folder: Path) -> N
     path = str(project.write()["seeds.path"])
     # The base model as it is, and a judge that learns little: what is tested is what is made anew.
     given = f"base_model.id={base_model_folder(less)}"
-    knobs = (given, "judge.steps=5")
-    _run(less, folder / "less.log", path, rounds=2, select="+instruction_dataset", knobs=knobs)
+    config = (given, "judge.steps=5")
+    _run(less, folder / "less.log", path, rounds=2, select="+instruction_dataset", config=config)
     made = set(graph_assets(2)) - NOT_BEFORE_THE_DATASET
     touched = warehouse.query(
         "SELECT r.asset, r.removed_in IS NULL AS alive FROM lineage.descendants_of(?) AS d "

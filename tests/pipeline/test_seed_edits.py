@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
+from refine_dagster.run import run_pipeline
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
 

@@ -12,7 +12,7 @@ from refine_dagster.home import Home
 from refine_dagster.lineage.impact import impact
 from refine_dagster.lineage.trace import trace
 from refine_dagster.lineage.trace_text import as_markdown
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.warehouse.warehouse import Warehouse
 
 
 @pytest.fixture(scope="module")

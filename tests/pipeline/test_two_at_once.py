@@ -15,11 +15,11 @@ import pytest
 
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
-from refine_dagster.lineage.ledger import GENESIS
-from refine_dagster.lineage.run_lock import LOCK_FILE, RunLockedError, holding_run_lock
-from refine_dagster.lineage.tables import TABLES, tables_of
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import prepare_dagster_home, run_pipeline
+from refine_dagster.run import prepare_dagster_home, run_pipeline
+from refine_dagster.warehouse.ledger import GENESIS
+from refine_dagster.warehouse.run_lock import LOCK_FILE, RunLockedError, holding_run_lock
+from refine_dagster.warehouse.tables import TABLES, tables_of
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 from tests.pipeline.home_content import base_model_folder
 

@@ -19,15 +19,15 @@ from dagster._core.definitions.data_version import (
 from dagster._core.loader import LoadingContextForTest
 
 from assets.versions import UNREADABLE, code_version
+from refine_dagster.config.profile import load_profile
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
-from refine_dagster.profile import load_profile
+from refine_dagster.run import run_pipeline
 from refine_dagster.sql_models import read_models
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
-Knobs = Mapping[str, Any]
+ConfigSection = Mapping[str, Any]
 READ_SEEDS = {
     "base_model",
     "feedback_judge",
@@ -59,15 +59,15 @@ class Project:
         lines = (json.dumps(seed) + "\n" for seed in self.seeds)
         self.seed_file.write_text("".join(lines), encoding="utf-8")
 
-    def knobs(self, knobs: Knobs | None = None) -> dict[str, Any]:
-        return {"seeds.path": str(self.seed_file), **(knobs or {})}
+    def config(self, config: ConfigSection | None = None) -> dict[str, Any]:
+        return {"seeds.path": str(self.seed_file), **(config or {})}
 
-    def run(self, select: str, knobs: Knobs | None = None) -> None:
-        run_pipeline(self.home, SMALL, self.knobs(knobs), select)
+    def run(self, select: str, config: ConfigSection | None = None) -> None:
+        run_pipeline(self.home, SMALL, self.config(config), select)
 
-    def unsynced(self, knobs: Knobs | None = None) -> dict[str, set[StaleCauseCategory]]:
+    def unsynced(self, config: ConfigSection | None = None) -> dict[str, set[StaleCauseCategory]]:
         """What the UI marks after loading the code location: asset -> why."""
-        definitions = build_definitions(SMALL, self.knobs(knobs), self.home)
+        definitions = build_definitions(SMALL, self.config(config), self.home)
         graph = definitions.resolve_asset_graph()
         with dg.DagsterInstance.get() as instance:
             view = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
@@ -151,7 +151,7 @@ def test_held_out_tasks_count_by_content(project: Project, tmp_path: Path) -> No
     assert code_version("evaluation_report", profile) != before
 
 
-def test_the_same_content_by_other_knobs_goes_no_further(project: Project) -> None:
+def test_the_same_content_by_other_config_goes_no_further(project: Project) -> None:
     """A bound that is not reached changes no row: what is downstream stays in sync."""
     knob = {"self_instruct.max_rounds": 41}
     stale = {"raw_instructions", "instruction_decisions"}
@@ -163,14 +163,14 @@ def test_the_same_content_by_other_knobs_goes_no_further(project: Project) -> No
     assert project.unsynced(knob) == {}
 
 
-def test_a_run_with_knobs_of_its_own_is_marked(project: Project) -> None:
-    """Knobs of the launchpad are those of one run; what it made is not what the code would make."""
+def test_a_run_with_config_of_its_own_is_marked(project: Project) -> None:
+    """Config of the launchpad is that of one run; what it made is not what the code would make."""
     project.seeds[3]["instruction"] += " Be brief."
     edited = project.seed_file.with_name("edited.jsonl")
     project.seed_file, kept = edited, project.seed_file
     project.write()
     project.seed_file = kept
-    job = build_definitions(SMALL, project.knobs(), project.home).resolve_job_def("everything")
+    job = build_definitions(SMALL, project.config(), project.home).resolve_job_def("everything")
     launchpad = {"name": SMALL, "overrides": {"seeds.path": str(edited)}}
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(

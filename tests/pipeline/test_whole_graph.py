@@ -8,19 +8,19 @@ from typing import Any
 import dagster as dg
 
 from assets.versions import REVISIONS
+from refine_dagster.config.profile import load_profile
 from refine_dagster.definitions import build_definitions
-from refine_dagster.evaluation.membership import ATTACKS
-from refine_dagster.evaluation.privacy_split import is_member
 from refine_dagster.home import Home
-from refine_dagster.lineage.checkpoints import CheckpointStore
-from refine_dagster.lineage.ledger import GENESIS
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
-from refine_dagster.profile import load_profile
+from refine_dagster.privacy.attacks import ATTACKS
+from refine_dagster.privacy.audit import is_member
+from refine_dagster.run import run_pipeline
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.teams_rl.evolved_rows import evolution_calls
 from refine_dagster.teams_rl.operations import NAMES
+from refine_dagster.warehouse.checkpoints import CheckpointStore
+from refine_dagster.warehouse.ledger import GENESIS
+from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
 ARMS_TRAINED = ("seeds_only", "self_instruct", "refine_af")
@@ -273,7 +273,7 @@ def test_the_privacy_report_audits_every_arm_or_says_why_not(built: Warehouse) -
 
 
 def test_the_audited_model_saw_the_members_and_nothing_else(built: Warehouse) -> None:
-    """Sides follow from the salt and the instruction, and lineage names who was trained on."""
+    """Sides follow from the run seed and the instruction, and lineage names who was trained on."""
     seeds = {row["row_id"]: row for row in built.read("seed_tasks").to_dicts()}
     audits = {
         row["control"]: row
@@ -283,7 +283,9 @@ def test_the_audited_model_saw_the_members_and_nothing_else(built: Warehouse) ->
     for control, audit in audits.items():
         for parent in audit["parents"]:
             if parent["asset"] == "seed_tasks":
-                member = is_member(seeds[parent["row_id"]]["instruction"], load_profile(SMALL).salt)
+                member = is_member(
+                    seeds[parent["row_id"]]["instruction"], load_profile(SMALL).run_seed
+                )
                 assert parent["role"] == ("trained_on" if member else "held_out")
         roles = [parent["role"] for parent in audit["parents"]]
         assert roles.count("trained_on") == audit["members"] > 0

@@ -15,12 +15,10 @@ from typer.testing import CliRunner
 from refine_dagster.cli import app
 from refine_dagster.errors import RefineError
 from refine_dagster.home import Home
-from refine_dagster.lineage.asset_explanation import AssetExplanation
-from refine_dagster.lineage.difference import difference
-from refine_dagster.lineage.explain import explain
-from refine_dagster.lineage.row_explanation import RowExplanation
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import run_pipeline
+from refine_dagster.lineage.diff import difference
+from refine_dagster.lineage.why import AssetExplanation, RowExplanation, explain
+from refine_dagster.run import run_pipeline
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 from tests.pipeline.home_content import base_model_folder
 

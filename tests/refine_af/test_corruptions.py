@@ -6,14 +6,14 @@ from random import Random
 
 import pytest
 
-from refine_dagster.refine_af.corruptions import DIMENSIONS, KINDS, Corruptor
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.training.primer import primer_tasks
+from refine_dagster.judge.corruptions import DIMENSIONS, KINDS, Corruptor
+from refine_dagster.offline.primer import primer_tasks
+from refine_dagster.prompts.example import Example
 
-SOURCES = [task.triple for task in primer_tasks(200, 11)]
-PROSE = Triple("Write a sentence about the sea.", "", "The waves roll over the warm sand today.")
-LIST = Triple("Sort the words.", "pear, fig, apple, lime", "apple, fig, lime, pear")
-SUM = Triple("Add the two numbers.", "4 and 9", "13")
+SOURCES = [task.example for task in primer_tasks(200, 11)]
+PROSE = Example("Write a sentence about the sea.", "", "The waves roll over the warm sand today.")
+LIST = Example("Sort the words.", "pear, fig, apple, lime", "apple, fig, lime, pear")
+SUM = Example("Add the two numbers.", "4 and 9", "13")
 
 
 @pytest.fixture(scope="module")
@@ -21,36 +21,36 @@ def corruptor() -> Corruptor:
     return Corruptor([*SOURCES, PROSE, LIST, SUM])
 
 
-def _made(corruptor: Corruptor, triple: Triple, kind: str, salt: str = "salt") -> Triple:
-    made = corruptor.corrupt(triple, kind, salt)
+def _made(corruptor: Corruptor, example: Example, kind: str, run_seed: str = "salt") -> Example:
+    made = corruptor.corrupt(example, kind, run_seed)
     assert made is not None
     assert made.kind == kind
-    return made.triple
+    return made.example
 
 
 def test_equal_arguments_give_equal_corruptions_whatever_the_order(corruptor: Corruptor) -> None:
     shuffled = [PROSE, SUM, *SOURCES, LIST, SOURCES[0]]
     Random(5).shuffle(shuffled)
     other = Corruptor(shuffled)
-    for triple in (*SOURCES[:40], PROSE, LIST, SUM):
-        assert corruptor.corruptions(triple, "a") == other.corruptions(triple, "a")
+    for example in (*SOURCES[:40], PROSE, LIST, SUM):
+        assert corruptor.corruptions(example, "a") == other.corruptions(example, "a")
 
 
 def test_another_salt_gives_other_corruptions(corruptor: Corruptor) -> None:
-    first = [corruptor.corruptions(triple, "a") for triple in SOURCES[:40]]
-    assert first != [corruptor.corruptions(triple, "b") for triple in SOURCES[:40]]
+    first = [corruptor.corruptions(example, "a") for example in SOURCES[:40]]
+    assert first != [corruptor.corruptions(example, "b") for example in SOURCES[:40]]
 
 
 def test_a_corruption_changes_the_triple_and_never_its_instruction(corruptor: Corruptor) -> None:
-    for triple in SOURCES:
-        for one in corruptor.corruptions(triple, "salt"):
-            assert one.triple.instruction == triple.instruction
-            assert one.triple != triple, one.kind
-            assert one.triple.output.strip(), one.kind
+    for example in SOURCES:
+        for one in corruptor.corruptions(example, "salt"):
+            assert one.example.instruction == example.instruction
+            assert one.example != example, one.kind
+            assert one.example.output.strip(), one.kind
 
 
 def test_every_kind_occurs_and_every_dimension_is_harmed_and_spared(corruptor: Corruptor) -> None:
-    made = [one for triple in SOURCES for one in corruptor.corruptions(triple, "salt")]
+    made = [one for example in SOURCES for one in corruptor.corruptions(example, "salt")]
     assert {one.kind for one in made} == set(KINDS)
     for dimension in DIMENSIONS:
         labels = {one.label(dimension) for one in made}
@@ -103,7 +103,7 @@ def test_damage_to_word_order_spares_lists_and_labels(corruptor: Corruptor) -> N
 
 
 def test_other_output_and_near_output_are_outputs_of_other_tasks(corruptor: Corruptor) -> None:
-    outputs = {triple.output for triple in (*SOURCES, PROSE, LIST, SUM)} - {LIST.output}
+    outputs = {example.output for example in (*SOURCES, PROSE, LIST, SUM)} - {LIST.output}
     for kind in ("other_output", "near_output"):
         made = _made(corruptor, LIST, kind)
         assert made.output in outputs
@@ -111,17 +111,17 @@ def test_other_output_and_near_output_are_outputs_of_other_tasks(corruptor: Corr
 
 
 def test_near_output_comes_from_a_task_worded_alike() -> None:
-    good = Triple("Is this review positive or negative?", "I loved it.", "positive")
-    alike = Triple("Is this review positive or negative?", "I hated it.", "negative")
-    apart = [Triple(f"Give the number {n} in words now.", "", f"word{n}") for n in range(40)]
+    good = Example("Is this review positive or negative?", "I loved it.", "positive")
+    alike = Example("Is this review positive or negative?", "I hated it.", "negative")
+    apart = [Example(f"Give the number {n} in words now.", "", f"word{n}") for n in range(40)]
     corruptor = Corruptor([good, alike, *apart])
     assert _made(corruptor, good, "near_output").output == "negative"
 
 
 def test_near_output_is_not_another_right_answer_to_an_open_task() -> None:
-    good = Triple("Write about the beach.", "", "The beach is sunny.")
-    also_right = Triple("Write a line about the beach.", "", "We walk along the beach.")
-    wrong = Triple("Write about the school.", "", "Pupils learn to read.")
+    good = Example("Write about the beach.", "", "The beach is sunny.")
+    also_right = Example("Write a line about the beach.", "", "We walk along the beach.")
+    wrong = Example("Write about the school.", "", "Pupils learn to read.")
     corruptor = Corruptor([good, also_right, wrong])
     assert _made(corruptor, good, "near_output").output == wrong.output
 
@@ -141,7 +141,7 @@ def test_wrong_order_keeps_to_the_tasks_words(corruptor: Corruptor) -> None:
 
 
 def test_wrong_order_leaves_an_unordered_list_alone(corruptor: Corruptor) -> None:
-    free = Triple("Name three animals.", "", "cow, hen, fox")
+    free = Example("Name three animals.", "", "cow, hen, fox")
     assert corruptor.corrupt(free, "wrong_order", "salt") is None
 
 
@@ -149,7 +149,7 @@ def test_inputs(corruptor: Corruptor) -> None:
     assert _made(corruptor, LIST, "missing_input").input == ""
     assert corruptor.corrupt(PROSE, "missing_input", "salt") is None
     assert _made(corruptor, LIST, "copied_input").output == LIST.input
-    inputs = {triple.input for triple in SOURCES}
+    inputs = {example.input for example in SOURCES}
     assert _made(corruptor, SUM, "other_input").input in inputs - {"", SUM.input}
     assert _made(corruptor, PROSE, "other_input").input
 
@@ -162,12 +162,12 @@ def test_a_lone_source_still_has_the_damage_that_needs_no_other() -> None:
 
 def test_text_of_any_script_and_shape_is_survived() -> None:
     odd = [
-        Triple("Übersetze das.", "猫 犬", "cat, dog"),
-        Triple("x", "", "."),
-        Triple("Say {this}.", "a {b}", "{output} {0}"),
-        Triple("Name it.", "", "🙂"),
+        Example("Übersetze das.", "猫 犬", "cat, dog"),
+        Example("x", "", "."),
+        Example("Say {this}.", "a {b}", "{output} {0}"),
+        Example("Name it.", "", "🙂"),
     ]
     corruptor = Corruptor(odd)
-    for triple in odd:
-        for one in corruptor.corruptions(triple, "salt"):
-            assert one.triple.output
+    for example in odd:
+        for one in corruptor.corruptions(example, "salt"):
+            assert one.example.output

@@ -8,10 +8,10 @@ from statistics import pstdev
 
 import pytest
 
+from refine_dagster.judge.judge import Judge, Scores
+from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge import Judge, Scores
-from refine_dagster.refine_af.reward_rule import PRESETS
+from refine_dagster.refine_af.reward import PRESETS
 
 
 class _TableJudge:
@@ -19,12 +19,12 @@ class _TableJudge:
 
     def __init__(self, table: dict[str, Scores]) -> None:
         self.fingerprint = "table"
-        self.asked: list[list[Triple]] = []
+        self.asked: list[list[Example]] = []
         self._table = table
 
-    def score(self, triples: Sequence[Triple]) -> list[Scores]:
-        self.asked.append(list(triples))
-        return [self._table[triple.output] for triple in triples]
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
+        self.asked.append(list(examples))
+        return [self._table[example.output] for example in examples]
 
 
 PEAR = Scores(naturalness=0.9, coherence=0.8, understandability=0.95, reward_model=2.0)
@@ -49,8 +49,8 @@ def test_rewards_are_the_rule_over_the_judges_parts() -> None:
     assert [one.reward for one in scored] == [RULE.reward(PEAR), RULE.reward(FIG)]
     assert judge.asked == [
         [
-            Triple("Name a fruit.", "", "a pear"),
-            Triple("Name one that is sweet.", "green, purple", "a fig"),
+            Example("Name a fruit.", "", "a pear"),
+            Example("Name one that is sweet.", "green, purple", "a fig"),
         ]
     ]
 
@@ -77,7 +77,7 @@ def test_what_the_gate_refuses_is_not_judged_and_keeps_its_place() -> None:
     ]
     assert [one.scores for one in scored] == [None, FIG, None, None, None]
     assert [one.reward for one in scored] == [-1.0, RULE.reward(FIG), -1.0, -1.0, -1.0]
-    assert judge.asked == [[Triple("Two.", "", "a fig")]]
+    assert judge.asked == [[Example("Two.", "", "a fig")]]
 
 
 def test_the_judge_is_left_alone_where_nothing_is_valid() -> None:

@@ -1,4 +1,4 @@
-"""The offline judge learns from corruptions, is the same twice, and scores each triple alone."""
+"""The offline judge learns from corruptions, is the same twice, and scores each example alone."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from statistics import fmean
 
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.knobs import DeviceKnobs, JudgeKnobs
-from refine_dagster.language_model import ModelRef, loaded_model, resolve_model
-from refine_dagster.lineage.content import folder_files
-from refine_dagster.refine_af.corruptions import DIMENSIONS, KINDS
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge import LENGTHS, Judge, Scores, loaded_judge, padded_length
-from refine_dagster.refine_af.judge_accuracy import accuracy_of
-from refine_dagster.refine_af.judge_network import JudgeError, read_network
-from refine_dagster.refine_af.judge_training import JudgeTraining, is_held_out, train_judge
-from refine_dagster.refine_af.own_answers import answered_tasks, own_tasks
-from refine_dagster.training.primer import primer_tasks
+from refine_dagster.config.sections import DeviceConfig, JudgeConfig
+from refine_dagster.hashing import folder_files
+from refine_dagster.judge.corruptions import DIMENSIONS, KINDS
+from refine_dagster.judge.judge import LENGTHS, Judge, Scores, loaded_judge, padded_length
+from refine_dagster.judge.network import JudgeError, read_network
+from refine_dagster.judge.on_policy_negatives import answered_tasks, own_tasks
+from refine_dagster.judge.quality import accuracy_of
+from refine_dagster.judge.training import JudgeTraining, is_held_out, train_judge
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model
+from refine_dagster.offline.primer import primer_tasks
+from refine_dagster.prompts.example import Example
 
-SEEDS = [task.triple for task in primer_tasks(40, 5)]
-KNOBS = JudgeKnobs(primer_tasks=260, own_answers=80, steps=120, batch_size=32, learning_rate=5e-3)
-SMALL = JudgeKnobs(primer_tasks=20, own_answers=12, steps=3, batch_size=8)
+SEEDS = [task.example for task in primer_tasks(40, 5)]
+CONFIG = JudgeConfig(
+    primer_tasks=260, on_policy_negatives=80, steps=120, batch_size=32, learning_rate=5e-3
+)
+SMALL = JudgeConfig(primer_tasks=20, on_policy_negatives=12, steps=3, batch_size=8)
 
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as session:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as session:
         yield session
 
 
@@ -44,7 +46,7 @@ def trained(
     base: ModelRef, device: Device, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, JudgeTraining]:
     out = tmp_path_factory.mktemp("judge") / "folder"
-    return out, train_judge(base, SEEDS, KNOBS, out, device, "salt")
+    return out, train_judge(base, SEEDS, CONFIG, out, device, "salt")
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +76,8 @@ def test_accuracy_is_told_for_each_kind_and_what_it_harms(
 
 
 def test_garbled_text_scores_lower(judge: Judge) -> None:
-    good = [Triple("Write a sentence about the sea.", "", "The waves roll over the warm sand.")]
-    worse = [Triple(good[0].instruction, "", "sand the roll over waves warm The.")]
+    good = [Example("Write a sentence about the sea.", "", "The waves roll over the warm sand.")]
+    worse = [Example(good[0].instruction, "", "sand the roll over waves warm The.")]
     (better,), (lower,) = judge.score(good), judge.score(worse)
     assert better.naturalness > lower.naturalness
     assert better.reward_model > lower.reward_model
@@ -88,17 +90,17 @@ def test_probabilities_are_bounded_by_understandability(judge: Judge) -> None:
 
 
 def test_a_score_does_not_depend_on_its_batch(judge: Judge) -> None:
-    long = Triple("Copy it.", " ".join(["word"] * 60), " ".join(["word"] * 60))
-    triples = [*SEEDS, long, SEEDS[3]]
-    together = judge.score(triples)
-    alone = [judge.score([triple])[0] for triple in triples]
+    long = Example("Copy it.", " ".join(["word"] * 60), " ".join(["word"] * 60))
+    examples = [*SEEDS, long, SEEDS[3]]
+    together = judge.score(examples)
+    alone = [judge.score([example])[0] for example in examples]
     assert together == alone
-    assert judge.score(triples[::-1]) == together[::-1]
+    assert judge.score(examples[::-1]) == together[::-1]
     assert judge.score([]) == []
 
 
 def test_a_triple_longer_than_the_context_is_scored(judge: Judge) -> None:
-    long = Triple("Say it. " * 400, "deep sea " * 900, "blue sky " * 900)
+    long = Example("Say it. " * 400, "deep sea " * 900, "blue sky " * 900)
     (found,) = judge.score([long])
     assert 0 <= found.naturalness <= 1
 
@@ -107,18 +109,22 @@ def test_a_long_triple_keeps_both_its_parts(
     trained: tuple[Path, JudgeTraining], device: Device
 ) -> None:
     network = read_network(trained[0], device)
-    long = Triple("Say it. " * 400, "deep sea " * 900, "blue sky " * 900)
-    for triple in (long, Triple("Say it.", "", long.output), Triple("Say it.", long.input, "no")):
-        encoded = network.encode(triple)
+    long = Example("Say it. " * 400, "deep sea " * 900, "blue sky " * 900)
+    for example in (
+        long,
+        Example("Say it.", "", long.output),
+        Example("Say it.", long.input, "no"),
+    ):
+        encoded = network.encode(example)
         assert len(encoded.ids) == network.max_length
         assert 0 < encoded.given < encoded.response < network.max_length
 
 
 @pytest.mark.parametrize(
-    "triple", [Triple("", "", ""), Triple("a", "b", ""), Triple("é", "", "猫")]
+    "triple", [Example("", "", ""), Example("a", "b", ""), Example("é", "", "猫")]
 )
-def test_odd_triples_have_finite_scores(judge: Judge, triple: Triple) -> None:
-    (found,) = judge.score([triple])
+def test_odd_triples_have_finite_scores(judge: Judge, example: Example) -> None:
+    (found,) = judge.score([example])
     assert all(abs(value) < 1e3 for value in vars(found).values())
 
 
@@ -136,12 +142,12 @@ def test_two_trainings_give_the_same_files_whatever_the_order_of_seeds(
 def test_the_base_models_own_wrong_answers_score_lower(
     judge: Judge, base: ModelRef, device: Device
 ) -> None:
-    tasks = own_tasks(JudgeKnobs(own_answers=60), "tasks that training did not see")
+    tasks = own_tasks(JudgeConfig(on_policy_negatives=60), "tasks that training did not see")
     with loaded_model(base, device) as loaded:
         answered = answered_tasks(loaded.model, loaded.tokenizer, tasks, "salt")
     told = [one for one in answered if one.wrong]
-    right = judge.score([one.triple for one in told])
-    wrong = judge.score([replace(one.triple, output=one.wrong[0]) for one in told])
+    right = judge.score([one.example for one in told])
+    wrong = judge.score([replace(one.example, output=one.wrong[0]) for one in told])
     assert len(told) > 40
     for part in ("coherence", "reward_model"):
         above = [
@@ -153,7 +159,7 @@ def test_the_base_models_own_wrong_answers_score_lower(
 def test_own_answers_are_part_of_what_is_learnt(
     base: ModelRef, device: Device, tmp_path: Path
 ) -> None:
-    without = SMALL.model_copy(update={"own_answers": 0})
+    without = SMALL.model_copy(update={"on_policy_negatives": 0})
     first = train_judge(base, SEEDS, SMALL, tmp_path / "a", device, "salt")
     other = train_judge(base, SEEDS, without, tmp_path / "b", device, "salt")
     cards = [json.loads((tmp_path / name / "judge.json").read_text("utf-8")) for name in "ab"]
@@ -192,18 +198,18 @@ def test_a_folder_that_is_no_judge_is_refused(
 
 
 def test_too_few_good_triples_are_refused(base: ModelRef, device: Device, tmp_path: Path) -> None:
-    knobs = JudgeKnobs(primer_tasks=0, steps=1)
+    config = JudgeConfig(primer_tasks=0, steps=1)
     with pytest.raises(JudgeError, match="1 good triples"):
-        train_judge(base, SEEDS[:1], knobs, tmp_path / "judge", device, "salt")
+        train_judge(base, SEEDS[:1], config, tmp_path / "judge", device, "salt")
     assert not (tmp_path / "judge").exists()
 
 
 def test_held_out_is_decided_by_task_alone() -> None:
-    chosen = [is_held_out(triple, 0.2, "salt") for triple in SEEDS]
-    answers = [Triple(triple.instruction, triple.input, "other") for triple in SEEDS]
-    assert chosen == [is_held_out(triple, 0.2, "salt") for triple in answers]
-    many = [task.triple for task in primer_tasks(1000, 3)]
-    assert 150 < sum(is_held_out(triple, 0.2, "salt") for triple in many) < 250
+    chosen = [is_held_out(example, 0.2, "salt") for example in SEEDS]
+    answers = [Example(example.instruction, example.input, "other") for example in SEEDS]
+    assert chosen == [is_held_out(example, 0.2, "salt") for example in answers]
+    many = [task.example for task in primer_tasks(1000, 3)]
+    assert 150 < sum(is_held_out(example, 0.2, "salt") for example in many) < 250
 
 
 def test_padded_lengths_hold_the_text_and_never_pass_the_longest() -> None:

@@ -10,12 +10,11 @@ from random import Random
 import pytest
 
 from assets.judge_figures import auc_table, calibration_plot
-from refine_dagster.knobs import JudgeKnobs
-from refine_dagster.lineage.tables import TABLES
-from refine_dagster.refine_af.corruptions import DIMENSIONS
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.judge_quality import (
+from refine_dagster.config.sections import JudgeConfig
+from refine_dagster.judge.corruptions import DIMENSIONS
+from refine_dagster.judge.judge import Scores
+from refine_dagster.judge.on_policy_negatives import own_tasks
+from refine_dagster.judge.quality import (
     PARTS,
     TASKS,
     JudgeQuality,
@@ -25,14 +24,10 @@ from refine_dagster.refine_af.judge_quality import (
     measure_judge,
     quality_examples,
 )
-from refine_dagster.refine_af.own_answers import own_tasks
-from refine_dagster.refine_af.score_statistics import (
-    CalibrationBin,
-    auc_interval,
-    calibration,
-    spearman,
-)
-from refine_dagster.training.primer import ALL_FAMILIES, CLOSED_FAMILIES, primer_tasks
+from refine_dagster.offline.primer import ALL_FAMILIES, CLOSED_FAMILIES, primer_tasks
+from refine_dagster.prompts.example import Example
+from refine_dagster.statistics import CalibrationBin, auc_interval, calibration, spearman
+from refine_dagster.warehouse.tables import TABLES
 
 
 class _KnowingJudge:
@@ -41,12 +36,12 @@ class _KnowingJudge:
     fingerprint = "knowing"
 
     def __init__(self, examples: Sequence[QualityExample]) -> None:
-        self._sorts = {example.triple: example.sort for example in examples}
-        self.asked: list[Triple] = []
+        self._sorts = {example.example: example.sort for example in examples}
+        self.asked: list[Example] = []
 
-    def score(self, triples: Sequence[Triple]) -> list[Scores]:
-        self.asked += triples
-        return [self._one(self._sorts[triple]) for triple in triples]
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
+        self.asked += examples
+        return [self._one(self._sorts[example]) for example in examples]
 
     @staticmethod
     def _one(sort: str) -> Scores:
@@ -76,7 +71,7 @@ def test_closed_families_have_one_right_answer() -> None:
     answers: dict[tuple[str, str], set[str]] = defaultdict(set)
     for task in primer_tasks(8000, 11):
         if task.family in CLOSED_FAMILIES:
-            answers[task.triple.instruction, task.triple.input].add(task.triple.output)
+            answers[task.example.instruction, task.example.input].add(task.example.output)
     assert len(answers) > 2000
     assert [key for key, found in answers.items() if len(found) > 1] == []
     assert set(ALL_FAMILIES) > CLOSED_FAMILIES
@@ -87,17 +82,17 @@ def test_examples_are_what_they_claim_to_be(examples: list[QualityExample]) -> N
     assert sorts["right"] == TASKS
     assert min(sorts["wrong"], sorts["foreign"]) > 0.95 * TASKS
     assert sorts["damaged"] > TASKS / 2
-    right = {example.task: example.triple for example in examples if example.sort == "right"}
-    outputs = {triple.output for triple in right.values()}
+    right = {example.task: example.example for example in examples if example.sort == "right"}
+    outputs = {example.output for example in right.values()}
     for example in examples:
         own = right[example.task]
-        assert (example.triple == own) == (example.sort == "right")
+        assert (example.example == own) == (example.sort == "right")
         if example.sort in ("wrong", "foreign"):
-            assert (example.triple.instruction, example.triple.input) == (
+            assert (example.example.instruction, example.example.input) == (
                 own.instruction,
                 own.input,
             )
-            assert example.triple.output in outputs - {own.output}
+            assert example.example.output in outputs - {own.output}
             assert example.label("coherence") is False
             assert example.label("naturalness") is example.label("understandability") is True
         if example.sort == "damaged":
@@ -106,11 +101,11 @@ def test_examples_are_what_they_claim_to_be(examples: list[QualityExample]) -> N
 
 
 def test_no_known_task_is_measured_on(examples: list[QualityExample]) -> None:
-    first = [example.triple for example in examples if example.sort == "right"][:100]
-    other_answers = [Triple(one.instruction, one.input, "another") for one in first]
+    first = [example.example for example in examples if example.sort == "right"][:100]
+    other_answers = [Example(one.instruction, one.input, "another") for one in first]
     fresh = quality_examples(other_answers, "salt")
     met = {(one.instruction, one.input) for one in first}
-    assert not met & {(one.triple.instruction, one.triple.input) for one in fresh}
+    assert not met & {(one.example.instruction, one.example.input) for one in fresh}
     assert quality_examples([], "salt") == examples
     assert quality_examples([], "pepper") != examples
 
@@ -122,17 +117,17 @@ def test_seeds_and_the_judges_primer_are_kept_out(examples: list[QualityExample]
         def __init__(self) -> None:
             self.asked: set[tuple[str, str]] = set()
 
-        def score(self, triples: Sequence[Triple]) -> list[Scores]:
-            self.asked |= {(one.instruction, one.input) for one in triples}
+        def score(self, examples: Sequence[Example]) -> list[Scores]:
+            self.asked |= {(one.instruction, one.input) for one in examples}
             random = Random(5)
-            return [Scores(*(random.random() for _ in PARTS)) for _ in triples]
+            return [Scores(*(random.random() for _ in PARTS)) for _ in examples]
 
     judge = Remembering()
-    seeds = [example.triple for example in examples if example.sort == "right"][:50]
-    knobs = JudgeKnobs(primer_tasks=300)
-    quality = judge_quality(judge, seeds, knobs, "salt")
+    seeds = [example.example for example in examples if example.sort == "right"][:50]
+    config = JudgeConfig(primer_tasks=300)
+    quality = judge_quality(judge, seeds, config, "salt")
     assert not judge.asked & {(one.instruction, one.input) for one in seeds}
-    assert not judge.asked & {(one.instruction, one.input) for one in own_tasks(knobs, "salt")}
+    assert not judge.asked & {(one.instruction, one.input) for one in own_tasks(config, "salt")}
     # Chance: one half within its interval.
     for part in PARTS:
         low, high = (_figure(quality, part, f"auc_{end}").value for end in ("low", "high"))

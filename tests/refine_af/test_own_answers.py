@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from refine_dagster.device import Device
-from refine_dagster.knobs import JudgeKnobs
-from refine_dagster.language_model import loaded_model, resolve_model
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.own_answers import (
+from refine_dagster.config.sections import JudgeConfig
+from refine_dagster.judge.corruptions import squeezed_text
+from refine_dagster.judge.on_policy_negatives import (
     SAMPLES,
     AnsweredTask,
     answered_tasks,
@@ -17,11 +15,13 @@ from refine_dagster.refine_af.own_answers import (
     own_tasks,
     wrong_answers,
 )
-from refine_dagster.refine_af.text_damage import squeezed_text
-from refine_dagster.training.primer import CLOSED_FAMILIES, primer_tasks
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import loaded_model, resolve_model
+from refine_dagster.offline.primer import CLOSED_FAMILIES, primer_tasks
+from refine_dagster.prompts.example import Example
 
-SUM = Triple("Add the numbers.", "2, 3", "5")
-COLOUR = Triple("Which colour?", "snow", "white")
+SUM = Example("Add the numbers.", "2, 3", "5")
+COLOUR = Example("Which colour?", "snow", "white")
 
 
 def test_answers_are_compared_with_what_is_right() -> None:
@@ -37,7 +37,7 @@ def test_answers_to_other_tasks_are_wrong_unless_they_are_right_here() -> None:
     seen: set[str] = set()
     for draw in range(200):
         made = wrong_answers(here, others, 2, 3, Random(draw))
-        outputs = [triple.output for triple in made]
+        outputs = [example.output for example in made]
         assert all(text in here.wrong for text in outputs[:2])
         assert len(set(outputs)) == len(outputs) <= 5
         assert all((one.instruction, one.input) == (SUM.instruction, SUM.input) for one in made)
@@ -54,27 +54,27 @@ def test_a_model_without_wrong_answers_leaves_none() -> None:
 
 
 def test_tasks_have_one_right_answer_and_are_drawn_apart() -> None:
-    knobs = JudgeKnobs(own_answers=300)
-    tasks = own_tasks(knobs, "salt")
+    config = JudgeConfig(on_policy_negatives=300)
+    tasks = own_tasks(config, "salt")
     assert len(tasks) == 300
-    assert tasks[:100] == own_tasks(JudgeKnobs(own_answers=100), "salt")
-    assert tasks != own_tasks(knobs, "pepper")
-    assert own_tasks(JudgeKnobs(own_answers=0), "salt") == []
-    closed = {task.triple for task in primer_tasks(3000, 1) if task.family in CLOSED_FAMILIES}
-    opened = {task.triple for task in primer_tasks(3000, 1)} - closed
+    assert tasks[:100] == own_tasks(JudgeConfig(on_policy_negatives=100), "salt")
+    assert tasks != own_tasks(config, "pepper")
+    assert own_tasks(JudgeConfig(on_policy_negatives=0), "salt") == []
+    closed = {task.example for task in primer_tasks(3000, 1) if task.family in CLOSED_FAMILIES}
+    opened = {task.example for task in primer_tasks(3000, 1)} - closed
     assert not set(tasks) & opened
 
 
 def test_a_models_answers_are_the_same_twice(tiny_model_folder: Path, cpu_device: Device) -> None:
-    tasks = own_tasks(JudgeKnobs(own_answers=20), "salt")
+    tasks = own_tasks(JudgeConfig(on_policy_negatives=20), "salt")
     with loaded_model(resolve_model(str(tiny_model_folder)), cpu_device) as loaded:
         first = answered_tasks(loaded.model, loaded.tokenizer, tasks, "salt")
         again = answered_tasks(loaded.model, loaded.tokenizer, tasks, "salt")
         other = answered_tasks(loaded.model, loaded.tokenizer, tasks, "pepper")
-    assert [one.triple for one in first] == tasks
+    assert [one.example for one in first] == tasks
     assert first == again != other
     assert sum(len(one.wrong) for one in first) > len(tasks)
     for one in first:
         assert len(one.wrong) + one.right <= SAMPLES
-        assert squeezed_text(one.triple.output) not in map(squeezed_text, one.wrong)
+        assert squeezed_text(one.example.output) not in map(squeezed_text, one.wrong)
         assert not any("\n" in text for text in one.wrong)

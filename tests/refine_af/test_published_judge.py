@@ -1,4 +1,4 @@
-"""The published judge is a `Judge`: four scores of a triple, named by what decides them."""
+"""The published judge is a `Judge`: four scores of an example, named by what decides them."""
 
 from __future__ import annotations
 
@@ -9,51 +9,50 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.device import Device, device_session
+from refine_dagster.config.profile import load_profile
+from refine_dagster.config.sections import DeviceConfig, JudgeConfig
 from refine_dagster.home import Home
-from refine_dagster.knobs import DeviceKnobs, JudgeKnobs
-from refine_dagster.language_model import resolve_model
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.pipeline import RunFailedError, run_pipeline
-from refine_dagster.profile import load_profile
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge_accuracy import accuracy_of
-from refine_dagster.refine_af.judge_network import JudgeError
-from refine_dagster.refine_af.judge_training import is_held_out
-from refine_dagster.refine_af.published_judge import (
+from refine_dagster.judge.network import JudgeError
+from refine_dagster.judge.published import (
     PublishedJudge,
     find_published_models,
-    held_out_triples,
+    held_out_examples,
     loaded_published_judge,
     measure_published_judge,
     published_fingerprint,
 )
-from refine_dagster.refine_af.published_model import PublishedModelError
-from refine_dagster.refine_af.reward_model import loaded_reward_model
-from refine_dagster.refine_af.unieval import loaded_unieval
-from refine_dagster.training.primer import primer_tasks
+from refine_dagster.judge.quality import accuracy_of
+from refine_dagster.judge.reward_model import PublishedModelError, loaded_reward_model
+from refine_dagster.judge.training import is_held_out
+from refine_dagster.judge.unieval import loaded_unieval
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import resolve_model
+from refine_dagster.offline.primer import primer_tasks
+from refine_dagster.prompts.example import Example
+from refine_dagster.run import RunFailedError, run_pipeline
+from refine_dagster.warehouse.warehouse import Warehouse
 from resources.checkpoints import CheckpointsResource
 from resources.judge import JudgeResource
 from tests.tiny_judges import write_reward_model, write_unieval
 
 TRIPLES = [
-    Triple("Name a fruit.", "", "a pear"),
-    Triple("Count the words.", "one two three", "three"),
-    Triple("Name a fruit.", "", "a pear"),
-    Triple("Write about the sea.", "", "the boat goes on the sea"),
+    Example("Name a fruit.", "", "a pear"),
+    Example("Count the words.", "one two three", "three"),
+    Example("Name a fruit.", "", "a pear"),
+    Example("Write about the sea.", "", "the boat goes on the sea"),
 ]
 
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as session:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as session:
         yield session
 
 
 @pytest.fixture(scope="module")
-def knobs(tmp_path_factory: pytest.TempPathFactory) -> JudgeKnobs:
+def config(tmp_path_factory: pytest.TempPathFactory) -> JudgeConfig:
     folder = tmp_path_factory.mktemp("published")
-    return JudgeKnobs(
+    return JudgeConfig(
         kind="published",
         unieval=str(write_unieval(folder / "unieval")),
         reward_model=str(write_reward_model(folder / "reward_model")),
@@ -64,65 +63,67 @@ def knobs(tmp_path_factory: pytest.TempPathFactory) -> JudgeKnobs:
     )
 
 
-def test_scores_are_the_parts_of_both_models(knobs: JudgeKnobs, device: Device) -> None:
-    models = find_published_models(knobs)
-    with loaded_published_judge(models, knobs, device) as judge:
+def test_scores_are_the_parts_of_both_models(config: JudgeConfig, device: Device) -> None:
+    models = find_published_models(config)
+    with loaded_published_judge(models, config, device) as judge:
         scores = judge.score(TRIPLES)
         assert judge.score(TRIPLES[:1]) == scores[:1]
         assert judge.score([]) == []
     assert scores[0] == scores[2]
     assert scores[0] != scores[1]
     with loaded_unieval(models.unieval, device, 8, 96) as unieval:
-        for triple, found in zip(TRIPLES, scores, strict=True):
-            natural, coherent, understood = unieval.score(unieval.questions(triple))
+        for example, found in zip(TRIPLES, scores, strict=True):
+            natural, coherent, understood = unieval.score(unieval.questions(example))
             assert found.naturalness == round(natural, 6)
             assert found.coherence == round(coherent, 6)
             assert found.understandability == round(understood, 6)
     with loaded_reward_model(models.reward_model, device, 8, 96) as reward_model:
-        rewards = reward_model.score([reward_model.conversation(triple) for triple in TRIPLES])
+        rewards = reward_model.score([reward_model.conversation(example) for example in TRIPLES])
     assert [found.reward_model for found in scores] == [round(one, 6) for one in rewards]
 
 
-def test_fingerprint_names_what_decides_the_scores(knobs: JudgeKnobs, tmp_path: Path) -> None:
+def test_fingerprint_names_what_decides_the_scores(config: JudgeConfig, tmp_path: Path) -> None:
     names = [
         published_fingerprint(find_published_models(one), one)
         for one in (
-            knobs,
-            knobs.model_copy(update={"unieval": str(write_unieval(tmp_path / "u", seed=4))}),
-            knobs.model_copy(update={"reward_model": str(write_reward_model(tmp_path / "r", 4))}),
-            knobs.model_copy(update={"unieval_max_tokens": 97}),
-            knobs.model_copy(update={"reward_model_max_tokens": 97}),
+            config,
+            config.model_copy(update={"unieval": str(write_unieval(tmp_path / "u", seed=4))}),
+            config.model_copy(update={"reward_model": str(write_reward_model(tmp_path / "r", 4))}),
+            config.model_copy(update={"unieval_max_tokens": 97}),
+            config.model_copy(update={"reward_model_max_tokens": 97}),
         )
     ]
     assert len(set(names)) == len(names)
     assert all(len(name) == 64 for name in names)
-    # Knobs of training, and where the same files lie, decide nothing.
-    same = knobs.model_copy(
+    # Config of training, and where the same files lie, decide nothing.
+    same = config.model_copy(
         update={"unieval": str(write_unieval(tmp_path / "moved")), "learning_rate": 1.0}
     )
     assert published_fingerprint(find_published_models(same), same) == names[0]
 
 
-def test_measured_on_what_the_offline_judge_is_tested_on(knobs: JudgeKnobs, device: Device) -> None:
-    seeds = [task.triple for task in primer_tasks(30, 5)]
-    testing = held_out_triples(seeds, knobs, "salt")
+def test_measured_on_what_the_offline_judge_is_tested_on(
+    config: JudgeConfig, device: Device
+) -> None:
+    seeds = [task.example for task in primer_tasks(30, 5)]
+    testing = held_out_examples(seeds, config, "salt")
     assert 0 < len(testing) < 50
-    assert testing == held_out_triples(seeds[::-1], knobs, "salt")
-    assert all(is_held_out(triple, knobs.held_out_share, "salt") for triple in testing)
-    models = find_published_models(knobs)
-    measure = measure_published_judge(models, seeds, knobs, device, "salt")
-    assert measure.fingerprint == published_fingerprint(models, knobs)
+    assert testing == held_out_examples(seeds[::-1], config, "salt")
+    assert all(is_held_out(example, config.held_out_share, "salt") for example in testing)
+    models = find_published_models(config)
+    measure = measure_published_judge(models, seeds, config, device, "salt")
+    assert measure.fingerprint == published_fingerprint(models, config)
     assert measure.held_out_examples > len(testing)
     for output in ("naturalness", "coherence", "understandability", "reward_model"):
         assert 0 <= accuracy_of(measure.accuracies, output) <= 1
     with pytest.raises(JudgeError, match="none is held out"):
         measure_published_judge(
-            models, [], knobs.model_copy(update={"primer_tasks": 0}), device, "salt"
+            models, [], config.model_copy(update={"primer_tasks": 0}), device, "salt"
         )
 
 
-def test_memory_of_both_models_is_given_back(knobs: JudgeKnobs, device: Device) -> None:
-    with loaded_published_judge(find_published_models(knobs), knobs, device) as judge:
+def test_memory_of_both_models_is_given_back(config: JudgeConfig, device: Device) -> None:
+    with loaded_published_judge(find_published_models(config), config, device) as judge:
         assert isinstance(judge, PublishedJudge)
         models = [weakref.ref(judge._unieval.model), weakref.ref(judge._reward_model.model)]
         assert all(model() is not None for model in models)
@@ -131,29 +132,29 @@ def test_memory_of_both_models_is_given_back(knobs: JudgeKnobs, device: Device) 
 
 
 def test_another_judge_than_the_recorded_one_is_refused(
-    knobs: JudgeKnobs, device: Device, tmp_path: Path
+    config: JudgeConfig, device: Device, tmp_path: Path
 ) -> None:
-    models = find_published_models(knobs)
+    models = find_published_models(config)
     row = {"kind": "published", "fingerprint": "0" * 64, "checkpoint_hash": None}
-    profile = load_profile("offline", environment={}).model_copy(update={"judge": knobs})
+    profile = load_profile("offline", environment={}).model_copy(update={"judge": config})
     checkpoints = CheckpointsResource(root=str(tmp_path))
     with (
         pytest.raises(JudgeError, match="have changed since feedback_judge"),
         JudgeResource().session(row, checkpoints, device, profile),
     ):
         pass
-    row["fingerprint"] = published_fingerprint(models, knobs)
+    row["fingerprint"] = published_fingerprint(models, config)
     with JudgeResource().session(row, checkpoints, device, profile) as feedback:
         assert feedback.judge.fingerprint == row["fingerprint"]
 
 
-def test_missing_models_name_their_knob(knobs: JudgeKnobs, tmp_path: Path) -> None:
+def test_missing_models_name_their_knob(config: JudgeConfig, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("unieval", "reward_model"):
-        empty = knobs.model_copy(update={name: str(tmp_path / "empty")})
+        empty = config.model_copy(update={name: str(tmp_path / "empty")})
         with pytest.raises(PublishedModelError, match=rf"knob judge\.{name} .*missing: .*weights"):
             find_published_models(empty)
-        absent = knobs.model_copy(update={name: str(tmp_path / "absent")})
+        absent = config.model_copy(update={name: str(tmp_path / "absent")})
         with pytest.raises(PublishedModelError, match=rf"knob judge\.{name} .*no such folder"):
             find_published_models(absent)
 
@@ -167,7 +168,7 @@ def test_gpu_profile_takes_the_published_judges() -> None:
 
 
 def test_asset_measures_and_trains_nothing(
-    knobs: JudgeKnobs, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: JudgeConfig, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Home(tmp_path / "home")
     monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
@@ -176,8 +177,8 @@ def test_asset_measures_and_trains_nothing(
         "device.device": "cpu",
         "device.threads": 1,
         "judge.kind": "published",
-        "judge.unieval": knobs.unieval,
-        "judge.reward_model": knobs.reward_model,
+        "judge.unieval": config.unieval,
+        "judge.reward_model": config.reward_model,
         "judge.primer_tasks": 0,
         "judge.held_out_share": 0.1,
         "judge.unieval_max_tokens": 96,
@@ -206,7 +207,7 @@ def test_asset_measures_and_trains_nothing(
     _materialise(home, overrides)
     last = Warehouse(home.warehouse).last_record("feedback_judge")
     assert last is not None
-    assert last.inputs["file:unieval"] == resolve_model(knobs.unieval).fingerprint
+    assert last.inputs["file:unieval"] == resolve_model(config.unieval).fingerprint
     assert Warehouse(home.warehouse).read("feedback_judge").to_dicts() == first
 
 

@@ -8,11 +8,11 @@ from typing import get_args
 
 import pytest
 
-from refine_dagster.knobs import RewardKnobs
+from refine_dagster.config.sections import RewardConfig
+from refine_dagster.judge.judge import Scores
+from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.reward_rule import PRESETS, repetition
+from refine_dagster.refine_af.reward import PRESETS, repetition
 
 # Scores of a base policy: what is natural is understandable, and coherence goes its own way.
 BASE = [
@@ -32,12 +32,12 @@ class _TableJudge:
     def __init__(self, table: dict[str, Scores]) -> None:
         self._table = table
 
-    def score(self, triples: Sequence[Triple]) -> list[Scores]:
-        return [self._table[triple.output] for triple in triples]
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
+        return [self._table[example.output] for example in examples]
 
 
 def test_the_knob_names_exactly_the_presets() -> None:
-    named = get_args(RewardKnobs.model_fields["preset"].annotation)
+    named = get_args(RewardConfig.model_fields["preset"].annotation)
     assert set(named) == set(PRESETS)
     assert all(rule.name == name for name, rule in PRESETS.items())
     assert all(rule.diversity == 0 and rule.whitening is None for rule in PRESETS.values())

@@ -6,8 +6,8 @@ from statistics import fmean
 
 import pytest
 
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.reward_rule import PRESETS, Whitening
+from refine_dagster.judge.judge import Scores
+from refine_dagster.refine_af.reward import PRESETS, Whitening
 
 RULE = PRESETS["refine_af"]
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import loaded_model, resolve_model
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge_network import JudgeError, Network, new_heads
-from refine_dagster.refine_af.word_match import Mark, marked_words
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.judge.network import JudgeError, Mark, Network, marked_words, new_heads
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import loaded_model, resolve_model
+from refine_dagster.prompts.example import Example
 
 
 def _names(instruction: str, given: str, output: str) -> tuple[str, str, str]:
@@ -61,7 +60,7 @@ def test_numbers_and_short_words_are_like_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def network(tiny_model_folder: Path) -> Iterator[Network]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as device:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as device:
         yield from _network(tiny_model_folder, device)
 
 
@@ -71,10 +70,10 @@ def _network(folder: Path, device: Device) -> Iterator[Network]:
 
 
 def test_every_token_has_the_mark_of_its_word(network: Network) -> None:
-    triple = Triple("Reverse the xylophone words.", "zebra, quilt", "quilt, zebra xyz")
-    encoded = network.encode(triple)
+    example = Example("Reverse the xylophone words.", "zebra, quilt", "quilt, zebra xyz")
+    encoded = network.encode(example)
     assert len(encoded.ids) == len(encoded.marks)
-    ids = network.tokenizer(triple.render(), add_special_tokens=False)["input_ids"]
+    ids = network.tokenizer(example.render(), add_special_tokens=False)["input_ids"]
     assert list(encoded.ids) == [*ids, network.tokenizer.eos_token_id]
 
     def text(mark: Mark) -> str:
@@ -99,6 +98,6 @@ def test_a_tokenizer_that_gives_no_places_is_refused(network: Network, cpu_devic
 
 
 def test_the_marker_line_of_an_empty_input_is_no_word(network: Network) -> None:
-    encoded = network.encode(Triple("Say noinput.", "", "noinput"))
+    encoded = network.encode(Example("Say noinput.", "", "noinput"))
     body = encoded.marks[encoded.given : encoded.response]
     assert set(body) == {Mark.NONE}

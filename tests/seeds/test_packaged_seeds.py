@@ -44,7 +44,7 @@ def test_there_are_enough_and_none_has_a_finding(seeds: list[SeedTask]) -> None:
 
 def test_a_quarter_classifies_and_a_third_needs_no_input(seeds: list[SeedTask]) -> None:
     classification = sum(seed.is_classification for seed in seeds) / len(seeds)
-    without_input = sum(not seed.triple.input for seed in seeds) / len(seeds)
+    without_input = sum(not seed.example.input for seed in seeds) / len(seeds)
     assert 0.20 <= classification <= 0.30
     assert 0.28 <= without_input <= 0.38
     assert sum(len(seed.instances) > 1 for seed in seeds) >= 10
@@ -97,10 +97,10 @@ def by_name(seeds: list[SeedTask], name: str) -> SeedTask:
 
 def test_answers_that_can_be_computed_are_right(seeds: list[SeedTask]) -> None:
     def check(name: str, answer: object) -> None:
-        assert by_name(seeds, name).triple.output == str(answer)
+        assert by_name(seeds, name).example.output == str(answer)
 
     def given(name: str) -> str:
-        return by_name(seeds, name).triple.input
+        return by_name(seeds, name).example.input
 
     check("reverse_words", " ".join(given("reverse_words").split()[::-1]))
     check("sort_words", " ".join(sorted(given("sort_words").split())))

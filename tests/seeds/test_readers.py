@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refine_dagster.errors import RefineError
-from refine_dagster.lineage.content import content_id
-from refine_dagster.lineage.tables import TABLES
+from refine_dagster.hashing import content_id
 from refine_dagster.seeds import readers
 from refine_dagster.seeds.formats import FORMATS
 from refine_dagster.seeds.problems import SeedFileError, SeedProblem
 from refine_dagster.seeds.readers import check_seeds, read_seeds
 from refine_dagster.seeds.task import SeedInstance, SeedTask, normal_field, normal_instruction
+from refine_dagster.warehouse.tables import TABLES
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "self_instruct_seed_tasks.jsonl"
 FRUIT = {"instruction": "Name a fruit.", "input": "", "output": "a pear"}
@@ -78,7 +78,7 @@ def test_self_instruct_and_plain_lines_mix(tmp_path: Path) -> None:
     )
     assert fruit.seed_id.startswith("jsonl-")
     assert fruit.name == fruit.seed_id
-    assert fruit.triple.output == "a pear"
+    assert fruit.example.output == "a pear"
 
 
 def test_alpaca_list(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_csv_with_commas_and_line_breaks_in_cells(tmp_path: Path) -> None:
         rows.writerow(["a", "Sort, please.", "b\na", "a, b", "no"])
         rows.writerow(["b", "Is it hot?", "ice", "no", "TRUE"])
     first, second = read_seeds(str(path)).seeds
-    assert first.triple.input == "b\na"
+    assert first.example.input == "b\na"
     assert (first.is_classification, second.is_classification) == (False, True)
 
 
@@ -113,7 +113,7 @@ def test_parquet_written_by_polars(tmp_path: Path) -> None:
         }
     ).write_parquet(path)
     seeds = {seed.instruction: seed for seed in read_seeds(str(path)).seeds}
-    assert seeds["Name a fruit."].triple.input == ""
+    assert seeds["Name a fruit."].example.input == ""
     assert seeds["Is it hot?"].is_classification is True
     assert all(seed.seed_id.startswith("parquet-") for seed in seeds.values())
 
@@ -311,7 +311,7 @@ def test_bom_and_crlf_are_accepted(tmp_path: Path) -> None:
     assert file.seeds == plain.seeds
     assert [one.severity for one in file.warnings] == ["note"]
     text = "\ufeffinstruction,input,output\r\nName a fruit.,,a pear\r\n"
-    assert read_seeds(write(tmp_path / "b.csv", text)).seeds[0].triple.output == "a pear"
+    assert read_seeds(write(tmp_path / "b.csv", text)).seeds[0].example.output == "a pear"
 
 
 def test_bytes_that_are_not_utf8_name_offset_and_line(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from refine_dagster.self_instruct.draws import draw
+from refine_dagster.draws import draw
 
 NAMES = [f"seed_{number}" for number in range(100)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from refine_dagster.self_instruct.heuristics import RULES, Verdict, first_verdict
+from refine_dagster.self_instruct.heuristics import RULES, Rejection, first_rejection
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ from refine_dagster.self_instruct.heuristics import RULES, Verdict, first_verdic
     ],
 )
 def test_rule(instruction: str, rule: str) -> None:
-    verdict = first_verdict(instruction)
-    assert verdict is not None
-    assert verdict.rule == rule
+    rejection = first_rejection(instruction)
+    assert rejection is not None
+    assert rejection.rule == rule
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def test_rule(instruction: str, rule: str) -> None:
     ],
 )
 def test_passes(instruction: str) -> None:
-    assert first_verdict(instruction) is None
+    assert first_rejection(instruction) is None
 
 
 def test_no_tokens_is_refused() -> None:
-    assert first_verdict("A Ω Ψ Φ Σ") is None  # one token, "a"
-    assert [rule("Ω Ψ Φ Σ") for rule in RULES][-1] == Verdict("no_tokens")
+    assert first_rejection("A Ω Ψ Φ Σ") is None  # one token, "a"
+    assert [rule("Ω Ψ Φ Σ") for rule in RULES][-1] == Rejection("no_tokens")
 
 
 def test_values_and_thresholds_are_told() -> None:
-    assert first_verdict("Name it now") == Verdict("too_short", 3, 3)
-    assert first_verdict("word " * 151) == Verdict("too_long", 151, 150)
+    assert first_rejection("Name it now") == Rejection("too_short", 3, 3)
+    assert first_rejection("word " * 151) == Rejection("too_long", 151, 150)

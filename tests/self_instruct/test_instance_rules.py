@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from refine_dagster.knobs import SelectionKnobs
+from refine_dagster.config.sections import SelectionConfig
+from refine_dagster.prompts.instance import Instance
 from refine_dagster.refine_af.feedback import ScoredInstance
-from refine_dagster.refine_af.instance_prompt import Instance
-from refine_dagster.self_instruct.instance_rules import Judged, decide_instances
+from refine_dagster.refine_af.selection import Judged, decide_instances
 
-ALL = SelectionKnobs(keep_share=1.0)
+ALL = SelectionConfig(keep_share=1.0)
 
 
 def judged(
@@ -25,8 +25,10 @@ def judged(
     return Judged(instruction, scored, evolved)
 
 
-def rules(*instances: Judged, knobs: SelectionKnobs = ALL) -> list[str | None]:
-    return [verdict.rule if verdict else None for verdict in decide_instances(instances, knobs)]
+def rules(*instances: Judged, config: SelectionConfig = ALL) -> list[str | None]:
+    return [
+        rejection.rule if rejection else None for rejection in decide_instances(instances, config)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,6 @@ def test_the_share_with_the_highest_reward_is_kept_of_what_abides_by_the_rules()
         for number in range(4)
     ]
     refused = judged("and.", instruction="Say 9.", reward=9.0, evolved=True)
-    half = SelectionKnobs(keep_share=0.5)
+    half = SelectionConfig(keep_share=0.5)
     expected = ["low_reward", "low_reward", None, None, "hollow_answer"]
-    assert rules(*instances, refused, knobs=half) == expected
+    assert rules(*instances, refused, config=half) == expected

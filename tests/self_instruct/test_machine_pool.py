@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refine_dagster.knobs import SelfInstructKnobs
-from refine_dagster.lineage.rows import Row
+from refine_dagster.config.sections import SelfInstructConfig
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
-from refine_dagster.self_instruct.machine_pool import MachinePool, slot_name
+from refine_dagster.self_instruct.rounds import MachinePool, slot_name
+from refine_dagster.warehouse.rows import Row
 
 SEEDS = [Demonstration("seed_tasks", "0" * 32, "s1", "Name a fruit that grows on a tree.")]
 ROUND = (
@@ -33,9 +33,9 @@ def candidate(request: int, position: int, text: str, number: int = 0) -> Row:
 
 def pools(machine_pool: Literal["lane", "all"]) -> tuple[list[str], list[str], list[str]]:
     # With four rounds to a lane, none of the three begins afresh in the second.
-    knobs = SelfInstructKnobs(machine_pool=machine_pool, lane_rounds=4)
-    decider = InstructionDecider(SEEDS, knobs)
-    pool = MachinePool(SEEDS, decider, knobs)
+    config = SelfInstructConfig(machine_pool=machine_pool, lane_rounds=4)
+    decider = InstructionDecider(SEEDS, config)
+    pool = MachinePool(SEEDS, decider, config)
     rows = [candidate(request, place, text) for place, (request, text) in enumerate(ROUND)]
     decider.decide(rows)
     pool.add(rows)
@@ -52,8 +52,8 @@ def test_a_lane_shows_what_it_wrote_itself() -> None:
 
 
 def test_a_lane_begins_afresh_each_at_its_own_time() -> None:
-    knobs = SelfInstructKnobs(lane_rounds=2)
-    pool = MachinePool(SEEDS, InstructionDecider(SEEDS, knobs), knobs)
+    config = SelfInstructConfig(lane_rounds=2)
+    pool = MachinePool(SEEDS, InstructionDecider(SEEDS, config), config)
     shown: dict[int, list[list[str]]] = {0: [], 1: []}
     for number in range(4):
         for request, texts in shown.items():

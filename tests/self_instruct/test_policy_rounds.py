@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import methodcaller
 
+from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
+from refine_dagster.config.sections import SelfInstructConfig
 from refine_dagster.generation.request import Completion, Request
-from refine_dagster.knobs import SelfInstructKnobs
-from refine_dagster.lineage.rows import Parent, Row
-from refine_dagster.policy_round import FIRST_ROUND, PolicyRound
 from refine_dagster.self_instruct.decisions import (
     Demonstration,
     InstructionDecider,
     filtered_rows,
 )
-from refine_dagster.self_instruct.machine_pool import MachinePool, request_of
-from refine_dagster.self_instruct.rounds import Proposer, propose
+from refine_dagster.self_instruct.rounds import MachinePool, Proposer, propose, request_of
+from refine_dagster.warehouse.rows import Parent, Row
 
 SECOND = PolicyRound(2)
 SEEDS = [Demonstration("seed_tasks", "0" * 32, "s1", "Name a fruit that grows on a tree.")]
@@ -25,7 +24,7 @@ TEXTS = (
     "Is this number even or is it odd?",
     "Give one rule for a game with cards.",
 )
-KNOBS = SelfInstructKnobs(target=2, requests_per_round=2, max_rounds=2, stall_rounds=1)
+CONFIG = SelfInstructConfig(target=2, requests_per_round=2, max_rounds=2, stall_rounds=1)
 
 
 class Script:
@@ -54,8 +53,8 @@ def pool_of(rows: Sequence[Row], table: str) -> list[Demonstration]:
 
 
 def first_pool() -> list[Row]:
-    made = propose(SEEDS, Script(TEXTS[:2]).proposer("base_model"), KNOBS, "salt")
-    decided = InstructionDecider(SEEDS, KNOBS).decide(made.rows)
+    made = propose(SEEDS, Script(TEXTS[:2]).proposer("base_model"), CONFIG, "salt")
+    decided = InstructionDecider(SEEDS, CONFIG).decide(made.rows)
     return filtered_rows(made.rows, decided)
 
 
@@ -63,11 +62,11 @@ def test_a_second_round_goes_on_from_the_first_pool() -> None:
     pool = first_pool()
     former = pool_of(pool, "filtered_instructions")
     script = Script([TEXTS[0], *TEXTS[2:], TEXTS[3]])
-    made = propose(SEEDS, script.proposer("rl_policy_checkpoint"), KNOBS, "salt", SECOND, former)
+    made = propose(SEEDS, script.proposer("rl_policy_checkpoint"), CONFIG, "salt", SECOND, former)
     assert [row["slot"][:3] for row in made.rows] == ["r2/"] * len(made.rows)
     assert {row["policy"] for row in made.rows} == {"model of rl_policy_checkpoint"}
     # The first text is in the former pool already; the target counts what comes beside it.
-    decided = InstructionDecider([*SEEDS, *former], KNOBS, SECOND).decide(made.rows)
+    decided = InstructionDecider([*SEEDS, *former], CONFIG, SECOND).decide(made.rows)
     assert [(row["instruction"], row["rule"]) for row in decided][:3] == [
         (TEXTS[0], "too_similar"),
         (TEXTS[2], "kept"),
@@ -106,30 +105,30 @@ def test_an_evolved_instruction_is_in_the_pool_and_never_shown() -> None:
     evolved = Demonstration("filtered_instructions", "2" * 32, "evolved/01/s1", text, evolved=True)
     former = [*pool_of(first_pool(), "filtered_instructions"), evolved]
     for machine_pool in ("lane", "all"):
-        knobs = KNOBS.model_copy(update={"machine_pool": machine_pool, "stall_rounds": 2})
+        config = CONFIG.model_copy(update={"machine_pool": machine_pool, "stall_rounds": 2})
         script = Script([*TEXTS[:2], *TEXTS[:2]])
         made = propose(
-            SEEDS, script.proposer("rl_policy_checkpoint"), knobs, "salt", SECOND, former
+            SEEDS, script.proposer("rl_policy_checkpoint"), config, "salt", SECOND, former
         )
         assert any(TEXTS[0] in request.prompt for request in script.asked)
         assert all(text not in request.prompt for request in script.asked)
         # It counts in the pool: what is proposed must be new beside it.
         copy = {**made.rows[0], "instruction": text}
-        (decided,) = InstructionDecider([*SEEDS, *former], knobs, SECOND).decide([copy])
+        (decided,) = InstructionDecider([*SEEDS, *former], config, SECOND).decide([copy])
         assert (decided["rule"], decided["nearest_id"]) == ("too_similar", "2" * 32)
 
 
 def test_noise_and_draws_are_the_rounds_own() -> None:
     one, two = Script(TEXTS[:2]), Script(TEXTS[:2])
-    propose(SEEDS, one.proposer("base_model"), KNOBS, "salt", FIRST_ROUND)
-    propose(SEEDS, two.proposer("base_model"), KNOBS, "salt", SECOND)
+    propose(SEEDS, one.proposer("base_model"), CONFIG, "salt", FIRST_ROUND)
+    propose(SEEDS, two.proposer("base_model"), CONFIG, "salt", SECOND)
     assert [request.prompt for request in one.asked] == [request.prompt for request in two.asked]
     assert not {request.seed for request in one.asked} & {request.seed for request in two.asked}
 
 
 def test_the_whole_pool_may_be_shown() -> None:
     former = pool_of(first_pool(), "filtered_instructions")
-    knobs = SelfInstructKnobs(machine_pool="all")
-    decider = InstructionDecider([*SEEDS, *former], knobs, SECOND)
-    pool = MachinePool(SEEDS, decider, knobs, former)
+    config = SelfInstructConfig(machine_pool="all")
+    decider = InstructionDecider([*SEEDS, *former], config, SECOND)
+    pool = MachinePool(SEEDS, decider, config, former)
     assert pool.of(1, 0) == pool.of(1, 7) == former

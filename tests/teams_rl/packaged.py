@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from refine_dagster.seeds.readers import PACKAGED, read_seeds
-from refine_dagster.teams_rl.episodes import Seed
+from refine_dagster.teams_rl.chain import Seed
 
 
 def packaged_seeds() -> list[Seed]:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refine_dagster.teams_rl.elimination import (
-    Rewrite,
-    answer_verdict,
-    first_verdict,
-    overlap,
-    sameness,
-)
+from refine_dagster.self_instruct.heuristics import answer_rejection
+from refine_dagster.teams_rl.elimination import Rewrite, first_rejection, overlap, sameness
 from refine_dagster.teams_rl.operations import OPERATIONS, operation_named
 
 PARENT = "Describe a boat in one sentence."
@@ -35,31 +30,31 @@ BREADTH = operation_named("breadth")
     ],
 )
 def test_rules_of_rewrites(text: str, finished: bool, rule: str | None) -> None:
-    verdict = first_verdict(Rewrite(PARENT, text, BREADTH, finished), max_words=60)
-    assert (verdict.rule if verdict else None) == rule
+    rejection = first_rejection(Rewrite(PARENT, text, BREADTH, finished), max_words=60)
+    assert (rejection.rule if rejection else None) == rule
 
 
 def test_a_marker_that_the_parent_has_is_no_leak() -> None:
     parent = "Explain what a new prompt is."
     rewrite = Rewrite(parent, "Explain in ten words what a new prompt is.", BREADTH)
-    assert first_verdict(rewrite, 60) is None
+    assert first_rejection(rewrite, 60) is None
 
 
 def test_an_evolution_in_depth_keeps_something_of_its_parent() -> None:
     other = "Write a riddle whose answer is a lighthouse."
     deeper = operation_named("deepening")
-    verdict = first_verdict(Rewrite(PARENT, other, deeper), 60)
-    assert verdict is not None
-    assert (verdict.rule, verdict.value, verdict.threshold) == ("lost_parent", 0.0, 0.3)
-    assert first_verdict(Rewrite(PARENT, "Describe a boat and its crew.", deeper), 60) is None
+    rejection = first_rejection(Rewrite(PARENT, other, deeper), 60)
+    assert rejection is not None
+    assert (rejection.rule, rejection.value, rejection.threshold) == ("lost_parent", 0.0, 0.3)
+    assert first_rejection(Rewrite(PARENT, "Describe a boat and its crew.", deeper), 60) is None
     # A parent of stop words alone has nothing to lose.
-    assert first_verdict(Rewrite("What is this?", other, deeper), 60) is None
+    assert first_rejection(Rewrite("What is this?", other, deeper), 60) is None
 
 
 def test_no_demonstration_breaks_a_rule() -> None:
     for operation in OPERATIONS:
         for before, after in operation.demonstrations:
-            assert first_verdict(Rewrite(before, after, operation), 60) is None
+            assert first_rejection(Rewrite(before, after, operation), 60) is None
 
 
 @pytest.mark.parametrize(
@@ -76,8 +71,8 @@ def test_no_demonstration_breaks_a_rule() -> None:
     ],
 )
 def test_rules_of_answers(answer: str, finished: bool, rule: str | None) -> None:
-    verdict = answer_verdict(answer, finished)
-    assert (verdict.rule if verdict else None) == rule
+    rejection = answer_rejection(answer, finished)
+    assert (rejection.rule if rejection else None) == rule
 
 
 def test_overlap_is_shared_over_all_words_without_stop_words() -> None:

@@ -9,15 +9,21 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from refine_dagster.teams_rl.chain import Chain, Evolver, Execution
+from refine_dagster.teams_rl.chain import (
+    Chain,
+    Episodes,
+    Evolver,
+    Execution,
+    Seed,
+    observation_size,
+    observe,
+)
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.environment import (
     InstructionEnvironment,
     Setting,
     VectorEnvironment,
 )
-from refine_dagster.teams_rl.episodes import Episodes, Seed
-from refine_dagster.teams_rl.observation import observation_size, observe
 from refine_dagster.teams_rl.operations import COUNT, EPISODE_LENGTH
 from refine_dagster.teams_rl.reviewer import RuleReviewer
 from refine_dagster.teams_rl.reward import NoveltyReward, PaperReward
@@ -40,8 +46,8 @@ SEEDS = [
 class CountingExecutor(TemplateExecutor):
     """Remembers how many chains came in each call."""
 
-    def __init__(self, salt: str) -> None:
-        super().__init__(salt)
+    def __init__(self, run_seed: str) -> None:
+        super().__init__(run_seed)
         self.batches: list[int] = []
 
     def execute(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Execution]:

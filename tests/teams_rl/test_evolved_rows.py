@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from refine_dagster.config.sections import SelfInstructConfig
+from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.errors import RefineError
-from refine_dagster.knobs import SelfInstructKnobs
-from refine_dagster.lineage.rows import Parent, Row, make_row
 from refine_dagster.self_instruct.decisions import (
     SELF_INSTRUCT,
     Demonstration,
@@ -28,13 +28,13 @@ from refine_dagster.teams_rl.evolved_rows import (
     seed_parts,
     slot_of,
 )
-from refine_dagster.teams_rl.knobs import TeamsRLKnobs
-from refine_dagster.teams_rl.policies import RandomPolicy
+from refine_dagster.teams_rl.learned_policy import RandomPolicy
 from refine_dagster.teams_rl.reviewer import RuleReviewer
 from refine_dagster.teams_rl.template_executor import TemplateExecutor
+from refine_dagster.warehouse.rows import Parent, Row, make_row
 from tests.teams_rl.packaged import packaged_seeds
 
-KNOBS = TeamsRLKnobs(algorithm="random", evolved_seeds=5)
+CONFIG = TeamsRLConfig(algorithm="random", evolved_seeds=5)
 POLICY = RandomPolicy("salt")
 BASE = Parent("base_model", "b" * 32, "generator")
 
@@ -53,47 +53,49 @@ def seed_row(seed_id: str, instruction: str) -> Row:
 
 
 SEEDS = [seed_row(one.seed_id, one.text) for one in packaged_seeds()[:40]]
-INSTRUCTOR = make_row("instructor_policy", instructor_payload(KNOBS, POLICY.version))
+INSTRUCTOR = make_row("instructor_policy", instructor_payload(CONFIG, POLICY.version))
 
 
 def names(rows: list[Row]) -> set[str]:
     return {row["seed_id"] for row in rows}
 
 
-def evolved(seeds: list[Row], knobs: TeamsRLKnobs = KNOBS) -> tuple[list[EvolvedStep], list[Row]]:
+def evolved(
+    seeds: list[Row], config: TeamsRLConfig = CONFIG
+) -> tuple[list[EvolvedStep], list[Row]]:
     steps = evolve(as_seeds(seeds), POLICY, Evolver(TemplateExecutor("salt"), RuleReviewer()))
     origin = Origin(seeds, INSTRUCTOR, BASE, "model", methodcaller("key", "backend"))
-    return steps, evolved_rows(steps, origin, knobs)
+    return steps, evolved_rows(steps, origin, config)
 
 
 def test_the_parts_have_no_seed_in_common_and_stay_where_they_are() -> None:
-    parts = seed_parts(SEEDS, KNOBS, "salt")
+    parts = seed_parts(SEEDS, CONFIG, "salt")
     assert not names(parts.training) & names(parts.evolved)
     assert len(parts.evolved) == 5
     assert 10 <= len(parts.training) <= 30
-    fewer = seed_parts([row for row in SEEDS if row not in parts.training[:3]], KNOBS, "salt")
+    fewer = seed_parts([row for row in SEEDS if row not in parts.training[:3]], CONFIG, "salt")
     assert names(fewer.training) == names(parts.training[3:])
     assert names(fewer.evolved) == names(parts.evolved)
     edited = [{**row, "instruction": "Name a bird."} for row in reversed(SEEDS)]
-    assert names(seed_parts(edited, KNOBS, "salt").evolved) == names(parts.evolved)
-    assert names(seed_parts(SEEDS, KNOBS, "other").evolved) != names(parts.evolved)
-    more = seed_parts(SEEDS, KNOBS.model_copy(update={"evolved_seeds": 8}), "salt")
+    assert names(seed_parts(edited, CONFIG, "salt").evolved) == names(parts.evolved)
+    assert names(seed_parts(SEEDS, CONFIG, "other").evolved) != names(parts.evolved)
+    more = seed_parts(SEEDS, CONFIG.model_copy(update={"evolved_seeds": 8}), "salt")
     assert names(parts.evolved) < names(more.evolved)
 
 
 def test_few_and_long_seeds() -> None:
-    one = seed_parts(SEEDS[:1], KNOBS, "salt")
+    one = seed_parts(SEEDS[:1], CONFIG, "salt")
     assert names(one.training) == names(one.evolved) == names(SEEDS[:1])
-    two = seed_parts(SEEDS[:2], KNOBS, "salt")
+    two = seed_parts(SEEDS[:2], CONFIG, "salt")
     assert [len(two.training), len(two.evolved)] == [1, 1]
-    long = seed_row("long", "word " * (KNOBS.max_words + 1))
-    assert "long" not in names(seed_parts([*SEEDS, long], KNOBS, "salt").training)
+    long = seed_row("long", "word " * (CONFIG.max_words + 1))
+    assert "long" not in names(seed_parts([*SEEDS, long], CONFIG, "salt").training)
     with pytest.raises(RefineError, match="at most 60 words"):
-        seed_parts([long], KNOBS, "salt")
+        seed_parts([long], CONFIG, "salt")
 
 
 def test_a_row_is_made_from_the_last_one_that_was_kept() -> None:
-    seeds = seed_parts(SEEDS, KNOBS, "salt").evolved
+    seeds = seed_parts(SEEDS, CONFIG, "salt").evolved
     steps, rows = evolved(seeds)
     assert len(rows) == 6 * len(seeds)
     assert len({row["slot"] for row in rows}) == len(rows)
@@ -129,8 +131,8 @@ def test_an_equal_rewrite_tells_the_reviewers_probability() -> None:
     steps, _ = evolved(SEEDS[:1])
     step = replace(steps[0], rule="equal", different=0.25)
     origin = Origin(SEEDS[:1], INSTRUCTOR, BASE, "model", methodcaller("key", "backend"))
-    (row,) = evolved_rows([step], origin, KNOBS)
-    assert (row["rule"], row["value"], row["threshold"]) == ("equal", 0.25, KNOBS.review_threshold)
+    (row,) = evolved_rows([step], origin, CONFIG)
+    assert (row["rule"], row["value"], row["threshold"]) == ("equal", 0.25, CONFIG.review_threshold)
 
 
 def demonstrations() -> list[Demonstration]:
@@ -157,13 +159,13 @@ def proposed(place: int, instruction: str) -> Row:
 
 
 def test_evolved_candidates_are_decided_on_behind_the_others() -> None:
-    knobs = SelfInstructKnobs(target=1)
+    config = SelfInstructConfig(target=1)
     candidates = [
         proposed(0, "Write a riddle whose answer is a very old lighthouse."),
         proposed(1, "Compare two ways of crossing a wide river."),
     ]
-    made = evolved(seed_parts(SEEDS, KNOBS, "salt").evolved)[1]
-    alone = InstructionDecider(demonstrations(), knobs).decide(candidates)
+    made = evolved(seed_parts(SEEDS, CONFIG, "salt").evolved)[1]
+    alone = InstructionDecider(demonstrations(), config).decide(candidates)
     assert [row["rule"] for row in alone] == ["kept", "over_target"]
     # What was proposed already is no longer new when it is evolved.
     copy = {**made[0], "valid": True, "rule": "kept", "instruction": candidates[0]["instruction"]}
@@ -172,7 +174,7 @@ def test_evolved_candidates_are_decided_on_behind_the_others() -> None:
         {name: value for name, value in copy.items() if name not in ("row_id", "parents")},
         [BASE],
     )
-    decider = InstructionDecider(demonstrations(), knobs)
+    decider = InstructionDecider(demonstrations(), config)
     assert decider.decide(candidates) == alone
     decided = decider.decide_evolved([copy, *made])
     assert (decided[0]["rule"], decided[0]["nearest_asset"]) == ("too_similar", "raw_instructions")

@@ -9,8 +9,8 @@ from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
 from refine_dagster.teams_rl.figures import gains, policy_figures
+from refine_dagster.teams_rl.learned_policy import FixedPolicy, RandomPolicy
 from refine_dagster.teams_rl.operations import NAMES
-from refine_dagster.teams_rl.policies import FixedPolicy, RandomPolicy
 from refine_dagster.teams_rl.reviewer import RuleReviewer
 from refine_dagster.teams_rl.template_executor import TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
@@ -18,9 +18,9 @@ from tests.teams_rl.packaged import packaged_seeds
 EMBEDDING = HashedEmbedding(64)
 
 
-def evolved(operation: str | None, salt: str = "a") -> list[EvolvedStep]:
-    policy = FixedPolicy(NAMES.index(operation)) if operation else RandomPolicy(salt)
-    evolver = Evolver(TemplateExecutor(salt), RuleReviewer())
+def evolved(operation: str | None, run_seed: str = "a") -> list[EvolvedStep]:
+    policy = FixedPolicy(NAMES.index(operation)) if operation else RandomPolicy(run_seed)
+    evolver = Evolver(TemplateExecutor(run_seed), RuleReviewer())
     return evolve(packaged_seeds()[:30], policy, evolver)
 
 
@@ -41,23 +41,23 @@ def test_figures_are_those_of_the_rows() -> None:
 
 
 def test_gains_of_a_policy_over_itself_are_nothing() -> None:
-    rows = [evolved(None, salt) for salt in "ab"]
-    gain = gains(rows, rows, EMBEDDING, samples=50, salt="s")
+    rows = [evolved(None, run_seed) for run_seed in "ab"]
+    gain = gains(rows, rows, EMBEDDING, samples=50, run_seed="s")
     assert gain.vendi == gain.valid_rate == 0.0
     assert gain.vendi_interval.low == gain.vendi_interval.high == 0.0
 
 
 def test_gains_have_their_sign_and_an_interval_around_them() -> None:
-    safe = [evolved("constraints", salt) for salt in "abc"]
-    free = [evolved("breadth", salt) for salt in "abc"]
-    gain = gains(safe, free, EMBEDDING, samples=100, salt="s")
+    safe = [evolved("constraints", run_seed) for run_seed in "abc"]
+    free = [evolved("breadth", run_seed) for run_seed in "abc"]
+    gain = gains(safe, free, EMBEDDING, samples=100, run_seed="s")
     assert gain.vendi_interval.low < gain.vendi < gain.vendi_interval.high < 0
     assert 0 < gain.valid_rate_interval.low < gain.valid_rate < gain.valid_rate_interval.high
-    assert gain == gains(safe, free, EMBEDDING, samples=100, salt="s")
+    assert gain == gains(safe, free, EMBEDDING, samples=100, run_seed="s")
     expected = [
         policy_figures(one, EMBEDDING).vendi - policy_figures(two, EMBEDDING).vendi
         for one, two in zip(safe, free, strict=True)
     ]
     assert gain.vendi == pytest.approx(sum(expected) / 3)
     with pytest.raises(ValueError, match="same seeds"):
-        gains(safe, [rows[1:3] for rows in free], EMBEDDING, samples=5, salt="s")
+        gains(safe, [rows[1:3] for rows in free], EMBEDDING, samples=5, run_seed="s")

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refine_dagster.lineage.content import folder_files
-from refine_dagster.teams_rl.chain import Chain, Evolver, Execution
+from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.hashing import folder_files
+from refine_dagster.teams_rl.chain import Chain, Evolver, Execution, observe
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.instructor import (
     Instructor,
@@ -21,16 +22,14 @@ from refine_dagster.teams_rl.instructor import (
     train_instructor,
     untrained_policy,
 )
-from refine_dagster.teams_rl.knobs import TeamsRLKnobs
 from refine_dagster.teams_rl.learned_policy import InstructorError, load_instructor
-from refine_dagster.teams_rl.observation import observe
 from refine_dagster.teams_rl.operations import NAMES
 from refine_dagster.teams_rl.reviewer import RuleReviewer
 from refine_dagster.teams_rl.template_executor import TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
 
 EMBEDDING = HashedEmbedding(64)
-SMALL = TeamsRLKnobs(
+SMALL = TeamsRLConfig(
     environments=6, episodes_per_update=2, minibatch=36, updates=4, save_every=1, archive=100
 )
 
@@ -51,13 +50,13 @@ class MortalExecutor(TemplateExecutor):
         return super().execute(chains, operations)
 
 
-def task(folder: Path, knobs: TeamsRLKnobs = SMALL, **changes: object) -> InstructorTask:
+def task(folder: Path, config: TeamsRLConfig = SMALL, **changes: object) -> InstructorTask:
     made = InstructorTask(
         seeds=packaged_seeds()[:40],
         evolver=Evolver(TemplateExecutor("t"), RuleReviewer()),
         embedding=EMBEDDING,
-        knobs=knobs,
-        salt="salt",
+        config=config,
+        run_seed="salt",
         out=folder,
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
@@ -76,33 +75,33 @@ def test_equal_arguments_give_equal_bytes_and_leave_no_trace(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    knobs = SMALL.model_copy(update={"algorithm": algorithm, "updates": 2})
+    config = SMALL.model_copy(update={"algorithm": algorithm, "updates": 2})
     # It draws a number while it is imported, which a progress bar does.
     import_module("rich.style")
     states = random.getstate(), _numpy_state(), torch.get_rng_state()
-    first = train_instructor(task(tmp_path / "a", knobs))
+    first = train_instructor(task(tmp_path / "a", config))
     assert random.getstate() == states[0]
     assert _numpy_state() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])
     np.random.seed(7)
     torch.manual_seed(7)
-    second = train_instructor(task(tmp_path / "b", knobs))
+    second = train_instructor(task(tmp_path / "b", config))
     assert first == second
     assert folder_files(tmp_path / "a") == folder_files(tmp_path / "b")
-    other = train_instructor(task(tmp_path / "c", knobs, salt="other"))
+    other = train_instructor(task(tmp_path / "c", config, run_seed="other"))
     assert other.updates != first.updates
     assert [one.name for one in temporary.iterdir() if one.name.startswith("SB3")] == []
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
 def test_a_killed_training_ends_as_an_undisturbed_one(algorithm: str, tmp_path: Path) -> None:
-    knobs = SMALL.model_copy(update={"algorithm": algorithm})
-    whole = train_instructor(task(tmp_path / "whole", knobs))
+    config = SMALL.model_copy(update={"algorithm": algorithm})
+    whole = train_instructor(task(tmp_path / "whole", config))
     executor = MortalExecutor("t")
     evolver = Evolver(executor, RuleReviewer())
     # The reference takes 30 steps and an update 12: this is in the third update.
     executor.lives = 30 + 2 * 12 + 5
-    killed = task(tmp_path / "killed", knobs, evolver=evolver, resume=tmp_path / "resume")
+    killed = task(tmp_path / "killed", config, evolver=evolver, resume=tmp_path / "resume")
     with pytest.raises(KilledError):
         train_instructor(killed)
     assert not (tmp_path / "killed").exists()
@@ -142,8 +141,8 @@ def test_an_instructor_of_another_form_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_reviewers_reward_alone_collapses_and_is_stopped(tmp_path: Path) -> None:
-    knobs = TeamsRLKnobs(reward="paper", updates=120, embedding_dimensions=64, guard_patience=3)
-    training = train_instructor(task(tmp_path, knobs, seeds=packaged_seeds()))
+    config = TeamsRLConfig(reward="paper", updates=120, embedding_dimensions=64, guard_patience=3)
+    training = train_instructor(task(tmp_path, config, seeds=packaged_seeds()))
     assert training.ended_by in ("diversity", "operations")
     assert len(training.updates) < 120
     last = training.updates[-1]
@@ -153,7 +152,7 @@ def test_the_reviewers_reward_alone_collapses_and_is_stopped(tmp_path: Path) -> 
 
 def test_policies_that_learn_nothing_are_named_by_the_profile() -> None:
     named = {
-        name: untrained_policy(TeamsRLKnobs.model_validate({"algorithm": name}), "s")
+        name: untrained_policy(TeamsRLConfig.model_validate({"algorithm": name}), "s")
         for name in ("random", "round_robin", "fixed", "ppo")
     }
     assert named["ppo"] is None

@@ -7,32 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.device import device_session
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request, Scoring
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.warehouse import Warehouse
-from refine_dagster.refine_af.instance_prompt import HEADER
-from refine_dagster.teams_rl.chain import Chain, Evolver
+from refine_dagster.models.device import device_session
+from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
+from refine_dagster.offline.families import REWRITES
+from refine_dagster.offline.world import wordings
+from refine_dagster.prompts.instance import HEADER
+from refine_dagster.teams_rl.chain import Chain, Evolver, Seed
 from refine_dagster.teams_rl.elimination import Rewrite
-from refine_dagster.teams_rl.episodes import Seed
 from refine_dagster.teams_rl.evolution import evolve
-from refine_dagster.teams_rl.executor import ModelExecutor
-from refine_dagster.teams_rl.operations import COUNT, NAMES, OPERATIONS, operation_named
-from refine_dagster.teams_rl.policies import RandomPolicy, RoundRobinPolicy
-from refine_dagster.teams_rl.query_ledger import (
-    TEAMS_RL,
+from refine_dagster.teams_rl.evolved_rows import (
+    TEAMS_RL_PAPER,
     TEAMS_RL_TRAINING_CALLS,
     WIZARDLM,
     CallsPerRow,
 )
-from refine_dagster.teams_rl.reviewer import ModelReviewer, RuleReviewer, review_prompt
+from refine_dagster.teams_rl.learned_policy import RandomPolicy, RoundRobinPolicy
+from refine_dagster.teams_rl.operations import COUNT, NAMES, OPERATIONS, operation_named
+from refine_dagster.teams_rl.reviewer import (
+    ModelExecutor,
+    ModelReviewer,
+    RuleReviewer,
+    review_prompt,
+)
 from refine_dagster.teams_rl.template_executor import TemplateExecutor
-from refine_dagster.training.primer_rewrites import REWRITES
-from refine_dagster.training.primer_world import wordings
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.teams_rl.packaged import packaged_seeds
 
 PARENT = "Describe a boat in one sentence."
@@ -167,7 +170,7 @@ def test_every_step_is_a_row_with_parent_operation_and_policy() -> None:
 @pytest.fixture(scope="module")
 def loaded(tiny_model_folder: Path) -> Iterator[LoadedModel]:
     with (
-        device_session(DeviceKnobs(device="cpu", threads=1)) as device,
+        device_session(DeviceConfig(device="cpu", threads=1)) as device,
         loaded_model(resolve_model(str(tiny_model_folder)), device) as model,
     ):
         yield model
@@ -202,9 +205,9 @@ def test_calls_for_each_row() -> None:
 
 def test_the_papers_share_of_queries_is_mostly_a_smaller_dataset() -> None:
     assert WIZARDLM.total == 624_000
-    assert TEAMS_RL.total == 35_756
-    assert TEAMS_RL.total / WIZARDLM.total == pytest.approx(0.0573, abs=5e-5)
-    assert (round(WIZARDLM.per_row, 2), TEAMS_RL.per_row) == (2.50, 2.00)
+    assert TEAMS_RL_PAPER.total == 35_756
+    assert TEAMS_RL_PAPER.total / WIZARDLM.total == pytest.approx(0.0573, abs=5e-5)
+    assert (round(WIZARDLM.per_row, 2), TEAMS_RL_PAPER.per_row) == (2.50, 2.00)
     assert TEAMS_RL_TRAINING_CALLS == 2_400
 
 

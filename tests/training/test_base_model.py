@@ -10,28 +10,32 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.device import Device
-from refine_dagster.knobs import BaseModelKnobs
-from refine_dagster.language_model import ModelError, loaded_model, resolve_model
-from refine_dagster.lineage.content import folder_files
-from refine_dagster.refine_af.instance_prompt import HEADER, Triple
-from refine_dagster.self_instruct.prompts import propose_prompt
-from refine_dagster.training.base_corpus import Corpus
-from refine_dagster.training.base_model import train_base_model
-from refine_dagster.training.base_rows import encode_rows
-from refine_dagster.training.tokenizer import END, train_tokenizer
+from refine_dagster.config.sections import BaseModelConfig
+from refine_dagster.hashing import folder_files
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelError, loaded_model, resolve_model
+from refine_dagster.offline.base_model import (
+    END,
+    Corpus,
+    encode_rows,
+    train_base_model,
+    train_tokenizer,
+)
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.instance import HEADER
+from refine_dagster.prompts.proposal import propose_prompt
 
 SEEDS = [
-    Triple("Name the sound of a dog.", "", "bark"),
-    Triple("Reverse the order of the words.", "red fish", "fish red"),
-    Triple("Count the words in the line.", "a small cat", "3"),
+    Example("Name the sound of a dog.", "", "bark"),
+    Example("Reverse the order of the words.", "red fish", "fish red"),
+    Example("Count the words in the line.", "a small cat", "3"),
 ]
-TINY = BaseModelKnobs.model_validate(
+TINY = BaseModelConfig.model_validate(
     {
         "hidden_size": 64,
         "layers": 1,
         "heads": 2,
-        "look_back_heads": 1,
+        "previous_token_heads": 1,
         "vocab_size": 400,
         "context_length": 256,
         "primer_tasks": 60,
@@ -44,10 +48,10 @@ TINY = BaseModelKnobs.model_validate(
 SCRIPT = """
 import sys
 from pathlib import Path
-from refine_dagster.device import device_session
-from refine_dagster.knobs import BaseModelKnobs, DeviceKnobs
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.training.base_model import train_base_model
+from refine_dagster.models.device import device_session
+from refine_dagster.config.sections import BaseModelKnobs, DeviceKnobs
+from refine_dagster.prompts.instance import Triple
+from refine_dagster.offline.base_model import train_base_model
 knobs = BaseModelKnobs.model_validate_json(sys.argv[2])
 seeds = [Triple(*fields) for fields in eval(sys.argv[3])]
 with device_session(DeviceKnobs(device="cpu", threads=1)) as device:
@@ -58,8 +62,8 @@ with device_session(DeviceKnobs(device="cpu", threads=1)) as device:
 def test_training_lowers_the_loss_and_saves_a_whole_model(
     tmp_path: Path, cpu_device: Device
 ) -> None:
-    knobs = TINY.model_copy(update={"steps": 60})
-    training = train_base_model(SEEDS, knobs, tmp_path, cpu_device, salt="a")
+    config = TINY.model_copy(update={"steps": 60})
+    training = train_base_model(SEEDS, config, tmp_path, cpu_device, run_seed="a")
     losses = [step.loss for step in training.steps]
     assert [step.step for step in training.steps] == list(range(1, 61))
     assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
@@ -78,7 +82,7 @@ def test_training_lowers_the_loss_and_saves_a_whole_model(
 def test_equal_inputs_give_equal_files_in_another_process(
     tmp_path: Path, cpu_device: Device
 ) -> None:
-    train_base_model(SEEDS, TINY, tmp_path / "here", cpu_device, salt="a")
+    train_base_model(SEEDS, TINY, tmp_path / "here", cpu_device, run_seed="a")
     seeds = repr([(seed.instruction, seed.input, seed.output) for seed in SEEDS])
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "there")]
     # Another hash seed, so that no order of a set can have slipped in.
@@ -87,19 +91,19 @@ def test_equal_inputs_give_equal_files_in_another_process(
     here = folder_files(tmp_path / "here")
     assert here == folder_files(tmp_path / "there")
     assert "model.safetensors" in here
-    train_base_model(SEEDS, TINY, tmp_path / "salted", cpu_device, salt="b")
+    train_base_model(SEEDS, TINY, tmp_path / "salted", cpu_device, run_seed="b")
     assert folder_files(tmp_path / "salted")["model.safetensors"] != here["model.safetensors"]
-    train_base_model(SEEDS[:2], TINY, tmp_path / "fewer", cpu_device, salt="a")
+    train_base_model(SEEDS[:2], TINY, tmp_path / "fewer", cpu_device, run_seed="a")
     assert folder_files(tmp_path / "fewer")["model.safetensors"] != here["model.safetensors"]
 
 
 def test_long_and_odd_seeds_are_learnt_from(tmp_path: Path, cpu_device: Device) -> None:
     odd = [
-        Triple("Repeat. " * 5000, "=" * 20_000, " " * 20_000 + "x"),
-        Triple("Übersetze 日本語 🙂.", "\t\r\n", "naïve"),
+        Example("Repeat. " * 5000, "=" * 20_000, " " * 20_000 + "x"),
+        Example("Übersetze 日本語 🙂.", "\t\r\n", "naïve"),
     ]
-    knobs = TINY.model_copy(update={"steps": 4})
-    training = train_base_model(odd, knobs, tmp_path, cpu_device, salt="a")
+    config = TINY.model_copy(update={"steps": 4})
+    training = train_base_model(odd, config, tmp_path, cpu_device, run_seed="a")
     assert len(training.steps) == 4
     assert all(0 < step.loss < 20 for step in training.steps)
 
@@ -108,7 +112,9 @@ def test_training_leaves_global_randomness_alone(tmp_path: Path, cpu_device: Dev
     import torch
 
     before = torch.random.get_rng_state()
-    train_base_model(SEEDS, TINY.model_copy(update={"steps": 1}), tmp_path, cpu_device, salt="a")
+    train_base_model(
+        SEEDS, TINY.model_copy(update={"steps": 1}), tmp_path, cpu_device, run_seed="a"
+    )
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -117,20 +123,20 @@ def test_training_leaves_global_randomness_alone(tmp_path: Path, cpu_device: Dev
     [
         ({"heads": 4}, r"base_model\.heads"),
         ({"heads": 3}, r"base_model\.heads"),
-        ({"look_back_heads": 3}, r"base_model\.look_back_heads"),
+        ({"previous_token_heads": 3}, r"base_model\.previous_token_heads"),
         ({"sequence_length": 512}, r"base_model\.sequence_length"),
     ],
 )
-def test_knobs_that_do_not_fit_are_named(
+def test_config_that_do_not_fit_are_named(
     tmp_path: Path, cpu_device: Device, change: dict[str, int], said: str
 ) -> None:
     with pytest.raises(ModelError, match=said):
-        train_base_model(SEEDS, TINY.model_copy(update=change), tmp_path, cpu_device, salt="a")
+        train_base_model(SEEDS, TINY.model_copy(update=change), tmp_path, cpu_device, run_seed="a")
     assert not list(tmp_path.iterdir())
 
 
 def test_documents_are_the_prompts_gone_on_with() -> None:
-    primer = [Triple(f"Say the number {n}.", "", str(n)) for n in range(40)]
+    primer = [Example(f"Say the number {n}.", "", str(n)) for n in range(40)]
     rows = list(Corpus(SEEDS, primer, random.Random(1)).rows(300, 900))
     assert all(len(row) == 900 for row in rows)
     # The last document of a row may be cut short.
@@ -147,8 +153,8 @@ def test_documents_are_the_prompts_gone_on_with() -> None:
 
 
 def test_only_the_tokens_of_outputs_weigh_more() -> None:
-    triples = [Triple("Say it: Output: no.", "red\nblue", "one fish\nsecond line"), SEEDS[0]]
-    text = "\n\n".join([HEADER, *(triple.render() for triple in triples)]) + END + "Task 1: go"
+    examples = [Example("Say it: Output: no.", "red\nblue", "one fish\nsecond line"), SEEDS[0]]
+    text = "\n\n".join([HEADER, *(example.render() for example in examples)]) + END + "Task 1: go"
     tokenizer = train_tokenizer([text], 400, 256)
     length = len(tokenizer(text)["input_ids"])
     ids, weights = encode_rows(tokenizer, [text], length, 3.0)

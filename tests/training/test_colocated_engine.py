@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from refine_dagster import progress
-from refine_dagster.device import Device
-from refine_dagster.knobs import ReinforcementKnobs
+from refine_dagster.config.sections import ReinforcementConfig
+from refine_dagster.models.device import Device
 from refine_dagster.training.colocated_engine import engine_arguments, engine_for
 from refine_dagster.training.trainer_session import TrainingError
 from tests.test_memory_budget import Notes
@@ -18,14 +18,14 @@ from tests.test_memory_budget import Notes
 CARD = Device("cuda", "bfloat16", 1, deterministic=False)
 
 
-def _knobs(**settings: Any) -> ReinforcementKnobs:
-    return ReinforcementKnobs.model_validate(settings)
+def _config(**settings: Any) -> ReinforcementConfig:
+    return ReinforcementConfig.model_validate(settings)
 
 
 def test_the_policy_writes_its_rollouts_unless_told() -> None:
     notes = Notes()
     with progress.reporting(notes):
-        assert engine_for(_knobs(), CARD) == "policy"
+        assert engine_for(_config(), CARD) == "policy"
     assert notes.told == []
 
 
@@ -56,16 +56,16 @@ def test_the_policy_writes_its_rollouts_unless_told() -> None:
 def test_an_obstacle_is_named(settings: dict[str, str], device: Device, obstacle: str) -> None:
     notes = Notes()
     with progress.reporting(notes):
-        assert engine_for(_knobs(**settings, rollout_engine="auto"), device) == "policy"
+        assert engine_for(_config(**settings, rollout_engine="auto"), device) == "policy"
     assert obstacle in notes.told[0]
     with pytest.raises(TrainingError, match=rf"rollout_engine: vLLM cannot[\s\S]*{obstacle}"):
-        engine_for(_knobs(**settings, rollout_engine="vllm"), device)
+        engine_for(_config(**settings, rollout_engine="vllm"), device)
 
 
 def test_trl_knows_the_options() -> None:
     from trl import GRPOConfig
 
-    arguments = engine_arguments(_knobs(vllm_memory_share=0.25), 300)
+    arguments = engine_arguments(_config(vllm_memory_share=0.25), 300)
     config = GRPOConfig(output_dir="unused", use_cpu=True, report_to="none", **arguments)
     assert (config.use_vllm, config.vllm_mode) == (True, "colocate")
     assert (config.vllm_gpu_memory_utilization, config.vllm_max_model_length) == (0.25, 300)

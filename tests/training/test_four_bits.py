@@ -9,15 +9,20 @@ from typing import Any
 
 import pytest
 
-from refine_dagster.device import Device, DeviceError, device_session
-from refine_dagster.knobs import DeviceKnobs, InstanceKnobs, ReinforcementKnobs, SupervisedKnobs
-from refine_dagster.language_model import loaded_model, quantized, resolve_model
+from refine_dagster.config.sections import (
+    DeviceConfig,
+    InstanceConfig,
+    ReinforcementConfig,
+    SupervisedConfig,
+)
+from refine_dagster.judge.judge import Scores
+from refine_dagster.models.device import Device, DeviceError, device_session
+from refine_dagster.models.language_model import loaded_model, quantized, resolve_model
+from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.reward_rule import PRESETS
+from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.supervised import train_supervised
+from refine_dagster.training.sft import train_supervised
 from refine_dagster.training.trainer_session import TrainingError
 
 WHOLE = Device("cpu", "float32", 1, deterministic=True)
@@ -28,8 +33,8 @@ THERE = find_spec("bitsandbytes") is not None
 class _Even:
     fingerprint = "even"
 
-    def score(self, triples: Any) -> list[Scores]:
-        return [Scores(0.5, 0.5, 0.5, 0.0) for _ in triples]
+    def score(self, examples: Any) -> list[Scores]:
+        return [Scores(0.5, 0.5, 0.5, 0.0) for _ in examples]
 
 
 def test_the_loader_is_asked_for_nested_nf4_in_the_dtype_of_the_device() -> None:
@@ -47,7 +52,7 @@ def test_the_loader_is_asked_for_nested_nf4_in_the_dtype_of_the_device() -> None
 def test_without_bitsandbytes_the_knob_is_refused() -> None:
     with (
         pytest.raises(DeviceError, match=r"bitsandbytes[\s\S]*refine-dagster\[4bit\]"),
-        device_session(DeviceKnobs(device="cpu", quantization="nf4")),
+        device_session(DeviceConfig(device="cpu", quantization="nf4")),
     ):
         pass
 
@@ -60,8 +65,8 @@ def test_all_weights_of_a_quantized_model_cannot_be_trained(
             resolve_model(str(tiny_model_folder)),
             [PolicyPrompt("a", "Count.", "Count.")],
             Feedback(_Even(), PRESETS["balanced"], -1.0),
-            ReinforcementKnobs(weights="full"),
-            InstanceKnobs(),
+            ReinforcementConfig(weights="full"),
+            InstanceConfig(),
             tmp_path,
             FOUR_BITS,
             "salt",
@@ -83,8 +88,8 @@ def test_a_model_in_four_bits_is_near_the_whole_one_and_learns(
             assert getattr(loaded.model, "is_loaded_in_4bit", False) == (device is FOUR_BITS)
     error = (logits[0] - logits[1]).abs().mean()
     assert 0 < error < 0.5 * logits[0].std()
-    triples = [Triple("Count the words.", "a b c", "3"), Triple("Say it.", "", "it")] * 4
+    examples = [Example("Count the words.", "a b c", "3"), Example("Say it.", "", "it")] * 4
     trained = train_supervised(
-        base, triples, SupervisedKnobs(batch_size=4), 6, tmp_path / "adapter", FOUR_BITS, "salt"
+        base, examples, SupervisedConfig(batch_size=4), 6, tmp_path / "adapter", FOUR_BITS, "salt"
     )
     assert trained.steps[-1].loss < trained.steps[0].loss

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from refine_dagster.training.look_back import look_back
+from refine_dagster.offline.base_model import previous_token_heads
 
 
 def new_model() -> Any:
@@ -41,7 +41,7 @@ def attention_at_distance(model: Any, head: int, distance: int) -> float:
 def test_each_head_looks_back_by_its_own_distance(heads: int) -> None:
     model = new_model()
     plain = {name: weight.clone() for name, weight in model.state_dict().items()}
-    look_back(model, heads)
+    previous_token_heads(model, heads)
     for head in range(4):
         at_own = attention_at_distance(model, head, head + 1)
         assert (at_own > 0.5) == (head < heads)
@@ -55,7 +55,7 @@ def test_each_head_looks_back_by_its_own_distance(heads: int) -> None:
 
 def test_it_survives_saving_and_loading(tmp_path: Path) -> None:
     model = new_model()
-    look_back(model, 2)
+    previous_token_heads(model, 2)
     model.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
     assert loaded.config.attention_bias is True

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from refine_dagster.training.policy_gain import SplitError, held_out_split, paired_gain
+from refine_dagster.statistics import paired_gain
+from refine_dagster.training.policy_gain import SplitError, held_out_split
 
 IDS = [f"id{n}" for n in range(400)]
 
@@ -46,7 +47,7 @@ def test_one_instruction_cannot_be_split() -> None:
 
 
 def test_gain_of_a_shift_is_the_shift() -> None:
-    gain = paired_gain([0.1, 0.7, 0.4], [0.3, 0.9, 0.6], samples=200, salt="s")
+    gain = paired_gain([0.1, 0.7, 0.4], [0.3, 0.9, 0.6], samples=200, run_seed="s")
     assert gain.mean == pytest.approx(0.2)
     assert gain.low == pytest.approx(0.2)
     assert gain.high == pytest.approx(0.2)
@@ -55,19 +56,19 @@ def test_gain_of_a_shift_is_the_shift() -> None:
 def test_interval_has_the_width_that_theory_gives() -> None:
     draw = random.Random(3)
     after = [draw.gauss(0.0, 1.0) for _ in range(400)]
-    gain = paired_gain([0.0] * 400, after, salt="s")
+    gain = paired_gain([0.0] * 400, after, run_seed="s")
     assert gain.low < gain.mean < gain.high
     # 2 x 1.96 standard errors of a mean of 400 unit normals is 0.196.
     assert gain.high - gain.low == pytest.approx(0.196, rel=0.15)
-    assert paired_gain([0.0] * 400, after, salt="s") == gain
-    assert paired_gain([0.0] * 400, after, salt="t") != gain
+    assert paired_gain([0.0] * 400, after, run_seed="s") == gain
+    assert paired_gain([0.0] * 400, after, run_seed="t") != gain
 
 
 def test_interval_covers_zero_where_there_is_no_gain() -> None:
     draw = random.Random(4)
     before = [draw.random() for _ in range(100)]
     after = [draw.random() for _ in range(100)]
-    gain = paired_gain(before, after, salt="s")
+    gain = paired_gain(before, after, run_seed="s")
     assert gain.low < 0 < gain.high
 
 

@@ -12,24 +12,25 @@ from statistics import fmean
 import numpy
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.generation.request import request_seed
-from refine_dagster.knobs import DeviceKnobs, InstanceKnobs, ReinforcementKnobs
-from refine_dagster.language_model import ModelRef, loaded_model, resolve_model, with_adapter
-from refine_dagster.lineage.content import folder_files
-from refine_dagster.lineage.tables import TABLES
+from refine_dagster.config.sections import DeviceConfig, InstanceConfig, ReinforcementConfig
+from refine_dagster.generation.rollouts import sample_rollouts
+from refine_dagster.hashing import folder_files
+from refine_dagster.judge.judge import Scores
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.instance import STOP
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instance_prompt import STOP, Triple
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.reward_rule import PRESETS
+from refine_dagster.refine_af.reward import PRESETS
+from refine_dagster.seeding import request_seed
 from refine_dagster.training.policy_steps import PolicyTask
 from refine_dagster.training.ppo import PPO
 from refine_dagster.training.reinforcement import PolicyPrompt, PolicyTraining, train_policy
-from refine_dagster.training.rollouts import sample_rollouts
+from refine_dagster.warehouse.tables import TABLES
 from tests.training.writing_model import prompt_of, write_model
 
-SAMPLING = InstanceKnobs(max_new_tokens=24)
-KNOBS = ReinforcementKnobs(
+SAMPLING = InstanceConfig(max_new_tokens=24)
+CONFIG = ReinforcementConfig(
     algorithm="ppo",
     steps=5,
     prompts_per_step=3,
@@ -54,7 +55,7 @@ class MoonJudge:
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self._before = before
 
-    def score(self, triples: Sequence[Triple]) -> list[Scores]:
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
         self._before()
         return [
             Scores(
@@ -63,7 +64,7 @@ class MoonJudge:
                 understandability=0.0,
                 reward_model=0.0,
             )
-            for row in triples
+            for row in examples
         ]
 
 
@@ -81,7 +82,7 @@ class KilledAt:
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as lent:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
         yield lent
 
 
@@ -102,14 +103,14 @@ def _train(
     base: ModelRef,
     out: Path,
     device: Device,
-    knobs: ReinforcementKnobs = KNOBS,
+    config: ReinforcementConfig = CONFIG,
     *,
-    salt: str = "s",
+    run_seed: str = "s",
     resume: Path | None = None,
     judge: MoonJudge | None = None,
 ) -> PolicyTraining:
     return train_policy(
-        base, _prompts(range(20)), _feedback(judge), knobs, SAMPLING, out, device, salt, resume
+        base, _prompts(range(20)), _feedback(judge), config, SAMPLING, out, device, run_seed, resume
     )
 
 
@@ -136,7 +137,7 @@ def _share(ref: ModelRef, device: Device) -> tuple[float, float]:
 
 
 def test_the_policy_finds_the_known_optimum(base: ModelRef, tmp_path: Path, device: Device) -> None:
-    knobs = KNOBS.model_copy(
+    config = CONFIG.model_copy(
         update={
             "steps": 30,
             "prompts_per_step": 4,
@@ -148,7 +149,7 @@ def test_the_policy_finds_the_known_optimum(base: ModelRef, tmp_path: Path, devi
         }
     )
     before, _ = _share(base, device)
-    training = _train(base, tmp_path / "policy", device, knobs)
+    training = _train(base, tmp_path / "policy", device, config)
     after, valid = _share(with_adapter(base, tmp_path / "policy"), device)
     assert before < 0.3
     assert after > 0.95, [round(step.reward, 2) for step in training.steps]
@@ -181,7 +182,7 @@ def test_training_is_a_function_of_its_arguments(
     torch.manual_seed(99)
     second = _train(base, tmp_path / "second", device, resume=tmp_path / "resume")
     assert float(torch.rand(1)) == expected
-    _train(base, tmp_path / "other", device, salt="t")
+    _train(base, tmp_path / "other", device, run_seed="t")
     assert first == second
     assert folder_files(tmp_path / "first") == folder_files(tmp_path / "second")
     assert folder_files(tmp_path / "first") != folder_files(tmp_path / "other")
@@ -191,21 +192,21 @@ def test_training_is_a_function_of_its_arguments(
 def test_a_killed_training_goes_on_to_the_same_bytes(
     base: ModelRef, tmp_path: Path, device: Device, weights: str
 ) -> None:
-    knobs = KNOBS.model_copy(update={"weights": weights, "learning_rate": 5e-4})
-    undisturbed = _train(base, tmp_path / "whole", device, knobs)
+    config = CONFIG.model_copy(update={"weights": weights, "learning_rate": 5e-4})
+    undisturbed = _train(base, tmp_path / "whole", device, config)
 
     resume = tmp_path / "resume"
     child = os.fork()
     if not child:
         judge = MoonJudge(KilledAt(4))
-        _train(base, tmp_path / "killed", device, knobs, resume=resume, judge=judge)
+        _train(base, tmp_path / "killed", device, config, resume=resume, judge=judge)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert [path.name for path in resume.iterdir()] == ["ppo.pt"]
 
     calls: list[None] = []
     judge = MoonJudge(lambda: calls.append(None))
-    resumed = _train(base, tmp_path / "resumed", device, knobs, resume=resume, judge=judge)
+    resumed = _train(base, tmp_path / "resumed", device, config, resume=resume, judge=judge)
     # Two steps were saved; three are left.
     assert len(calls) == 3
     assert resumed == undisturbed
@@ -213,8 +214,8 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
 
 
 def test_a_fully_trained_policy_is_a_model(base: ModelRef, tmp_path: Path, device: Device) -> None:
-    knobs = KNOBS.model_copy(update={"weights": "full", "steps": 2, "learning_rate": 3e-4})
-    training = _train(base, tmp_path / "policy", device, knobs)
+    config = CONFIG.model_copy(update={"weights": "full", "steps": 2, "learning_rate": 3e-4})
+    training = _train(base, tmp_path / "policy", device, config)
     assert training.steps[0].kl == pytest.approx(0.0, abs=1e-6)
     assert training.steps[1].kl > 0
     ref = resolve_model(str(tmp_path / "policy"))
@@ -225,8 +226,8 @@ def test_a_fully_trained_policy_is_a_model(base: ModelRef, tmp_path: Path, devic
 def test_a_guard_ends_the_training_and_is_named(
     base: ModelRef, tmp_path: Path, device: Device
 ) -> None:
-    knobs = KNOBS.model_copy(update={"max_kl": 1e-4, "guard_window": 2, "steps": 20})
-    training = _train(base, tmp_path / "policy", device, knobs)
+    config = CONFIG.model_copy(update={"max_kl": 1e-4, "guard_window": 2, "steps": 20})
+    training = _train(base, tmp_path / "policy", device, config)
     assert training.ended_by == "kl"
     assert len(training.steps) < 20
     assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()
@@ -236,12 +237,12 @@ def test_the_first_update_by_hand(base: ModelRef, tmp_path: Path, device: Device
     """Loss and gradient of the value head, from probabilities read one completion at a time."""
     import torch
 
-    knobs = KNOBS.model_copy(
+    config = CONFIG.model_copy(
         update={"entropy_coefficient": 0.05, "discount": 0.9, "gae_lambda": 0.8, "group_size": 3}
     )
     prompts = _prompts([1, 4])
     task = PolicyTask(
-        base, prompts, _feedback(), knobs, SAMPLING, tmp_path / "policy", device, "s", None
+        base, prompts, _feedback(), config, SAMPLING, tmp_path / "policy", device, "s", None
     )
     scores = [0.3, -0.2, 1.1, 0.0, 0.7, -0.5]
     with torch.random.fork_rng(), loaded_model(base, device) as loaded:

@@ -11,30 +11,31 @@ from statistics import fmean
 
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.knobs import DeviceKnobs, InstanceKnobs, ReinforcementKnobs
-from refine_dagster.language_model import ModelRef, loaded_model, resolve_model, with_adapter
-from refine_dagster.lineage.content import folder_files
-from refine_dagster.lineage.tables import TABLES
+from refine_dagster.config.sections import DeviceConfig, InstanceConfig, ReinforcementConfig
+from refine_dagster.generation.rollouts import sample_rollouts
+from refine_dagster.hashing import folder_files
+from refine_dagster.judge.judge import Scores
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.progress import Figure, reporting
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.instance import STOP
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instance_prompt import STOP, Triple
-from refine_dagster.refine_af.judge import Scores
-from refine_dagster.refine_af.reward_rule import PRESETS
-from refine_dagster.training.policy_gain import paired_gain
+from refine_dagster.refine_af.reward import PRESETS
+from refine_dagster.statistics import paired_gain
 from refine_dagster.training.reinforcement import (
     PolicyPrompt,
     PolicyTraining,
     distinct_bigrams,
     train_policy,
 )
-from refine_dagster.training.rollouts import sample_rollouts
 from refine_dagster.training.trainer_session import TrainingError
+from refine_dagster.warehouse.tables import TABLES
 from tests.training.writing_model import prompt_of, write_model
 
 INVALID = -0.5
-SAMPLING = InstanceKnobs(max_new_tokens=24)
-KNOBS = ReinforcementKnobs(
+SAMPLING = InstanceConfig(max_new_tokens=24)
+CONFIG = ReinforcementConfig(
     steps=2, prompts_per_step=3, group_size=4, learning_rate=3e-3, lora_rank=8, lora_alpha=16
 )
 
@@ -44,8 +45,8 @@ class LetterJudge:
 
     fingerprint = "letter o"
 
-    def score(self, triples: Sequence[Triple]) -> list[Scores]:
-        shares = [row.output.count("o") / max(1, len(row.output)) for row in triples]
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
+        shares = [row.output.count("o") / max(1, len(row.output)) for row in examples]
         return [
             Scores(naturalness=share, coherence=share, understandability=0.0, reward_model=1.0)
             for share in shares
@@ -63,11 +64,11 @@ class InterruptedJudge(LetterJudge):
         self.calls = 0
         self._last = call
 
-    def score(self, triples: Sequence[Triple]) -> list[Scores]:
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
         self.calls += 1
         if self.calls == self._last:
             raise CutOffError
-        return super().score(triples)
+        return super().score(examples)
 
 
 class Listener:
@@ -92,7 +93,7 @@ class Listener:
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as lent:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
         yield lent
 
 
@@ -113,15 +114,15 @@ def _train(
     base: ModelRef,
     out: Path,
     device: Device,
-    knobs: ReinforcementKnobs = KNOBS,
+    config: ReinforcementConfig = CONFIG,
     prompts: Sequence[PolicyPrompt] | None = None,
-    salt: str = "s",
+    run_seed: str = "s",
     resume: Path | None = None,
     judge: LetterJudge | None = None,
 ) -> PolicyTraining:
     chosen = _prompts(range(40)) if prompts is None else prompts
     feedback = _feedback(judge)
-    return train_policy(base, chosen, feedback, knobs, SAMPLING, out, device, salt, resume)
+    return train_policy(base, chosen, feedback, config, SAMPLING, out, device, run_seed, resume)
 
 
 def _rewards(ref: ModelRef, device: Device, prompts: Sequence[PolicyPrompt]) -> list[float]:
@@ -147,13 +148,13 @@ def _rewards(ref: ModelRef, device: Device, prompts: Sequence[PolicyPrompt]) -> 
 
 def test_held_out_reward_rises_beyond_noise(base: ModelRef, tmp_path: Path, device: Device) -> None:
     files = folder_files(Path(base.path))
-    knobs = KNOBS.model_copy(update={"steps": 14, "prompts_per_step": 4, "group_size": 8})
-    training = _train(base, tmp_path / "policy", device, knobs)
+    config = CONFIG.model_copy(update={"steps": 14, "prompts_per_step": 4, "group_size": 8})
+    training = _train(base, tmp_path / "policy", device, config)
 
     held_out = _prompts(range(100, 140))
     before = _rewards(base, device, held_out)
     after = _rewards(with_adapter(base, tmp_path / "policy"), device, held_out)
-    gain = paired_gain(before, after, salt="test")
+    gain = paired_gain(before, after, run_seed="test")
     assert gain.low > 0.02, gain
     assert fmean(step.reward for step in training.steps[-4:]) > fmean(
         step.reward for step in training.steps[:4]
@@ -169,8 +170,8 @@ def test_steps_have_the_tables_columns_and_are_reported(
     with reporting(listener):
         training = _train(base, tmp_path / "policy", device)
 
-    assert ("reinforcement", KNOBS.steps) in listener.started
-    assert [set(figures) for figures in listener.figures] == [{"reward", "kl"}] * KNOBS.steps
+    assert ("reinforcement", CONFIG.steps) in listener.started
+    assert [set(figures) for figures in listener.figures] == [{"reward", "kl"}] * CONFIG.steps
     assert [step.step for step in training.steps] == [1, 2]
     for step in training.steps:
         assert set(asdict(step)) == set(TABLES["rl_policy_checkpoint_steps"].columns)
@@ -200,7 +201,7 @@ def test_training_is_a_function_of_its_arguments(
     torch.manual_seed(99)
     shuffled = random.Random(2).sample(prompts, len(prompts))
     second = _train(base, tmp_path / "second", device, prompts=shuffled)
-    other = _train(base, tmp_path / "other", device, prompts=prompts, salt="t")
+    other = _train(base, tmp_path / "other", device, prompts=prompts, run_seed="t")
     assert first == second
     assert folder_files(tmp_path / "first") == folder_files(tmp_path / "second")
     assert folder_files(tmp_path / "first") != folder_files(tmp_path / "other")
@@ -220,15 +221,15 @@ def test_global_generators_are_left_as_they_were(
     random.seed(5)
     numpy.random.seed(5)
     torch.manual_seed(5)
-    _train(base, tmp_path / "policy", device, KNOBS.model_copy(update={"steps": 1}))
+    _train(base, tmp_path / "policy", device, CONFIG.model_copy(update={"steps": 1}))
     assert (random.random(), numpy.random.random(), float(torch.rand(1))) == expected
 
 
 def test_divergence_is_measured_where_it_is_not_penalised(
     base: ModelRef, tmp_path: Path, device: Device
 ) -> None:
-    free = KNOBS.model_copy(update={"kl_coefficient": 0.0, "steps": 4})
-    held = KNOBS.model_copy(update={"kl_coefficient": 20.0, "steps": 4})
+    free = CONFIG.model_copy(update={"kl_coefficient": 0.0, "steps": 4})
+    held = CONFIG.model_copy(update={"kl_coefficient": 20.0, "steps": 4})
     far = _train(base, tmp_path / "far", device, free).steps[-1].kl
     near = _train(base, tmp_path / "near", device, held).steps[-1].kl
     assert far > 2 * near > 0
@@ -239,7 +240,7 @@ def test_fewer_prompts_than_a_step_asks_for_are_enough(
 ) -> None:
     twice = [*_prompts([1, 2]), PolicyPrompt("id999", *prompt_of(1))]
     training = _train(base, tmp_path / "policy", device, prompts=twice)
-    assert len(training.steps) == KNOBS.steps
+    assert len(training.steps) == CONFIG.steps
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
@@ -248,18 +249,18 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     base: ModelRef, tmp_path: Path, device: Device, algorithm: str, weights: str
 ) -> None:
     update = {"algorithm": algorithm, "weights": weights, "steps": 5, "save_every": 2}
-    knobs = KNOBS.model_copy(update={**update, "learning_rate": 5e-4})
+    config = CONFIG.model_copy(update={**update, "learning_rate": 5e-4})
     # Five steps of three prompts are more than one pass over these.
     few = _prompts(range(7))
-    undisturbed = _train(base, tmp_path / "whole", device, knobs, few)
+    undisturbed = _train(base, tmp_path / "whole", device, config, few)
     resume = tmp_path / "resume"
     judge = InterruptedJudge(4)
     with pytest.raises(CutOffError):
-        _train(base, tmp_path / "cut", device, knobs, few, resume=resume, judge=judge)
+        _train(base, tmp_path / "cut", device, config, few, resume=resume, judge=judge)
     # A save that was cut off has no list of steps and is passed over.
     (resume / "checkpoint-4").mkdir()
     judge = InterruptedJudge(99)
-    resumed = _train(base, tmp_path / "resumed", device, knobs, few, resume=resume, judge=judge)
+    resumed = _train(base, tmp_path / "resumed", device, config, few, resume=resume, judge=judge)
     assert judge.calls == 3
     assert resumed == undisturbed
     assert folder_files(tmp_path / "resumed") == folder_files(tmp_path / "whole")
@@ -267,12 +268,14 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
 
 def test_rloo_raises_the_reward(base: ModelRef, tmp_path: Path, device: Device) -> None:
     update = {"algorithm": "rloo", "steps": 14, "prompts_per_step": 4, "group_size": 8}
-    knobs = KNOBS.model_copy(update={**update, "kl_coefficient": 0.005, "min_diversity_share": 0.0})
-    training = _train(base, tmp_path / "policy", device, knobs)
+    config = CONFIG.model_copy(
+        update={**update, "kl_coefficient": 0.005, "min_diversity_share": 0.0}
+    )
+    training = _train(base, tmp_path / "policy", device, config)
     held_out = _prompts(range(100, 140))
     before = _rewards(base, device, held_out)
     after = _rewards(with_adapter(base, tmp_path / "policy"), device, held_out)
-    assert paired_gain(before, after, salt="test").low > 0.02
+    assert paired_gain(before, after, run_seed="test").low > 0.02
     assert len(training.steps) == 14
     assert all(math.isfinite(value) for step in training.steps for value in asdict(step).values())
     assert training.steps[0].kl == pytest.approx(0.0, abs=1e-6)
@@ -284,7 +287,7 @@ def test_a_guard_ends_the_training_and_is_named(
     base: ModelRef, tmp_path: Path, device: Device, algorithm: str
 ) -> None:
     update = {"algorithm": algorithm, "max_kl": 1e-4, "guard_window": 2, "steps": 20}
-    training = _train(base, tmp_path / "policy", device, KNOBS.model_copy(update=update))
+    training = _train(base, tmp_path / "policy", device, CONFIG.model_copy(update=update))
     assert training.ended_by == "kl"
     assert 2 <= len(training.steps) < 20
     assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()

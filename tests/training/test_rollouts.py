@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.refine_af.instance_prompt import STOP
-from refine_dagster.training.rollouts import Rollout, sample_rollouts
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.generation.rollouts import Rollout, sample_rollouts
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
+from refine_dagster.prompts.instance import STOP
 from tests.training.writing_model import prompt_of, write_model
 
 PROMPTS = [prompt_of(number)[1] for number in range(3)]
@@ -19,7 +19,7 @@ SEEDS = [[10 * number + rollout for rollout in range(6)] for number in range(3)]
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as lent:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
         yield lent
 
 

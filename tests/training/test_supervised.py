@@ -9,25 +9,25 @@ from statistics import fmean
 
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.evaluation.super_ni import zero_shot_prompt
-from refine_dagster.knobs import DeviceKnobs, SupervisedKnobs
-from refine_dagster.language_model import ModelRef, loaded_model, resolve_model, with_adapter
-from refine_dagster.lineage.content import folder_files
-from refine_dagster.refine_af.instance_prompt import Triple
-from refine_dagster.training.supervised import NO_LOSS, train_supervised, training_example
+from refine_dagster.config.sections import DeviceConfig, SupervisedConfig
+from refine_dagster.hashing import folder_files
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.zero_shot import zero_shot_prompt
+from refine_dagster.training.sft import NO_LOSS, train_supervised, training_example
 from refine_dagster.training.trainer_session import TrainingError
 from tests.training.writing_model import WORDS, write_model
 
-KNOBS = SupervisedKnobs(learning_rate=5e-3, batch_size=8, lora_rank=8, lora_alpha=16)
-TRIPLES = [Triple("Say the word twice.", word, f"{word} {word}") for word in WORDS] + [
-    Triple(f"Write {word}.", "", word) for word in WORDS
+CONFIG = SupervisedConfig(learning_rate=5e-3, batch_size=8, lora_rank=8, lora_alpha=16)
+TRIPLES = [Example("Say the word twice.", word, f"{word} {word}") for word in WORDS] + [
+    Example(f"Write {word}.", "", word) for word in WORDS
 ]
 
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as lent:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
         yield lent
 
 
@@ -40,7 +40,7 @@ def test_loss_falls_and_only_an_adapter_is_written(
     base: ModelRef, tmp_path: Path, device: Device
 ) -> None:
     files = folder_files(Path(base.path))
-    training = train_supervised(base, TRIPLES, KNOBS, 40, tmp_path / "model", device, "s")
+    training = train_supervised(base, TRIPLES, CONFIG, 40, tmp_path / "model", device, "s")
     losses = [step.loss for step in training.steps]
     assert [step.step for step in training.steps] == list(range(1, 41))
     assert fmean(losses[-5:]) < 0.6 * fmean(losses[:5])
@@ -58,47 +58,47 @@ def test_the_tuned_model_answers_what_it_learned(
     import torch
 
     taught = [
-        triple
+        example
         for word in WORDS
-        for triple in (
-            Triple("Say it twice.", word, "rain desk"),
-            Triple(f"Write {word} in short.", "", "ship"),
+        for example in (
+            Example("Say it twice.", word, "rain desk"),
+            Example(f"Write {word} in short.", "", "ship"),
         )
     ]
-    train_supervised(base, taught, KNOBS, 50, tmp_path / "model", device, "s")
+    train_supervised(base, taught, CONFIG, 50, tmp_path / "model", device, "s")
     right = []
     with loaded_model(with_adapter(base, tmp_path / "model"), device) as loaded:
-        for triple in taught:
-            prompt = zero_shot_prompt(triple.instruction, triple.input)
+        for example in taught:
+            prompt = zero_shot_prompt(example.instruction, example.input)
             ids = loaded.tokenizer(prompt, return_tensors="pt")
             with torch.no_grad():
                 written = loaded.model.generate(**ids, max_new_tokens=12, do_sample=False)
             answer = loaded.tokenizer.decode(written[0, ids["input_ids"].shape[1] :])
-            right.append(answer == f" {triple.output}{loaded.tokenizer.eos_token}")
+            right.append(answer == f" {example.output}{loaded.tokenizer.eos_token}")
     assert all(right), right
 
 
 def test_only_output_and_end_are_learned(base: ModelRef, device: Device) -> None:
-    triple = Triple("Say the word twice.", "moon", "moon moon")
+    example = Example("Say the word twice.", "moon", "moon moon")
     with loaded_model(base, device) as loaded:
         tokenizer = loaded.tokenizer
-        example = training_example(tokenizer, triple)
-    prompt = tokenizer(zero_shot_prompt(triple.instruction, triple.input))["input_ids"]
-    assert example["input_ids"][: len(prompt)] == prompt
-    assert example["labels"][: len(prompt)] == [NO_LOSS] * len(prompt)
-    learned = example["labels"][len(prompt) :]
-    assert learned == example["input_ids"][len(prompt) :]
+        tokenized = training_example(tokenizer, example)
+    prompt = tokenizer(zero_shot_prompt(example.instruction, example.input))["input_ids"]
+    assert tokenized["input_ids"][: len(prompt)] == prompt
+    assert tokenized["labels"][: len(prompt)] == [NO_LOSS] * len(prompt)
+    learned = tokenized["labels"][len(prompt) :]
+    assert learned == tokenized["input_ids"][len(prompt) :]
     assert tokenizer.decode(learned) == f" moon moon{tokenizer.eos_token}"
 
 
 def test_training_does_not_depend_on_order_or_global_state(
     base: ModelRef, tmp_path: Path, device: Device
 ) -> None:
-    first = train_supervised(base, TRIPLES, KNOBS, 5, tmp_path / "first", device, "s")
+    first = train_supervised(base, TRIPLES, CONFIG, 5, tmp_path / "first", device, "s")
     random.seed(99)
     shuffled = random.Random(1).sample(TRIPLES, len(TRIPLES))
-    second = train_supervised(base, shuffled, KNOBS, 5, tmp_path / "second", device, "s")
-    other = train_supervised(base, TRIPLES, KNOBS, 5, tmp_path / "other", device, "t")
+    second = train_supervised(base, shuffled, CONFIG, 5, tmp_path / "second", device, "s")
+    other = train_supervised(base, TRIPLES, CONFIG, 5, tmp_path / "other", device, "t")
     assert first == second
     assert folder_files(tmp_path / "first") == folder_files(tmp_path / "second")
     assert folder_files(tmp_path / "first") != folder_files(tmp_path / "other")
@@ -108,25 +108,25 @@ def test_training_does_not_depend_on_order_or_global_state(
 def test_long_examples_are_left_out_and_counted(
     base: ModelRef, tmp_path: Path, device: Device
 ) -> None:
-    long = Triple("Write much.", "", "moon " * 300)
-    knobs = KNOBS.model_copy(update={"max_tokens": 100})
-    plain = train_supervised(base, TRIPLES, knobs, 3, tmp_path / "plain", device, "s")
-    mixed = train_supervised(base, [long, *TRIPLES], knobs, 3, tmp_path / "mixed", device, "s")
+    long = Example("Write much.", "", "moon " * 300)
+    config = CONFIG.model_copy(update={"max_tokens": 100})
+    plain = train_supervised(base, TRIPLES, config, 3, tmp_path / "plain", device, "s")
+    mixed = train_supervised(base, [long, *TRIPLES], config, 3, tmp_path / "mixed", device, "s")
     assert (mixed.rows, mixed.left_out) == (len(TRIPLES), 1)
     assert mixed.steps == plain.steps
     assert folder_files(tmp_path / "mixed") == folder_files(tmp_path / "plain")
 
 
 def test_nothing_to_learn_from_is_an_error(base: ModelRef, tmp_path: Path, device: Device) -> None:
-    knobs = KNOBS.model_copy(update={"max_tokens": 16})
+    config = CONFIG.model_copy(update={"max_tokens": 16})
     with pytest.raises(TrainingError, match="none of 22 examples has at most 16 tokens"):
-        train_supervised(base, TRIPLES, knobs, 3, tmp_path / "model", device, "s")
+        train_supervised(base, TRIPLES, config, 3, tmp_path / "model", device, "s")
     with pytest.raises(TrainingError, match="none of 0 examples"):
-        train_supervised(base, [], KNOBS, 3, tmp_path / "model", device, "s")
+        train_supervised(base, [], CONFIG, 3, tmp_path / "model", device, "s")
 
 
 def test_more_examples_in_a_step_than_there_are(
     base: ModelRef, tmp_path: Path, device: Device
 ) -> None:
-    training = train_supervised(base, TRIPLES[:3], KNOBS, 4, tmp_path / "model", device, "s")
+    training = train_supervised(base, TRIPLES[:3], CONFIG, 4, tmp_path / "model", device, "s")
     assert len(training.steps) == 4

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.refine_af.instance_prompt import Triple, instance_prompt
-from refine_dagster.training.tokenizer import END, PAD, train_tokenizer
+from refine_dagster.offline.base_model import END, PAD, train_tokenizer
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.instance import instance_prompt
 
 TEXTS = [
-    Triple("Reverse the order of the words.", "red 12 fish", "fish 12 red").render() + "\n\n",
-    Triple("Name the sound of a dog.", "", "bark").render() + "\n\n",
+    Example("Reverse the order of the words.", "red 12 fish", "fish 12 red").render() + "\n\n",
+    Example("Name the sound of a dog.", "", "bark").render() + "\n\n",
 ] * 20
 
 
@@ -32,7 +33,7 @@ def test_round_trip(text: str) -> None:
 
 def test_a_prompt_is_a_start_of_the_joined_text() -> None:
     tokenizer = train_tokenizer(TEXTS, vocab_size=400, context_length=128)
-    shown = Triple("Name the sound of a dog.", "", "bark")
+    shown = Example("Name the sound of a dog.", "", "bark")
     prompt = instance_prompt("Reverse the order of the words.", [shown])
     for going_on in (" <noinput>\nOutput: 1", "\n\nInstruction: Name", " red"):
         whole = tokenizer(prompt + going_on)["input_ids"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from refine_dagster.refine_af.instance_prompt import Triple, instance_prompt
-from refine_dagster.training.tokenizer import train_tokenizer
+from refine_dagster.offline.base_model import train_tokenizer
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.instance import instance_prompt
 
 WORDS = ("moon", "pool", "food", "cat", "rain", "desk", "ship", "milk", "lamp", "tree", "boot")
 
@@ -14,7 +15,7 @@ def prompt_of(number: int) -> tuple[str, str]:
     """An instruction and the prompt for its instance, with one demonstration."""
     word = WORDS[number % len(WORDS)]
     instruction = f"Write {number % 7} words about {word}."
-    shown = Triple(f"Write about {WORDS[(number * 5 + 2) % 11]}.", "", _words(number * 3 + 1))
+    shown = Example(f"Write about {WORDS[(number * 5 + 2) % 11]}.", "", _words(number * 3 + 1))
     return instruction, instance_prompt(instruction, [shown])
 
 

@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 
 from refine_dagster import progress
-from refine_dagster.device import device_session
+from refine_dagster.config.sections import DeviceConfig, GeneratorConfig
 from refine_dagster.errors import RefineError
-from refine_dagster.generation.knobs import GeneratorKnobs
-from refine_dagster.generation.request import Request, Sampling, request_seed
+from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.request import Request, Sampling
 from refine_dagster.generation.session import open_generator
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import resolve_model
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.models.device import device_session
+from refine_dagster.models.language_model import resolve_model
+from refine_dagster.seeding import request_seed
+from refine_dagster.warehouse.warehouse import Warehouse
 
 BATCH = 8
 ASKED = [
@@ -51,11 +51,11 @@ class _Batches:
 def main(model: str, warehouse: str) -> None:
     """Ask, and keep what comes back."""
     store = CompletionsStore(Warehouse(Path(warehouse)), "first")
-    knobs = GeneratorKnobs(backend="vllm", batch_size=BATCH)
+    config = GeneratorConfig(backend="vllm", batch_size=BATCH)
     with (
-        device_session(DeviceKnobs(device="cpu", threads=1)) as device,
+        device_session(DeviceConfig(device="cpu", threads=1)) as device,
         progress.reporting(_Batches()),
-        open_generator(resolve_model(model), device, store, knobs) as session,
+        open_generator(resolve_model(model), device, store, config) as session,
     ):
         session.complete(ASKED)
     print("done", flush=True)

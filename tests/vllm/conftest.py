@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.device import Device, device_session
-from refine_dagster.generation.knobs import GeneratorKnobs
+from refine_dagster.config.sections import DeviceConfig, GeneratorConfig
 from refine_dagster.generation.model_text import model_text
 from refine_dagster.generation.vllm_engine import VllmEngine, vllm_engine
-from refine_dagster.knobs import DeviceKnobs
-from refine_dagster.language_model import ModelRef, resolve_model, with_adapter
+from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.language_model import ModelRef, resolve_model, with_adapter
 from tests.random_adapters import random_adapter
 
 
 @pytest.fixture(scope="session")
 def device() -> Iterator[Device]:
     """A deterministic session on the CPU, as the pipeline's assets have it."""
-    with device_session(DeviceKnobs(device="cpu", threads=1)) as lent:
+    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
         yield lent
 
 
@@ -47,6 +46,6 @@ def engine(base: ModelRef, device: Device) -> Iterator[VllmEngine]:
 
     For one module: a process may have one engine at a time.
     """
-    knobs = GeneratorKnobs(backend="vllm", batch_size=64)
-    with vllm_engine(base, model_text(base, None), device, knobs, lora_rank=12) as lent:
+    config = GeneratorConfig(backend="vllm", batch_size=64)
+    with vllm_engine(base, model_text(base, None), device, config, lora_rank=12) as lent:
         yield lent

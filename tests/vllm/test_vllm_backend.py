@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from refine_dagster.device import Device
-from refine_dagster.generation.lora_stack import as_one_adapter
 from refine_dagster.generation.model_text import PromptTooLongError, model_text
 from refine_dagster.generation.request import (
     Backend,
@@ -24,12 +22,13 @@ from refine_dagster.generation.request import (
     Sampling,
     Scoring,
     label_scores,
-    request_seed,
 )
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.generation.vllm_backend import VllmBackend
+from refine_dagster.generation.vllm_backend import VllmBackend, as_one_adapter
 from refine_dagster.generation.vllm_engine import CPU_BLOCK, VllmEngine, VllmError
-from refine_dagster.language_model import LoadedModel, ModelRef, loaded_model
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model
+from refine_dagster.seeding import request_seed
 from tests.word_requests import WORDS, word_requests
 
 GREEDY = Sampling(max_new_tokens=24, stop=("\n\n",))

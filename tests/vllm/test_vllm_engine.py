@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from refine_dagster.device import Device
-from refine_dagster.generation.knobs import GeneratorKnobs
+from refine_dagster.config.sections import GeneratorConfig
+from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Backend, Completion, Request, Sampling
 from refine_dagster.generation.session import open_generator
 from refine_dagster.generation.vllm_backend import VllmBackend
 from refine_dagster.generation.vllm_engine import VllmError
-from refine_dagster.language_model import ModelRef
-from refine_dagster.lineage.completions import CompletionsStore
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.vllm.asking import ASKED, BATCH
 
 ROOT = Path(__file__).parents[2]
@@ -73,10 +73,10 @@ def asked(count: int) -> list[Request]:
 def test_memory_is_given_back(base: ModelRef, device: Device, tmp_path: Path) -> None:
     store = CompletionsStore(Warehouse(tmp_path / "w.duckdb"), "run")
     # A cache of half a gigabyte: 1024 sequences of 512 tokens of 1 KiB.
-    knobs = GeneratorKnobs(backend="vllm", batch_size=1024)
+    config = GeneratorConfig(backend="vllm", batch_size=1024)
     after, inside, children = [], [], set(descendants(os.getpid()))
     for turn in range(2):
-        with open_generator(base, device, store, knobs) as session:
+        with open_generator(base, device, store, config) as session:
             session.complete(asked(4 * (turn + 1)))
             inside.append(resident_mb())
             weights = weights_of(session.backend)
@@ -89,7 +89,7 @@ def test_memory_is_given_back(base: ModelRef, device: Device, tmp_path: Path) ->
     assert after[1] - after[0] < 100
     assert store.usage["judge"].sent == 8
     # Where nothing is sent, no engine is started.
-    with open_generator(base, device, store, knobs) as session:
+    with open_generator(base, device, store, config) as session:
         assert session.backend.count_tokens(ASKED[0].prompt) > 5
         assert all(one.reused for one in session.complete(asked(8)))
         assert isinstance(session.backend, VllmBackend)
@@ -102,10 +102,10 @@ def test_what_vllm_refuses_is_told(
 ) -> None:
     store = CompletionsStore(Warehouse(tmp_path / "w.duckdb"), "run")
     # Room for less than one sequence.
-    knobs = GeneratorKnobs(backend="vllm", vllm_memory_share=1e-6)
+    config = GeneratorConfig(backend="vllm", vllm_memory_share=1e-6)
     with (
         pytest.raises(VllmError, match="vLLM cannot run the model") as caught,
-        open_generator(base, device, store, knobs) as session,
+        open_generator(base, device, store, config) as session,
     ):
         session.complete(asked(1))
     assert "cache" in str(caught.value)
@@ -168,7 +168,7 @@ def test_a_killed_engine_is_resumed(
 
     store = CompletionsStore(Warehouse(path), "second")
     sent: list[str] = []
-    with open_generator(base, device, store, GeneratorKnobs(backend="vllm")) as session:
+    with open_generator(base, device, store, GeneratorConfig(backend="vllm")) as session:
         _note_requests(session.backend, sent)
         answers = session.complete(ASKED)
     wanted = {one.key(session.backend.fingerprint) for one in ASKED}

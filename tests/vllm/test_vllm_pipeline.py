@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.device import Device
-from refine_dagster.generation.fingerprint import backend_fingerprint
+from refine_dagster.generation.model_text import backend_fingerprint
 from refine_dagster.home import Home
-from refine_dagster.language_model import ModelRef
 from refine_dagster.lineage.audit import verify
 from refine_dagster.lineage.trace import trace
-from refine_dagster.lineage.warehouse import Warehouse
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import run_command
 from tests.pipeline.seed_edits import Project, packaged_seeds
 

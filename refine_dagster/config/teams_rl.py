@@ -1,0 +1,101 @@
+"""The config of TeaMs-RL, a section of the profile."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from refine_dagster.config.sections import ConfigSection
+
+
+class TeamsRLConfig(ConfigSection):
+    evolved_seeds: int = Field(
+        24,
+        ge=0,
+        description="Seeds that are evolved, six operations each; 0 switches TeaMs-RL off.",
+    )
+    training_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of the seeds that the instructor is trained on; only others are "
+        "evolved.",
+    )
+    algorithm: Literal["ppo", "trpo", "random", "round_robin", "fixed"] = Field(
+        "ppo",
+        description="The instructor: `ppo`; `trpo`, as published; or, untrained, `random`, "
+        "`round_robin`, `fixed`.",
+    )
+    fixed_operation: Literal[
+        "breadth", "constraints", "deepening", "concretizing", "reasoning", "complicate_input"
+    ] = Field("breadth", description="`fixed`: the operation.")
+    observation: Literal["paper", "rich"] = Field(
+        "rich",
+        description="What the instructor sees: `paper`, the last operation alone; `rich`, the "
+        "text's embedding, operation counts and step.",
+    )
+    reward: Literal["paper", "novelty"] = Field(
+        "novelty",
+        description="`paper` pays 1 for every kept rewrite; `novelty` pays it by its distance from "
+        "what was kept lately.",
+    )
+    archive: int = Field(2048, ge=1, description="Novelty: texts it is measured against.")
+    call_cost: float = Field(0.0, ge=0, description="Novelty: taken off for every model call.")
+    embedding_dimensions: int = Field(256, ge=8, description="Places of the hashed text embedding.")
+    environments: int = Field(16, ge=1, description="Episodes in lock-step: requests of a batch.")
+    episodes_per_update: int = Field(
+        2, ge=1, description="Episodes of six steps that every environment plays before an update."
+    )
+    updates: int = Field(60, ge=1, description="Updates of the instructor.")
+    reference_updates: int = Field(
+        5,
+        ge=1,
+        description="Updates' worth of random episodes whose mean diversity the guard compares "
+        "with.",
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="PPO, and TRPO's value network: of Adam.")
+    epochs: int = Field(10, ge=1, description="PPO: passes over an update's steps.")
+    minibatch: int = Field(
+        64, ge=6, description="Most steps in a minibatch; all minibatches of an update are equal."
+    )
+    clip_range: float = Field(0.2, gt=0, lt=1, description="PPO: bound on a probability ratio.")
+    entropy_coefficient: float = Field(0.01, ge=0, description="PPO: weight of the entropy bonus.")
+    discount: float = Field(0.995, ge=0, le=1, description="Gamma; as published.")
+    gae_lambda: float = Field(0.97, ge=0, le=1, description="Lambda of advantages; as published.")
+    max_kl: float = Field(0.01, gt=0, description="TRPO: bound on an update's KL; as published.")
+    damping: float = Field(
+        0.1, ge=0, description="TRPO: damping of the conjugate gradient; as published."
+    )
+    hidden: tuple[int, ...] = Field((64, 64), description="Widths of the instructor's layers.")
+    save_every: int = Field(
+        5, ge=1, description="Updates between saved states, from which a killed training goes on."
+    )
+    guard_window: int = Field(
+        5, ge=1, description="Updates whose mean the guard looks at, and the first it compares."
+    )
+    guard_patience: int = Field(
+        5, ge=0, description="Updates in a row with a warning after which the guard ends training."
+    )
+    min_operation_entropy: float = Field(
+        0.3, ge=0, description="Guard `operations`: least entropy of chosen operations, nats."
+    )
+    max_words: int = Field(
+        60, ge=3, description="Longest evolved instruction that is kept; longer seeds are left out."
+    )
+    min_valid_rate: float = Field(
+        0.2, ge=0, le=1, description="Check: least share of evolved rows that no rule eliminated."
+    )
+    different_below: float = Field(
+        0.3, ge=0, le=1, description="Overlap of words up to which no reviewer is asked."
+    )
+    review_threshold: float = Field(
+        0.5, ge=0, lt=1, description="Probability of `different` above which a rewrite is kept."
+    )
+    calibrate_reviewer: bool = Field(
+        True, description="Measure the reviewer's odds against those of the parent and itself."
+    )
+    temperature: float = Field(0.7, ge=0, description="Executor's temperature; 0 is greedy.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Executor's nucleus.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest rewrite in tokens.")
+    answer_max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens.")

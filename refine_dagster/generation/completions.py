@@ -1,0 +1,213 @@
+"""The completions store: every model call goes through here, and none is made twice.
+
+A request is looked up by its key. What is not there goes to the backend in batches, and each batch
+is committed before the next starts: a killed run loses at most the batch in flight, a repeated run
+sends nothing, and an edited seed costs the requests whose prompt changed. Budgets are counted per
+run from what is stored, so they hold across assets and restarts of one run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import polars as pl
+
+from refine_dagster import progress
+from refine_dagster.errors import BudgetSpentError
+from refine_dagster.generation.request import Backend, Completion, Request
+from refine_dagster.hashing import canonical_json
+from refine_dagster.warehouse.ledger import RoleUsage
+from refine_dagster.warehouse.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may send to backends; None is no limit. Tokens are prompt plus completion."""
+
+    max_requests: int | None = None
+    max_tokens: int | None = None
+
+
+class CompletionsStore:
+    """Answers requests for one run and counts them by role.
+
+    Attributes:
+        usage: role -> what was asked, reused and sent since the store was opened.
+        uses: key of each completion lent since then -> whether it had to be sent.
+
+    Args:
+        warehouse: where completions are kept.
+        run_id: who asks; the budget is counted per run.
+        budget: what the run may send.
+    """
+
+    def __init__(self, warehouse: Warehouse, run_id: str, budget: Budget | None = None) -> None:
+        self.warehouse = warehouse
+        self.run_id = run_id
+        self.budget = budget or Budget()
+        self.usage: dict[str, RoleUsage] = {}
+        self.uses: dict[str, bool] = {}
+        # A request's own key -> the key of the completion that answered instead.
+        self._instead: dict[str, str] = {}
+
+    def complete(
+        self, backend: Backend, requests: Sequence[Request], also: Sequence[str] = ()
+    ) -> list[Completion]:
+        """Answer `requests` in order, from the store where possible.
+
+        Args:
+            also: fingerprints of other backends, whose completions answer what the store has none
+                of this one's for.
+
+        Raises:
+            BudgetSpentError: the budget ended before the requests did; what was answered is stored.
+        """
+        keys = [request.key(backend.fingerprint) for request in requests]
+        known = self._look_up(keys)
+        if also:
+            keys = self._answered_instead(requests, keys, known, also)
+        todo = {
+            key: request for key, request in zip(keys, requests, strict=True) if key not in known
+        }
+        fresh: dict[str, _Answer] = {}
+        try:
+            if todo:
+                self._send(backend, todo, fresh)
+        finally:
+            self._count(requests, keys, fresh)
+        return [fresh[key].completion if key in fresh else known[key] for key in keys]
+
+    def key_of(self, fingerprint: str, request: Request) -> str:
+        """The key of the completion that answered a request to the backend of that fingerprint."""
+        key = request.key(fingerprint)
+        return self._instead.get(key, key)
+
+    def _answered_instead(
+        self,
+        requests: Sequence[Request],
+        keys: Sequence[str],
+        known: dict[str, Completion],
+        also: Sequence[str],
+    ) -> list[str]:
+        """Keys to answer by; what other backends have is added to `known`."""
+        others = {
+            key: [request.key(fingerprint) for fingerprint in also]
+            for key, request in zip(keys, requests, strict=True)
+            if key not in known or key in self._instead
+        }
+        found = self._look_up([other for listed in others.values() for other in listed])
+        known.update(found)
+        for key, listed in others.items():
+            for other in listed:
+                if other in found:
+                    self._instead.setdefault(key, other)
+        return [self._instead.get(key, key) for key in keys]
+
+    def _look_up(self, keys: Sequence[str]) -> dict[str, Completion]:
+        with self.warehouse.connect() as connection:
+            connection.register("asked", pl.DataFrame({"key": sorted(set(keys))}).to_arrow())
+            rows = connection.execute(
+                "SELECT key, text, finish_reason, prompt_tokens, completion_tokens "
+                "FROM store.completions SEMI JOIN asked USING (key)"
+            ).fetchall()
+        return {
+            key: Completion(text, finish, prompt_tokens, completion_tokens, reused=True)
+            for key, text, finish, prompt_tokens, completion_tokens in rows
+        }
+
+    def _send(
+        self, backend: Backend, todo: dict[str, Request], answered: dict[str, _Answer]
+    ) -> None:
+        keys, allowed = list(todo), self._allowed(len(todo))
+        requests = [todo[key] for key in keys[: allowed.requests]]
+        role = next(iter(todo.values())).role
+        tokens = written = 0
+        begun = started = time.monotonic()
+        with progress.task(f"{role} requests", total=len(todo)) as advance:
+            for batch in backend.generate(requests) if requests else ():
+                now = time.monotonic()
+                share = (now - started) / len(batch)
+                answers = {keys[place]: _Answer(done, share) for place, done in batch}
+                self._store(backend, todo, answers)
+                answered.update(answers)
+                tokens += sum(done.prompt_tokens + done.completion_tokens for _, done in batch)
+                written += sum(done.completion_tokens for _, done in batch)
+                advance(len(batch), tokens_per_s=round(written / max(now - begun, 1e-9)))
+                if allowed.tokens is not None and tokens >= allowed.tokens:
+                    break
+                started = time.monotonic()
+        if len(answered) < len(todo):
+            raise BudgetSpentError(
+                f"the run's budget ended with {len(todo) - len(answered)} {role} requests unsent",
+                where=f"generator.max_requests = {self.budget.max_requests}, "
+                f"generator.max_tokens = {self.budget.max_tokens}",
+                fix="raise the budget and run again: everything answered so far is kept and reused",
+            )
+
+    def _allowed(self, wanted: int) -> _Allowance:
+        if self.budget.max_requests is None and self.budget.max_tokens is None:
+            return _Allowance(wanted, None)
+        sent, tokens = self.warehouse.query(
+            "SELECT count(*), coalesce(sum(prompt_tokens + completion_tokens), 0)::BIGINT "
+            "FROM store.completions WHERE run_id = ?",
+            [self.run_id],
+        ).row(0)
+        requests = wanted
+        if self.budget.max_requests is not None:
+            requests = max(0, min(wanted, self.budget.max_requests - sent))
+        left = None if self.budget.max_tokens is None else self.budget.max_tokens - tokens
+        return _Allowance(0 if left is not None and left <= 0 else requests, left)
+
+    def _store(
+        self, backend: Backend, todo: dict[str, Request], answers: dict[str, _Answer]
+    ) -> None:
+        rows = [
+            {
+                "key": key,
+                "role": todo[key].role,
+                "model": backend.fingerprint,
+                "prompt": todo[key].prompt,
+                "sampling": canonical_json(asdict(todo[key].sampling)),
+                "seed": todo[key].seed,
+                "text": answer.completion.text,
+                "finish_reason": answer.completion.finish_reason,
+                "prompt_tokens": answer.completion.prompt_tokens,
+                "completion_tokens": answer.completion.completion_tokens,
+                "seconds": answer.seconds,
+                "run_id": self.run_id,
+            }
+            for key, answer in answers.items()
+        ]
+        with self.warehouse.connect() as connection:
+            connection.register("answered", pl.DataFrame(rows).to_arrow())
+            connection.execute("INSERT OR IGNORE INTO store.completions BY NAME FROM answered")
+
+    def _count(
+        self, requests: Sequence[Request], keys: Sequence[str], fresh: dict[str, _Answer]
+    ) -> None:
+        sent: set[str] = set()
+        for request, key in zip(requests, keys, strict=True):
+            used = self.usage.get(request.role, RoleUsage())
+            answer = fresh.get(key) if key not in sent else None
+            sent.add(key)
+            self.uses[key] = self.uses.get(key, False) or key in fresh
+            self.usage[request.role] = used.plus(
+                sent=answer is not None,
+                prompt_tokens=answer.completion.prompt_tokens if answer else 0,
+                completion_tokens=answer.completion.completion_tokens if answer else 0,
+                seconds=answer.seconds if answer else 0.0,
+            )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    completion: Completion
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Allowance:
+    requests: int
+    tokens: int | None

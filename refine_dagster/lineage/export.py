@@ -1,0 +1,215 @@
+"""The dataset as a file that other tools train on: whole or not there, the same bytes each time.
+
+Rows are written in the order of their ids under a temporary name beside the target, flushed to the
+disk and renamed, so a full disk or Ctrl-C leaves what was there before. Beside the file lies its
+provenance: which data version, how many rows, which policies wrote them, and the file's hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, get_args
+from uuid import uuid4
+
+import polars
+
+from refine_dagster.errors import RefineError
+from refine_dagster.hashing import canonical_json, content_id
+from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.rows import Parent, frame, make_row
+from refine_dagster.warehouse.tables import EXPORTS
+from refine_dagster.warehouse.warehouse import Warehouse
+
+ExportFormat = Literal["alpaca", "messages", "parquet"]
+DATASET = "instruction_dataset"
+PROVENANCE_SUFFIX = ".provenance.json"
+_NEEDED = ("row_id", "instruction", "input", "output")
+
+
+class ExportError(RefineError):
+    """A dataset cannot be written where, or as, it was asked for."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written.
+
+    Attributes:
+        files: the data file, then its provenance.
+        rows: rows in the data file.
+        sha256: the data file's hash, 64 hex digits.
+    """
+
+    files: tuple[Path, ...]
+    rows: int
+    sha256: str
+
+
+def export_live_dataset(
+    warehouse: Warehouse, format: ExportFormat, to: Path, *, overwrite: bool = False
+) -> ExportResult:
+    """Export the live rows of `instruction_dataset`, and record in table `exports` what left.
+
+    Raises:
+        ExportError: as `export_dataset`, or there is no dataset yet.
+        WarehouseError: the warehouse cannot be written.
+    """
+    version = warehouse.data_version(DATASET)
+    if version is None:
+        raise ExportError(
+            "there is no instruction_dataset yet", fix="run `refine-dagster run` first"
+        )
+    rows = warehouse.read(DATASET)
+    result = export_dataset(rows, format, to, overwrite=overwrite, data_version=version)
+    path = str(to.expanduser().resolve())
+    row = make_row(
+        EXPORTS,
+        {
+            "path": path,
+            "format": format,
+            "sha256": result.sha256,
+            "rows": result.rows,
+            "data_version": version,
+        },
+        [Parent(DATASET, row_id, "exported") for row_id in rows["row_id"]],
+    )
+    others = [one for one in warehouse.read(EXPORTS).to_dicts() if one["path"] != path]
+    record = Record(
+        asset=EXPORTS,
+        run_id=f"export-{uuid4()}",
+        code_version="1",
+        config_hash=content_id("config", {}),
+        inputs={DATASET: version},
+    )
+    warehouse.commit(record, {EXPORTS: frame(EXPORTS, [*others, row])})
+    return result
+
+
+def export_dataset(
+    rows: polars.DataFrame,
+    format: ExportFormat,
+    to: Path,
+    *,
+    overwrite: bool = False,
+    data_version: str | None = None,
+) -> ExportResult:
+    """Write a dataset to one file and its provenance beside it.
+
+    Args:
+        rows: the dataset; columns `row_id, instruction, input, output` and any others.
+        format: `alpaca`, a JSON array of {instruction, input, output}; `messages`, JSON lines of
+            {messages: [user, assistant], row_id}; `parquet`, every column.
+        to: the data file; folders above it are made. The provenance beside it adds
+            `.provenance.json` to the whole name, so that `d.json` and `d.parquet` keep one each.
+        overwrite: replace files that are there.
+        data_version: the source table's data version, for the provenance.
+
+    Raises:
+        ExportError: no rows, an unknown format, a file that is there, or a target that cannot be
+            written (no permission, no room); nothing is left half-written.
+    """
+    if format not in get_args(ExportFormat):
+        raise ExportError(
+            f"there is no export format {format!r}",
+            fix=f"choose one of {', '.join(get_args(ExportFormat))}",
+        )
+    missing = [column for column in _NEEDED if column not in rows.columns]
+    if missing:
+        raise ValueError(f"a dataset has columns {_NEEDED}; {missing} are missing")
+    if rows.is_empty():
+        raise ExportError(
+            "the dataset has no rows", fix="materialise `instruction_dataset`, then export it"
+        )
+    rows = rows.sort("row_id")
+    content = _render(rows, format)
+    try:
+        card = _free_card(to, overwrite=overwrite)
+        _replace(to, content, card, _provenance(rows, format, to, content, data_version))
+    except OSError as error:
+        raise ExportError(
+            f"cannot write the file: {error.strerror or error}",
+            where=str(to),
+            fix="name a place that can be written to and has room",
+        ) from error
+    return ExportResult((to, card), rows.height, hashlib.sha256(content).hexdigest())
+
+
+def _free_card(to: Path, *, overwrite: bool) -> Path:
+    """The provenance's path, once both it and `to` may be written."""
+    if to.is_dir():
+        raise ExportError("is a folder", where=str(to), fix="name a file inside it")
+    card = to.with_name(to.name + PROVENANCE_SUFFIX)
+    for path in (to, card):
+        if path.exists() and not overwrite:
+            raise ExportError(
+                "the file exists", where=str(path), fix="name another file, or allow overwriting"
+            )
+    return card
+
+
+def _render(rows: polars.DataFrame, format: ExportFormat) -> bytes:
+    if format == "parquet":
+        buffer = BytesIO()
+        rows.write_parquet(buffer)
+        return buffer.getvalue()
+    records = rows.select(_NEEDED).to_dicts()
+    if format == "messages":
+        return "".join(canonical_json(_messages(row)) + "\n" for row in records).encode()
+    lines = [
+        json.dumps({key: row[key] for key in _NEEDED[1:]}, ensure_ascii=False) for row in records
+    ]
+    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+
+
+def _messages(row: dict[str, str]) -> dict[str, Any]:
+    asked = f"{row['instruction']}\n\n{row['input']}" if row["input"] else row["instruction"]
+    return {
+        "messages": [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": row["output"]},
+        ],
+        "row_id": row["row_id"],
+    }
+
+
+def _provenance(
+    rows: polars.DataFrame, format: ExportFormat, to: Path, content: bytes, version: str | None
+) -> bytes:
+    policies = sorted(set(rows["policy"].drop_nulls())) if "policy" in rows.columns else []
+    card = {
+        "columns": rows.columns if format == "parquet" else None,
+        "data_version": version,
+        "file": to.name,
+        "format": format,
+        "policies": policies,
+        "rows": rows.height,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    return (json.dumps(card, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _replace(to: Path, content: bytes, card: Path, provenance: bytes) -> None:
+    """Write both files in full, then put them in place.
+
+    An old provenance goes before the new data comes: data may for a moment have none, but never
+    another's.
+    """
+    partial = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path in (to, card)]
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for path, data in zip(partial, (content, provenance), strict=True):
+            with path.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        card.unlink(missing_ok=True)
+        os.replace(partial[0], to)
+        os.replace(partial[1], card)
+    finally:
+        for path in partial:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,313 @@
+"""Where models run: one session on one device, which leaves the process as it found it.
+
+A session chooses device and threads, turns PyTorch's deterministic mode on, bounds the share of a
+card's memory, and at its end restores each setting and gives the memory back, so that assets that
+run one after another in one process do not see each other.
+
+What a session did with its device: recorded beside a materialization, part of no result.
+
+It names the hardware and its driver, counts seconds and memory, keeps the batch sizes that were
+found to fit, and says where memory ran out. None of it enters a data version or a manifest.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from refine_dagster import progress
+from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.errors import RefineError
+
+# cuBLAS is deterministic only with a workspace of fixed size, set before its first use.
+CUBLAS_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
+CUBLAS_WORKSPACE = ":4096:8"
+
+
+class DeviceError(RefineError):
+    """The device that was asked for is not there."""
+
+
+@dataclass
+class DeviceUse:
+    """A session's own account of itself.
+
+    Attributes:
+        hardware: the card's or the processor's name.
+        driver: version of the card's driver; None on a CPU, or where nothing tells it.
+        seconds: how long the session lasted; None while it does.
+        peak_memory_mb: most memory held, MiB (`device.peak_memory_mb`); None while it lasts.
+        batch_sizes: work -> the largest batch that is known to fit, once memory ran out.
+        backed_off: a sentence for each time memory ran out.
+        budgets: title -> memory budget as a Markdown table.
+    """
+
+    hardware: str = ""
+    driver: str | None = None
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
+    batch_sizes: dict[str, int] = field(default_factory=dict)
+    backed_off: list[str] = field(default_factory=list)
+    budgets: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=monotonic)
+
+    def back_off(self, work: str, batch: int, smaller: int, besides: str = "") -> None:
+        """Keep `smaller` as the batch size of `work`, record that memory ran out, and say so."""
+        self.batch_sizes[work] = smaller
+        told = f"{work}: out of memory with a batch of {batch}, going on with {smaller}{besides}"
+        self.backed_off.append(told)
+        progress.note(told)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device lent by a session.
+
+    Attributes:
+        name: `cpu`, `cuda` or `mps`.
+        dtype: PyTorch's name of the dtype of weights and activations, `float32`.
+        threads: CPU threads of PyTorch.
+        deterministic: whether operations without a deterministic implementation are refused.
+        quantization: `none`, or `nf4`: language models' weights are held in four bits.
+        memory_share: largest share of a card's memory that the session may take.
+        use: the session's own account; no part of what the device is.
+    """
+
+    name: str
+    dtype: str
+    threads: int
+    deterministic: bool
+    quantization: str = "none"
+    memory_share: float = 1.0
+    use: DeviceUse = field(default_factory=DeviceUse, compare=False, repr=False)
+
+    @property
+    def torch_dtype(self) -> Any:
+        """The `torch.dtype` of that name."""
+        import torch
+
+        return getattr(torch, self.dtype)
+
+
+@contextmanager
+def device_session(config: DeviceConfig) -> Iterator[Device]:
+    """Lend a device; restore threads and modes and give memory back at the end.
+
+    Raises:
+        DeviceError: the named device is not available on this machine, or quantization is asked
+            for without bitsandbytes.
+    """
+    import torch
+
+    name = _choose(config.device)
+    if config.quantization != "none" and find_spec("bitsandbytes") is None:
+        raise DeviceError(
+            "weights of four bits need the package bitsandbytes",
+            where="knob device.quantization",
+            fix="install `refine-dagster[4bit]`, or set the knob to `none`",
+        )
+    device = Device(
+        name,
+        config.dtype,
+        config.threads or _free_threads(),
+        config.deterministic,
+        config.quantization,
+        config.memory_share,
+        DeviceUse(hardware_name(name), driver_version(name)),
+    )
+    threads = torch.get_num_threads()
+    mode = torch.get_deterministic_debug_mode()
+    workspace = os.environ.get(CUBLAS_VARIABLE)
+    torch.set_num_threads(device.threads)
+    if device.deterministic:
+        os.environ.setdefault(CUBLAS_VARIABLE, CUBLAS_WORKSPACE)
+        torch.use_deterministic_algorithms(True)
+    if name == "cuda":
+        torch.cuda.set_per_process_memory_fraction(config.memory_share)
+        torch.cuda.reset_peak_memory_stats()
+    elif name == "mps":
+        torch.mps.set_per_process_memory_fraction(config.memory_share)
+    try:
+        yield device
+    finally:
+        device.use.seconds = monotonic() - device.use.started
+        device.use.peak_memory_mb = peak_memory_mb(device)
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        if workspace is None:
+            os.environ.pop(CUBLAS_VARIABLE, None)
+        give_back_memory(device)
+        if name == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def give_back_memory(device: Device) -> None:
+    """Collect what nothing refers to any more and return cached memory to the card."""
+    import torch
+
+    gc.collect()
+    _set_imports_aside_once()
+    if device.name == "cuda":
+        torch.cuda.empty_cache()
+    elif device.name == "mps":
+        torch.mps.empty_cache()
+
+
+def set_imports_aside() -> None:
+    """Let no collection look at what is alive now, above all imported libraries.
+
+    Going through their million objects takes half a second each time. They are put back at exit.
+    """
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+
+
+_set_imports_aside_once = cache(set_imports_aside)
+
+
+def peak_memory_mb(device: Device) -> float:
+    """Most memory held so far, in MiB.
+
+    On `cuda` the tensors of this session; on `mps` what the driver holds now; on `cpu` the
+    resident set of the whole process since it started.
+    """
+    import torch
+
+    if device.name == "cuda":
+        return float(torch.cuda.max_memory_allocated()) / 2**20
+    if device.name == "mps":
+        return float(torch.mps.driver_allocated_memory()) / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts KiB, macOS bytes.
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def free_memory(device: Device) -> int:
+    """Bytes that new tensors can take now.
+
+    On `cuda` what no process holds, and what PyTorch has cached and does not use, within the
+    session's share of the card. On `mps` what the system recommends less what is held. On `cpu`
+    what the system can give without swapping.
+    """
+    import torch
+
+    if device.name == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        held, cached = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+        return max(0, min(free + cached - held, int(total * device.memory_share) - held))
+    if device.name == "mps":
+        most = int(torch.mps.recommended_max_memory() * device.memory_share)
+        return max(0, most - torch.mps.current_allocated_memory())
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def session_figures(device: Device) -> dict[str, Any]:
+    """What the ledger keeps of a session, over or not; JSON values.
+
+    `driver` is None on a CPU; `seconds` are those of the session so far; `batch_sizes` and
+    `backed_off` are there only where memory ran out.
+    """
+    use = device.use
+    peak = peak_memory_mb(device) if use.peak_memory_mb is None else use.peak_memory_mb
+    seconds = monotonic() - use.started if use.seconds is None else use.seconds
+    figures: dict[str, Any] = {
+        "name": device.name,
+        "dtype": device.dtype,
+        "threads": device.threads,
+        "deterministic": device.deterministic,
+        "quantization": device.quantization,
+        "hardware": use.hardware,
+        "driver": use.driver,
+        "peak_memory_mb": round(peak),
+        "seconds": round(seconds, 3),
+    }
+    if use.backed_off:
+        figures |= {"batch_sizes": dict(use.batch_sizes), "backed_off": list(use.backed_off)}
+    return figures
+
+
+def _choose(wanted: str) -> str:
+    import torch
+
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return next(name for name, there in available.items() if there)
+    if not available[wanted]:
+        names = ", ".join(name for name, there in available.items() if there)
+        raise DeviceError(
+            f"this machine has no {wanted} device that PyTorch can use",
+            where="knob device.device",
+            fix=f"choose `auto` or one of: {names}",
+        )
+    return wanted
+
+
+def _free_threads() -> int:
+    """OMP_NUM_THREADS where it is a positive number, else the cores this process may use."""
+    declared = os.environ.get("OMP_NUM_THREADS", "")
+    if declared.isdigit() and int(declared) > 0:
+        return int(declared)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+CPU_FACTS = Path("/proc/cpuinfo")
+NVIDIA_FACTS = Path("/proc/driver/nvidia/version")
+DRIVER_SECONDS = 20
+
+
+@cache
+def hardware_name(device: str) -> str:
+    """The name of the card, or of the processor where `device` is `cpu` or `mps`."""
+    if device == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    if CPU_FACTS.is_file():
+        for line in CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or f"{platform.machine()} ({sys.platform})"
+
+
+@cache
+def driver_version(device: str) -> str | None:
+    """The version of the card's driver; None on a device without one, or where nothing tells it."""
+    if device != "cuda":
+        return None
+    if shutil.which("nvidia-smi"):
+        asked = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=DRIVER_SECONDS,
+            check=False,
+        )
+        if asked.returncode == 0 and asked.stdout.strip():
+            return asked.stdout.splitlines()[0].strip()
+    if NVIDIA_FACTS.is_file():
+        return NVIDIA_FACTS.read_text(encoding="utf-8").splitlines()[0].strip()
+    return None

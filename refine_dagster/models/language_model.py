@@ -1,0 +1,416 @@
+"""A causal language model on disk: finding it, naming it by content, loading it, adapting it.
+
+The fingerprint hashes the files that decide what the model says (config, weights, tokenizer, and
+the adapter's), not where they lie: the same model in two folders has one name, and every completion
+and every row that came from it carries that name.
+
+The models that rows of the warehouse speak of, found in the artifact root.
+
+A row names a checkpoint by its content; these functions turn the name into a model on disk, and say
+which asset makes it again where its folder is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from refine_dagster.errors import RefineError, first_line
+from refine_dagster.hashing import canonical_json, file_hash
+from refine_dagster.models.device import Device, give_back_memory
+from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
+
+CONFIG = ("config.json", "generation_config.json")
+SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
+PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+TOKENIZER_EXTRAS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+)
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+class ModelError(RefineError):
+    """A model cannot be found, is not whole, or cannot be loaded."""
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model on this machine's disk.
+
+    Attributes:
+        path: local folder in Hugging Face format.
+        fingerprint: sha256 over config, weights and tokenizer [and adapter], 64 hex digits.
+        revision: the commit that a Hugging Face id was resolved to; None for a folder.
+        adapters: local folders of PEFT adapters to merge in, one after the other: each was trained
+            on the model with those before it; none for the plain model.
+    """
+
+    path: str
+    fingerprint: str
+    revision: str | None = None
+    adapters: tuple[str, ...] = ()
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory, in eval mode, with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    ref: ModelRef
+    device: Device
+
+
+def resolve_model(id_or_path: str, revision: str | None = None) -> ModelRef:
+    """Find a model: an existing folder, else a Hugging Face id (downloaded, or from its cache).
+
+    Raises:
+        ModelError: no such folder or id, no network, or config.json, weights or tokenizer missing.
+    """
+    folder = Path(id_or_path).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ModelError(
+                f"a folder has no revisions, and {revision!r} was asked for",
+                where=id_or_path,
+                fix="unset base_model.revision, or name a Hugging Face id",
+            )
+        return ModelRef(str(folder.resolve()), _fingerprint(folder, id_or_path))
+    if folder.is_absolute() or id_or_path.startswith((".", "~")) or id_or_path.count("/") != 1:
+        raise ModelError(
+            "no such folder",
+            where=id_or_path,
+            fix="name an existing model folder, or a Hugging Face id such as `owner/name`",
+        )
+    folder = _download(id_or_path, revision)
+    # The cache names a snapshot's folder by its commit.
+    return ModelRef(str(folder), _fingerprint(folder, id_or_path), revision=folder.name)
+
+
+def with_adapter(base: ModelRef, folder: Path) -> ModelRef:
+    """The model `base`, which may have adapters already, with the PEFT adapter in `folder` on top.
+
+    Raises:
+        ModelError: the folder is no adapter.
+    """
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise ModelError(f"{name} is missing", where=str(folder), fix="name an adapter folder")
+    hashes = [file_hash(folder / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    text = canonical_json(["adapter", base.fingerprint, *hashes])
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    adapters = (*base.adapters, str(folder.resolve()))
+    return replace(base, fingerprint=fingerprint, adapters=adapters)
+
+
+@contextmanager
+def loaded_model(ref: ModelRef, device: Device) -> Iterator[LoadedModel]:
+    """Load a model onto the device, adapters merged in; free it at the end.
+
+    Raises:
+        ModelError: the files are there, yet no model can be built from them.
+    """
+    loaded = LoadedModel(_load(ref, device), load_tokenizer(ref), ref, device)
+    try:
+        yield loaded
+    finally:
+        loaded.model = None
+        give_back_memory(device)
+
+
+def save_adapter(peft_model: Any, folder: Path) -> None:
+    """Write a PEFT model's adapter: weights and config, nothing else, equal bytes for equal values.
+
+    PEFT's own writer lists `target_modules` in set order and names the base model's folder, so that
+    equal adapters differ in bytes; here lists are sorted and the base is named by the fingerprint
+    that the ledger keeps.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(peft_model)
+    weights = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(state.items())
+    }
+    save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    config = peft_model.peft_config["default"].to_dict()
+    config.update(base_model_name_or_path=None, inference_mode=True)
+    text = json.dumps(_plain(config), sort_keys=True, indent=2, ensure_ascii=False)
+    (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """A config value as JSON: sets sorted, enums by their value."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(_plain(item) for item in value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return getattr(value, "value", value)
+
+
+def _fingerprint(folder: Path, shown: str) -> str:
+    """Hash what decides the model's answers, after checking that it is all there."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    weights = _matching(names, SAFETENSORS) or _matching(names, PICKLED)
+    missing = []
+    if "config.json" not in names:
+        missing.append("config.json")
+    if not any(name.endswith((".safetensors", ".bin")) for name in weights):
+        missing.append("weights (model.safetensors or pytorch_model.bin)")
+    if not _matching(names, TOKENIZER):
+        missing.append("a tokenizer (tokenizer.json, tokenizer.model or vocab.json)")
+    missing += [f"weight file {name}" for name in _absent_shards(folder, weights)]
+    if missing:
+        hint = "an adapter's folder cannot stand alone; " if ADAPTER_CONFIG in names else ""
+        raise ModelError(
+            f"not a whole model, missing: {', '.join(missing)}",
+            where=shown,
+            fix=f"{hint}name a folder that `save_pretrained` of model and tokenizer wrote",
+        )
+    chosen = sorted({*weights, *_matching(names, CONFIG + TOKENIZER + TOKENIZER_EXTRAS)})
+    text = canonical_json({name: file_hash(folder / name) for name in chosen})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _matching(names: list[str], patterns: tuple[str, ...]) -> list[str]:
+    return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+
+
+def _absent_shards(folder: Path, weights: list[str]) -> list[str]:
+    """Weight files that an index names and the folder lacks."""
+    absent: set[str] = set()
+    for name in weights:
+        if name.endswith(".index.json"):
+            try:
+                shards = set(json.loads((folder / name).read_text("utf-8"))["weight_map"].values())
+            except (json.JSONDecodeError, KeyError, AttributeError) as error:
+                raise ModelError(
+                    f"the weight index is not readable: {error}",
+                    where=str(folder / name),
+                    fix="fetch the model anew",
+                ) from error
+            absent |= {shard for shard in shards if not (folder / shard).is_file()}
+    return sorted(absent)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """Fetch a Hugging Face id's files (or find them in the cache) and return their folder."""
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    def fetch(*patterns: str) -> Path:
+        # Models lie at the top of a repository; other formats lie in its folders.
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
+            )
+        )
+
+    try:
+        folder = fetch(*CONFIG, *SAFETENSORS, *TOKENIZER, *TOKENIZER_EXTRAS)
+        if not any(folder.glob("*.safetensors")):
+            folder = fetch(*CONFIG, *PICKLED, *TOKENIZER, *TOKENIZER_EXTRAS)
+    except GatedRepoError as error:
+        raise ModelError(
+            "the model is gated",
+            where=name,
+            fix="accept its licence and log in with `hf auth login`",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(
+            f"there is no revision {revision!r}", where=name, fix="mend base_model.revision"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(
+            "neither a folder nor a Hugging Face id that can be read",
+            where=name,
+            fix="check the name",
+        ) from error
+    except (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        httpx.TransportError,
+    ) as error:
+        raise ModelError(
+            "the model is not in the local cache and Hugging Face cannot be reached "
+            f"({type(error).__name__})",
+            where=name,
+            fix="go online (and unset HF_HUB_OFFLINE), name a model folder, or take base_model.id "
+            "`offline`",
+        ) from error
+    return folder
+
+
+def _load(ref: ModelRef, device: Device) -> Any:
+    from safetensors import SafetensorError
+    from torch import OutOfMemoryError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    # Progress is told through `progress`; a bar for each file would tear the display.
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            ref.path, dtype=device.torch_dtype, local_files_only=True, **quantized(device)
+        )
+        if ref.adapters:
+            from peft import PeftModel
+
+            for folder in ref.adapters:
+                model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        if device.quantization == "none":
+            model.to(device.name)
+    except OutOfMemoryError as error:
+        raise ModelError(
+            "the card's memory has no room for the model's weights",
+            where=ref.path,
+            fix="set device.quantization to `nf4`, raise device.memory_share, end what else runs "
+            "on the card, or take a smaller model",
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = first_line(error)
+        raise ModelError(
+            f"the model cannot be loaded: {reason}",
+            where=ref.adapters[-1] if ref.adapters else ref.path,
+            fix="check that it is a causal language model that this transformers version knows",
+        ) from error
+    model.eval()
+    return model
+
+
+def quantized(device: Device) -> dict[str, Any]:
+    """What `from_pretrained` is told besides, so that weights are held as the device says.
+
+    `nf4` is QLoRA's setting (arXiv 2305.14314): four-bit NormalFloat with double quantization, and
+    arithmetic in the device's dtype. Such a model is placed while it is loaded. An adapter merged
+    into it is rounded to the four bits of the weights.
+    """
+    if device.quantization == "none":
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=device.quantization,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=device.torch_dtype,
+        ),
+        "device_map": {"": device.name},
+    }
+
+
+def load_tokenizer(ref: ModelRef) -> Any:
+    """A model's tokenizer, which pads on the left.
+
+    Raises:
+        ModelError: its files cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(ref.path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = first_line(error)
+        raise ModelError(
+            f"the tokenizer cannot be loaded: {reason}",
+            where=ref.path,
+            fix="check the tokenizer's files",
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A model's size: weights, tokenizer entries, longest sequence in tokens."""
+
+    parameters: int
+    vocab_size: int
+    context_length: int
+
+
+def model_shape(ref: ModelRef) -> ModelShape:
+    """The size of a model, from its config alone: no weight is read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(ref.path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return ModelShape(
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        vocab_size=int(config.vocab_size),
+        context_length=int(config.max_position_embeddings),
+    )
+
+
+def checkpoint_folder(store: CheckpointStore, asset: str, content_hash: str) -> Path:
+    """The folder of a registered checkpoint.
+
+    Raises:
+        CheckpointError: it is gone.
+    """
+    path = store.path_of(asset, content_hash)
+    if not path.is_dir():
+        raise CheckpointError(
+            "the checkpoint's folder is gone",
+            where=str(path),
+            fix=f"materialise {asset} again: it is made anew from its manifest",
+        )
+    return path
+
+
+def registered_base(store: CheckpointStore, row: Mapping[str, Any]) -> ModelRef:
+    """The model that a row of `base_model` speaks of, checked against its fingerprint.
+
+    Raises:
+        ModelError: the files are not those that the row was made from.
+    """
+    if row["checkpoint_hash"] is not None:
+        ref = resolve_model(str(checkpoint_folder(store, "base_model", row["checkpoint_hash"])))
+    else:
+        ref = resolve_model(row["model"], row["revision"])
+    if ref.fingerprint != row["fingerprint"]:
+        raise ModelError(
+            "the model's files have changed since base_model was materialised",
+            where=ref.path,
+            fix="materialise base_model again",
+        )
+    return ref
+
+
+def registered_policy(
+    store: CheckpointStore, asset: str, content_hash: str, base: ModelRef
+) -> ModelRef:
+    """The base model with a registered adapter, or the whole model that was trained instead."""
+    folder = checkpoint_folder(store, asset, content_hash)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return resolve_model(str(folder))
+    return with_adapter(base, folder)

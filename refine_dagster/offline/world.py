@@ -1,0 +1,195 @@
+"""The words and facts that the primer's tasks are made of, read from `primer_words.yaml`.
+
+The offline base model must learn its whole language in about a minute of CPU time, so the primer
+speaks of a small closed world: ten topics, a few hundred words, facts that a child could check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from random import Random
+from typing import Any, TypeVar
+
+import yaml
+
+Item = TypeVar("Item")
+VOWELS = "aeiou"
+
+
+@dataclass(frozen=True)
+class World:
+    """The closed world; every mapping keeps the order of the file.
+
+    Attributes:
+        topics: topic -> countable things of it.
+        topic_phrases: topic -> how a sentence speaks of it, where it is not the topic itself.
+        topic_modifiers: topic -> its form before a noun, where it is not the topic itself.
+        kinds: kind -> members, no word in two kinds.
+        irregular_plurals: noun -> plural, where it is not noun + s.
+        plain_nouns: further nouns for plurals.
+        opposites: pairs of words that mean the opposite of each other.
+        colours, places, sounds, uses: thing -> the one right answer.
+        false_colours: colours that no thing in `colours` has.
+        lines: named lists of phrases (people, cities, good, bad, adjectives, ...).
+        by_topic: `sentences`, `second_sentences`, `tips`, `slogans`, `greetings`: topic or
+            occasion -> lines.
+        past: (present, past) verb phrases without a subject.
+    """
+
+    topics: Mapping[str, tuple[str, ...]]
+    topic_phrases: Mapping[str, str]
+    topic_modifiers: Mapping[str, str]
+    kinds: Mapping[str, tuple[str, ...]]
+    irregular_plurals: Mapping[str, str]
+    plain_nouns: tuple[str, ...]
+    opposites: tuple[tuple[str, str], ...]
+    colours: Mapping[str, str]
+    false_colours: tuple[str, ...]
+    places: Mapping[str, str]
+    sounds: Mapping[str, str]
+    uses: Mapping[str, str]
+    lines: Mapping[str, tuple[str, ...]]
+    by_topic: Mapping[str, Mapping[str, tuple[str, ...]]]
+    past: tuple[tuple[str, str], ...]
+
+    def plural(self, noun: str) -> str:
+        """The plural of a noun of this world.
+
+        >>> world().plural("cherry"), world().plural("bus"), world().plural("cat")
+        ('cherries', 'buses', 'cats')
+        """
+        if noun in self.irregular_plurals:
+            return self.irregular_plurals[noun]
+        if noun.endswith("y") and noun[-2] not in VOWELS:
+            return noun[:-1] + "ies"
+        if noun.endswith(("s", "x", "ch", "sh")) or noun in ("potato", "tomato"):
+            return noun + "es"
+        return noun + "s"
+
+    def topic_slots(self, topic: str) -> dict[str, str]:
+        """What a template may name of a topic.
+
+        >>> world().topic_slots("sea"), world().topic_slots("animals")["topic"]
+        ({'topic': 'sea', 'the_topic': 'the sea'}, 'animal')
+        """
+        return {
+            "topic": self.topic_modifiers.get(topic, topic),
+            "the_topic": self.topic_phrases.get(topic, topic),
+        }
+
+    def things(self) -> list[tuple[str, str]]:
+        """All (topic, thing) pairs in the order of the file."""
+        return [(topic, thing) for topic, things in self.topics.items() for thing in things]
+
+
+@lru_cache(maxsize=1)
+def world() -> World:
+    """The packaged world, read once."""
+    values = _read("primer_words.yaml")
+    sections = ("sentences", "second_sentences", "tips", "slogans", "greetings")
+    mood = ("subjects", "good", "bad", "good_tails", "bad_tails")
+    lists = ("people", "listeners", "cities", "owned", "adjectives", "states", "spots", "commands")
+    return World(
+        topics=_tuples(values["topics"]),
+        topic_phrases=values["topic_phrases"],
+        topic_modifiers=values["topic_modifiers"],
+        kinds=_tuples(values["kinds"]),
+        irregular_plurals=values["irregular_plurals"],
+        plain_nouns=tuple(values["plain_nouns"]),
+        opposites=tuple((first, second) for first, second in values["opposites"]),
+        colours=values["colours"],
+        false_colours=tuple(values["false_colours"]),
+        places=values["places"],
+        sounds=values["sounds"],
+        uses=values["uses"],
+        lines={name: tuple(values[name]) for name in (*mood, *lists)},
+        by_topic={name: _tuples(values[name]) for name in sections},
+        past=tuple((present, past) for present, past in values["past"]),
+    )
+
+
+@dataclass(frozen=True)
+class Wordings:
+    """How a family words its instructions.
+
+    Attributes:
+        given: templates whose material is in the input.
+        inline: templates with the material, or none, in the instruction; the input is empty.
+        classification: the output is one of a few labels.
+        rewrite: the output is an instruction (one of TeaMs-RL's operations).
+    """
+
+    given: tuple[str, ...]
+    inline: tuple[str, ...]
+    classification: bool
+    rewrite: bool
+
+
+@lru_cache(maxsize=1)
+def wordings() -> Mapping[str, Wordings]:
+    """Family -> its wordings, in the order of `primer_templates.yaml`."""
+    return {
+        family: Wordings(
+            given=tuple(entry.get("given", ())),
+            inline=tuple(entry.get("inline", ())),
+            classification=bool(entry.get("classification", False)),
+            rewrite=bool(entry.get("rewrite", False)),
+        )
+        for family, entry in _read("primer_templates.yaml").items()
+    }
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A task before it is worded.
+
+    Attributes:
+        output: the correct answer.
+        given: the input where a template puts the material there; slot `x` where it does not.
+        slots: what else a template may name.
+    """
+
+    output: str
+    given: str
+    slots: Mapping[str, str] = field(default_factory=dict)
+
+
+Family = Callable[[Random], Draft]
+
+
+def article(noun: str) -> str:
+    """The noun with "a" or "an".
+
+    >>> article("egg"), article("bus")
+    ('an egg', 'a bus')
+    """
+    return f"an {noun}" if noun[0] in VOWELS else f"a {noun}"
+
+
+def pick(random: Random, items: Sequence[Item]) -> Item:
+    """One of `items`; reads one number from `random` whatever the length of `items`."""
+    return items[int(random.random() * len(items))]
+
+
+def draw(random: Random, items: Sequence[Item], count: int) -> list[Item]:
+    """`count` different places of `items` in random order; reads `count` numbers."""
+    left = list(items)
+    return [left.pop(int(random.random() * len(left))) for _ in range(count)]
+
+
+def whole(random: Random, low: int, high: int) -> int:
+    """A whole number from `low` to `high`, both possible."""
+    return low + int(random.random() * (high - low + 1))
+
+
+def _read(name: str) -> dict[str, Any]:
+    text = (files("refine_dagster.offline") / name).read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
+
+
+def _tuples(mapping: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(items) for name, items in mapping.items()}

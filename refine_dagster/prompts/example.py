@@ -1,0 +1,29 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NO_INPUT = "<noinput>"
+
+
+@dataclass(frozen=True)
+class Example:
+    """An instruction with one input (may be empty) and one output."""
+
+    instruction: str
+    input: str
+    output: str
+
+    def render(self) -> str:
+        """The example as a block of text, without a blank line after it.
+
+        >>> print(Example("Name a fruit.", "", "a pear").render())
+        Instruction: Name a fruit.
+        Input: <noinput>
+        Output: a pear
+        """
+        return (
+            f"Instruction: {self.instruction}\nInput: {self.input or NO_INPUT}\n"
+            f"Output: {self.output}"
+        )

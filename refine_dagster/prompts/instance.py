@@ -1,0 +1,78 @@
+"""The prompt that asks for an input and an output, and the reader of what comes back.
+
+The policy sees a few Instruction/Input/Output examples and one instruction, and goes on from
+`Input:` (methods A, stage 2). The same text format is what the offline base model is trained on,
+what the judge scores, and what the policy is rewarded for: `<noinput>` stands for an empty input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from refine_dagster.prompts.example import NO_INPUT, Example
+
+HEADER = (
+    f"Each task has an instruction, an input and an output. The input is {NO_INPUT} where none is "
+    "needed."
+)
+STOP = ("\n\nInstruction:", "\nInstruction:")
+
+
+def instance_prompt(instruction: str, demonstrations: Sequence[Example]) -> str:
+    """The prompt for the instance of `instruction`, ending in `Input:`."""
+    blocks = [HEADER, *(example.render() for example in demonstrations)]
+    return "\n\n".join([*blocks, f"Instruction: {instruction}\nInput:"])
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What a completion was read as; `problem` says why the format gate refuses it.
+
+    Attributes:
+        input: "" where the model wrote `<noinput>`.
+        output: "" where there is none.
+        problem: None, `no_output_field`, `empty_output`, `empty_input_field`, `several_outputs`
+            or `unfinished`.
+    """
+
+    input: str
+    output: str
+    problem: str | None
+
+    @property
+    def format_valid(self) -> bool:
+        return self.problem is None
+
+
+def read_instance(completion: str, *, finished: bool = True) -> Instance:
+    """Read a completion of `instance_prompt` as an input and an output.
+
+    Args:
+        completion: the text after `Input:`.
+        finished: False where the model stopped on length; such an output is not whole.
+
+    >>> read_instance(" <noinput>\\nOutput: a pear")
+    Instance(input='', output='a pear', problem=None)
+    >>> read_instance(" red, blue").problem
+    'no_output_field'
+    """
+    text = completion
+    for stop in STOP:
+        text = text.split(stop, 1)[0]
+    before, marker, after = text.partition("\nOutput:")
+    given = before.strip()
+    output = after.strip()
+    if not marker:
+        problem: str | None = "no_output_field"
+    elif not given:
+        problem = "empty_input_field"
+    elif not output:
+        problem = "empty_output"
+    elif "\nOutput:" in after or "\nInput:" in text:
+        problem = "several_outputs"
+    elif not finished:
+        problem = "unfinished"
+    else:
+        problem = None
+    return Instance("" if given == NO_INPUT else given, output, problem)

@@ -1,0 +1,177 @@
+"""DOOR: runs the graph in this process, as the UI would, and tells mendable errors from bugs."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
+from sqlalchemy.exc import DBAPIError
+
+from refine_dagster import progress
+from refine_dagster.definitions import build_definitions
+from refine_dagster.errors import RefineError, first_line
+from refine_dagster.home import Home
+from refine_dagster.warehouse.run_lock import holding_run_lock
+from resources.event_log import open_instance
+from resources.warehouse import end_run_that_was_cut_off
+
+_DAGSTER_YAML = "# Dagster reports nothing about you to anybody.\ntelemetry:\n  enabled: false\n"
+# Progress is shown by the terminal; Dagster's own log stays in its event log.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class RunFailedError(RefineError):
+    """A step or a blocking check of the run failed."""
+
+
+def prepare_dagster_home(home: Home) -> None:
+    """Make the folder in which Dagster keeps runs and events, and point Dagster to it.
+
+    Raises:
+        RefineError: the folder cannot be made.
+    """
+    settings = home.dagster / "dagster.yaml"
+    try:
+        home.dagster.mkdir(parents=True, exist_ok=True)
+        if not settings.is_file():
+            settings.write_text(_DAGSTER_YAML, encoding="utf-8")
+    except OSError as error:
+        raise RefineError(
+            f"cannot write: {error.strerror}",
+            where=str(home.dagster),
+            fix="make room, or set REFINE_HOME to a folder that can be written",
+        ) from error
+    os.environ["DAGSTER_HOME"] = str(home.dagster)
+
+
+def run_pipeline(
+    home: Home,
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    select: str = "*",
+    wait_s: float = 0.0,
+) -> None:
+    """Materialise the selected assets, their checks included.
+
+    Args:
+        home: where files live.
+        profile: a packaged profile or a YAML file; None reads `REFINE_PROFILE`.
+        overrides: dotted config field -> value.
+        select: assets in Dagster's selection syntax: `*`, `seed_tasks`, `+evaluation_report`.
+        wait_s: seconds to wait for another run in this home to end.
+
+    Raises:
+        RunLockedError: another run works in this home; nothing was started.
+        RefineError: a mendable error of a step, or a blocking check that failed.
+        KeyboardInterrupt: the run was interrupted; everything committed stays.
+    """
+    definitions = build_definitions(profile, overrides, home)
+    prepare_dagster_home(home)
+    keys = _selected(definitions, select)
+    job = definitions.resolve_job_def("everything")
+    run_id = str(uuid4())
+    with (
+        holding_run_lock(home.root, run_id, wait_s=wait_s, say=progress.note) as cut_off,
+        _telling_of_dagsters_files(home),
+        open_instance(home) as instance,
+    ):
+        if cut_off:
+            end_run_that_was_cut_off(instance, cut_off)
+        try:
+            result = job.execute_in_process(
+                run_config=_QUIET, instance=instance, asset_selection=keys, run_id=run_id
+            )
+        except dg.DagsterExecutionInterruptedError as error:
+            raise KeyboardInterrupt from error
+        except DagsterAssetCheckFailedError as error:
+            raise _checks_failed(str(error).splitlines()[1:]) from error
+        except (dg.Failure, dg.DagsterError) as error:
+            raise _mendable(error) from error
+        failed = [
+            f"{one.asset_key.to_user_string()}: {one.check_name}"
+            for one in result.get_asset_check_evaluations()
+            if not one.passed
+        ]
+    if failed:
+        raise _checks_failed(failed)
+
+
+def _checks_failed(checks: Sequence[str]) -> RunFailedError:
+    return RunFailedError(
+        f"checks failed: {', '.join(check.strip() for check in checks)}",
+        fix="`refine-dagster status` shows what was made, `refine-dagster ui` why a check failed",
+    )
+
+
+def _selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
+    graph = definitions.resolve_asset_graph()
+    names = {key.to_user_string() for key in graph.get_all_asset_keys()}
+    try:
+        with warnings.catch_warnings():
+            # Dagster's parser of selections warns of a parameter that it passes to itself.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            keys = dg.AssetSelection.from_string(_keyed(select, names)).resolve(graph)
+    except dg.DagsterError as error:
+        raise RefineError(
+            f"{select!r} selects nothing: {first_line(error)}",
+            where="--select",
+            fix="use Dagster's selection syntax: `*`, an asset's name, `a or b`, "
+            "`+name` for all upstream, `group:marts`",
+        ) from error
+    if not keys:
+        raise RefineError(f"{select!r} selects nothing", where="--select", fix="name an asset")
+    return sorted(keys)
+
+
+def _keyed(select: str, names: Collection[str]) -> str:
+    """The selection with `key:` before bare names: Dagster takes those only on their own.
+
+    >>> _keyed("+b or group:a", {"a", "b"})
+    '+key:"b" or group:a'
+    """
+    return re.sub(
+        r'(?<![\w:"=/])\w+(?![\w:"=/])',
+        lambda word: f'key:"{word[0]}"' if word[0] in names else word[0],
+        select,
+    )
+
+
+@contextmanager
+def _telling_of_dagsters_files(home: Home) -> Iterator[None]:
+    """Say in one error that Dagster cannot write its own files.
+
+    The disk that is full for Dagster was so for the step too, and what the step said comes first.
+    """
+    try:
+        yield
+    except (DBAPIError, OSError) as error:
+        first: BaseException | None = error
+        while first is not None and not isinstance(first, RefineError):
+            first = first.__cause__ or first.__context__
+        if first is not None:
+            raise first from first.__cause__
+        reason = error.orig if isinstance(error, DBAPIError) else error.strerror
+        raise RefineError(
+            f"Dagster's own files cannot be written: {reason}",
+            where=str(home.dagster),
+            fix="make room and run again; what was finished before is kept",
+        ) from error
+
+
+def _mendable(error: BaseException) -> BaseException:
+    """The RefineError that caused a Dagster error; the error itself where there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RefineError):
+            return cause
+        if isinstance(cause, KeyboardInterrupt):
+            return cause
+        cause = cause.__cause__
+    return error

@@ -1,0 +1,176 @@
+"""Supervised fine-tuning of the base model on instances: REFINE-AF's stage 3, on TRL's SFT.
+
+An example is asked in the words of the evaluation's zero-shot prompt, and only the output and the
+end-of-sequence token are learned. All arms get the same number of optimiser steps, so they differ
+only in whose instances they learn from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refine_dagster import progress
+from refine_dagster.config.sections import SupervisedConfig
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import (
+    ModelRef,
+    load_tokenizer,
+    loaded_model,
+    save_adapter,
+)
+from refine_dagster.models.memory import TrainingPlan, budgeted_batch, with_smaller_batches
+from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.zero_shot import zero_shot_prompt
+from refine_dagster.training.trainer_session import TrainingError, listen, lora, trainer_session
+
+# What the trainers of PyTorch take for a token without loss.
+NO_LOSS = -100
+WARMUP_SHARE = 0.05
+# Names this work in progress, budgets and the ledger.
+WORK = "fine-tuning"
+LOWER = "lower supervised.max_tokens or supervised.lora_rank, or set device.quantization to `nf4`"
+
+
+@dataclass(frozen=True)
+class SupervisedStep:
+    """One optimiser step, from 1, and its mean loss over output tokens, nats."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class SupervisedTraining:
+    """A fine-tuning's steps in order, and the examples it learned from and left out (too long)."""
+
+    steps: list[SupervisedStep]
+    rows: int
+    left_out: int
+
+
+def steps_for(instructions: int, config: SupervisedConfig) -> int:
+    """The optimiser steps of every arm that shares a pool of so many instructions."""
+    return math.ceil(instructions / config.batch_size) * config.epochs
+
+
+def train_supervised(
+    base: ModelRef,
+    examples: Sequence[Example],
+    config: SupervisedConfig,
+    steps: int,
+    out: Path,
+    device: Device,
+    run_seed: str,
+) -> SupervisedTraining:
+    """Fine-tune a LoRA adapter on instances and save it in `out`.
+
+    Args:
+        examples: in any order; the result does not depend on it.
+        config: examples longer than `max_tokens` are left out whole, never cut.
+        steps: optimiser steps, exactly.
+        out: folder of the adapter; made if it does not exist.
+        run seed: names all noise: equal arguments give equal files on one machine.
+
+    Raises:
+        TrainingError: no example is short enough, or the loss is no longer a number.
+        MemoryFullError: the model does not fit on the card, or not with a single example.
+    """
+    tokenizer = load_tokenizer(base)
+    ordered = sorted(examples, key=lambda row: (row.instruction, row.input, row.output))
+    tokenized = [
+        row
+        for row in (training_example(tokenizer, example) for example in ordered)
+        if len(row["input_ids"]) <= config.max_tokens
+    ]
+    if not tokenized:
+        raise TrainingError(
+            f"none of {len(ordered)} examples has at most {config.max_tokens} tokens",
+            fix="raise supervised.max_tokens, or give shorter seeds",
+        )
+    batch = min(config.batch_size, len(tokenized))
+    length = max(len(row["input_ids"]) for row in tokenized)
+    plan = TrainingPlan(WORK, batch, length, length, lora_rank=config.lora_rank)
+    start = budgeted_batch(base, plan, device, LOWER)
+    trained = with_smaller_batches(
+        device,
+        WORK,
+        batch,
+        start,
+        lambda size: _train(base, tokenized, config, steps, out, device, run_seed, batch, size),
+        LOWER,
+    )
+    return SupervisedTraining(trained, len(tokenized), len(ordered) - len(tokenized))
+
+
+def _train(
+    base: ModelRef,
+    examples: Sequence[dict[str, list[int]]],
+    config: SupervisedConfig,
+    steps: int,
+    out: Path,
+    device: Device,
+    run_seed: str,
+    batch: int,
+    size: int,
+) -> list[SupervisedStep]:
+    """Train from the beginning on `batch` examples a step, `size` of them in a pass."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    trained: list[SupervisedStep] = []
+    with (
+        progress.task(WORK, total=steps) as advance,
+        trainer_session(device, "supervised", run_seed) as session,
+        loaded_model(base, device) as loaded,
+    ):
+        trainer = SFTTrainer(
+            model=loaded.model,
+            args=SFTConfig(
+                **session.arguments(steps, config.learning_rate),
+                lr_scheduler_type="linear",
+                warmup_steps=max(1, round(WARMUP_SHARE * steps)),
+                per_device_train_batch_size=size,
+                gradient_accumulation_steps=batch // size,
+                dataset_kwargs={"skip_prepare_dataset": True},
+                max_length=None,
+            ),
+            train_dataset=Dataset.from_list(list(examples)),
+            processing_class=loaded.tokenizer,
+            peft_config=lora(config.lora_rank, config.lora_alpha),
+        )
+
+        def heard(step: int, logs: Mapping[str, float]) -> None:
+            trained.append(SupervisedStep(step, logs["loss"]))
+            advance(1, loss=logs["loss"])
+
+        listen(trainer, heard)
+        trainer.train()
+        save_adapter(trainer.model, out)
+    return trained
+
+
+def training_example(tokenizer: Any, example: Example) -> dict[str, list[int]]:
+    """Tokens of prompt, output and end-of-sequence, with labels on the latter two only.
+
+    The prompt ends in `Output:` and the completion begins with a space. Its tokens are those that
+    the prompt has at inference; where the tokenizer agrees, the two are tokenised as one text.
+    """
+    prompt = zero_shot_prompt(example.instruction, example.input)
+    completion = f" {example.output}"
+    prompt_ids: list[int] = tokenizer(prompt)["input_ids"]
+    joint: list[int] = tokenizer(prompt + completion)["input_ids"]
+    if tokenizer.eos_token_id is not None and joint[-1:] == [tokenizer.eos_token_id]:
+        joint = joint[:-1]
+    if joint[: len(prompt_ids)] == prompt_ids:
+        output_ids = joint[len(prompt_ids) :]
+    else:
+        output_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    output_ids = [*output_ids, tokenizer.eos_token_id]
+    return {
+        "input_ids": [*prompt_ids, *output_ids],
+        "labels": [NO_LOSS] * len(prompt_ids) + output_ids,
+    }

@@ -1,0 +1,217 @@
+"""Checkpoints: folders named by the hash of their content, found again by their manifest.
+
+A trained thing is a function of its manifest: what it learnt from, the config, the base model, the
+run seed. `train_or_reuse` looks the manifest up, checks the stored folder byte by byte, and trains
+only if nothing fits. What training reports (steps, accuracies) is kept in the folder as
+`record.json`, so that a reused checkpoint tells the same story as the run that made it.
+
+Layout under the artifact root: `<asset>/<first 16 digits of content hash>/...` and
+`<asset>/manifests/<manifest hash>.json`. Folders appear by rename, complete or not at all. A
+training that can go on after a kill keeps its state in `<asset>/resume/<manifest hash>/`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refine_dagster.errors import RefineError
+from refine_dagster.hashing import canonical_json, folder_files
+
+RECORD = "record.json"
+_PARTIAL = ".partial-"
+_RESUME = "resume"
+
+
+class CheckpointError(RefineError):
+    """A checkpoint cannot be stored or is not what it was."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published folder.
+
+    Attributes:
+        asset: whose it is.
+        content_hash: sha256 over the names and hashes of its files, 64 hex digits.
+        manifest: what it is a function of; JSON values.
+        manifest_hash: sha256 of the manifest, 64 hex digits.
+        path: the folder.
+        relative_path: the folder relative to the artifact root.
+        files: relative path -> sha256.
+        record: what training reported; JSON values.
+        reused: whether it was there before.
+    """
+
+    asset: str
+    content_hash: str
+    manifest: Mapping[str, Any]
+    manifest_hash: str
+    path: Path
+    relative_path: str
+    files: Mapping[str, str]
+    record: dict[str, Any]
+    reused: bool
+
+
+class CheckpointStore:
+    """The artifact root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def train_or_reuse(
+        self,
+        asset: str,
+        manifest: Mapping[str, Any],
+        train: Callable[[Path], dict[str, Any]],
+    ) -> Checkpoint:
+        """The checkpoint of `manifest`: the stored one if it is whole, a newly trained one if not.
+
+        Args:
+            asset: whose it is.
+            manifest: JSON values that decide the result.
+            train: fills the folder given to it and returns what to keep as its record.
+
+        Raises:
+            CheckpointError: the disk is full or the root cannot be written.
+        """
+        found = self.find(asset, manifest)
+        if found is not None:
+            return found
+        try:
+            (self.root / asset).mkdir(parents=True, exist_ok=True)
+            self._drop_unfinished(asset)
+            partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self.root / asset))
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+        try:
+            record = train(partial)
+            (partial / RECORD).write_text(canonical_json(record) + "\n", encoding="utf-8")
+            checkpoint = self._publish(asset, manifest, partial, record)
+            shutil.rmtree(self.root / asset / _RESUME, ignore_errors=True)
+            return checkpoint
+        except RefineError:
+            raise
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+        except Exception as error:
+            # Libraries written in Rust tell an error of the system in words only.
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise _unwritable(self.root, _os_error(int(number[1]))) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def find(self, asset: str, manifest: Mapping[str, Any]) -> Checkpoint | None:
+        """The stored checkpoint of a manifest; None where there is none or it is damaged."""
+        manifest_hash = hash_manifest(manifest)
+        note = self._note(asset, manifest_hash)
+        if not note.is_file():
+            return None
+        content_hash = str(json.loads(note.read_text(encoding="utf-8"))["content_hash"])
+        if not self.is_whole(asset, content_hash):
+            return None
+        path = self.path_of(asset, content_hash)
+        files = folder_files(path)
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        return self._describe(asset, manifest, content_hash, files, record, reused=True)
+
+    def is_whole(self, asset: str, content_hash: str) -> bool:
+        """Whether the checkpoint's folder is there with the very bytes it was named after."""
+        path = self.path_of(asset, content_hash)
+        return path.is_dir() and hash_files(folder_files(path)) == content_hash
+
+    def path_of(self, asset: str, content_hash: str) -> Path:
+        """Where the checkpoint of that hash lies."""
+        return self.root / asset / content_hash[:16]
+
+    def resume_folder(self, asset: str, manifest: Mapping[str, Any]) -> Path:
+        """Where a training of `manifest` may keep its state; not made here.
+
+        It outlives a killed process. Once any checkpoint of the asset is published, the states of
+        all its unfinished trainings are removed.
+        """
+        return self.root / asset / _RESUME / hash_manifest(manifest)
+
+    def _drop_unfinished(self, asset: str) -> None:
+        """Remove what killed trainings left; a run has its home, and so this folder, to itself."""
+        for folder in (self.root / asset).glob(f"{_PARTIAL}*"):
+            shutil.rmtree(folder)
+
+    def _publish(
+        self, asset: str, manifest: Mapping[str, Any], partial: Path, record: dict[str, Any]
+    ) -> Checkpoint:
+        files = folder_files(partial)
+        content_hash = hash_files(files)
+        path = self.path_of(asset, content_hash)
+        if path.is_dir() and folder_files(path) != files:
+            shutil.rmtree(path)
+        if not path.is_dir():
+            partial.rename(path)
+        note = self._note(asset, hash_manifest(manifest))
+        note.parent.mkdir(exist_ok=True)
+        fresh = note.with_suffix(f".{os.getpid()}.tmp")
+        told = {"content_hash": content_hash, "manifest": dict(manifest)}
+        fresh.write_text(canonical_json(told) + "\n", encoding="utf-8")
+        fresh.replace(note)
+        return self._describe(asset, manifest, content_hash, files, record, reused=False)
+
+    def _describe(
+        self,
+        asset: str,
+        manifest: Mapping[str, Any],
+        content_hash: str,
+        files: Mapping[str, str],
+        record: dict[str, Any],
+        *,
+        reused: bool,
+    ) -> Checkpoint:
+        path = self.path_of(asset, content_hash)
+        return Checkpoint(
+            asset=asset,
+            content_hash=content_hash,
+            manifest=manifest,
+            manifest_hash=hash_manifest(manifest),
+            path=path,
+            relative_path=path.relative_to(self.root).as_posix(),
+            files=files,
+            record=record,
+            reused=reused,
+        )
+
+    def _note(self, asset: str, manifest_hash: str) -> Path:
+        return self.root / asset / "manifests" / f"{manifest_hash}.json"
+
+
+def hash_manifest(manifest: Mapping[str, Any]) -> str:
+    """sha256 of a manifest, 64 hex digits."""
+    return hashlib.sha256(canonical_json(dict(manifest)).encode()).hexdigest()
+
+
+def hash_files(files: Mapping[str, str]) -> str:
+    """One hash for a folder's files and their names (`content.folder_files`), 64 hex digits."""
+    return hashlib.sha256(canonical_json(dict(files)).encode()).hexdigest()
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _unwritable(root: Path, error: OSError) -> CheckpointError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return CheckpointError(
+        "the disk is full" if full else f"cannot write: {error.strerror}",
+        where=str(error.filename or root),
+        fix="make room and run again; what was finished before is kept",
+    )

@@ -1,0 +1,201 @@
+"""The warehouse's file: made whole, opened alone.
+
+DuckDB lets one process at a time open a file for writing. Another waits here, and is told by whom
+the file is held if it waits in vain.
+
+Starting a DuckDB costs 25 ms of processor time, and a run opens its warehouse some hundreds of
+times. So a process starts one, without a file, and attaches a file to it for as long as somebody
+has it open: that is a quarter of the cost, and the file is closed and free for others as before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+import duckdb
+
+from refine_dagster.errors import first_line
+from refine_dagster.warehouse.schema import WarehouseError, WarehouseLockedError
+
+# For DuckDB's catalog functions, which tell of every file that the process has open.
+HERE = "database_name = current_database()"
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    # A missing table must be an error, not a Python variable of that name.
+    "python_enable_replacements": False,
+}
+
+
+def open_database(path: Path, lock_timeout_s: float) -> duckdb.DuckDBPyConnection:
+    """A connection to the file at `path`, which is made where there is none.
+
+    To be closed by `close_database`: the file stays open until the last connection to it is.
+
+    Raises:
+        WarehouseLockedError: another process held the file for `lock_timeout_s`.
+        WarehouseError: the file is no database, or cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WarehouseError(
+            f"cannot make the folder: {error.strerror}",
+            where=str(path.parent),
+            fix="choose another REFINE_HOME, or make room",
+        ) from error
+    deadline = time.monotonic() + lock_timeout_s
+    pause = 0.05
+    while True:
+        try:
+            if not path.exists():
+                _make_file(path)
+            return _attached(path)
+        except OSError as error:
+            raise WarehouseError(
+                f"cannot make the database: {error.strerror}",
+                where=str(path),
+                fix="make room, or choose another REFINE_HOME",
+            ) from error
+        except duckdb.IOException as error:
+            holder = re.search(r"Conflicting lock is held in (.+?)\. ", str(error))
+            if "Could not set lock on file" not in str(error):
+                raise WarehouseError(
+                    f"cannot open the database: {first_line(error)}",
+                    where=str(path),
+                    fix="check that the file is a refine-dagster warehouse and that the disk "
+                    "has room, or choose another REFINE_HOME",
+                ) from error
+            if time.monotonic() >= deadline:
+                by = holder.group(1) if holder else "another process"
+                raise WarehouseLockedError(
+                    f"the database is held by {by}, waited {lock_timeout_s:g} s",
+                    where=str(path),
+                    fix="wait for that process, or stop it, and run again",
+                ) from error
+        time.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+
+
+def close_database(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Close a connection of `open_database`, and the file with its last one."""
+    path = path.resolve()
+    connection.close()
+    with _lock:
+        process = _Process.current
+        opened = process.files.get(path) if process else None
+        if process is None or opened is None:
+            return
+        opened.users -= 1
+        if opened.users == 0:
+            del process.files[path]
+            try:
+                process.duckdb.execute(f"DETACH {_quoted(opened.name)}")
+            except (duckdb.IOException, duckdb.FatalException, duckdb.TransactionException):
+                # What was committed is in the file's log; this DuckDB is of no use any more.
+                _Process.current = None
+
+
+def beside(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Another connection to the same file, with transactions and temporary tables of its own."""
+    ((name,),) = connection.execute("SELECT current_database()").fetchall()
+    other = connection.cursor()
+    other.execute(f"USE {_quoted(name)}")
+    return other
+
+
+@dataclass
+class _OpenFile:
+    """An attached file: its name in DuckDB, and how many connections there are to it."""
+
+    name: str
+    users: int = 0
+
+
+@dataclass
+class _Process:
+    """The DuckDB of this process, and the files attached to it."""
+
+    current: ClassVar[_Process | None] = None
+
+    duckdb: duckdb.DuckDBPyConnection
+    pid: int = field(default_factory=os.getpid)
+    files: dict[Path, _OpenFile] = field(default_factory=dict)
+
+
+@atexit.register
+def _end() -> None:
+    """Let go of the process's DuckDB while its library is still whole."""
+    process, _Process.current = _Process.current, None
+    if process is not None and process.pid == os.getpid():
+        process.duckdb.close()
+
+
+_lock = threading.Lock()
+_inherited: list[_Process] = []
+
+
+def _attached(path: Path) -> duckdb.DuckDBPyConnection:
+    path = path.resolve()
+    with _lock:
+        process = _Process.current
+        if process is not None and process.pid != os.getpid():
+            # The threads of a parent's DuckDB stayed there; closing it would wait for them.
+            _inherited.append(process)
+            process = None
+        if process is None:
+            process = _Process.current = _Process(duckdb.connect(":memory:", config=_CONFIG))
+        opened = process.files.get(path)
+        if opened is None:
+            taken = {"memory", "system", "temp"} | {one.name for one in process.files.values()}
+            name = next(name for name in _names(path) if name not in taken)
+            where = str(path).replace("'", "''")
+            process.duckdb.execute(f"ATTACH '{where}' AS {_quoted(name)} (TYPE duckdb)")
+            opened = process.files[path] = _OpenFile(name)
+        connection = process.duckdb.cursor()
+        connection.execute(f"USE {_quoted(opened.name)}")
+        opened.users += 1
+        return connection
+
+
+def _names(path: Path) -> Iterator[str]:
+    """What the file can be called in DuckDB: its own name, then with a number behind."""
+    yield path.stem
+    for number in count(2):
+        yield f"{path.stem}_{number}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _make_file(path: Path) -> None:
+    """An empty database at `path`, whole from the first moment; nothing where there is one.
+
+    DuckDB writes a new file in several steps and refuses one that was left in between.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    try:
+        duckdb.connect(str(fresh), config=_CONFIG).close()
+        _put_in_place(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _put_in_place(fresh: Path, path: Path) -> None:
+    # A link, unlike a rename, never replaces what another process has put there meanwhile.
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        return
+    except OSError:
+        # A file system without links, or one without room; the second fails again.
+        fresh.rename(path)

@@ -1,0 +1,278 @@
+"""The ledger: what every materialization says of itself, chained by digest.
+
+Rows of `lineage.materializations` and of the tables attached to it (`inputs`, `requests`, `uses`,
+`checkpoints`, `configs`) are only ever added, in the transaction that changes the data they speak
+of (`warehouse/warehouse.py`). Each row's digest covers the row, what is attached to it and the
+digest before it.
+
+The content of a view or table of any shape, as one hash.
+
+Marts have no row ids: what names their content is the multiset of their rows, and their columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from refine_dagster.hashing import canonical_json
+from refine_dagster.warehouse.checkpoints import Checkpoint
+
+GENESIS = "0" * 64
+# The ledger's name for a prune (`lineage/prune.py`), which is no asset.
+PRUNE = "prune"
+# What a use says of its completion: SQL over `sent` and a row `completion` of the store.
+USE_DIGEST = "sha256(sent || CAST(to_json(completion) AS VARCHAR))"
+
+
+@dataclass(frozen=True)
+class RoleUsage:
+    """Requests of one role in one materialization; `seconds` are those of the requests sent."""
+
+    asked: int = 0
+    reused: int = 0
+    sent: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+    def plus(
+        self, *, sent: bool, prompt_tokens: int, completion_tokens: int, seconds: float
+    ) -> RoleUsage:
+        """The count after one more request, sent to the backend or answered from the store."""
+        return RoleUsage(
+            asked=self.asked + 1,
+            reused=self.reused + (not sent),
+            sent=self.sent + sent,
+            prompt_tokens=self.prompt_tokens + prompt_tokens,
+            completion_tokens=self.completion_tokens + completion_tokens,
+            seconds=self.seconds + seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a materialization says of itself, besides its rows.
+
+    Attributes:
+        inputs: upstream asset -> the data version that was read; `file:<name>` -> the content hash
+            of what was read besides.
+        config: the config behind `config_hash`; JSON values.
+        usage: role -> requests.
+        uses: key of each completion used -> whether it was sent in this materialization.
+        metrics: figures for the ledger; JSON values.
+        device: where it ran; JSON values.
+    """
+
+    asset: str
+    run_id: str
+    code_version: str
+    config_hash: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, RoleUsage] = field(default_factory=dict)
+    uses: Mapping[str, bool] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    device: Mapping[str, Any] = field(default_factory=dict)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a commit did. `data_version` is the hash of the asset's live content, 64 hex digits."""
+
+    sequence: int
+    data_version: str
+    rows_total: int
+    rows_added: int
+    rows_removed: int
+    rows_reused: int
+
+
+@dataclass(frozen=True)
+class LastRecord:
+    """What a past materialization was made from, and its figures."""
+
+    inputs: dict[str, str]
+    code_version: str
+    config_hash: str
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prune:
+    """A past prune. Before and at `horizon`, rows that lived then are no longer all there."""
+
+    sequence: int
+    horizon: int
+
+
+def read_last_record(connection: duckdb.DuckDBPyConnection, asset: str) -> LastRecord | None:
+    """The last materialization of an asset; None where there is none."""
+    found = connection.execute(
+        "SELECT sequence, code_version, config_hash, metrics FROM lineage.materializations "
+        "WHERE asset = ? ORDER BY sequence DESC LIMIT 1",
+        [asset],
+    ).fetchall()
+    if not found:
+        return None
+    sequence, code_version, config_hash, metrics = found[0]
+    inputs = connection.execute(
+        "SELECT asset, data_version FROM lineage.inputs WHERE sequence = ?", [sequence]
+    ).fetchall()
+    return LastRecord(dict(inputs), code_version, config_hash, json.loads(metrics))
+
+
+def write_record(
+    connection: duckdb.DuckDBPyConnection,
+    record: Record,
+    commit: Commit,
+    hashes: Mapping[str, str],
+    checkpoints: Sequence[Checkpoint],
+    previous: str,
+) -> None:
+    """Add the ledger row of a commit and all that is attached to it."""
+    sequence = commit.sequence
+    connection.execute(
+        "INSERT OR IGNORE INTO lineage.configs VALUES (?, ?)",
+        [record.config_hash, canonical_json(dict(record.config))],
+    )
+    inputs = [[asset, version] for asset, version in sorted(record.inputs.items())]
+    requests = [[role, *astuple(one)] for role, one in sorted(record.usage.items())]
+    registered = [
+        [one.asset, one.content_hash, one.manifest_hash]
+        for one in checkpoints
+        if _write_checkpoint(connection, one, sequence)
+    ]
+    _insert(connection, "lineage.inputs", [[sequence, *one] for one in inputs])
+    _insert(connection, "lineage.requests", [[sequence, *one] for one in requests])
+    usage = record.usage.values()
+    row: dict[str, Any] = {
+        "sequence": sequence,
+        "run_id": record.run_id,
+        "asset": record.asset,
+        "data_version": commit.data_version,
+        "code_version": record.code_version,
+        "config_hash": record.config_hash,
+        "rows_total": commit.rows_total,
+        "rows_added": commit.rows_added,
+        "rows_removed": commit.rows_removed,
+        "rows_reused": commit.rows_reused,
+        "requests_asked": sum(role.asked for role in usage),
+        "requests_reused": sum(role.reused for role in usage),
+        "requests_sent": sum(role.sent for role in usage),
+        "tables": canonical_json(dict(hashes)),
+        "completions": _write_uses(connection, record.uses, sequence),
+        "metrics": canonical_json(dict(record.metrics)),
+        "device": canonical_json(dict(record.device)),
+        "started_at": record.started_at.isoformat(),
+        "finished_at": datetime.now(UTC).isoformat(),
+        "previous_digest": previous,
+    }
+    attached = {"inputs": inputs, "requests": requests, "checkpoints": sorted(registered)}
+    row["digest"] = record_digest(row, attached)
+    _insert(connection, f"lineage.materializations ({', '.join(row)})", [list(row.values())])
+
+
+def record_digest(row: Mapping[str, Any], attached: Mapping[str, Sequence[Sequence[Any]]]) -> str:
+    """The digest of a ledger row, 64 hex digits.
+
+    Args:
+        row: the row; its own `digest` is left out.
+        attached: the rows of that sequence, sorted, without the sequence: `inputs` (asset,
+            data_version), `requests` (all columns in order) and `checkpoints` (asset, content_hash,
+            manifest_hash).
+    """
+    told = {name: value for name, value in row.items() if name != "digest"}
+    lists = {name: [list(one) for one in rows] for name, rows in attached.items()}
+    return hashlib.sha256(canonical_json([told, lists]).encode()).hexdigest()
+
+
+def completions_hash(connection: duckdb.DuckDBPyConnection, sequence: int) -> str:
+    """One hash of the completions that a materialization used, as they were, 64 hex digits."""
+    found = connection.execute(
+        "SELECT sha256(coalesce(string_agg(digest, '' ORDER BY key), '')) "
+        "FROM lineage.uses WHERE sequence = ?",
+        [sequence],
+    ).fetchall()
+    return str(found[0][0])
+
+
+def next_link(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
+    """Sequence of the ledger row that would come next, and the digest that it is linked to."""
+    found = connection.execute(
+        "SELECT sequence, digest FROM lineage.materializations ORDER BY sequence DESC LIMIT 1"
+    ).fetchall()
+    return (found[0][0] + 1, found[0][1]) if found else (1, GENESIS)
+
+
+def read_prunes(connection: duckdb.DuckDBPyConnection) -> list[Prune]:
+    """Every prune, oldest first."""
+    found = connection.execute(
+        "SELECT sequence, metrics FROM lineage.materializations WHERE asset = ? ORDER BY sequence",
+        [PRUNE],
+    ).fetchall()
+    return [Prune(sequence, int(json.loads(metrics)["horizon"])) for sequence, metrics in found]
+
+
+def _write_uses(
+    connection: duckdb.DuckDBPyConnection, uses: Mapping[str, bool], sequence: int
+) -> str:
+    if uses:
+        listed = pl.DataFrame({"key": list(uses), "sent": list(uses.values())})
+        connection.register("used", listed.to_arrow())
+        connection.execute(
+            f"INSERT INTO lineage.uses BY NAME SELECT {sequence} AS sequence, key, sent, "
+            f"{USE_DIGEST} AS digest "
+            "FROM used LEFT JOIN store.completions AS completion USING (key)"
+        )
+        connection.unregister("used")
+    return completions_hash(connection, sequence)
+
+
+def _write_checkpoint(
+    connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint, sequence: int
+) -> bool:
+    """Register a checkpoint; whether it was not registered before."""
+    named = [checkpoint.asset, checkpoint.content_hash, checkpoint.manifest_hash]
+    known = connection.execute(
+        "SELECT 1 FROM lineage.checkpoints "
+        "WHERE asset = ? AND content_hash = ? AND manifest_hash = ?",
+        named,
+    ).fetchall()
+    if known:
+        return False
+    files = [{"path": path, "sha256": sha} for path, sha in checkpoint.files.items()]
+    row = [*named, canonical_json(checkpoint.manifest), checkpoint.relative_path, files, sequence]
+    _insert(connection, "lineage.checkpoints", [row])
+    return True
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Sequence[Any]]
+) -> None:
+    if rows:
+        marks = ", ".join("?" * len(rows[0]))
+        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+
+
+def content_of(
+    connection: duckdb.DuckDBPyConnection, relation: str
+) -> tuple[tuple[tuple[str, str], ...], int, str]:
+    """Columns (name, DuckDB type), number of rows and content hash of a view or table."""
+    described = connection.execute(f"DESCRIBE {relation}").fetchall()
+    columns = tuple((str(row[0]), str(row[1])) for row in described)
+    rows, content = connection.execute(
+        "SELECT count(*), sha256(coalesce(string_agg(part, '' ORDER BY part), '')) FROM ("
+        "SELECT sha256(CAST(to_json(model_row) AS VARCHAR)) AS part "
+        f"FROM {relation} AS model_row)"
+    ).fetchall()[0]
+    whole = canonical_json([[list(column) for column in columns], content])
+    return columns, rows, hashlib.sha256(whole.encode()).hexdigest()

@@ -1,0 +1,151 @@
+"""The warehouse's schema: its migrations, and the history table and live view of each table.
+
+Fixed tables come from the numbered files under `migrations/`, each applied once and recorded;
+history tables and views come from `warehouse/tables.py`, and views over the tables of all policy
+rounds from `warehouse/round_views.py`. What the declarations say is the same whatever the number of
+rounds that are run, so a home opens under any.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from refine_dagster.errors import RefineError
+from refine_dagster.hashing import content_id
+from refine_dagster.warehouse.round_views import SCHEMA as ROUNDS_SCHEMA
+from refine_dagster.warehouse.round_views import round_views
+from refine_dagster.warehouse.tables import PARENTS_TYPE, TABLES, Table
+
+
+class WarehouseError(RefineError):
+    """The warehouse cannot be opened, read or written."""
+
+
+class WarehouseLockedError(WarehouseError):
+    """Another process holds the warehouse for longer than we were willing to wait."""
+
+
+def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Bring the schema up to date in one transaction; a no-op where it is.
+
+    Raises:
+        WarehouseError: the database was written by a newer version.
+    """
+    known = _migrations()
+    version, fingerprint = _state(connection)
+    if version > len(known):
+        raise WarehouseError(
+            f"written by a newer version (schema {version}, this one knows {len(known)})",
+            where=str(path),
+            fix="upgrade refine-dagster, or choose another REFINE_HOME",
+        )
+    declared = declarations_fingerprint()
+    if (version, fingerprint) == (len(known), declared):
+        return
+    connection.execute("BEGIN TRANSACTION")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS main.schema_migrations "
+        "(version BIGINT PRIMARY KEY, name VARCHAR NOT NULL, applied_at VARCHAR NOT NULL)"
+    )
+    for number, (name, sql) in enumerate(known[version:], version + 1):
+        connection.execute(sql)
+        connection.execute(
+            "INSERT INTO main.schema_migrations VALUES (?, ?, ?)",
+            [number, name, datetime.now(UTC).isoformat()],
+        )
+    for table in TABLES.values():
+        create_table(connection, table)
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {ROUNDS_SCHEMA}")
+    for view in round_views():
+        connection.execute(view.sql)
+    _create_lineage_views(connection)
+    connection.execute("DELETE FROM lineage.declarations")
+    connection.execute("INSERT INTO lineage.declarations VALUES (?)", [declared])
+    connection.execute("COMMIT")
+
+
+@cache
+def declarations_fingerprint() -> str:
+    """A hash of everything that history tables and views are made from."""
+    declared = [
+        [table.name, table.asset, table.description, [list(c) for c in table.columns.items()]]
+        for table in TABLES.values()
+    ]
+    rounds = [view.sql for view in round_views()]
+    return content_id("declarations", declared, rounds, _lineage_views())
+
+
+def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """The history table and the live view of a declaration, with its texts as comments."""
+    payload = "".join(f"{name} {kind}, " for name, (kind, _) in table.columns.items())
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS history.{table.name} (row_id VARCHAR NOT NULL, {payload}"
+        f"parents {PARENTS_TYPE}, row_hash VARCHAR NOT NULL, added_in BIGINT NOT NULL, "
+        "removed_in BIGINT)"
+    )
+    for name, (kind, _) in table.columns.items():
+        connection.execute(
+            f"ALTER TABLE history.{table.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
+        )
+    columns = ", ".join(["row_id", *table.columns, "parents"])
+    connection.execute(
+        f"CREATE OR REPLACE VIEW main.{table.name} AS "
+        f"SELECT {columns} FROM history.{table.name} WHERE removed_in IS NULL"
+    )
+    connection.execute(f"COMMENT ON VIEW main.{table.name} IS {_quoted(table.description)}")
+    for name, (_, meaning) in table.columns.items():
+        connection.execute(f"COMMENT ON COLUMN history.{table.name}.{name} IS {_quoted(meaning)}")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _create_lineage_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """`lineage.rows`, every row of every table with its life, and the views over it."""
+    union = " UNION ALL ".join(
+        f"SELECT '{name}' AS table_name, '{table.asset}' AS asset, row_id, added_in, removed_in "
+        f"FROM history.{name}"
+        for name, table in TABLES.items()
+    )
+    connection.execute(f"CREATE OR REPLACE VIEW lineage.rows AS {union}")
+    connection.execute(_lineage_views())
+
+
+def _lineage_views() -> str:
+    return (files("refine_dagster.warehouse") / "views.sql").read_text(encoding="utf-8")
+
+
+def _state(connection: duckdb.DuckDBPyConnection) -> tuple[int, str | None]:
+    """Schema version and fingerprint of the declarations; (0, None) of a new file."""
+    try:
+        row = first_row(connection, "SELECT max(version) FROM main.schema_migrations")
+    except duckdb.CatalogException:
+        return 0, None
+    version = int(row[0]) if row and row[0] is not None else 0
+    if version > len(_migrations()):
+        return version, None
+    declared = first_row(connection, "SELECT fingerprint FROM lineage.declarations")
+    return version, str(declared[0]) if declared else None
+
+
+@cache
+def _migrations() -> list[tuple[str, str]]:
+    folder = files("refine_dagster.warehouse") / "migrations"
+    entries = sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
+        key=lambda entry: entry.name,
+    )
+    return [(entry.name, entry.read_text(encoding="utf-8")) for entry in entries]
+
+
+def first_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | None:
+    # All rows are fetched: DuckDB 2.0 refuses new work beside a half-read result.
+    rows = connection.execute(sql).fetchall()
+    return rows[0] if rows else None

@@ -1,0 +1,366 @@
+"""The warehouse: one DuckDB file in which data and the record of its making change together.
+
+Every table of `warehouse/tables.py` is a history table: a row carries the sequence number of the
+materialization that added it and of the one that removed it. What people query is the view of live
+rows; any past state is a WHERE clause. `commit` writes, in one transaction, the change to an
+asset's tables, the registered checkpoints, and the ledger row that links to the previous one by
+digest. A killed process leaves all of it or nothing.
+
+DuckDB lets one process at a time open a file for writing. Connections are therefore short: read,
+close, compute, open, commit, close; a held lock is retried for a bounded time and then reported
+with the process that holds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import polars as pl
+
+from refine_dagster.errors import first_line
+from refine_dagster.hashing import canonical_json
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.database import beside, close_database, open_database
+from refine_dagster.warehouse.ledger import (
+    Commit,
+    LastRecord,
+    Record,
+    next_link,
+    read_last_record,
+    read_prunes,
+    write_record,
+)
+from refine_dagster.warehouse.schema import WarehouseError, first_row, migrate
+from refine_dagster.warehouse.tables import TABLES, Table, tables_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Inputs that are no assets are named with this prefix: `file:seeds`.
+OUTSIDE = "file:"
+# Rows whose ids and hashes are in memory together while a content hash is made.
+ROWS_AT_ONCE = 100_000
+
+
+class StaleInputsError(WarehouseError):
+    """An input changed between reading it and committing what was made from it."""
+
+
+class Warehouse:
+    """The DuckDB file at `path`, made on first use.
+
+    Args:
+        path: the database file.
+        lock_timeout_s: how long to wait for another process to let go of it.
+    """
+
+    def __init__(self, path: Path, *, lock_timeout_s: float = 30.0) -> None:
+        self.path = path
+        self.lock_timeout_s = lock_timeout_s
+        self._held: duckdb.DuckDBPyConnection | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the file open for a burst of reads and commits; opening it costs more than most.
+
+        No other process gets at the file meanwhile: not to be held over work of a model.
+        """
+        if self._held is not None:
+            yield
+            return
+        with self.connect() as connection:
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A short connection to an up-to-date schema, closed whatever happens.
+
+        Raises:
+            WarehouseLockedError: another process held the file for `lock_timeout_s`.
+            WarehouseError: the file is no warehouse, is too new, or cannot be written.
+        """
+        held = self._held
+        connection = beside(held) if held else open_database(self.path, self.lock_timeout_s)
+        try:
+            if held is None:
+                migrate(connection, self.path)
+            yield connection
+        except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:
+            if not isinstance(error, duckdb.IOException) and "Could not" not in str(error):
+                raise
+            raise WarehouseError(
+                f"writing failed: {first_line(error)}",
+                where=str(self.path),
+                fix="free disk space and run again; nothing of the failed commit was kept",
+            ) from error
+        finally:
+            if held is None:
+                close_database(connection, self.path)
+            else:
+                connection.close()
+
+    def query(self, sql: str, parameters: Sequence[Any] | None = None) -> pl.DataFrame:
+        """The result of one SELECT."""
+        with self.connect() as connection:
+            return connection.sql(sql, params=parameters).pl()
+
+    def read(self, table: str, *, as_of: int | None = None) -> pl.DataFrame:
+        """The rows of a table, by `row_id`: live, or as they were after materialization `as_of`.
+
+        Raises:
+            WarehouseError: there is no such table or no such materialization, or the rows of that
+                time were pruned.
+        """
+        declared = _declared(table)
+        columns = ", ".join(["row_id", *declared.columns, "parents"])
+        with self.connect() as connection:
+            if as_of is None:
+                source, parameters = f"main.{table}", []
+            else:
+                require_as_of(connection, as_of)
+                source = f"history.{table} WHERE added_in <= ? AND coalesce(removed_in > ?, true)"
+                parameters = [as_of, as_of]
+            sql = f"SELECT {columns} FROM {source} ORDER BY row_id"
+            return connection.sql(sql, params=parameters).pl()
+
+    def relations(self) -> dict[str, str]:
+        """What can be queried by name: tables, staging views, marts -> their qualified names."""
+        found = self.query(
+            "SELECT table_schema, table_name FROM information_schema.tables "
+            "WHERE table_catalog = current_database() "
+            "AND table_schema IN ('main', 'staging', 'marts') ORDER BY ALL"
+        )
+        return {name: f"{schema}.{name}" for schema, name in found.rows()}
+
+    def data_version(self, asset: str) -> str | None:
+        """The data version of an asset's last materialization; None where there is none."""
+        return self.data_versions([asset]).get(asset)
+
+    def data_versions(self, assets: Sequence[str]) -> dict[str, str]:
+        """Asset -> data version of its last materialization, of those that have one."""
+        found = self.query(
+            "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
+            "WHERE list_contains(?, asset) GROUP BY asset ORDER BY asset",
+            [list(assets)],
+        )
+        return dict(found.rows())
+
+    def last_record(self, asset: str) -> LastRecord | None:
+        """What the asset's last materialization was made from; None where there is none."""
+        with self.connect() as connection:
+            return read_last_record(connection, asset)
+
+    def commit(
+        self,
+        record: Record,
+        tables: Mapping[str, pl.DataFrame] | None,
+        checkpoints: Sequence[Checkpoint] = (),
+    ) -> Commit:
+        """Make the asset's live rows equal to `tables` and write the record of it, or do neither.
+
+        Args:
+            record: what the materialization says of itself.
+            tables: every table that the asset owns -> all its rows (`lineage.rows.frame`), named by
+                their content (`lineage.rows.make_row`); None records that they stand as they are.
+            checkpoints: folders that the rows refer to, already published.
+
+        Raises:
+            WarehouseError: the tables are not the asset's, or a row id occurs twice.
+            StaleInputsError: an input was materialised anew since it was read.
+        """
+        owned = tables_of(record.asset)
+        if tables is not None and {table.name for table in owned} != set(tables):
+            raise WarehouseError(
+                f"{record.asset} owns {[t.name for t in owned]}, not {sorted(tables)}"
+            )
+        with self.connect() as connection:
+            connection.execute("BEGIN TRANSACTION")
+            _require_fresh(connection, record)
+            sequence, previous = next_link(connection)
+            counts = [
+                _replace_rows(connection, table, tables[table.name], sequence)
+                if tables is not None
+                else (_live_rows(connection, table), 0, 0)
+                for table in owned
+            ]
+            hashes = {table.name: content_hash(connection, table.name) for table in owned}
+            commit = Commit(
+                sequence=sequence,
+                data_version=hashlib.sha256(canonical_json(hashes).encode()).hexdigest(),
+                rows_total=counts[0][0],
+                rows_added=counts[0][1],
+                rows_removed=counts[0][2],
+                rows_reused=counts[0][0] - counts[0][1],
+            )
+            write_record(connection, record, commit, hashes, checkpoints, previous)
+            connection.execute("COMMIT")
+        return commit
+
+
+def content_hash(
+    connection: duckdb.DuckDBPyConnection, table: str, as_of: int | None = None
+) -> str:
+    """One hash of a table's rows, independent of their physical order, 64 hex digits.
+
+    Args:
+        as_of: the sequence after which the rows lived; None takes the live rows.
+    """
+    alive = "removed_in IS NULL"
+    if as_of is not None:
+        alive = f"added_in <= {as_of} AND coalesce(removed_in > {as_of}, true)"
+    rows = f"FROM history.{table} WHERE {alive}"
+    # Rows by the first two digits of their ids: each such part has a hash, and these have one.
+    sizes = connection.execute(
+        "SELECT sum(strlen(row_id) + strlen(row_hash))::BIGINT "
+        f"{rows} GROUP BY left(row_id, 2) ORDER BY left(row_id, 2)"
+    ).fetchall()
+    reader = connection.sql(f"SELECT row_id || row_hash {rows} ORDER BY row_id").to_arrow_reader(
+        ROWS_AT_ONCE
+    )
+    texts, text = (_text(batch.column(0)) for batch in reader), memoryview(b"")
+    whole = hashlib.sha256()
+    for (size,) in sizes:
+        part = hashlib.sha256()
+        while size:
+            text = text or next(texts)
+            part.update(text[:size])
+            text, size = text[size:], size - min(size, len(text))
+        whole.update(part.hexdigest().encode())
+    # A result read to its end lets the connection go on, whoever still holds it.
+    left = next(texts, None)
+    assert left is None
+    reader.close()
+    return whole.hexdigest()
+
+
+def _text(strings: pa.StringArray) -> memoryview:
+    """The bytes of all strings, one behind the other, as they lie in memory."""
+    _, offsets, data = strings.buffers()
+    ends = memoryview(offsets).cast("i")[strings.offset : strings.offset + len(strings) + 1]
+    return memoryview(data)[ends[0] : ends[-1]]
+
+
+def row_hash_sql(names: Sequence[str]) -> str:
+    """The SQL of a row's hash over the named columns: `row_id`, payload in order, `parents`."""
+    packed = ", ".join(f"{name} := {name}" for name in names)
+    return f"sha256(CAST(to_json(struct_pack({packed})) AS VARCHAR))"
+
+
+def require_as_of(connection: duckdb.DuckDBPyConnection, as_of: int) -> None:
+    """Refuse a place in the ledger whose rows cannot be told; 0 is before anything was made.
+
+    Raises:
+        WarehouseError: there is no such materialization, or rows of that time were pruned.
+    """
+    last = next_link(connection)[0] - 1
+    if not 0 <= as_of <= last:
+        raise WarehouseError(
+            f"there is no materialization {as_of}", fix=f"give a number from 0 to {last}"
+        )
+    horizon = max((prune.horizon for prune in read_prunes(connection)), default=0)
+    if 0 < as_of <= horizon:
+        raise WarehouseError(
+            f"rows that lived as of materialization {as_of} were pruned",
+            fix=f"give a number from {horizon + 1} to {last}",
+        )
+
+
+def _require_fresh(connection: duckdb.DuckDBPyConnection, record: Record) -> None:
+    """Refuse a commit whose inputs are no longer what it was made from."""
+    latest = dict(
+        connection.execute(
+            "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
+            "GROUP BY asset"
+        ).fetchall()
+    )
+    stale = [
+        asset
+        for asset, version in sorted(record.inputs.items())
+        if not asset.startswith(OUTSIDE) and latest.get(asset) != version
+    ]
+    if stale:
+        raise StaleInputsError(
+            f"{', '.join(stale)} changed while {record.asset} was being made from it",
+            where=f"commit of {record.asset}",
+            fix="another run works in this home; when it has ended, run again: "
+            "nothing of this commit was kept, every completion was",
+        )
+
+
+def _declared(table: str) -> Table:
+    if table not in TABLES:
+        raise WarehouseError(f"there is no table {table!r}", fix=f"one of {', '.join(TABLES)}")
+    return TABLES[table]
+
+
+def _replace_rows(
+    connection: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame, sequence: int
+) -> tuple[int, int, int]:
+    """Close the rows that are gone, open the new ones; (total, added, removed).
+
+    An id names a row's content, so a row whose id is live stands: its cells are not looked at.
+    """
+    names = ["row_id", *table.columns, "parents"]
+    listed = ", ".join(names)
+    # Views of strings go to DuckDB as they are, without a copy.
+    arrow = rows.select(names).to_arrow(compat_level=pl.CompatLevel.newest())
+    connection.register("incoming_rows", arrow)
+    connection.execute("CREATE OR REPLACE TEMP TABLE incoming AS SELECT row_id FROM incoming_rows")
+    if _count(connection, "SELECT count(DISTINCT row_id) FROM incoming") < rows.height:
+        twice = connection.execute(
+            "SELECT row_id FROM incoming GROUP BY row_id HAVING count(*) > 1 ORDER BY 1 LIMIT 3"
+        ).fetchall()
+        raise WarehouseError(f"{table.name}: row ids occur twice: {[row[0] for row in twice]}")
+    live = f"(SELECT row_id FROM history.{table.name} WHERE removed_in IS NULL)"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {listed}, {row_hash_sql(names)} AS row_hash "
+        f"FROM incoming_rows ANTI JOIN {live} USING (row_id)"
+    )
+    connection.unregister("incoming_rows")
+    removed = _count(
+        connection,
+        f"""
+        UPDATE history.{table.name} AS old SET removed_in = {sequence}
+        WHERE old.removed_in IS NULL
+          AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.row_id = old.row_id)
+        """,
+    )
+    added = _count(
+        connection,
+        f"INSERT INTO history.{table.name} BY NAME "
+        f"SELECT *, {sequence} AS added_in FROM fresh ORDER BY row_id",
+    )
+    # A row that comes back has its edges already.
+    connection.execute(
+        f"""
+        INSERT INTO lineage.parents
+        SELECT '{table.name}', row_id, parent.asset, parent.row_id, parent.role
+        FROM (SELECT row_id::UUID AS row_id, unnest(parents) AS parent FROM fresh)
+        WHERE row_id NOT IN (
+            SELECT row_id FROM lineage.parents
+            WHERE table_name = '{table.name}' AND row_id IN (SELECT row_id::UUID FROM fresh)
+        )
+        ORDER BY ALL
+        """
+    )
+    connection.execute("DROP TABLE incoming")
+    connection.execute("DROP TABLE fresh")
+    return rows.height, added, removed
+
+
+def _live_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
+    return _count(connection, f"SELECT count(*) FROM history.{table.name} WHERE removed_in IS NULL")
+
+
+def _count(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+    row = first_row(connection, sql)
+    return int(row[0]) if row else 0
