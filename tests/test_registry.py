@@ -1,0 +1,123 @@
+"""The registry: own entries, entry points of other packages, and its errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from refine_dagster.registry import Registry, RegistryError
+
+GROUP = "refine_dagster.rewards"
+Part = Callable[..., list[float]]
+
+
+def _own(prompts: list[str], completions: list[str]) -> list[float]:
+    return [0.0] * len(prompts)
+
+
+@pytest.fixture
+def registry() -> Registry[Part]:
+    return Registry(GROUP, "reward part", {"own": _own})
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """Put a distribution with one module and one entry point on the path."""
+
+    def _install(package: str, point: str, source: str) -> None:
+        folder = tmp_path / package
+        info = folder / f"{package}-1.2.dist-info"
+        info.mkdir(parents=True)
+        (folder / f"{package}.py").write_text(source, encoding="utf-8")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n", encoding="utf-8"
+        )
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{point}\n", encoding="utf-8")
+        monkeypatch.syspath_prepend(str(folder))
+        monkeypatch.delitem(sys.modules, package, raising=False)
+
+    return _install
+
+
+BREVITY = """
+def brevity(prompts, completions, **columns):
+    return [1.0 / len(text) for text in completions]
+"""
+
+
+def test_an_entry_point_joins_the_projects_own(
+    registry: Registry[Part], install: Callable[[str, str, str], None]
+) -> None:
+    assert registry.names() == ["own"]
+    install("brief_rewards", "brevity = brief_rewards:brevity", BREVITY)
+    assert registry.names() == ["brevity", "own"]
+    assert "brief_rewards" not in sys.modules  # listing imports nothing
+    found = registry.entry("brevity")
+    assert (found.package, found.version) == ("brief_rewards", "1.2")
+    assert found.value(["a"], ["word"]) == [0.25]
+    assert registry.get("own") is _own
+    assert registry.entry("own").version == ""
+
+
+def test_a_declared_version_goes_before_the_packages(
+    registry: Registry[Part], install: Callable[[str, str, str], None]
+) -> None:
+    install(
+        "versioned_rewards",
+        "brevity = versioned_rewards:brevity",
+        f"{BREVITY}\nbrevity.version = 7",
+    )
+    assert registry.entry("brevity").version == "7"
+
+
+def test_an_unknown_name_lists_the_known_ones(
+    registry: Registry[Part], install: Callable[[str, str, str], None]
+) -> None:
+    install("brief_rewards", "brevity = brief_rewards:brevity", BREVITY)
+    with pytest.raises(
+        RegistryError, match=r"no reward part is called 'brevty'; known: brevity, own"
+    ):
+        registry.get("brevty")
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("import no_such_module_at_all", "ModuleNotFoundError: No module named"),
+        ("other = 1", "AttributeError"),
+        ("raise ZeroDivisionError('at import')", "ZeroDivisionError: at import"),
+        ("brevity = 3", "is of type int, which cannot be called"),
+    ],
+)
+def test_a_broken_plug_in_is_named_with_its_package(
+    registry: Registry[Part], install: Callable[[str, str, str], None], source: str, what: str
+) -> None:
+    install("broken_rewards", "brevity = broken_rewards:brevity", source)
+    assert registry.get("own") is _own  # others are not hurt
+    with pytest.raises(RegistryError, match=r"'brevity' of broken_rewards") as raised:
+        registry.get("brevity")
+    assert what in raised.value.what
+
+
+def test_two_plug_ins_of_one_name_are_refused(
+    registry: Registry[Part], install: Callable[[str, str, str], None]
+) -> None:
+    install("one_rewards", "brevity = one_rewards:brevity", BREVITY)
+    install("two_rewards", "brevity = two_rewards:brevity", BREVITY)
+    with pytest.raises(
+        RegistryError, match=r"2 packages provide .*'brevity': one_rewards, two_rewards"
+    ):
+        registry.get("brevity")
+
+
+def test_a_plug_in_does_not_replace_the_projects_own(
+    registry: Registry[Part], install: Callable[[str, str, str], None]
+) -> None:
+    install("rude_rewards", "own = rude_rewards:brevity", BREVITY)
+    assert len(entry_points(group=GROUP, name="own")) == 1
+    with pytest.raises(RegistryError, match=r"'own': refine-dagster, rude_rewards"):
+        registry.get("own")
