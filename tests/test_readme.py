@@ -1,4 +1,4 @@
-"""The README names every command, and every file that it points to is there."""
+"""`docs/commands.md` names every command; links in README and docs lead to files that exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typer import Typer
 from refine_dagster.cli import app
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md")
+    for page in ROOT.glob(pattern)
+)
 
 
 def commands(group: Typer, before: str = "refine-dagster") -> list[str]:
@@ -29,11 +34,21 @@ def commands(group: Typer, before: str = "refine-dagster") -> list[str]:
 def test_every_command_is_in_the_table() -> None:
     typed = commands(app)
     assert len(typed) >= 14
-    assert [one for one in typed if f"| `{one}" not in README] == []
+    assert [command for command in typed if f"| `{command}" not in COMMANDS] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 250
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")]
+    assert [page for page in pages if page != "index.md" and page not in index] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_to_files_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    assert [one for one in links if not (ROOT / page).parent.joinpath(one).exists()] == []
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
