@@ -64,7 +64,6 @@ class Running:
 def alone(profile: str, folder: Path) -> None:
     """Run the plain script in this process and print what it came to as JSON."""
     from plain_run import plain_run
-
     from refine_dagster.config.profile import load_profile
 
     print(json.dumps(plain_run(load_profile(profile), folder)))

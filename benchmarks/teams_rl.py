@@ -31,6 +31,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evolution_figures import PolicyFigures, gains, policy_figures
 from refine_dagster.config.sections import DeviceConfig, GeneratorConfig
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.generation.completions import CompletionsStore
@@ -43,7 +44,6 @@ from refine_dagster.seeds.readers import PACKAGED, read_seeds
 from refine_dagster.teams_rl.chain import Evolver, Seed
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
-from refine_dagster.teams_rl.figures import PolicyFigures, gains, policy_figures
 from refine_dagster.teams_rl.instructor import InstructorTask, InstructorTraining, train_instructor
 from refine_dagster.teams_rl.learned_policy import (
     FixedPolicy,
@@ -53,10 +53,10 @@ from refine_dagster.teams_rl.learned_policy import (
     load_instructor,
 )
 from refine_dagster.teams_rl.operations import COUNT, NAMES
-from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer, RuleReviewer
+from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer
 from refine_dagster.teams_rl.reward import NoveltyReward
-from refine_dagster.teams_rl.template_executor import TemplateExecutor
 from refine_dagster.warehouse.warehouse import Warehouse
+from template_executor import RuleReviewer, TemplateExecutor
 
 TRAINED: Mapping[str, Mapping[str, Any]] = {
     "paper": {"algorithm": "trpo", "observation": "paper", "reward": "paper"},

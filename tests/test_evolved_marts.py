@@ -19,10 +19,9 @@ from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.evolved_rows import Origin, as_seeds, evolved_rows, instructor_payload
 from refine_dagster.teams_rl.learned_policy import FixedPolicy
-from refine_dagster.teams_rl.reviewer import RuleReviewer
-from refine_dagster.teams_rl.template_executor import TemplateExecutor
 from refine_dagster.warehouse.rows import Parent, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
+from template_executor import RuleReviewer, TemplateExecutor
 from tests.small_warehouse import BASE, commit, small_warehouse
 
 SEED = "s2"

@@ -36,24 +36,6 @@ _SHOWN = (
 )
 
 
-class RuleReviewer:
-    """Decides by overlap of words alone (implements `chain.Reviewer`).
-
-    Args:
-        different_below: highest overlap (Jaccard, stop words left out) that counts as different;
-            at the default one new word is enough, as reviewing models have it.
-    """
-
-    def __init__(self, different_below: float = 0.99) -> None:
-        self._different_below = different_below
-
-    def review(self, rewrites: Sequence[Rewrite]) -> list[Review]:
-        """No model is asked."""
-        return [
-            Review(sameness(rewrite, self._different_below) == "different") for rewrite in rewrites
-        ]
-
-
 class ModelReviewer:
     """Rules first, then the log-probabilities of two labels (implements `chain.Reviewer`).
 

@@ -25,9 +25,8 @@ from refine_dagster.teams_rl.environment import (
     VectorEnvironment,
 )
 from refine_dagster.teams_rl.operations import COUNT, EPISODE_LENGTH
-from refine_dagster.teams_rl.reviewer import RuleReviewer
 from refine_dagster.teams_rl.reward import NoveltyReward, PaperReward
-from refine_dagster.teams_rl.template_executor import TemplateExecutor
+from template_executor import RuleReviewer, TemplateExecutor
 
 SEEDS = [
     Seed(f"seed_{number}", text)

@@ -29,9 +29,8 @@ from refine_dagster.teams_rl.evolved_rows import (
     slot_of,
 )
 from refine_dagster.teams_rl.learned_policy import RandomPolicy
-from refine_dagster.teams_rl.reviewer import RuleReviewer
-from refine_dagster.teams_rl.template_executor import TemplateExecutor
 from refine_dagster.warehouse.rows import Parent, Row, make_row
+from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
 
 CONFIG = TeamsRLConfig(algorithm="random", evolved_seeds=5)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from evolution_figures import gains, policy_figures
 from refine_dagster.evaluation.diversity import rouge_l_to, vendi_score
 from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
-from refine_dagster.teams_rl.figures import gains, policy_figures
 from refine_dagster.teams_rl.learned_policy import FixedPolicy, RandomPolicy
 from refine_dagster.teams_rl.operations import NAMES
-from refine_dagster.teams_rl.reviewer import RuleReviewer
-from refine_dagster.teams_rl.template_executor import TemplateExecutor
+from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
 
 EMBEDDING = HashedEmbedding(64)

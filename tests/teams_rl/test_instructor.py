@@ -24,8 +24,7 @@ from refine_dagster.teams_rl.instructor import (
 )
 from refine_dagster.teams_rl.learned_policy import InstructorError, load_instructor
 from refine_dagster.teams_rl.operations import NAMES
-from refine_dagster.teams_rl.reviewer import RuleReviewer
-from refine_dagster.teams_rl.template_executor import TemplateExecutor
+from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
 
 EMBEDDING = HashedEmbedding(64)

@@ -31,11 +31,10 @@ from refine_dagster.teams_rl.operations import COUNT, NAMES, OPERATIONS, operati
 from refine_dagster.teams_rl.reviewer import (
     ModelExecutor,
     ModelReviewer,
-    RuleReviewer,
     review_prompt,
 )
-from refine_dagster.teams_rl.template_executor import TemplateExecutor
 from refine_dagster.warehouse.warehouse import Warehouse
+from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
 
 PARENT = "Describe a boat in one sentence."

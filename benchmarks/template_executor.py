@@ -1,4 +1,4 @@
-"""An executor without a model: rewrites by templates, for experiments and tests.
+"""An executor and a reviewer without a model, for experiments and tests.
 
 It imitates a small model on the primer's closed world, its faults included, because what an
 instructor must learn is where each operation works and what it is worth. The safest operation soon
@@ -27,7 +27,8 @@ from refine_dagster.offline import families as primer_rewrites
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.offline.world import article, draw, pick, whole, world
 from refine_dagster.seeding import request_seed
-from refine_dagster.teams_rl.chain import Chain, Execution
+from refine_dagster.teams_rl.chain import Chain, Execution, Review
+from refine_dagster.teams_rl.elimination import Rewrite, sameness
 from refine_dagster.teams_rl.operations import OPERATIONS, one_line
 
 DECLINED = "Sorry, this instruction has no steps that could be added to."
@@ -44,6 +45,24 @@ _COUNTS = re.compile(
 )
 # A bare thing: an article and a noun of the world, with no adjective between.
 _BARE = re.compile(r"\b(?:a|an|the)\s+([a-z]+)\b")
+
+
+class RuleReviewer:
+    """Decides by overlap of words alone (implements `chain.Reviewer`).
+
+    Args:
+        different_below: highest overlap (Jaccard, stop words left out) that counts as different;
+            at the default one new word is enough, as reviewing models have it.
+    """
+
+    def __init__(self, different_below: float = 0.99) -> None:
+        self._different_below = different_below
+
+    def review(self, rewrites: Sequence[Rewrite]) -> list[Review]:
+        """No model is asked."""
+        return [
+            Review(sameness(rewrite, self._different_below) == "different") for rewrite in rewrites
+        ]
 
 
 class TemplateExecutor:
