@@ -63,7 +63,7 @@ def config_of(asset: str, profile: Profile) -> dict[str, Any]:
         if name != "generator"
     }
     deciding = profile.generator.deciding() if "generator" in sections else {}
-    return {**config, **deciding, "salt": profile.run_seed}
+    return {**config, **deciding, "run_seed": profile.run_seed}
 
 
 def config_hash(asset: str, profile: Profile) -> str:

@@ -59,7 +59,7 @@ def _print_asset(told: AssetExplanation) -> None:
     say(f"{told.asset}, {_when(told.last)}")
     if told.since is not None:
         say(f"unchanged since {_when(told.made)}")
-        _print_list("Its inputs and knobs since then", _changes(told.since))
+        _print_list("Its inputs and config since then", _changes(told.since))
     tables = pl.DataFrame(
         {
             "table": [one.table for one in told.tables],
@@ -156,7 +156,7 @@ def _changes(change: AssetChange) -> Iterator[str]:
     for one in change.files:
         yield f"file {one.name}: {_short(one.old)} → {_short(one.new)}"
     for one in change.config:
-        yield f"knob {one.name}: {text_of(one.old)} → {text_of(one.new)}"
+        yield f"config {one.name}: {text_of(one.old)} → {text_of(one.new)}"
     if change.code is not None:
         yield f"code: revision {change.code.old} → {change.code.new}"
 

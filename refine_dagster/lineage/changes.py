@@ -37,7 +37,7 @@ import duckdb
 from refine_dagster.warehouse.tables import REFERENCES, TABLES, key_sql
 from refine_dagster.warehouse.warehouse import OUTSIDE
 
-Kind = Literal["row", "rows", "knob", "code", "file", "first", "unknown"]
+Kind = Literal["row", "rows", "config", "code", "file", "first", "unknown"]
 SEEDS = "seed_tasks"
 
 
@@ -46,9 +46,8 @@ class Cause:
     """Where a change begins.
 
     Attributes:
-        kind: `row` (added, edited or removed), `rows` (many such), `config field`, `code`, `file`,
-        `first`
-            (the asset was not there on one side) or `unknown` (the ledger has no reason).
+        kind: `row` (added, edited or removed), `rows` (many such), `config`, `code`, `file`,
+            `first` (the asset was not there on one side) or `unknown` (the ledger has no reason).
         asset: the asset in which it begins.
         name: natural key of a row, name of a config field or file; empty otherwise.
         change: `added`, `edited` or `removed` of a row; `added` or `removed` of an asset that is
@@ -80,8 +79,8 @@ class Cause:
             case "rows":
                 noun = "seeds" if self.asset == SEEDS else f"rows of {self.asset}"
                 return f"{self.count} {noun} {self.change}"
-            case "knob":
-                return f"knob {self.name}: {self.old['value']} → {self.new['value']}"
+            case "config":
+                return f"config {self.name}: {self.old['value']} → {self.new['value']}"
             case "code":
                 values = f"revision {self.old['value']} → {self.new['value']}"
                 return f"code of {self.asset}: {values}"
@@ -493,12 +492,22 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differe
     ]
 
 
+# Names of config fields in records of earlier versions.
+FORMER_NAMES = {
+    "salt": "run_seed",
+    "base_model.look_back_heads": "base_model.previous_token_heads",
+    "judge.own_answers": "judge.on_policy_negatives",
+}
+
+
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The config's fields by dotted name, each under the name that it has today."""
     for name, value in config.items():
+        field_name = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flat(value, f"{field_name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield FORMER_NAMES.get(field_name, field_name), value
 
 
 def _revision(one: Materialization) -> str:
@@ -508,7 +517,7 @@ def _revision(one: Materialization) -> str:
 
 # Above so many rows of one table with the same kind of change, they are one cause.
 MANY = 40
-RUN_SEED = "salt"
+RUN_SEED = "run_seed"
 # Tables of trained things: what they learnt from reaches everything that they write.
 MODELS = tuple(name for name, table in TABLES.items() if "checkpoint_hash" in table.columns)
 
@@ -579,7 +588,7 @@ class Causes:
             self.connection.execute(f"DELETE FROM links WHERE node IN ({everything})")
             return
         code = [_valued("code", asset, change.code)] if change.code else []
-        config = [_valued("knob", asset, one) for one in change.config]
+        config = [_valued("config", asset, one) for one in change.config]
         files = [_valued("file", asset, one) for one in change.files]
         chosen = [one for one in config if one.name != RUN_SEED]
         begun = f"SELECT node FROM beginnings WHERE asset = '{asset}'"
@@ -642,7 +651,7 @@ class Causes:
         """The cause's number; a config field that several assets read is one cause."""
         for number, known in self.known.items():
             same = (known.kind, known.name) == (cause.kind, cause.name)
-            if cause.kind == "knob" and same and (known.old, known.new) == (cause.old, cause.new):
+            if cause.kind == "config" and same and (known.old, known.new) == (cause.old, cause.new):
                 return number
         self.known[len(self.known) + 1] = cause
         return len(self.known)

@@ -98,9 +98,20 @@ class Story:
         return self._commit("base_model", [self.model], config=config)
 
     def raw_instructions(
-        self, candidates: Candidates, *, sent: Sequence[str] = (), revision: int = 1, **config: Any
+        self,
+        candidates: Candidates,
+        *,
+        sent: Sequence[str] = (),
+        revision: int = 1,
+        run_seed: tuple[str, str] = ("run_seed", "x"),
+        **config: Any,
     ) -> Commit:
-        """Commit candidates; `sent` names the slots whose completion was sent, not reused."""
+        """Commit candidates.
+
+        Args:
+            sent: the slots whose completion was sent, not reused.
+            run_seed: the run seed, after the name under which the ledger records it.
+        """
         rows: dict[str, Row] = {}
         for slot, (text, seeds, accepted) in sorted(candidates.items()):
             shown = [Parent("seed_tasks", self.seeds[name]["row_id"], "demo") for name in seeds]
@@ -126,7 +137,7 @@ class Story:
         return self._commit(
             "raw_instructions",
             list(rows.values()),
-            config={"self_instruct": {"target": 3, **config}, "salt": "x"},
+            config={"self_instruct": {"target": 3, **config}, run_seed[0]: run_seed[1]},
             revision=revision,
             usage={"propose": RoleUsage(len(rows), len(rows) - len(sent), len(sent))},
             uses={f"key of {slot}": slot in sent for slot in rows},

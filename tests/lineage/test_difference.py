@@ -131,9 +131,9 @@ def test_config_and_models_are_causes(story: Story, tmp_path: Path) -> None:
     story.raw_instructions({"0/a": ("Name a dark colour.", ["s1", "s2"], [])}, target=9)
     told = difference(story.warehouse, 7, 9)
     (label,) = groups(told, "base_model")
-    assert label == "knob base_model.id: a → b"
+    assert label == "config base_model.id: a → b"
     assert groups(told, "raw_instructions") == {
-        "knob base_model.id: a → b, through base_model": (0, 3, 1, 0)
+        "config base_model.id: a → b, through base_model": (0, 3, 1, 0)
     }
 
 

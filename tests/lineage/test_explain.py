@@ -151,11 +151,22 @@ def test_rows_without_new_ancestors_are_explained_by_config_or_code(story: Story
     assert [(one.name, one.old, one.new) for one in told.change.config] == [
         ("self_instruct.target", 3, 4)
     ]
-    assert reasons(told) == {"knob self_instruct.target: 3 → 4": 1}
+    assert reasons(told) == {"config self_instruct.target: 3 → 4": 1}
     more = {**FIRST, "2/e": ("Name a tune.", ["s1"], [])}
     story.raw_instructions(more, target=4, revision=2)
     told = why_asset(story, "raw_instructions")
     assert reasons(told) == {"code of raw_instructions: revision 1 → 2": 1}
+
+
+def test_a_run_seed_compares_with_its_former_name(story: Story) -> None:
+    story.raw_instructions(FIRST, run_seed=("salt", "y"))
+    since = why_asset(story, "raw_instructions").since
+    assert since is not None
+    assert [(one.name, one.old, one.new) for one in since.config] == [("run_seed", "x", "y")]
+    more = {**FIRST, "2/e": ("Name a song.", ["s1"], [])}
+    story.raw_instructions(more, target=4, run_seed=("run_seed", "y"))
+    told = why_asset(story, "raw_instructions")
+    assert reasons(told) == {"config self_instruct.target: 3 → 4": 1}
 
 
 def test_rows_that_the_inputs_decide_as_a_whole_are_indirect(story: Story) -> None:
@@ -171,11 +182,11 @@ def test_rows_that_the_inputs_decide_as_a_whole_are_indirect(story: Story) -> No
     }
 
 
-def test_another_model_is_named_by_its_knob_or_as_itself(story: Story) -> None:
+def test_another_model_is_named_by_its_config_or_as_itself(story: Story) -> None:
     story.base_model("b")
     story.raw_instructions(FIRST)
     assert reasons(why_asset(story, "raw_instructions")) == {
-        "knob base_model.id: a → b, through base_model": 4
+        "config base_model.id: a → b, through base_model": 4
     }
     story.base_model("b", "other weights")
     story.raw_instructions(FIRST)
@@ -197,15 +208,15 @@ def test_a_seed_that_only_the_model_learnt_is_told_from_one_that_was_shown(story
         "seed s1 edited, through base_model": 2,
     }
     story.base_model("offline", steps=2)
-    knob = "knob base_model.steps: 1 → 2"
-    assert reasons(why_asset(story, "base_model")) == {knob: 1}
+    steps = "config base_model.steps: 1 → 2"
+    assert reasons(why_asset(story, "base_model")) == {steps: 1}
 
 
-def test_a_seed_and_a_knob_changed_together_both_explain_the_model(story: Story) -> None:
+def test_a_seed_and_a_field_changed_together_both_explain_the_model(story: Story) -> None:
     story.base_model("offline", steps=1)
     story.seed_tasks(**{**SEEDS, "s1": "Name a big fruit."})
     story.base_model("offline", steps=2)
-    labels = {"seed s1 edited", "knob base_model.steps: 1 → 2"}
+    labels = {"seed s1 edited", "config base_model.steps: 1 → 2"}
     assert reasons(why_asset(story, "base_model")).keys() == labels
 
 

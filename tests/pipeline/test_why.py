@@ -163,7 +163,7 @@ def test_the_given_model_was_the_cause_of_the_run_before(edited: Edited) -> None
     told = difference(edited.warehouse, trained, edited.before)
     labels = {told.label(group.reasons) for group in told.groups if group.table == "base_model"}
     (label,) = labels
-    assert label.startswith("knob base_model.id: offline → ")
+    assert label.startswith("config base_model.id: offline → ")
 
 
 def test_the_commands_tell_it_in_text_and_json(edited: Edited) -> None:
