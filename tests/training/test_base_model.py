@@ -49,13 +49,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from refine_dagster.models.device import device_session
-from refine_dagster.config.sections import BaseModelKnobs, DeviceKnobs
-from refine_dagster.prompts.instance import Triple
+from refine_dagster.config.sections import BaseModelConfig, DeviceConfig
+from refine_dagster.prompts.example import Example
 from refine_dagster.offline.base_model import train_base_model
-knobs = BaseModelKnobs.model_validate_json(sys.argv[2])
-seeds = [Triple(*fields) for fields in eval(sys.argv[3])]
-with device_session(DeviceKnobs(device="cpu", threads=1)) as device:
-    train_base_model(seeds, knobs, Path(sys.argv[1]), device, salt="a")
+config = BaseModelConfig.model_validate_json(sys.argv[2])
+seeds = [Example(*fields) for fields in eval(sys.argv[3])]
+with device_session(DeviceConfig(device="cpu", threads=1)) as device:
+    train_base_model(seeds, config, Path(sys.argv[1]), device, run_seed="a")
 """
 
 
