@@ -17,9 +17,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from refine_dagster.config.evaluation import EvaluationConfig
 from refine_dagster.config.policy_round import base_name
 from refine_dagster.config.profile import Profile
-from refine_dagster.config.sections import EvaluationConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
 from refine_dagster.hashing import content_id

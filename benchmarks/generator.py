@@ -34,8 +34,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import StoppingCriteriaList, StopStringCriteria
 
+from refine_dagster.config.models import DeviceConfig, GeneratorConfig
 from refine_dagster.config.profile import Profile, load_profile
-from refine_dagster.config.sections import DeviceConfig, GeneratorConfig
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Request, Sampling
 from refine_dagster.generation.session import open_generator

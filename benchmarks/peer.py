@@ -39,8 +39,8 @@ from rich.console import Console
 from rich.table import Table
 from rouge_score import rouge_scorer, tokenizers
 
+from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.config.profile import load_profile
-from refine_dagster.config.sections import SelfInstructConfig
 from refine_dagster.generation.request import Completion, Request
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.device import device_session

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import Field
 
-from refine_dagster.config.sections import GeneratorConfig
+from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.generation.completions import Budget, CompletionsStore
 from refine_dagster.generation.session import GeneratorSession, open_generator
 from refine_dagster.models.device import Device

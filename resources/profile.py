@@ -20,14 +20,14 @@ class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     overrides: dict[str, Any] = Field(
         default={},
-        description="Knobs to set for this run, dotted: {'self_instruct.target': 200}. "
-        "refine_dagster/config/sections.py lists them.",
+        description="Config fields of this run, dotted: {'self_instruct.target': 200}. "
+        "`refine-dagster config describe` prints all of them.",
     )
 
     rounds: int | None = Field(
         default=None,
         description="Policy rounds of the graph that was loaded. A run cannot have another number: "
-        "set the knob `rounds` in the profile or as REFINE_ROUNDS and reload.",
+        "set `rounds` in the profile or as REFINE_ROUNDS and reload.",
     )
 
     def load(self) -> Profile:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.offline.base_model import train_tokenizer
 from refine_dagster.prompts.example import Example

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from refine_dagster.config.sections import InstanceConfig, SelectionConfig, SelfInstructConfig
+from refine_dagster.config.dataset import InstanceConfig, SelectionConfig, SelfInstructConfig
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request
 from refine_dagster.hashing import content_id

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.models.device import (
     DeviceError,
     device_session,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from resources.gpu import GpuResource
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from refine_dagster import progress
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.models.device import Device, device_session, free_memory
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.models.memory import (

@@ -13,12 +13,9 @@ from pathlib import Path
 import pytest
 
 from refine_dagster import progress
-from refine_dagster.config.sections import (
-    DeviceConfig,
-    InstanceConfig,
-    ReinforcementConfig,
-    SupervisedConfig,
-)
+from refine_dagster.config.dataset import InstanceConfig
+from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.request import Request, Sampling, Scoring, label_scores
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.judge.judge import Scores

@@ -21,8 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from refine_dagster.config.learning import ReinforcementConfig, RewardConfig
 from refine_dagster.config.profile import Profile
-from refine_dagster.config.sections import ReinforcementConfig, RewardConfig
 from refine_dagster.errors import RefineError
 
 Kind = Literal["base", "seeds_only", "self_instruct", "refined", "method"]

@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from refine_dagster.comparison.arms import Method
-from refine_dagster.config.sections import SelfInstructConfig
+from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.hashing import content_id
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider

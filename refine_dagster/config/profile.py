@@ -1,7 +1,7 @@
 """A profile: a value for every config field of the pipeline, typed and validated in one place.
 
-The three packaged profiles (`profiles/offline.yaml`, `laptop.yaml`, `gpu.yaml`) hold values;
-`config.py` holds meaning. A config field is named by its section and name, `reinforcement.steps`,
+The three packaged profiles (`profiles/offline.yaml`, `laptop.yaml`, `gpu.yaml`) hold values; the
+sections hold meaning. A config field is named by its section and name, `reinforcement.steps`,
 and is set by, in rising order of precedence: the default there, the profile's YAML, the environment
 (`REFINE_REINFORCEMENT__STEPS=60`, and `REFINE_BASE_MODEL=/path` as a short form of
 `REFINE_BASE_MODEL__ID`), and the overrides of a run (command line options, launchpad config). An
@@ -21,23 +21,22 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from refine_dagster.config.policy_round import MOST_ROUNDS
-from refine_dagster.config.sections import (
-    BaseModelConfig,
-    ConfigSection,
-    DeviceConfig,
-    EvaluationConfig,
-    GeneratorConfig,
+from refine_dagster.config.dataset import (
     InstanceConfig,
-    JudgeConfig,
-    PrivacyConfig,
-    ReinforcementConfig,
-    RewardConfig,
     SeedsConfig,
     SelectionConfig,
     SelfInstructConfig,
+)
+from refine_dagster.config.evaluation import EvaluationConfig, PrivacyConfig
+from refine_dagster.config.learning import (
+    JudgeConfig,
+    ReinforcementConfig,
+    RewardConfig,
     SupervisedConfig,
 )
+from refine_dagster.config.models import BaseModelConfig, DeviceConfig, GeneratorConfig
+from refine_dagster.config.policy_round import MOST_ROUNDS
+from refine_dagster.config.section import ConfigSection
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.errors import RefineError
 
@@ -126,7 +125,7 @@ def load_profile(
         raise ProfileError(
             "; ".join(problems),
             where=f"profile {name}",
-            fix="see `refine_dagster/config/sections.py` for every knob, its meaning and its range",
+            fix="`refine-dagster config describe` prints every field, its meaning and its range",
         )
     return profile
 

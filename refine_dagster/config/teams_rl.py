@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from refine_dagster.config.sections import ConfigSection
+from refine_dagster.config.section import ConfigSection
 
 
 class TeamsRLConfig(ConfigSection):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from refine_dagster.config.sections import BackendName
+from refine_dagster.config.models import BackendName
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.request import FinishReason, Role, Sampling
 from refine_dagster.hashing import canonical_json

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
 
-from refine_dagster.config.sections import BackendName, GeneratorConfig
+from refine_dagster.config.models import BackendName, GeneratorConfig
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.model_text import backend_fingerprint
 from refine_dagster.generation.request import Backend, Completion, Request

@@ -25,7 +25,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from refine_dagster.config.sections import GeneratorConfig
+from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.generation.model_text import ModelText, backend_fingerprint, model_text
 from refine_dagster.generation.request import (
     Completion,

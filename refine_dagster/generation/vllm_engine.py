@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.config.sections import GeneratorConfig
+from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.model_text import ModelText
 from refine_dagster.models.device import Device, free_memory, give_back_memory, set_imports_aside

@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.config.sections import JudgeConfig
+from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.generation.rollouts import sample_rollouts
 from refine_dagster.judge.corruptions import squeezed_text
 from refine_dagster.offline.primer import CLOSED_FAMILIES, primer_tasks

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from refine_dagster.config.sections import JudgeConfig
+from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.hashing import canonical_json
 from refine_dagster.judge.judge import DECIMALS, Judge, Scores
 from refine_dagster.judge.network import JudgeError

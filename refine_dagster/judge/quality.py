@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from refine_dagster.config.sections import JudgeConfig
+from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.judge.corruptions import (
     DIMENSIONS,
     KINDS,

@@ -24,7 +24,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from refine_dagster import progress
-from refine_dagster.config.sections import JudgeConfig
+from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.hashing import canonical_json
 from refine_dagster.judge.corruptions import DIMENSIONS, KINDS, Corruption, Corruptor
 from refine_dagster.judge.judge import TrainedJudge, judge_fingerprint

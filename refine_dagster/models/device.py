@@ -29,7 +29,7 @@ from time import monotonic
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.errors import RefineError
 
 # cuBLAS is deterministic only with a workspace of fixed size, set before its first use.

@@ -58,7 +58,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from refine_dagster import progress
-from refine_dagster.config.sections import BaseModelConfig
+from refine_dagster.config.models import BaseModelConfig
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelError
 from refine_dagster.offline.primer import primer_tasks

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from statistics import pstdev
 from typing import Any
 
-from refine_dagster.config.sections import JudgeConfig, RewardConfig
+from refine_dagster.config.learning import JudgeConfig, RewardConfig
 from refine_dagster.judge.judge import Judge, Scores, loaded_judge
 from refine_dagster.judge.published import PUBLISHED, find_published_models, loaded_published_judge
 from refine_dagster.models.device import Device

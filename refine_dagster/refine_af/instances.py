@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from refine_dagster.config.sections import InstanceConfig, SelectionConfig
+from refine_dagster.config.dataset import InstanceConfig, SelectionConfig
 from refine_dagster.draws import draw
 from refine_dagster.generation.request import Complete, Completion, Request, Sampling
 from refine_dagster.generation.session import GeneratorSession

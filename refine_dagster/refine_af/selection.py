@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from refine_dagster.config.sections import SelectionConfig
+from refine_dagster.config.dataset import SelectionConfig
 from refine_dagster.refine_af.feedback import ScoredInstance
 from refine_dagster.self_instruct.heuristics import Rejection, answer_rejection
 

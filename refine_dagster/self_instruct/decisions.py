@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.config.sections import SelfInstructConfig
 from refine_dagster.novelty import NoveltyFilter
 from refine_dagster.self_instruct.heuristics import Rejection, first_rejection
 from refine_dagster.warehouse.rows import Parent, Row, make_row

@@ -34,8 +34,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from refine_dagster import progress
+from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.config.sections import SelfInstructConfig
 from refine_dagster.draws import draw
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Completion, Request, Sampling

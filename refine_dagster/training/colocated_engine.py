@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from refine_dagster import progress
-from refine_dagster.config.sections import ReinforcementConfig
+from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.generation.vllm_engine import variables_as_found
 from refine_dagster.models.device import Device

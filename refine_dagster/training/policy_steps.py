@@ -33,7 +33,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 from refine_dagster import progress
-from refine_dagster.config.sections import InstanceConfig, ReinforcementConfig
+from refine_dagster.config.dataset import InstanceConfig
+from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.generation.rollouts import Rollout, sample_rollouts
 from refine_dagster.hashing import content_id
 from refine_dagster.models.device import Device

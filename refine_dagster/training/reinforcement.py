@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from refine_dagster.config.sections import InstanceConfig, ReinforcementConfig
+from refine_dagster.config.dataset import InstanceConfig
+from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, load_tokenizer
 from refine_dagster.models.memory import TrainingPlan, budgeted_batch

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.config.sections import SupervisedConfig
+from refine_dagster.config.learning import SupervisedConfig
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import (
     ModelRef,

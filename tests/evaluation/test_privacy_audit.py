@@ -6,12 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from refine_dagster.config.sections import (
-    BaseModelConfig,
-    DeviceConfig,
-    PrivacyConfig,
-    SupervisedConfig,
-)
+from refine_dagster.config.evaluation import PrivacyConfig
+from refine_dagster.config.learning import SupervisedConfig
+from refine_dagster.config.models import BaseModelConfig, DeviceConfig
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef, resolve_model
 from refine_dagster.offline.base_model import train_base_model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
 from refine_dagster.privacy.attacks import (

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from assets.versions import REVISIONS, code_version, config_of
+from refine_dagster.config.models import BackendName, GeneratorConfig
 from refine_dagster.config.profile import load_profile
-from refine_dagster.config.sections import BackendName, GeneratorConfig
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.model_text import backend_fingerprint
 from refine_dagster.generation.session import open_generator

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.model_text import PromptTooLongError
 from refine_dagster.generation.request import Completion, Request, Sampling, Scoring, label_scores

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.generation.transformers_backend import (
     SHORTEST,

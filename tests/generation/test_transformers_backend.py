@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.model_text import PromptTooLongError
 from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.generation.transformers_backend import ROWS, TransformersBackend, choose_tokens

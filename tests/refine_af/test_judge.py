@@ -10,7 +10,8 @@ from statistics import fmean
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig, JudgeConfig
+from refine_dagster.config.learning import JudgeConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.hashing import folder_files
 from refine_dagster.judge.corruptions import DIMENSIONS, KINDS
 from refine_dagster.judge.judge import LENGTHS, Judge, Scores, loaded_judge, padded_length

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from assets.judge_figures import auc_table, calibration_plot
-from refine_dagster.config.sections import JudgeConfig
+from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.judge.corruptions import DIMENSIONS
 from refine_dagster.judge.judge import Scores
 from refine_dagster.judge.on_policy_negatives import own_tasks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from refine_dagster.config.sections import JudgeConfig
+from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.judge.corruptions import squeezed_text
 from refine_dagster.judge.on_policy_negatives import (
     SAMPLES,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from refine_dagster.config.learning import JudgeConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.config.profile import load_profile
-from refine_dagster.config.sections import DeviceConfig, JudgeConfig
 from refine_dagster.home import Home
 from refine_dagster.judge.network import JudgeError
 from refine_dagster.judge.published import (

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from refine_dagster.config.sections import RewardConfig
+from refine_dagster.config.learning import RewardConfig
 from refine_dagster.judge.judge import Scores
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback

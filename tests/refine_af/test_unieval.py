@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.judge.passes import passes
 from refine_dagster.judge.reward_model import PublishedModelError
 from refine_dagster.judge.unieval import UniEval, loaded_unieval

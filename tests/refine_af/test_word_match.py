@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.judge.network import JudgeError, Mark, Network, marked_words, new_heads
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import loaded_model, resolve_model

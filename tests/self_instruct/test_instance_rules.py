@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from refine_dagster.config.sections import SelectionConfig
+from refine_dagster.config.dataset import SelectionConfig
 from refine_dagster.prompts.instance import Instance
 from refine_dagster.refine_af.feedback import ScoredInstance
 from refine_dagster.refine_af.selection import Judged, decide_instances

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refine_dagster.config.sections import SelfInstructConfig
+from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.self_instruct.rounds import MachinePool, slot_name
 from refine_dagster.warehouse.rows import Row

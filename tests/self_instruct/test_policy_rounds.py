@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import methodcaller
 
+from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.config.sections import SelfInstructConfig
 from refine_dagster.generation.request import Completion, Request
 from refine_dagster.self_instruct.decisions import (
     Demonstration,

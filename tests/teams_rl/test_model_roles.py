@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request, Scoring
 from refine_dagster.generation.session import GeneratorSession

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.sections import BaseModelConfig
+from refine_dagster.config.models import BaseModelConfig
 from refine_dagster.hashing import folder_files
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelError, loaded_model, resolve_model
@@ -49,7 +49,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from refine_dagster.models.device import device_session
-from refine_dagster.config.sections import BaseModelConfig, DeviceConfig
+from refine_dagster.config.models import BaseModelConfig, DeviceConfig
 from refine_dagster.prompts.example import Example
 from refine_dagster.offline.base_model import train_base_model
 config = BaseModelConfig.model_validate_json(sys.argv[2])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from refine_dagster import progress
-from refine_dagster.config.sections import ReinforcementConfig
+from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.models.device import Device
 from refine_dagster.training.colocated_engine import engine_arguments, engine_for
 from refine_dagster.training.trainer_session import TrainingError

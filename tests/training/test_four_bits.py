@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 
-from refine_dagster.config.sections import (
-    DeviceConfig,
-    InstanceConfig,
-    ReinforcementConfig,
-    SupervisedConfig,
-)
+from refine_dagster.config.dataset import InstanceConfig
+from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.judge.judge import Scores
 from refine_dagster.models.device import Device, DeviceError, device_session
 from refine_dagster.models.language_model import loaded_model, quantized, resolve_model

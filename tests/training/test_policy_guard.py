@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from refine_dagster.config.sections import ReinforcementConfig
+from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.training.policy_steps import PolicyStep, guard_of
 
 CONFIG = ReinforcementConfig(guard_window=3)

@@ -11,7 +11,9 @@ from statistics import fmean
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig, InstanceConfig, ReinforcementConfig
+from refine_dagster.config.dataset import InstanceConfig
+from refine_dagster.config.learning import ReinforcementConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.rollouts import sample_rollouts
 from refine_dagster.hashing import folder_files
 from refine_dagster.judge.judge import Scores

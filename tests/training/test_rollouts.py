@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.rollouts import Rollout, sample_rollouts
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model

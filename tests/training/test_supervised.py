@@ -9,7 +9,8 @@ from statistics import fmean
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig, SupervisedConfig
+from refine_dagster.config.learning import SupervisedConfig
+from refine_dagster.config.models import DeviceConfig
 from refine_dagster.hashing import folder_files
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter

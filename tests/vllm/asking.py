@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from refine_dagster import progress
-from refine_dagster.config.sections import DeviceConfig, GeneratorConfig
+from refine_dagster.config.models import DeviceConfig, GeneratorConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Request, Sampling

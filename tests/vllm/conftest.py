@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.sections import DeviceConfig, GeneratorConfig
+from refine_dagster.config.models import DeviceConfig, GeneratorConfig
 from refine_dagster.generation.model_text import model_text
 from refine_dagster.generation.vllm_engine import VllmEngine, vllm_engine
 from refine_dagster.models.device import Device, device_session

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from refine_dagster.config.sections import GeneratorConfig
+from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Backend, Completion, Request, Sampling
 from refine_dagster.generation.session import open_generator
