@@ -16,6 +16,7 @@ import polars as pl
 from assets.preview import markdown_table
 from assets.sources import as_parent, device_manifest
 from assets.step import Step, materializing, parents
+from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
@@ -96,6 +97,7 @@ def _train(
                 mode="json", exclude={"save_every", "evolved_seeds", "min_valid_rate"}
             ),
             **step.profile.generator.deciding(),
+            **plug_ins_of(config, step.profile.generator),
             "salt": run_seed,
             "device": device_manifest(device),
             "base": ref.fingerprint,

@@ -27,6 +27,7 @@ from assets.sources import (
 )
 from assets.step import Step, materializing
 from refine_dagster.config.policy_round import PolicyRound
+from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
@@ -183,6 +184,7 @@ def _manifest(
     aside = {"save_every", "rollout_engine", "vllm_memory_share"}
     return {
         "knobs": config.model_dump(exclude=aside),
+        **plug_ins_of(config),
         **({} if engine == "policy" else {"rollout_engine": engine}),
         "instances": step.profile.instances.model_dump(),
         "rule": asdict(feedback.rule),

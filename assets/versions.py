@@ -20,6 +20,7 @@ from typing import Any
 from refine_dagster.config.evaluation import EvaluationConfig
 from refine_dagster.config.policy_round import base_name
 from refine_dagster.config.profile import Profile
+from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
 from refine_dagster.hashing import content_id
@@ -55,6 +56,7 @@ def config_of(asset: str, profile: Profile) -> dict[str, Any]:
     """The config that the asset reads, and the run seed; JSON values.
 
     Of the generator's what decides completions; as long as it is as by default it is not named.
+    What other packages provide is named with its version.
     """
     _, sections = REVISIONS[base_name(asset)]
     config = {
@@ -63,7 +65,8 @@ def config_of(asset: str, profile: Profile) -> dict[str, Any]:
         if name != "generator"
     }
     deciding = profile.generator.deciding() if "generator" in sections else {}
-    return {**config, **deciding, "run_seed": profile.run_seed}
+    plug_ins = plug_ins_of(*(getattr(profile, name) for name in sections))
+    return {**config, **deciding, **plug_ins, "run_seed": profile.run_seed}
 
 
 def config_hash(asset: str, profile: Profile) -> str:

@@ -28,8 +28,9 @@ from rich.console import Console
 
 from refine_dagster.cli import app
 from refine_dagster.commands.terminal import showing_progress
-from refine_dagster.comparison.arms import ALGORITHMS, BASE, PRESETS, SEEDS_ONLY, SELF_INSTRUCT
+from refine_dagster.comparison.arms import BASE, PRESETS, SEEDS_ONLY, SELF_INSTRUCT
 from refine_dagster.home import Home
+from refine_dagster.registry import ALGORITHMS
 from refine_dagster.run import run_pipeline
 from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    refined = [f"{algorithm}/{preset}" for algorithm in ALGORITHMS for preset in PRESETS]
+    refined = [f"{algorithm}/{preset}" for algorithm in ALGORITHMS.own for preset in PRESETS]
     arms = ",".join([BASE, SEEDS_ONLY, SELF_INSTRUCT, *refined])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, required=True, help="kept folder of the comparison")

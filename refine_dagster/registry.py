@@ -1,12 +1,14 @@
 """Registries: what this project offers by name, and what other packages add to it.
 
-A registry maps a name to a value of one kind, such as a backend or a reward part. Another package
+A registry maps a name to a value of one kind, such as a backend or an algorithm. Another package
 adds its own with an entry point of the registry's group:
 
-    [project.entry-points."refine_dagster.rewards"]
-    brevity = "my_package.rewards:brevity"
+    [project.entry-points."refine_dagster.backends"]
+    echo = "my_package.backends:echo_backend"
 
-Entry points are listed without importing the package; one is imported when its name is asked for.
+Names are listed without importing anything; a value is imported when its name is asked for. So
+config is checked against the names, and values may live in any room. `docs/extend.md` shows how to
+write a value of each kind.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from refine_dagster.errors import RefineError, first_line
 
-T = TypeVar("T", bound=Callable[..., object])
+T = TypeVar("T")
 
 OWN_PACKAGE = "refine-dagster"
 
@@ -51,17 +53,40 @@ class Registry(Generic[T]):
     Args:
         group: the entry point group, such as `refine_dagster.rewards`.
         noun: what a value is called in messages, such as `reward part`.
-        own: the values that this project provides.
+        own: the values that this project provides: name -> `module:attribute`, as in an entry
+            point.
+        needs: an attribute that every value has; by default a value can be called.
     """
 
-    def __init__(self, group: str, noun: str, own: Mapping[str, T]) -> None:
+    def __init__(
+        self, group: str, noun: str, own: Mapping[str, str], needs: str = "__call__"
+    ) -> None:
         self.group = group
         self.noun = noun
-        self._own = dict(own)
+        self._own = {name: EntryPoint(name, place, group) for name, place in own.items()}
+        self._needs = needs
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The names of this project's values, in order of declaration."""
+        return tuple(self._own)
 
     def names(self) -> list[str]:
         """Every name, sorted; nothing is imported."""
         return sorted({*self._own, *(point.name for point in entry_points(group=self.group))})
+
+    def require(self, name: str) -> str:
+        """The name itself, where it is known; nothing is imported.
+
+        Raises:
+            RegistryError: no package provides the name.
+        """
+        if name in self._own or entry_points(group=self.group, name=name):
+            return name
+        raise RegistryError(
+            f"no {self.noun} is called {name!r}; known: {', '.join(self.names()) or 'none'}",
+            fix=f"correct the name, or install the package that provides it in {self.group}",
+        )
 
     def get(self, name: str) -> T:
         """The value registered under `name`; see `entry` for the errors."""
@@ -85,14 +110,25 @@ class Registry(Generic[T]):
                 fix="uninstall all of them but one",
             )
         if name in self._own:
-            value = self._own[name]
+            value = self._own[name].load()
             return Registered(name, value, OWN_PACKAGE, str(getattr(value, "version", "")))
-        if not points:
-            raise RegistryError(
-                f"no {self.noun} is called {name!r}; known: {', '.join(self.names()) or 'none'}",
-                fix=f"correct the name, or install the package that provides it in {self.group}",
-            )
+        self.require(name)
         return self._loaded(points[0])
+
+    def versions(self, *names: str) -> dict[str, str]:
+        """Name -> package and version of those that other packages provide, for manifests.
+
+        This project's own are left out: what they make is named by the config and the revisions.
+
+        Raises:
+            RegistryError: see `entry`.
+        """
+        return {
+            name: f"{found.package} {found.version}".rstrip()
+            for name in names
+            if name not in self._own
+            for found in [self.entry(name)]
+        }
 
     def _loaded(self, point: EntryPoint) -> Registered[T]:
         package = _package(point)
@@ -108,10 +144,11 @@ class Registry(Generic[T]):
                 where=where,
                 fix=fix,
             ) from error
-        if not callable(value):
+        if not hasattr(value, self._needs):
+            lacks = "cannot be called" if self._needs == "__call__" else f"has no {self._needs}"
             raise RegistryError(
                 f"the {self.noun} {point.name!r} of {package} is of type {type(value).__name__}, "
-                "which cannot be called",
+                f"which {lacks}",
                 where=where,
                 fix=fix,
             )
@@ -122,3 +159,25 @@ class Registry(Generic[T]):
 
 def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist else point.module
+
+
+# (model, device, config of the generator) -> context manager of a `generation.request.Backend`.
+BACKENDS: Registry[Callable[..., Any]] = Registry(
+    "refine_dagster.backends",
+    "backend",
+    {
+        "transformers": "refine_dagster.generation.transformers_backend:transformers_backend",
+        "vllm": "refine_dagster.generation.vllm_backend:vllm_backend",
+    },
+)
+
+# `training.policy_steps.PolicyTask` -> `training.policy_steps.PolicyTraining`.
+ALGORITHMS: Registry[Callable[..., Any]] = Registry(
+    "refine_dagster.algorithms",
+    "algorithm",
+    {
+        "grpo": "refine_dagster.training.trl_policy:train_by_grpo",
+        "rloo": "refine_dagster.training.trl_policy:train_by_rloo",
+        "ppo": "refine_dagster.training.ppo:train_by_ppo",
+    },
+)

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.registry import Registry, RegistryError
+from assets.versions import REVISIONS, config_of
+from refine_dagster.config.profile import ProfileError, load_profile
+from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.registry import ALGORITHMS, BACKENDS, Registry, RegistryError
 
 GROUP = "refine_dagster.rewards"
 Part = Callable[..., list[float]]
@@ -21,14 +24,14 @@ def _own(prompts: list[str], completions: list[str]) -> list[float]:
 
 @pytest.fixture
 def registry() -> Registry[Part]:
-    return Registry(GROUP, "reward part", {"own": _own})
+    return Registry(GROUP, "reward part", {"own": f"{__name__}:_own"})
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put a distribution with one module and one entry point on the path."""
 
-    def _install(package: str, point: str, source: str) -> None:
+    def _install(package: str, point: str, source: str, group: str = GROUP) -> None:
         folder = tmp_path / package
         info = folder / f"{package}-1.2.dist-info"
         info.mkdir(parents=True)
@@ -36,7 +39,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n", encoding="utf-8"
         )
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{point}\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{point}\n", encoding="utf-8")
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.delitem(sys.modules, package, raising=False)
 
@@ -50,7 +53,7 @@ def brevity(prompts, completions, **columns):
 
 
 def test_an_entry_point_joins_the_projects_own(
-    registry: Registry[Part], install: Callable[[str, str, str], None]
+    registry: Registry[Part], install: Callable[..., None]
 ) -> None:
     assert registry.names() == ["own"]
     install("brief_rewards", "brevity = brief_rewards:brevity", BREVITY)
@@ -64,7 +67,7 @@ def test_an_entry_point_joins_the_projects_own(
 
 
 def test_a_declared_version_goes_before_the_packages(
-    registry: Registry[Part], install: Callable[[str, str, str], None]
+    registry: Registry[Part], install: Callable[..., None]
 ) -> None:
     install(
         "versioned_rewards",
@@ -75,7 +78,7 @@ def test_a_declared_version_goes_before_the_packages(
 
 
 def test_an_unknown_name_lists_the_known_ones(
-    registry: Registry[Part], install: Callable[[str, str, str], None]
+    registry: Registry[Part], install: Callable[..., None]
 ) -> None:
     install("brief_rewards", "brevity = brief_rewards:brevity", BREVITY)
     with pytest.raises(
@@ -94,7 +97,7 @@ def test_an_unknown_name_lists_the_known_ones(
     ],
 )
 def test_a_broken_plug_in_is_named_with_its_package(
-    registry: Registry[Part], install: Callable[[str, str, str], None], source: str, what: str
+    registry: Registry[Part], install: Callable[..., None], source: str, what: str
 ) -> None:
     install("broken_rewards", "brevity = broken_rewards:brevity", source)
     assert registry.get("own") is _own  # others are not hurt
@@ -104,7 +107,7 @@ def test_a_broken_plug_in_is_named_with_its_package(
 
 
 def test_two_plug_ins_of_one_name_are_refused(
-    registry: Registry[Part], install: Callable[[str, str, str], None]
+    registry: Registry[Part], install: Callable[..., None]
 ) -> None:
     install("one_rewards", "brevity = one_rewards:brevity", BREVITY)
     install("two_rewards", "brevity = two_rewards:brevity", BREVITY)
@@ -115,9 +118,41 @@ def test_two_plug_ins_of_one_name_are_refused(
 
 
 def test_a_plug_in_does_not_replace_the_projects_own(
-    registry: Registry[Part], install: Callable[[str, str, str], None]
+    registry: Registry[Part], install: Callable[..., None]
 ) -> None:
     install("rude_rewards", "own = rude_rewards:brevity", BREVITY)
     assert len(entry_points(group=GROUP, name="own")) == 1
     with pytest.raises(RegistryError, match=r"'own': refine-dagster, rude_rewards"):
         registry.get("own")
+
+
+@pytest.mark.parametrize("registry", [BACKENDS, ALGORITHMS], ids=lambda registry: registry.noun)
+def test_this_projects_own_values_are_where_the_registry_says(registry: Registry[Part]) -> None:
+    assert all(registry.entry(name).value for name in registry.own)
+    assert registry.versions(*registry.own) == {}
+
+
+@pytest.mark.parametrize("field", ["generator.backend", "reinforcement.algorithm"])
+def test_config_refuses_an_unknown_name_and_lists_the_known_ones(field: str) -> None:
+    with pytest.raises(ProfileError, match=rf"{field} = 'grop': no \w+ is called 'grop'; known: "):
+        load_profile("offline", {field: "grop"}, environment={})
+
+
+def test_a_plug_in_is_named_with_its_version_in_what_depends_on_it(
+    install: Callable[..., None],
+) -> None:
+    install(
+        "echo_backends",
+        "echo = echo_backends:echo",
+        "def echo(*a): pass",
+        "refine_dagster.backends",
+    )
+    profile = load_profile("offline", {"generator.backend": "echo"}, environment={})
+    assert "echo_backends" not in sys.modules
+    assert plug_ins_of(profile.generator) == {"plug_ins": {"backend echo": "echo_backends 1.2"}}
+    assert config_of("raw_instructions", profile)["plug_ins"] == {
+        "backend echo": "echo_backends 1.2"
+    }
+    assert "plug_ins" not in config_of("fine_tuned_model", profile)
+    plain = load_profile("offline", environment={})
+    assert not any("plug_ins" in config_of(asset, plain) for asset in REVISIONS)

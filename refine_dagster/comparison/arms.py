@@ -21,16 +21,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from refine_dagster.config.learning import ReinforcementConfig, RewardConfig
+from refine_dagster.config.learning import RewardConfig
 from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
+from refine_dagster.registry import ALGORITHMS
 
 Kind = Literal["base", "seeds_only", "self_instruct", "refined", "method"]
 Method = Literal["self_instruct", "teams_rl", "both"]
 BASE = "base"
 SEEDS_ONLY = "seeds_only"
 SELF_INSTRUCT = "self_instruct"
-ALGORITHMS: tuple[str, ...] = get_args(ReinforcementConfig.model_fields["algorithm"].annotation)
 METHODS: tuple[Method, ...] = get_args(Method)
 PRESETS: tuple[str, ...] = get_args(RewardConfig.model_fields["preset"].annotation)
 
@@ -91,7 +91,8 @@ def parse_arms(names: str, profile: Profile) -> list[Arm]:
             f"no such arm: {', '.join(unknown)}" if unknown else "no arms to compare",
             where="--arms",
             fix=f"name {BASE}, {SEEDS_ONLY}, {SELF_INSTRUCT}, or ALGORITHM[/PRESET] with "
-            f"ALGORITHM one of {', '.join(ALGORITHMS)} and PRESET one of {', '.join(PRESETS)}",
+            f"ALGORITHM one of {', '.join(ALGORITHMS.names())} "
+            f"and PRESET one of {', '.join(PRESETS)}",
         )
     return list(arms.values())
 
@@ -105,7 +106,7 @@ def _arm(text: str, profile: Profile) -> Arm | None:
         return Arm(text, "self_instruct")
     algorithm, _, preset = text.partition("/")
     preset = preset or profile.reward.preset
-    if algorithm not in ALGORITHMS or preset not in PRESETS:
+    if algorithm not in ALGORITHMS.names() or preset not in PRESETS:
         return None
     return Arm(f"{algorithm}/{preset}", "refined", algorithm, preset)
 

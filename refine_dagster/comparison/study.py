@@ -28,6 +28,7 @@ from typing import Any
 from refine_dagster.comparison.arms import METHODS, Arm, Method
 from refine_dagster.comparison.methods import MethodCalls, Share
 from refine_dagster.config.profile import Profile
+from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import Task, tasks_hash
 from refine_dagster.hashing import content_id
@@ -158,6 +159,7 @@ class Study:
                 mode="json", include={"max_source_tokens", "max_new_tokens"}
             ),
             **profile.generator.deciding(),
+            **plug_ins_of(profile.generator),
             "device": profile.device.model_dump(mode="json"),
             "salt": profile.run_seed,
         }

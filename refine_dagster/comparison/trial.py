@@ -33,6 +33,7 @@ from refine_dagster.comparison.cells import (
 )
 from refine_dagster.comparison.study import Place, Study
 from refine_dagster.config.profile import Profile
+from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import ArmScores, predict, score
 from refine_dagster.generation.completions import CompletionsStore
@@ -271,6 +272,7 @@ class _Trial:
             "study": self._study.name,
             "salt": self._run_seed,
             "prompts": training,
+            **plug_ins_of(config),
         }
         asked = [PolicyPrompt.of(text, pool[text].prompt) for text in training]
         resume = self._checkpoints.resume_folder(POLICY, manifest)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from refine_dagster.config.registered import Registered
 from refine_dagster.config.section import ConfigSection
+from refine_dagster.registry import ALGORITHMS
 
 
 class JudgeConfig(ConfigSection):
@@ -83,10 +85,11 @@ class RewardConfig(ConfigSection):
 
 
 class ReinforcementConfig(ConfigSection):
-    algorithm: Literal["grpo", "rloo", "ppo"] = Field(
+    algorithm: Annotated[str, Registered(ALGORITHMS)] = Field(
         "grpo",
         description="Policy-gradient algorithm: `grpo` and `rloo` compare the completions of one "
-        "instruction with each other; `ppo`, the published one, learns a value head.",
+        "instruction with each other; `ppo`, the published one, learns a value head; or one that "
+        "another package registers.",
     )
     steps: int = Field(50, ge=1, description="Optimiser steps.")
     prompts_per_step: int = Field(4, ge=1, description="Different instructions in a step.")

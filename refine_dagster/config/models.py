@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from refine_dagster.config.registered import Registered
 from refine_dagster.config.section import ConfigSection
+from refine_dagster.registry import BACKENDS
 
 
 class DeviceConfig(ConfigSection):
@@ -73,13 +75,11 @@ class BaseModelConfig(ConfigSection):
     )
 
 
-BackendName = Literal["transformers", "vllm"]
-
-
 class GeneratorConfig(ConfigSection):
-    backend: BackendName = Field(
+    backend: Annotated[str, Registered(BACKENDS)] = Field(
         "transformers",
-        description="What runs the language model; `vllm` needs the extra `refine-dagster[vllm]`.",
+        description="What runs the language model: `transformers`; `vllm`, which needs the extra "
+        "`refine-dagster[vllm]`; or one that another package registers.",
     )
     batch_size: int | None = Field(
         32,
@@ -94,7 +94,7 @@ class GeneratorConfig(ConfigSection):
     )
     reuse_other_backends: bool = Field(
         False,
-        description="Answer from completions that the other backend wrote on the same model, where "
+        description="Answer from completions that other backends wrote on the same model, where "
         "this one has none of its own; rows then name those.",
     )
     vllm_memory_share: float = Field(

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from refine_dagster.config.models import BackendName
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.request import FinishReason, Role, Sampling
 from refine_dagster.hashing import canonical_json
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelError, ModelRef, load_tokenizer
+from refine_dagster.registry import BACKENDS
 
 # Prompt tokens decoded in front of a completion: some tokenizers drop a text's first blank.
 LEAD = 8
@@ -176,15 +176,18 @@ def _eos_ids(*owners: Any) -> frozenset[int]:
     return frozenset(token for token in found if token is not None)
 
 
-def backend_fingerprint(backend: BackendName, ref: ModelRef, device: Device) -> str:
+def backend_fingerprint(backend: str, ref: ModelRef, device: Device) -> str:
     """Names model, backend, and what its rounding depends on; 64 hex digits.
+
+    A backend of another package counts with the package's version.
 
     vLLM has no mode in which a completion does not depend on its neighbours' shapes, so there the
     device's `deterministic` changes nothing and is no part of the name.
     """
     parts: list[str | bool] = [backend, ref.fingerprint, device.dtype]
-    if backend == "transformers":
+    if backend != "vllm":
         parts.append(device.deterministic)
     if device.quantization != "none":
         parts.append(device.quantization)
+    parts += BACKENDS.versions(backend).values()
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()

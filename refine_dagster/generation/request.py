@@ -107,7 +107,8 @@ class Backend(Protocol):
     """Runs requests on one loaded model.
 
     Attributes:
-        name: `transformers` or `vllm`; part of the fingerprint, since backends differ in rounding.
+        name: under which it is registered; part of the fingerprint, since backends differ in
+            rounding.
         fingerprint: names model weights, tokenizer, adapter and backend.
     """
 

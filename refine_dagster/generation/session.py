@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import get_args
 
-from refine_dagster.config.models import BackendName, GeneratorConfig
+from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.model_text import backend_fingerprint
 from refine_dagster.generation.request import Backend, Completion, Request
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelRef, loaded_model
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.registry import BACKENDS
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,10 @@ def open_generator(
     """Load a model, lend it, give its memory back."""
     also: tuple[str, ...] = ()
     if config.reuse_other_backends:
-        names: tuple[BackendName, ...] = get_args(BackendName)
         also = tuple(
-            backend_fingerprint(name, ref, device) for name in names if name != config.backend
+            backend_fingerprint(name, ref, device)
+            for name in BACKENDS.names()
+            if name != config.backend
         )
-    with _backend(ref, device, config) as backend:
+    with BACKENDS.get(config.backend)(ref, device, config) as backend:
         yield GeneratorSession(backend, store, ref.fingerprint, also)
-
-
-@contextmanager
-def _backend(ref: ModelRef, device: Device, config: GeneratorConfig) -> Iterator[Backend]:
-    if config.backend == "vllm":
-        from refine_dagster.generation.vllm_backend import vllm_backend
-
-        with vllm_backend(ref, device, config) as backend:
-            yield backend
-        return
-    from refine_dagster.generation.transformers_backend import TransformersBackend
-
-    with loaded_model(ref, device) as loaded:
-        yield TransformersBackend(loaded, config.batch_size)

@@ -32,6 +32,7 @@ decides: sequences padded on the left to a multiple of `BUCKET`, `ROWS` rows, la
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.generation.model_text import ModelText, backend_fingerprint
 from refine_dagster.generation.request import (
     Completion,
@@ -48,8 +50,8 @@ from refine_dagster.generation.request import (
     Scoring,
 )
 from refine_dagster.hashing import canonical_json
-from refine_dagster.models.device import free_memory
-from refine_dagster.models.language_model import LoadedModel
+from refine_dagster.models.device import Device, free_memory
+from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model
 from refine_dagster.models.memory import (
     announce,
     generation_budget,
@@ -495,6 +497,19 @@ class TransformersBackend:
             prompt_tokens=len(row.prompt),
             completion_tokens=len(row.written),
         )
+
+
+@contextmanager
+def transformers_backend(
+    ref: ModelRef, device: Device, config: GeneratorConfig
+) -> Iterator[TransformersBackend]:
+    """Load a model with its adapters and run requests on it; its memory is free at the end.
+
+    Raises:
+        ModelError: no model can be built from the files.
+    """
+    with loaded_model(ref, device) as loaded:
+        yield TransformersBackend(loaded, config.batch_size)
 
 
 @dataclass

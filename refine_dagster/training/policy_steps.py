@@ -26,7 +26,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -38,11 +38,18 @@ from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.generation.rollouts import Rollout, sample_rollouts
 from refine_dagster.hashing import content_id
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelRef, save_adapter
-from refine_dagster.models.memory import ROLLOUTS, in_batches_that_fit
+from refine_dagster.models.language_model import ModelRef, load_tokenizer, save_adapter
+from refine_dagster.models.memory import (
+    ROLLOUTS,
+    Trainer,
+    TrainingPlan,
+    budgeted_batch,
+    in_batches_that_fit,
+)
 from refine_dagster.prompts.instance import STOP
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.seeding import request_seed
+from refine_dagster.training.colocated_engine import RolloutEngine, engine_bytes
 from refine_dagster.training.trainer_session import lora
 
 EndedBy = Literal["steps", "kl", "diversity", "invalid_format"]
@@ -113,8 +120,6 @@ class PolicyTask:
         run seed: names all noise.
         resume: folder for the state of an unfinished training; None keeps none.
         engine: what writes the rollouts.
-        length: most tokens of a prompt and its completion; an engine is made for it.
-        batch: most rollouts in the first try's forward and backward pass; None sets no bound.
     """
 
     base: ModelRef
@@ -126,9 +131,7 @@ class PolicyTask:
     device: Device
     run_seed: str
     resume: Path | None
-    batch: int | None = None
-    engine: Literal["policy", "vllm"] = "policy"
-    length: int | None = None
+    engine: RolloutEngine = "policy"
 
     @property
     def prompts_per_step(self) -> int:
@@ -139,6 +142,53 @@ class PolicyTask:
     def warmup_steps(self) -> int:
         """Steps over which the learning rate rises."""
         return max(1, round(WARMUP_SHARE * self.config.steps))
+
+    def plan(
+        self, batch: int, *, trainer: Trainer = "own", value_head: bool = False
+    ) -> TrainingPlan:
+        """Announce what the training asks of memory, and bound its batch by what there is.
+
+        Args:
+            batch: rollouts that the algorithm would read in one forward and backward pass.
+            trainer: whose trainer it is: TRL's or one written here.
+            value_head: whether a value head is trained.
+
+        Returns:
+            The plan, with the batch to begin with and the longest sequence in tokens.
+
+        Raises:
+            MemoryFullError: the model does not fit on the card.
+        """
+        config = self.config
+        tokenizer = load_tokenizer(self.base)
+        prompts = tokenizer([row.prompt for row in self.prompts])["input_ids"]
+        plan = TrainingPlan(
+            WORK,
+            batch=batch,
+            length=max(len(ids) for ids in prompts) + self.sampling.max_new_tokens,
+            answer=self.sampling.max_new_tokens,
+            trained=config.weights,
+            lora_rank=config.lora_rank,
+            trainer=trainer,
+            rollouts=self.prompts_per_step * config.group_size,
+            reference=config.weights == "full",
+            value_head=value_head,
+            engine=engine_bytes(config, self.device) if self.engine == "vllm" else 0,
+        )
+        return replace(plan, batch=budgeted_batch(self.base, plan, self.device, LOWER))
+
+    def prompts_of(self, step: int) -> list[PolicyPrompt]:
+        """A step's prompts: pass after pass over all of them, each pass in an order of its own.
+
+        A pass ends with the last whole step's worth of prompts.
+        """
+        count = self.prompts_per_step
+        turn, place = divmod(step - 1, len(self.prompts) // count)
+        order = sorted(
+            self.prompts,
+            key=lambda row: request_seed(self.run_seed, "ppo prompts", turn, row.instruction_id),
+        )
+        return order[place * count : (place + 1) * count]
 
     def seed_of(self, step: int, row: PolicyPrompt, slot: int) -> int:
         """The seed of a rollout's noise."""

@@ -44,7 +44,6 @@ from refine_dagster.training import ppo as ppo_math
 from refine_dagster.training.policy_steps import (
     LOWER,
     WORK,
-    PolicyPrompt,
     PolicyStep,
     PolicyTask,
     PolicyTraining,
@@ -108,12 +107,14 @@ class Experience:
 def train_by_ppo(task: PolicyTask) -> PolicyTraining:
     """Train by PPO; see `reinforcement.train_policy`."""
     config = task.config
+    rollouts = task.prompts_per_step * config.group_size
+    plan = task.plan(math.ceil(rollouts / config.minibatches), value_head=True)
     with (
         progress.task(WORK, total=config.steps) as advance,
         trainer_session(task.device, "reinforcement", task.run_seed) as session,
         loaded_model(task.base, task.device) as loaded,
     ):
-        learner = PPO(task, loaded, session.seed)
+        learner = PPO(task, loaded, session.seed, plan.batch)
         learner.load_state()
         if learner.steps:
             advance(len(learner.steps), reward=learner.steps[-1].reward, kl=learner.steps[-1].kl)
@@ -131,11 +132,19 @@ def train_by_ppo(task: PolicyTask) -> PolicyTraining:
 class PPO:
     """A policy in training: its weights, its value head, its optimiser and its steps so far."""
 
-    def __init__(self, task: PolicyTask, loaded: LoadedModel, seed: int) -> None:
-        """Begin at the base policy; `seed` (31 bits) decides the adapter's first weights."""
+    def __init__(
+        self, task: PolicyTask, loaded: LoadedModel, seed: int, batch: int | None = None
+    ) -> None:
+        """Begin at the base policy.
+
+        Args:
+            seed: 31 bits, decides the adapter's first weights.
+            batch: most rollouts in the first try's forward and backward pass; None sets no bound.
+        """
         import torch
 
         self._task = task
+        self._pass = batch
         self._tokenizer = loaded.tokenizer
         self._rewards = StepRewards(task.feedback)
         torch.manual_seed(seed)
@@ -165,7 +174,7 @@ class PPO:
             TrainingError: the loss is not a finite number.
         """
         number, config = len(self.steps) + 1, self._task.config
-        prompts = self._prompts(number)
+        prompts = self._task.prompts_of(number)
         rollouts = self._task.rollouts(self.policy, self._tokenizer, prompts, number)
         scores = self._rewards.score(
             [row.instruction for row in prompts for _ in range(config.group_size)],
@@ -310,22 +319,6 @@ class PPO:
     def _state_file(resume: Path) -> Path:
         return resume / STATE_FILE
 
-    def _prompts(self, number: int) -> list[PolicyPrompt]:
-        """The step's prompts: pass after pass over all of them, each pass in an order of its own.
-
-        A pass ends with the last whole step's worth of prompts.
-        """
-        count = self._task.prompts_per_step
-        steps_of_pass = len(self._task.prompts) // count
-        turn, place = divmod(number - 1, steps_of_pass)
-        order = sorted(
-            self._task.prompts,
-            key=lambda row: request_seed(
-                self._task.run_seed, "ppo prompts", turn, row.instruction_id
-            ),
-        )
-        return order[place * count : (place + 1) * count]
-
     def _minibatches(self, number: int, epoch: int, count: int) -> list[Any]:
         """Places of the rollouts in `minibatches` random parts, sizes differing by at most one."""
         import numpy
@@ -346,7 +339,7 @@ class PPO:
             self._task.device,
             WORK,
             len(places),
-            min(len(places), self._task.batch or len(places)),
+            min(len(places), self._pass or len(places)),
             lambda size: self._gradient(seen, places, size),
             LOWER,
         )

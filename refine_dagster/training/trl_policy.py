@@ -45,25 +45,36 @@ MEASURING_WEIGHT = 1e-12
 STEPS_FILE = "policy_steps.json"
 
 
-def train_by_trl(task: PolicyTask) -> PolicyTraining:
-    """Train by GRPO or RLOO; see `reinforcement.train_policy`.
+def train_by_grpo(task: PolicyTask) -> PolicyTraining:
+    """Train by GRPO; see `reinforcement.train_policy`."""
+    return _train_by(_grpo, task)
+
+
+def train_by_rloo(task: PolicyTask) -> PolicyTraining:
+    """Train by RLOO; see `reinforcement.train_policy`."""
+    return _train_by(_rloo, task)
+
+
+def _train_by(make: Any, task: PolicyTask) -> PolicyTraining:
+    """Train by the trainer that `make` makes.
 
     Where memory runs out, training begins again from its last saved state with fewer rollouts in a
     pass and as many in a step.
     """
+    plan = task.plan(task.config.group_size, trainer="trl")
     return with_smaller_batches(
         task.device,
         WORK,
         task.config.group_size,
-        task.batch or task.config.group_size,
-        lambda size: _train(task, size),
+        plan.batch,
+        lambda size: _train(make, task, size, plan.length),
         LOWER,
         repeats=task.prompts_per_step,
     )
 
 
-def _train(task: PolicyTask, size: int) -> PolicyTraining:
-    """Train with `size` rollouts in a pass."""
+def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTraining:
+    """Train with `size` rollouts in a pass, of at most `length` tokens."""
     from datasets import Dataset
 
     dataset = Dataset.from_list(
@@ -97,11 +108,10 @@ def _train(task: PolicyTask, size: int) -> PolicyTraining:
             if config.weights == "lora"
             else None,
         }
-        trainer = (
-            _grpo(_arguments(task, session, size) | _engine(task), rollouts, common)
-            if config.algorithm == "grpo"
-            else _rloo(_arguments(task, session, size), rollouts, common)
-        )
+        arguments = _arguments(task, session, size)
+        if task.engine == "vllm":
+            arguments |= engine_arguments(config, length)
+        trainer = make(arguments, rollouts, common)
         room.append(trainer)
         if steps:
             _pass_over(trainer, len(steps) // (len(task.prompts) // task.prompts_per_step))
@@ -142,13 +152,6 @@ def _arguments(task: PolicyTask, session: TrainerSession, size: int) -> dict[str
         return shared
     saving = {"save_strategy": "steps", "save_steps": config.save_every, "save_total_limit": 2}
     return {**shared, **saving, "output_dir": str(task.resume)}
-
-
-def _engine(task: PolicyTask) -> dict[str, Any]:
-    if task.engine == "policy":
-        return {}
-    assert task.length is not None
-    return engine_arguments(task.config, task.length)
 
 
 def _grpo(arguments: dict[str, Any], rollouts: _Rollouts, common: Mapping[str, Any]) -> Any:
