@@ -28,6 +28,7 @@ from assets.sources import (
 from assets.step import Step, materializing
 from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.draws import held_out_split
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
@@ -35,7 +36,6 @@ from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instances import InstancePrompt, mean_rewards
 from refine_dagster.statistics import paired_gain
 from refine_dagster.training.colocated_engine import engine_for
-from refine_dagster.training.policy_gain import held_out_split
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
 from refine_dagster.warehouse.rows import Parent, Row, make_row
 from resources.checkpoints import CheckpointsResource

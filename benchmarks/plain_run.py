@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.config.profile import Profile
+from refine_dagster.draws import held_out_split
 from refine_dagster.evaluation.answers import predict, score
 from refine_dagster.evaluation.comparison import compare_arms
 from refine_dagster.evaluation.super_ni import load_tasks
@@ -57,7 +58,6 @@ from refine_dagster.teams_rl.evolution import evolve, model_evolver
 from refine_dagster.teams_rl.evolved_rows import Origin, as_seeds, evolved_rows, seed_parts
 from refine_dagster.teams_rl.instructor import InstructorTask, train_instructor, untrained_policy
 from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
-from refine_dagster.training.policy_gain import held_out_split
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
 from refine_dagster.training.sft import steps_for, train_supervised
 from refine_dagster.warehouse import rows as row_naming

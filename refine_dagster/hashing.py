@@ -20,6 +20,21 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def readable_json(value: Any) -> str:
+    """JSON with sorted keys, indented, ending in a line break; equal values give equal text."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def text_hash(text: str) -> str:
+    """sha256 of a text in UTF-8, 64 hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def json_hash(value: Any) -> str:
+    """sha256 of a value's canonical JSON, 64 hex digits."""
+    return text_hash(canonical_json(value))
+
+
 def content_id(kind: str, *parts: Any) -> str:
     """The name of a piece of content: 32 hex digits (128 bits) of sha256.
 
@@ -27,8 +42,7 @@ def content_id(kind: str, *parts: Any) -> str:
         kind: what is named, usually an asset's key; different kinds never share an id.
         parts: JSON values that together are the content.
     """
-    text = canonical_json([kind, *parts])
-    return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+    return json_hash([kind, *parts])[:ID_DIGITS]
 
 
 def file_hash(path: Path) -> str:

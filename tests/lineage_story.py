@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 from refine_dagster.config.dataset import InstanceConfig, SelectionConfig, SelfInstructConfig
+from refine_dagster.draws import held_out_split
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request
 from refine_dagster.hashing import content_id
@@ -40,7 +41,6 @@ from refine_dagster.self_instruct.decisions import (
     filtered_rows,
 )
 from refine_dagster.self_instruct.rounds import Proposer, propose
-from refine_dagster.training.policy_gain import held_out_split
 from refine_dagster.warehouse import ledger
 from refine_dagster.warehouse.checkpoints import Checkpoint, CheckpointStore
 from refine_dagster.warehouse.ledger import Commit, Record

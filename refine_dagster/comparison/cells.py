@@ -7,13 +7,13 @@ whole or not at all; one that is widened by an arm, a size or a seed computes on
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from refine_dagster.evaluation.answers import TaskScore
+from refine_dagster.files import write_atomically
 from refine_dagster.hashing import canonical_json
 
 
@@ -105,10 +105,7 @@ class CellFolder:
     def write(self, cell: Cell) -> None:
         """Keep a finished cell."""
         path = self._path(cell.arm, cell.random_seed, cell.size)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}.tmp")
-        fresh.write_text(canonical_json(asdict(cell)) + "\n", encoding="utf-8")
-        fresh.replace(path)
+        write_atomically(path, canonical_json(asdict(cell)) + "\n")
 
     def _path(self, arm: str, random_seed: int, size: int) -> Path:
         return self.root / f"{arm.replace('/', '-')}__size_{size}__seed_{random_seed}.json"

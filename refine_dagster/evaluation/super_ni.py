@@ -15,7 +15,6 @@ its lists. Only the English track (`splits/default`) is read; this project's pro
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from refine_dagster.errors import RefineError
-from refine_dagster.hashing import canonical_json
+from refine_dagster.hashing import json_hash
 
 Split = Literal["train", "test", "excluded"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -243,8 +242,7 @@ def _entries(path: str, split: Split, problems: list[TaskProblem]) -> dict[str, 
 
 def tasks_hash(tasks: Sequence[Task]) -> str:
     """sha256 of the tasks as loaded, 64 hex digits; the files' layout does not count."""
-    text = canonical_json([asdict(task) for task in tasks])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_hash([asdict(task) for task in tasks])
 
 
 def _read_task(

@@ -8,14 +8,13 @@ Names of a model as a backend runs it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.request import FinishReason, Role, Sampling
-from refine_dagster.hashing import canonical_json
+from refine_dagster.hashing import json_hash
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelError, ModelRef, load_tokenizer
 from refine_dagster.registry import BACKENDS
@@ -190,4 +189,4 @@ def backend_fingerprint(backend: str, ref: ModelRef, device: Device) -> str:
     if device.quantization != "none":
         parts.append(device.quantization)
     parts += BACKENDS.versions(backend).values()
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+    return json_hash(parts)

@@ -7,13 +7,12 @@ names the completion for ever (architecture 3.1): equal keys are answered from t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
-from refine_dagster.hashing import canonical_json
+from refine_dagster.hashing import json_hash
 
 Role = Literal["propose", "instance", "rewrite", "review", "respond", "judge"]
 FinishReason = Literal["stop", "eos", "length", "scored"]
@@ -67,7 +66,7 @@ class Request:
         The role is a label for the ledger and no part of the key.
         """
         parts = [model_fingerprint, self.prompt, asdict(self.sampling), self.seed]
-        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+        return json_hash(parts)
 
 
 @dataclass(frozen=True)

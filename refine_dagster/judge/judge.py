@@ -11,14 +11,13 @@ content. So every pass through the network has one of a few fixed shapes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from refine_dagster.hashing import canonical_json, folder_files
+from refine_dagster.hashing import folder_files, json_hash
 from refine_dagster.judge.network import (
     MAX_LENGTH,
     Encoded,
@@ -122,8 +121,7 @@ def loaded_judge(folder: Path, device: Device) -> Iterator[Judge]:
 
 def judge_fingerprint(folder: Path) -> str:
     """The name of the judge in `folder`: sha256 over its files and their names, 64 hex digits."""
-    text = canonical_json(["judge", folder_files(folder)])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_hash(["judge", folder_files(folder)])
 
 
 def padded_length(tokens: int, longest: int) -> int:

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.errors import RefineError, first_line
+from refine_dagster.hashing import readable_json
 from refine_dagster.models.device import Device
 from refine_dagster.prompts.example import NO_INPUT, Example
 
@@ -360,8 +361,8 @@ def write_network(network: Network, folder: Path, card: dict[str, Any]) -> None:
     network.tokenizer.save_pretrained(folder / BACKBONE)
     heads = {name: weight.cpu().contiguous() for name, weight in network.heads.state_dict().items()}
     save_file(heads, folder / HEADS, metadata={"format": "pt"})
-    text = json.dumps({"format": FORMAT, **card}, sort_keys=True, indent=2, ensure_ascii=False)
-    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+    text = readable_json({"format": FORMAT, **card})
+    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def new_heads(backbone: Any) -> Any:

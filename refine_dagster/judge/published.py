@@ -7,13 +7,12 @@ that the offline judge is tested on, so that the two can be compared.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from refine_dagster.config.learning import JudgeConfig
-from refine_dagster.hashing import canonical_json
+from refine_dagster.hashing import json_hash
 from refine_dagster.judge.judge import DECIMALS, Judge, Scores
 from refine_dagster.judge.network import JudgeError
 from refine_dagster.judge.quality import JudgeAccuracy, judge_accuracies
@@ -101,7 +100,7 @@ def published_fingerprint(models: PublishedModels, config: JudgeConfig) -> str:
         "unieval_max_tokens": config.unieval_max_tokens,
         "reward_model_max_tokens": config.reward_model_max_tokens,
     }
-    return hashlib.sha256(canonical_json([PUBLISHED, parts]).encode()).hexdigest()
+    return json_hash([PUBLISHED, parts])
 
 
 @contextmanager

@@ -15,7 +15,6 @@ reward.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from typing import Any, TypeVar
 
 from refine_dagster import progress
 from refine_dagster.config.learning import JudgeConfig
-from refine_dagster.hashing import canonical_json
+from refine_dagster.draws import falls_under
 from refine_dagster.judge.corruptions import DIMENSIONS, KINDS, Corruption, Corruptor
 from refine_dagster.judge.judge import TrainedJudge, judge_fingerprint
 from refine_dagster.judge.network import (
@@ -281,8 +280,7 @@ def train_judge(
 
 def is_held_out(example: Example, share: float, run_seed: str) -> bool:
     """Whether a source task is only tested on; decided by its instruction and input alone."""
-    text = canonical_json(["judge", "held_out", run_seed, example.instruction, example.input])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < share * 2**64
+    return falls_under(share, "judge", "held_out", run_seed, example.instruction, example.input)
 
 
 def _train(

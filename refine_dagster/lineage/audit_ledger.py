@@ -5,7 +5,6 @@ Audit of what lies outside the database: checkpoint folders, and exported files.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable
@@ -14,7 +13,14 @@ from typing import Any
 
 import duckdb
 
-from refine_dagster.hashing import canonical_json, content_id, file_hash, folder_files
+from refine_dagster.hashing import (
+    canonical_json,
+    content_id,
+    file_hash,
+    folder_files,
+    json_hash,
+    text_hash,
+)
 from refine_dagster.lineage.audit_rows import AuditReport
 from refine_dagster.lineage.prune import needed_keys_sql
 from refine_dagster.warehouse.checkpoints import hash_files, hash_manifest
@@ -158,7 +164,7 @@ def _check_sums(
     if sums != [row[f"requests_{kind}"] for kind in ("asked", "reused", "sent")]:
         report.broken(place, "its requests are not the sum of those by role")
     tables = json.loads(row["tables"])
-    of_tables = hashlib.sha256(canonical_json(tables).encode()).hexdigest()
+    of_tables = json_hash(tables)
     if row["data_version"] not in (of_tables, *tables.values()):
         report.broken(place, "its tables do not give its data version")
 
@@ -213,7 +219,7 @@ def _misnamed(connection: duckdb.DuckDBPyConnection) -> Iterable[str]:
     # DuckDB writes some control characters otherwise than Python does: these are looked at again.
     for key, model, prompt, sampling, seed in suspects:
         text = f"[{canonical_json(model)},{canonical_json(prompt)},{sampling},{seed}]"
-        if hashlib.sha256(text.encode()).hexdigest() != key:
+        if text_hash(text) != key:
             yield key
 
 

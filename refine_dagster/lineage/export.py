@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +18,8 @@ from uuid import uuid4
 import polars
 
 from refine_dagster.errors import RefineError
-from refine_dagster.hashing import canonical_json, content_id
+from refine_dagster.files import replacing
+from refine_dagster.hashing import canonical_json, content_id, readable_json
 from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import Parent, frame, make_row
 from refine_dagster.warehouse.tables import EXPORTS
@@ -179,7 +179,7 @@ def _messages(row: dict[str, str]) -> dict[str, Any]:
 
 def _provenance(
     rows: polars.DataFrame, format: ExportFormat, to: Path, content: bytes, version: str | None
-) -> bytes:
+) -> str:
     policies = sorted(set(rows["policy"].drop_nulls())) if "policy" in rows.columns else []
     card = {
         "columns": rows.columns if format == "parquet" else None,
@@ -190,26 +190,16 @@ def _provenance(
         "rows": rows.height,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    return (json.dumps(card, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+    return readable_json(card)
 
 
-def _replace(to: Path, content: bytes, card: Path, provenance: bytes) -> None:
+def _replace(to: Path, content: bytes, card: Path, provenance: str) -> None:
     """Write both files in full, then put them in place.
 
     An old provenance goes before the new data comes: data may for a moment have none, but never
     another's.
     """
-    partial = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path in (to, card)]
-    to.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        for path, data in zip(partial, (content, provenance), strict=True):
-            with path.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+    with replacing(card) as new_card, replacing(to) as new_data:
+        new_card.write_text(provenance, encoding="utf-8")
+        new_data.write_bytes(content)
         card.unlink(missing_ok=True)
-        os.replace(partial[0], to)
-        os.replace(partial[1], card)
-    finally:
-        for path in partial:
-            path.unlink(missing_ok=True)

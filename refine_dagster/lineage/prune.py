@@ -11,7 +11,6 @@ that says so; files are deleted after it, and what a kill leaves of them the nex
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -23,7 +22,7 @@ from uuid import uuid4
 
 import duckdb
 
-from refine_dagster.hashing import canonical_json, content_id
+from refine_dagster.hashing import content_id, json_hash
 from refine_dagster.warehouse.ledger import PRUNE, Commit, Record, next_link, write_record
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -263,7 +262,7 @@ def _record(connection: duckdb.DuckDBPyConnection, done: PrunePlan) -> int:
             "file_bytes": done.file_bytes,
         },
     )
-    nothing = hashlib.sha256(canonical_json({}).encode()).hexdigest()
+    nothing = json_hash({})
     write_record(connection, record, Commit(sequence, nothing, 0, 0, 0, 0), {}, (), previous)
     return sequence
 

@@ -12,7 +12,6 @@ which asset makes it again where its folder is gone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.errors import RefineError, first_line
-from refine_dagster.hashing import canonical_json, file_hash
+from refine_dagster.hashing import file_hash, json_hash, readable_json
 from refine_dagster.models.device import Device, give_back_memory
 from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
 
@@ -108,8 +107,7 @@ def with_adapter(base: ModelRef, folder: Path) -> ModelRef:
         if not (folder / name).is_file():
             raise ModelError(f"{name} is missing", where=str(folder), fix="name an adapter folder")
     hashes = [file_hash(folder / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
-    text = canonical_json(["adapter", base.fingerprint, *hashes])
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    fingerprint = json_hash(["adapter", base.fingerprint, *hashes])
     adapters = (*base.adapters, str(folder.resolve()))
     return replace(base, fingerprint=fingerprint, adapters=adapters)
 
@@ -147,8 +145,7 @@ def save_adapter(peft_model: Any, folder: Path) -> None:
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = peft_model.peft_config["default"].to_dict()
     config.update(base_model_name_or_path=None, inference_mode=True)
-    text = json.dumps(_plain(config), sort_keys=True, indent=2, ensure_ascii=False)
-    (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(readable_json(_plain(config)), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
@@ -182,8 +179,7 @@ def _fingerprint(folder: Path, shown: str) -> str:
             fix=f"{hint}name a folder that `save_pretrained` of model and tokenizer wrote",
         )
     chosen = sorted({*weights, *_matching(names, CONFIG + TOKENIZER + TOKENIZER_EXTRAS)})
-    text = canonical_json({name: file_hash(folder / name) for name in chosen})
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_hash({name: file_hash(folder / name) for name in chosen})
 
 
 def _matching(names: list[str], patterns: tuple[str, ...]) -> list[str]:

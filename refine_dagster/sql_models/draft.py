@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from sqlglot import Dialect, Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.scope import traverse_scope
 
+from refine_dagster.hashing import text_hash
 from refine_dagster.sql_models.model import (
     DIALECT,
     LAYERS,
@@ -119,7 +119,7 @@ def _parse_error(error: SqlglotError) -> tuple[int, str]:
 
 
 def _version(query: exp.Query) -> str:
-    return hashlib.sha256(query.sql(dialect=DIALECT, comments=False).encode()).hexdigest()
+    return text_hash(query.sql(dialect=DIALECT, comments=False))
 
 
 def _header(

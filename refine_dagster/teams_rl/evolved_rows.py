@@ -32,14 +32,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from refine_dagster.config.teams_rl import TeamsRLConfig
-from refine_dagster.draws import draw
+from refine_dagster.draws import draw, held_out_split
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Request
 from refine_dagster.self_instruct.decisions import EVOLVED, KEPT, TEAMS_RL
 from refine_dagster.teams_rl.chain import Seed
 from refine_dagster.teams_rl.evolution import EvolvedStep
 from refine_dagster.teams_rl.instructor import InstructorUpdate, updates_calls
-from refine_dagster.training.policy_gain import held_out_split
 from refine_dagster.warehouse.rows import Parent, Row, make_row
 
 

@@ -26,7 +26,6 @@ of the updates so far, so a training that was killed and goes on ends where an u
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -39,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from refine_dagster import progress
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.evaluation.diversity import vendi_score
+from refine_dagster.files import replacing
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.chain import Episodes, Evolver, Outcome, Seed
 from refine_dagster.teams_rl.embedding import Embedding
@@ -275,10 +275,7 @@ class Instructor:
 
         if self._task.resume is None:
             return
-        self._task.resume.mkdir(parents=True, exist_ok=True)
-        file = self._task.resume / STATE_FILE
-        fresh = file.with_suffix(".tmp")
-        with fresh.open("wb") as stream:
+        with replacing(self._task.resume / STATE_FILE) as file, file.open("wb") as stream:
             torch.save(
                 {
                     "policy": self._model.policy.state_dict(),
@@ -289,9 +286,6 @@ class Instructor:
                 },
                 stream,
             )
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(file)
 
     def load_state(self) -> None:
         """Go on from the state in the resume folder, where there is one."""

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refine_dagster.errors import RefineError
-from refine_dagster.hashing import canonical_json
+from refine_dagster.hashing import canonical_json, json_hash, readable_json
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.chain import Chain, ObservationMode, observation_size, observe
 from refine_dagster.teams_rl.embedding import Embedding
@@ -91,7 +91,7 @@ class FixedPolicy:
 
 def policy_version(*parts: str) -> str:
     """sha256 of what decides a policy's choices, 64 hex digits."""
-    return hashlib.sha256(canonical_json(["instructor", *parts, list(NAMES)]).encode()).hexdigest()
+    return json_hash(["instructor", *parts, list(NAMES)])
 
 
 def uniform(run_seed: str, chain: Chain) -> float:
@@ -207,8 +207,7 @@ def save_instructor(form: InstructorForm, weights: Weights, folder: Path) -> Non
         name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in sorted(weights)
     }
     save_file(tensors, folder / WEIGHTS_FILE)
-    text = json.dumps(asdict(form), sort_keys=True, indent=2)
-    (folder / FORM_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / FORM_FILE).write_text(readable_json(asdict(form)), encoding="utf-8")
 
 
 def load_instructor(folder: Path, embedding: Embedding, run_seed: str) -> LearnedPolicy:

@@ -28,7 +28,6 @@ the divergence to a reference policy Ziegler et al. (arXiv 1909.08593).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from statistics import fmean
 from typing import Any
 
 from refine_dagster import progress
+from refine_dagster.files import replacing
 from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.models.language_model import LoadedModel, loaded_model
 from refine_dagster.models.memory import in_batches_that_fit, with_smaller_batches
@@ -281,10 +281,10 @@ class PPO:
 
         if self._task.resume is None:
             return
-        self._task.resume.mkdir(parents=True, exist_ok=True)
-        file = self._state_file(self._task.resume)
-        fresh = file.with_suffix(".tmp")
-        with fresh.open("wb") as stream:
+        with (
+            replacing(self._state_file(self._task.resume)) as file,
+            file.open("wb") as stream,
+        ):
             torch.save(
                 {
                     "policy": {name: weight.detach() for name, weight in self._weights.items()},
@@ -295,9 +295,6 @@ class PPO:
                 },
                 stream,
             )
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(file)
 
     def load_state(self) -> None:
         """Go on from the state in the resume folder, where there is one."""

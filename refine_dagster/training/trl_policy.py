@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster import progress
+from refine_dagster.files import write_atomically
 from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.hashing import canonical_json
 from refine_dagster.models.language_model import loaded_model
 from refine_dagster.models.memory import with_smaller_batches
 from refine_dagster.prompts.instance import STOP
@@ -251,8 +253,7 @@ def _attendant(steps: list[PolicyStep], ended: Any) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            text = json.dumps([asdict(step) for step in steps])
-            (folder / STEPS_FILE).write_text(text, encoding="utf-8")
+            write_atomically(folder / STEPS_FILE, canonical_json([asdict(step) for step in steps]))
 
     return Attendant()
 

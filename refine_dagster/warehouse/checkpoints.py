@@ -13,7 +13,6 @@ training that can go on after a kill keeps its state in `<asset>/resume/<manifes
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -25,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.errors import RefineError
-from refine_dagster.hashing import canonical_json, folder_files
+from refine_dagster.files import write_atomically
+from refine_dagster.hashing import canonical_json, folder_files, json_hash
 
 RECORD = "record.json"
 _PARTIAL = ".partial-"
@@ -160,11 +160,8 @@ class CheckpointStore:
         if not path.is_dir():
             partial.rename(path)
         note = self._note(asset, hash_manifest(manifest))
-        note.parent.mkdir(exist_ok=True)
-        fresh = note.with_suffix(f".{os.getpid()}.tmp")
-        told = {"content_hash": content_hash, "manifest": dict(manifest)}
-        fresh.write_text(canonical_json(told) + "\n", encoding="utf-8")
-        fresh.replace(note)
+        named = {"content_hash": content_hash, "manifest": dict(manifest)}
+        write_atomically(note, canonical_json(named) + "\n")
         return self._describe(asset, manifest, content_hash, files, record, reused=False)
 
     def _describe(
@@ -196,12 +193,12 @@ class CheckpointStore:
 
 def hash_manifest(manifest: Mapping[str, Any]) -> str:
     """sha256 of a manifest, 64 hex digits."""
-    return hashlib.sha256(canonical_json(dict(manifest)).encode()).hexdigest()
+    return json_hash(dict(manifest))
 
 
 def hash_files(files: Mapping[str, str]) -> str:
-    """One hash for a folder's files and their names (`content.folder_files`), 64 hex digits."""
-    return hashlib.sha256(canonical_json(dict(files)).encode()).hexdigest()
+    """One hash for a folder's files and their names (`hashing.folder_files`), 64 hex digits."""
+    return json_hash(dict(files))
 
 
 def _os_error(number: int) -> OSError:

@@ -12,7 +12,6 @@ Marts have no row ids: what names their content is the multiset of their rows, a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -22,7 +21,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from refine_dagster.hashing import canonical_json
+from refine_dagster.hashing import canonical_json, json_hash, text_hash
 from refine_dagster.warehouse.checkpoints import Checkpoint
 
 GENESIS = "0" * 64
@@ -192,7 +191,7 @@ def record_digest(row: Mapping[str, Any], attached: Mapping[str, Sequence[Sequen
     """
     told = {name: value for name, value in row.items() if name != "digest"}
     lists = {name: [list(one) for one in rows] for name, rows in attached.items()}
-    return hashlib.sha256(canonical_json([told, lists]).encode()).hexdigest()
+    return json_hash([told, lists])
 
 
 def completions_hash(connection: duckdb.DuckDBPyConnection, sequence: int) -> str:
@@ -275,4 +274,4 @@ def content_of(
         f"FROM {relation} AS model_row)"
     ).fetchall()[0]
     whole = canonical_json([[list(column) for column in columns], content])
-    return columns, rows, hashlib.sha256(whole.encode()).hexdigest()
+    return columns, rows, text_hash(whole)

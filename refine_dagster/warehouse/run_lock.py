@@ -3,27 +3,27 @@
 Commits are atomic and refuse inputs that changed meanwhile, so two runs at once would lose no row;
 but they would pay for the same requests twice and fail each other's commits. A run therefore holds
 this lock from its start to its end. The operating system drops it with the process, however that
-ends. The file says who holds it; where it still names somebody and nobody holds it, that run was
-cut off, and the next holder is told so.
+ends. The file names the holder; where it still names one and nobody holds it, that run was cut off,
+and the next holder learns of it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from refine_dagster.errors import RefineError
 
 LOCK_FILE = "run.lock"
-_PAUSE_S = 0.2
-# A holder writes its name just after it took the lock; until then there is nothing to report.
+_POLL_S = 0.2
+# A holder writes its name just after it took the lock.
 _NAMED_WITHIN_S = 2.0
 
 # (lock file, run) held by this process: a run may ask again for what it has.
@@ -61,10 +61,10 @@ def holding_run_lock(
     """Hold the home at `root` for a run; a run that holds it already goes on.
 
     Args:
-        root: the home's folder, made if it is not there.
+        root: the home's folder, made if it does not exist.
         run: Dagster's run id.
         wait_s: seconds to wait for another run to end.
-        say: told once, in words, when there is something to wait for.
+        say: called once with a sentence when there is something to wait for.
 
     Yields:
         The run that was cut off while it held the home, or None.
@@ -77,88 +77,63 @@ def holding_run_lock(
     if (path, run) in _held:
         yield None
         return
-    descriptor = _opened(path)
+    # Another thread than the one that took it may release it.
+    lock = FileLock(path, thread_local=False, preserve_lock_file=True, poll_interval=_POLL_S)
+    _acquire(lock, path, wait_s, say)
     try:
-        _wait_for(descriptor, path, wait_s, say)
-        cut_off = _read(descriptor)
-        _write(descriptor, path, run)
+        cut_off = _holder(path)
+        _write_holder(path, run)
         _held.add((path, run))
         try:
             yield cut_off
         finally:
             _held.discard((path, run))
-            os.ftruncate(descriptor, 0)
+            os.truncate(path, 0)
     finally:
-        # Closing drops the lock.
-        os.close(descriptor)
+        lock.release()
 
 
-def _opened(path: Path) -> int:
+def _acquire(lock: FileLock, path: Path, wait_s: float, say: Callable[[str], None] | None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            holder = _holder(path)
+            if wait_s and holder and say is not None:
+                say(f"waiting up to {wait_s:g} s for {holder}")
+            lock.acquire(timeout=wait_s if holder else max(wait_s, _NAMED_WITHIN_S))
+    except Timeout as error:
+        raise RunLockedError(
+            f"{_holder(path) or 'another run'} works in this home"
+            + (f", waited {wait_s:g} s" if wait_s else ""),
+            where=str(path),
+            fix="run again when it has ended, or wait for it: "
+            f"`refine-dagster run --wait {max(600, round(wait_s) * 2)}`",
+        ) from error
     except OSError as error:
         raise RunLockError(
-            f"cannot be opened: {error.strerror}",
+            f"cannot be opened or locked: {error.strerror}",
             where=str(path),
-            fix="set REFINE_HOME to a folder that can be written, or make room",
+            fix="set REFINE_HOME to a folder that can be written, has room, and has locks",
         ) from error
 
 
-def _wait_for(
-    descriptor: int, path: Path, wait_s: float, say: Callable[[str], None] | None
-) -> None:
-    began = time.monotonic()
-    told = False
-    while not _locked(descriptor, path):
-        holder = _read(descriptor)
-        waited = time.monotonic() - began
-        if waited >= (wait_s if holder else max(wait_s, _NAMED_WITHIN_S)):
-            raise RunLockedError(
-                f"{holder or 'another run'} works in this home"
-                + (f", waited {wait_s:g} s" if wait_s else ""),
-                where=str(path),
-                fix="run again when it has ended, or wait for it: "
-                f"`refine-dagster run --wait {max(600, round(wait_s) * 2)}`",
-            )
-        if holder and say is not None and not told:
-            say(f"waiting up to {wait_s:g} s for {holder}")
-            told = True
-        time.sleep(_PAUSE_S)
-
-
-def _locked(descriptor: int, path: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise RunLockError(
-            f"cannot be locked: {error.strerror}",
-            where=str(path),
-            fix="set REFINE_HOME to a folder on a file system that has locks",
-        ) from error
-    return True
-
-
-def _read(descriptor: int) -> Holder | None:
+def _holder(path: Path) -> Holder | None:
     """Whom the file names; None where it is empty or was cut short."""
-    text = os.pread(descriptor, 4096, 0)
     try:
-        return Holder(**json.loads(text))
+        return Holder(**json.loads(path.read_bytes()))
     except (ValueError, TypeError):
         return None
 
 
-def _write(descriptor: int, path: Path, run: str) -> None:
+def _write_holder(path: Path, run: str) -> None:
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    text = json.dumps(asdict(Holder(os.getpid(), run, since))).encode() + b"\n"
+    note = json.dumps(asdict(Holder(os.getpid(), run, since))) + "\n"
     try:
-        os.ftruncate(descriptor, 0)
-        written = os.pwrite(descriptor, text, 0)
+        # In place: a file put in its stead would not be locked.
+        path.write_text(note, encoding="utf-8")
     except OSError as error:
         raise RunLockError(
             f"cannot be written: {error.strerror}", where=str(path), fix="make room on the disk"
         ) from error
-    if written != len(text):
-        raise RunLockError("cannot be written in full", where=str(path), fix="make room")

@@ -23,7 +23,7 @@ import duckdb
 import polars as pl
 
 from refine_dagster.errors import first_line
-from refine_dagster.hashing import canonical_json
+from refine_dagster.hashing import json_hash
 from refine_dagster.warehouse.checkpoints import Checkpoint
 from refine_dagster.warehouse.database import beside, close_database, open_database
 from refine_dagster.warehouse.ledger import (
@@ -195,7 +195,7 @@ class Warehouse:
             hashes = {table.name: content_hash(connection, table.name) for table in owned}
             commit = Commit(
                 sequence=sequence,
-                data_version=hashlib.sha256(canonical_json(hashes).encode()).hexdigest(),
+                data_version=json_hash(hashes),
                 rows_total=counts[0][0],
                 rows_added=counts[0][1],
                 rows_removed=counts[0][2],

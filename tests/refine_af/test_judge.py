@@ -122,7 +122,7 @@ def test_a_long_triple_keeps_both_its_parts(
 
 
 @pytest.mark.parametrize(
-    "triple", [Example("", "", ""), Example("a", "b", ""), Example("é", "", "猫")]
+    "example", [Example("", "", ""), Example("a", "b", ""), Example("é", "", "猫")]
 )
 def test_odd_triples_have_finite_scores(judge: Judge, example: Example) -> None:
     (found,) = judge.score([example])

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from refine_dagster.draws import SplitError, held_out_split
 from refine_dagster.statistics import paired_gain
-from refine_dagster.training.policy_gain import SplitError, held_out_split
 
 IDS = [f"id{n}" for n in range(400)]
 
