@@ -11,15 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
 
+import duckdb
 import polars as pl
 
 from refine_dagster import progress
 from refine_dagster.errors import BudgetSpentError
 from refine_dagster.generation.request import Backend, Completion, Request
 from refine_dagster.hashing import canonical_json
+from refine_dagster.warehouse.database import DatabaseFile
 from refine_dagster.warehouse.ledger import RoleUsage
-from refine_dagster.warehouse.warehouse import Warehouse
 
 
 @dataclass(frozen=True)
@@ -30,22 +33,46 @@ class Budget:
     max_tokens: int | None = None
 
 
+class CompletionsFile(DatabaseFile):
+    """A DuckDB file that holds completions and nothing else."""
+
+    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Make the store's table, as a warehouse has it."""
+        connection.execute("CREATE SCHEMA IF NOT EXISTS store")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS store.completions (key VARCHAR PRIMARY KEY, "
+            "role VARCHAR NOT NULL, model VARCHAR NOT NULL, prompt VARCHAR NOT NULL, "
+            "sampling VARCHAR NOT NULL, seed BIGINT NOT NULL, text VARCHAR NOT NULL, "
+            "finish_reason VARCHAR NOT NULL, prompt_tokens BIGINT NOT NULL, "
+            "completion_tokens BIGINT NOT NULL, seconds DOUBLE NOT NULL, run_id VARCHAR NOT NULL)"
+        )
+
+
 class CompletionsStore:
     """Answers requests for one run and counts them by role.
+
+    Several processes may use one file at once: it is open only while completions are looked up or
+    written.
 
     Attributes:
         usage: role -> what was asked, reused and sent since the store was opened.
         uses: key of each completion lent since then -> whether it had to be sent.
 
     Args:
-        warehouse: where completions are kept.
-        run_id: who asks; the budget is counted per run.
+        file: the warehouse, or the path of a DuckDB file of the store's own, which is made where
+            there is none.
+        run_id: who asks; the budget is counted per run. None is a run of its own.
         budget: what the run may send.
     """
 
-    def __init__(self, warehouse: Warehouse, run_id: str, budget: Budget | None = None) -> None:
-        self.warehouse = warehouse
-        self.run_id = run_id
+    def __init__(
+        self,
+        file: DatabaseFile | Path | str,
+        run_id: str | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self.file = file if isinstance(file, DatabaseFile) else CompletionsFile(Path(file))
+        self.run_id = run_id or uuid4().hex
         self.budget = budget or Budget()
         self.usage: dict[str, RoleUsage] = {}
         self.uses: dict[str, bool] = {}
@@ -106,7 +133,7 @@ class CompletionsStore:
         return [self._instead.get(key, key) for key in keys]
 
     def _look_up(self, keys: Sequence[str]) -> dict[str, Completion]:
-        with self.warehouse.connect() as connection:
+        with self.file.connect() as connection:
             connection.register("asked", pl.DataFrame({"key": sorted(set(keys))}).to_arrow())
             rows = connection.execute(
                 "SELECT key, text, finish_reason, prompt_tokens, completion_tokens "
@@ -149,7 +176,7 @@ class CompletionsStore:
     def _allowed(self, wanted: int) -> _Allowance:
         if self.budget.max_requests is None and self.budget.max_tokens is None:
             return _Allowance(wanted, None)
-        sent, tokens = self.warehouse.query(
+        sent, tokens = self.file.query(
             "SELECT count(*), coalesce(sum(prompt_tokens + completion_tokens), 0)::BIGINT "
             "FROM store.completions WHERE run_id = ?",
             [self.run_id],
@@ -180,7 +207,7 @@ class CompletionsStore:
             }
             for key, answer in answers.items()
         ]
-        with self.warehouse.connect() as connection:
+        with self.file.connect() as connection:
             connection.register("answered", pl.DataFrame(rows).to_arrow())
             connection.execute("INSERT OR IGNORE INTO store.completions BY NAME FROM answered")
 

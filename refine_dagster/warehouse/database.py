@@ -15,13 +15,15 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import duckdb
+import polars as pl
 
 from refine_dagster.errors import first_line
 from refine_dagster.warehouse.schema import WarehouseError, WarehouseLockedError
@@ -32,6 +34,72 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # A missing table must be an error, not a Python variable of that name.
     "python_enable_replacements": False,
 }
+
+
+class DatabaseFile:
+    """A DuckDB file, made on first use, that processes take turns to open.
+
+    Args:
+        path: the file.
+        lock_timeout_s: how long to wait for another process to let go of it.
+    """
+
+    def __init__(self, path: Path, *, lock_timeout_s: float = 30.0) -> None:
+        self.path = path
+        self.lock_timeout_s = lock_timeout_s
+        self._held: duckdb.DuckDBPyConnection | None = None
+
+    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Called whenever the file was opened: makes what it must hold."""
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the file open for a burst of reads and writes; opening it costs more than most.
+
+        No other process gets at the file meanwhile: not to be held over work of a model.
+        """
+        if self._held is not None:
+            yield
+            return
+        with self.connect() as connection:
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A short connection to the prepared file, closed whatever happens.
+
+        Raises:
+            WarehouseLockedError: another process held the file for `lock_timeout_s`.
+            WarehouseError: the file is no database, is too new, or cannot be written.
+        """
+        held = self._held
+        connection = beside(held) if held else open_database(self.path, self.lock_timeout_s)
+        try:
+            if held is None:
+                self.prepare(connection)
+            yield connection
+        except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:
+            if not isinstance(error, duckdb.IOException) and "Could not" not in str(error):
+                raise
+            raise WarehouseError(
+                f"writing failed: {first_line(error)}",
+                where=str(self.path),
+                fix="free disk space and run again; nothing of the failed commit was kept",
+            ) from error
+        finally:
+            if held is None:
+                close_database(connection, self.path)
+            else:
+                connection.close()
+
+    def query(self, sql: str, parameters: Sequence[Any] | None = None) -> pl.DataFrame:
+        """The result of one SELECT."""
+        with self.connect() as connection:
+            return connection.sql(sql, params=parameters).pl()
 
 
 def open_database(path: Path, lock_timeout_s: float) -> duckdb.DuckDBPyConnection:

@@ -14,18 +14,15 @@ with the process that holds it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
 
-from refine_dagster.errors import first_line
 from refine_dagster.hashing import json_hash
 from refine_dagster.warehouse.checkpoints import Checkpoint
-from refine_dagster.warehouse.database import beside, close_database, open_database
+from refine_dagster.warehouse.database import DatabaseFile
 from refine_dagster.warehouse.ledger import (
     Commit,
     LastRecord,
@@ -51,67 +48,16 @@ class StaleInputsError(WarehouseError):
     """An input changed between reading it and committing what was made from it."""
 
 
-class Warehouse:
-    """The DuckDB file at `path`, made on first use.
+class Warehouse(DatabaseFile):
+    """The DuckDB file at `path`, made on first use, with an up-to-date schema."""
 
-    Args:
-        path: the database file.
-        lock_timeout_s: how long to wait for another process to let go of it.
-    """
-
-    def __init__(self, path: Path, *, lock_timeout_s: float = 30.0) -> None:
-        self.path = path
-        self.lock_timeout_s = lock_timeout_s
-        self._held: duckdb.DuckDBPyConnection | None = None
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep the file open for a burst of reads and commits; opening it costs more than most.
-
-        No other process gets at the file meanwhile: not to be held over work of a model.
-        """
-        if self._held is not None:
-            yield
-            return
-        with self.connect() as connection:
-            self._held = connection
-            try:
-                yield
-            finally:
-                self._held = None
-
-    @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A short connection to an up-to-date schema, closed whatever happens.
+    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Bring the schema up to date.
 
         Raises:
-            WarehouseLockedError: another process held the file for `lock_timeout_s`.
-            WarehouseError: the file is no warehouse, is too new, or cannot be written.
+            WarehouseError: the file was written by a newer version.
         """
-        held = self._held
-        connection = beside(held) if held else open_database(self.path, self.lock_timeout_s)
-        try:
-            if held is None:
-                migrate(connection, self.path)
-            yield connection
-        except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:
-            if not isinstance(error, duckdb.IOException) and "Could not" not in str(error):
-                raise
-            raise WarehouseError(
-                f"writing failed: {first_line(error)}",
-                where=str(self.path),
-                fix="free disk space and run again; nothing of the failed commit was kept",
-            ) from error
-        finally:
-            if held is None:
-                close_database(connection, self.path)
-            else:
-                connection.close()
-
-    def query(self, sql: str, parameters: Sequence[Any] | None = None) -> pl.DataFrame:
-        """The result of one SELECT."""
-        with self.connect() as connection:
-            return connection.sql(sql, params=parameters).pl()
+        migrate(connection, self.path)
 
     def read(self, table: str, *, as_of: int | None = None) -> pl.DataFrame:
         """The rows of a table, by `row_id`: live, or as they were after materialization `as_of`.
