@@ -1,7 +1,7 @@
 """The Dagster code location: assets, checks, jobs, sensors and the resources injected into them.
 
 Loading it opens no database and imports neither torch nor transformers. The profile is chosen by
-`REFINE_PROFILE` and adjusted by `REFINE_<SECTION>__<KNOB>`; files live under `REFINE_HOME`.
+`REFINE_PROFILE` and adjusted by `REFINE_<SECTION>__<FIELD>`; files live under `REFINE_HOME`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from assets.checks import asset_checks
 from assets.marts import sql_model_assets
 from assets.versions import code_version
 from refine_dagster.config.policy_round import PolicyRound, rounds_until
-from refine_dagster.config.profile import DEFAULT_PROFILE, PROFILE_VARIABLE, Profile, load_profile
+from refine_dagster.config.profile import DEFAULT_PROFILE, Profile, load_profile
+from refine_dagster.config.sources import PROFILE_VARIABLE
 from refine_dagster.home import Home, find_home
 from resources.checkpoints import CheckpointsResource
 from resources.generator import GeneratorResource

@@ -30,8 +30,7 @@ class GeneratorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def config(self, profile: GeneratorConfig) -> GeneratorConfig:
         """The profile's config with this resource's settings over them."""
         own = {name: getattr(self, name) for name in ("batch_size", "max_requests", "max_tokens")}
-        set_here = {name: value for name, value in own.items() if value is not None}
-        return GeneratorConfig.model_validate({**profile.model_dump(), **set_here})
+        return profile.changed("generator", own, "resource generator")
 
     def store(
         self, warehouse: Warehouse, run_id: str, profile: GeneratorConfig

@@ -35,8 +35,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def config(self, profile: DeviceConfig) -> DeviceConfig:
         """The profile's config with this resource's settings over them."""
         own = {name: getattr(self, name) for name in DeviceConfig.model_fields}
-        set_here = {name: value for name, value in own.items() if value is not None}
-        return DeviceConfig.model_validate({**profile.model_dump(), **set_here})
+        return profile.changed("device", own, "resource gpu")
 
     @contextmanager
     def session(self, profile: DeviceConfig) -> Iterator[Device]:

@@ -7,7 +7,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from refine_dagster.config.profile import Profile, ProfileError, load_profile
+from refine_dagster.config.problems import ProfileError
+from refine_dagster.config.profile import Profile, load_profile
 
 
 class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -37,7 +38,7 @@ class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             ProfileError: with every problem at once; or the run wants another number of rounds
                 than the graph that was loaded has.
         """
-        profile = load_profile(self.name, self.overrides)
+        profile = load_profile(self.name, launchpad=self.overrides)
         if self.rounds is not None and profile.rounds != self.rounds:
             raise ProfileError(
                 f"the run wants rounds = {profile.rounds}, "

@@ -16,7 +16,8 @@ from refine_dagster.config.policy_round import (
     round_of,
     rounds_until,
 )
-from refine_dagster.config.profile import ProfileError, load_profile
+from refine_dagster.config.problems import ProfileError
+from refine_dagster.config.profile import load_profile
 from refine_dagster.definitions import build_definitions
 from refine_dagster.warehouse.round_views import round_views
 from refine_dagster.warehouse.tables import ROUND_TABLES, TABLES, assets_beyond, graph_assets

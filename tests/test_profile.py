@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.profile import Profile, ProfileError, load_profile, packaged_profiles
+from refine_dagster.config.models import DeviceConfig
+from refine_dagster.config.problems import ProfileError
+from refine_dagster.config.profile import Profile, load_profile, read_config
+from refine_dagster.config.sources import packaged_profiles
+from resources.gpu import GpuResource
 
 
 def test_packaged_profiles_are_valid() -> None:
@@ -42,10 +46,106 @@ def test_every_problem_is_told_at_once_with_a_guess() -> None:
             {"REFINE_REWARD__PRESET": "kind"},
         )
     text = str(caught.value)
-    assert "'reinforcment.steps' (override), did you mean 'reinforcement'?" in text
-    assert "'self_instruct.targit' (override), did you mean 'self_instruct.target'?" in text
-    assert "judge.steps = 0: Input should be greater than or equal to 1" in text
-    assert "reward.preset = 'kind'" in text
+    assert "'reinforcment.steps' (--set), did you mean 'reinforcement.steps'?" in text
+    assert "'self_instruct.targit' (--set), did you mean 'self_instruct.target'?" in text
+    assert "judge.steps = 0 (--set): Input should be greater than or equal to 1" in text
+    assert "reward.preset = 'kind' (REFINE_REWARD__PRESET): Input should be 'refine_af'" in text
+    assert text.endswith(
+        "Fix: `refine-dagster config describe SECTION` prints fields, types, ranges and meanings"
+    )
+
+
+BAD = """\
+rounds: 99
+judge:
+  steps: many
+  stebs: 3
+reward: 4
+instances:
+"""
+
+
+def test_problems_of_a_file_have_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(BAD)
+    with pytest.raises(ProfileError) as caught:
+        load_profile(str(path), {"judge": {"batch_size": 0}}, {"REFINE_JUDGE": "7"})
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"profile {path}: 6 problems"
+    assert [line.strip().partition("): ")[0] for line in lines[1:-1]] == [
+        "judge = '7' (REFINE_JUDGE",
+        "unknown field 'judge.stebs' (bad.yaml:4), did you mean 'judge.steps'?",
+        "reward = 4 (bad.yaml:5",
+        "rounds = 99 (bad.yaml:1",
+        "judge.steps = 'many' (bad.yaml:3",
+        "judge.batch_size = 0 (--set",
+    ]
+
+
+def test_one_problem_is_one_line_and_names_its_section() -> None:
+    with pytest.raises(ProfileError) as caught:
+        load_profile("offline", {"teams_rl.hidden": "[8, wide]"}, {})
+    assert "profile offline: teams_rl.hidden = 'wide' (--set): Input should be" in str(caught.value)
+    assert "`refine-dagster config describe teams_rl` prints" in str(caught.value)
+
+
+def test_every_value_has_an_origin_and_the_launchpad_wins(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("judge: {steps: 5, batch_size: 6}\nselection:\n  keep_share: 0.5\n")
+    config = read_config(
+        str(path),
+        {"judge.batch_size": "7", "judge.learning_rate": "1e-4", "judge.primer_tasks": "8"},
+        {"REFINE_JUDGE__LEARNING_RATE": "0.5", "REFINE_RUN_SEED": "12"},
+        {"judge": {"primer_tasks": 9}},
+    )
+    judge = config.profile.judge
+    assert (judge.steps, judge.batch_size, judge.learning_rate, judge.primer_tasks) == (
+        5,
+        7,
+        1e-4,
+        9,
+    )
+    assert config.profile.run_seed == "12"
+    assert config.origins == {
+        "name": "mine.yaml",
+        "judge.steps": "mine.yaml:1",
+        "judge.batch_size": "--set",
+        "judge.learning_rate": "--set",
+        "judge.primer_tasks": "launchpad",
+        "selection.keep_share": "mine.yaml:3",
+        "run_seed": "REFINE_RUN_SEED",
+    }
+
+
+def test_texts_are_read_as_yaml_where_the_field_is_no_text() -> None:
+    environment = {
+        "REFINE_GENERATOR__BATCH_SIZE": "null",
+        "REFINE_TEAMS_RL__HIDDEN": "[8, 16]",
+        "REFINE_REWARD__WHITEN": "off",
+        "REFINE_DEVICE__QUANTIZATION": "none",
+        "REFINE_BASE_MODEL__REVISION": "0123",
+        "REFINE_JUDGE__UNIEVAL_REVISION": "null",
+    }
+    profile = load_profile("offline", environment=environment)
+    assert profile.generator.batch_size is None
+    assert profile.teams_rl.hidden == (8, 16)
+    assert profile.reward.whiten is False
+    assert profile.device.quantization == "none"
+    assert profile.base_model.revision == "0123"
+    assert profile.judge.unieval_revision is None
+
+
+def test_a_profile_made_in_code_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFINE_RUN_SEED", "other")
+    monkeypatch.setenv("RUN_SEED", "other")
+    assert Profile(name="mine").run_seed == "refine"
+    assert load_profile("offline").run_seed == "other"
+
+
+def test_a_value_of_a_resource_is_refused_like_one_of_a_profile() -> None:
+    with pytest.raises(ProfileError, match=r"device\.dtype = 'int1' \(resource gpu\)") as caught:
+        GpuResource(dtype="int1").config(DeviceConfig())
+    assert "`refine-dagster config describe device`" in str(caught.value)
 
 
 def test_unknown_profile_names_the_known_ones() -> None:
@@ -61,6 +161,9 @@ def test_a_profile_that_is_no_mapping(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="mapping of sections"):
         load_profile(str(path), environment={})
     path.write_text("a: [unclosed")
+    with pytest.raises(ProfileError, match="not YAML"):
+        load_profile(str(path), environment={})
+    path.write_bytes(b"judge: \xff")
     with pytest.raises(ProfileError, match="not YAML"):
         load_profile(str(path), environment={})
 
