@@ -17,7 +17,7 @@ from refine_dagster.evaluation.diversity import (
     vendi_score,
 )
 from refine_dagster.seeding import request_seed
-from refine_dagster.statistics import COVERAGE, Interval
+from refine_dagster.statistics import Interval, percentile_interval
 from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.evolution import EvolvedStep
 from refine_dagster.teams_rl.operations import NAMES
@@ -126,16 +126,19 @@ def gains(
             weights = np.bincount(random.integers(0, count, count), minlength=count)
             sampled.append(_difference(one, two, weights.astype(float)))
         drawn.append(np.mean(sampled, axis=0))
-    tail = (1 - COVERAGE) / 2
     measured = np.mean(whole, axis=0)
     spread = np.array(drawn) - np.mean(drawn, axis=0)
-    low, high = measured + np.quantile(spread, [tail, 1 - tail], axis=0)
+    reach = [percentile_interval(column) for column in spread.T]
+    around = [
+        Interval(*(value + np.array(one)).tolist())
+        for value, one in zip(measured, reach, strict=True)
+    ]
     vendi, valid = measured
     return Gains(
         vendi=float(vendi),
-        vendi_interval=Interval(float(low[0]), float(high[0])),
+        vendi_interval=around[0],
         valid_rate=float(valid),
-        valid_rate_interval=Interval(float(low[1]), float(high[1])),
+        valid_rate_interval=around[1],
     )
 
 

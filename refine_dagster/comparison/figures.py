@@ -1,9 +1,7 @@
 """The figures of a comparison: means over tasks and random seeds, and how sure each is.
 
-Two things were drawn by chance, the tasks and the random seeds, and an interval that resamples only
-one of them is too narrow. So each resample draws tasks with replacement and, independently, random
-seeds with replacement, and takes every score where both meet (the two-way or *pigeonhole*
-bootstrap, Owen 2007, section 3). It errs, if at all, on the wide side.
+Tasks and random seeds were both drawn by chance, and every interval resamples both
+(`statistics.two_way_interval`). It errs, if at all, on the wide side.
 
 An arm wins a task where its score there, averaged over the random seeds, is higher. The sign test
 asks how often a fair coin would give so uneven a count of won and lost tasks, ties left out.
@@ -11,11 +9,9 @@ asks how often a fair coin would give so uneven a count of won and lost tasks, t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
 from refine_dagster.comparison.arms import BASE, SEEDS_ONLY
 from refine_dagster.comparison.cells import Cell
@@ -23,7 +19,7 @@ from refine_dagster.evaluation.answers import category_means
 from refine_dagster.evaluation.comparison import ROUNDING
 from refine_dagster.judge.quality import PARTS
 from refine_dagster.seeding import request_seed
-from refine_dagster.statistics import COVERAGE, spearman
+from refine_dagster.statistics import sign_test, spearman, two_way_interval
 
 
 @dataclass(frozen=True)
@@ -169,44 +165,6 @@ def figures_of(
     return Figures(tuple(arms), tuple(duels), tuple(_policies(cells, names)), tuple(_links(cells)))
 
 
-def two_way_interval(
-    values: Sequence[Sequence[float]], *, samples: int, seed: int
-) -> tuple[float, float]:
-    """The 95 % interval of the mean of `values[random seed][task]`, both resampled."""
-    return _resampled(values, lambda drawn: drawn.mean(), samples, seed)
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """Two-sided p-value of a fair coin giving so uneven a split, or one more so; exact.
-
-    >>> sign_test(8, 0)
-    0.0078125
-    >>> sign_test(3, 3)
-    1.0
-    """
-    tosses = wins + losses
-    tail = sum(math.comb(tosses, count) for count in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**tosses)
-
-
-def _resampled(
-    values: Sequence[Sequence[float]], figure: Callable[[Any], float], samples: int, seed: int
-) -> tuple[float, float]:
-    """The interval of a figure of the table `values[random seed][task]`; see the module."""
-    import numpy
-
-    table = numpy.asarray(values, dtype=numpy.float64)
-    generator = numpy.random.default_rng(seed)
-    found = numpy.empty(samples)
-    for sample in range(samples):
-        seeds = generator.integers(0, table.shape[0], size=table.shape[0])
-        tasks = generator.integers(0, table.shape[1], size=table.shape[1])
-        found[sample] = figure(table[seeds][:, tasks])
-    tail = (1 - COVERAGE) / 2
-    low, high = numpy.quantile(found, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def _table(cells: Sequence[Cell]) -> list[list[float]]:
     return [[task.rouge_l for task in cell.tasks] for cell in _by_seed(cells)]
 
@@ -254,8 +212,11 @@ def _duel(
     seed = request_seed(run_seed, "duel", arm.arm, against.arm, arm.size)
     delta_low, delta_high = two_way_interval(deltas, samples=samples, seed=seed)
 
-    win_low, win_high = _resampled(
-        deltas, lambda drawn: (drawn.mean(axis=0) > margin).mean(), samples, seed
+    win_low, win_high = two_way_interval(
+        deltas,
+        samples=samples,
+        seed=seed,
+        figure=lambda drawn: (drawn.mean(axis=0) > margin).mean(),
     )
     return Duel(
         arm=arm.arm,

@@ -37,6 +37,7 @@ from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.draws import held_out_split
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import ArmScores, predict, score
+from refine_dagster.evaluation.diversity import distinct_bigrams
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.session import GeneratorSession, open_generator
 from refine_dagster.judge.judge import Judge, Scores
@@ -56,7 +57,6 @@ from refine_dagster.refine_af.selection import Judged, decide_instances
 from refine_dagster.seeding import request_seed
 from refine_dagster.self_instruct.decisions import TEAMS_RL
 from refine_dagster.statistics import paired_gain, spearman
-from refine_dagster.training.policy_steps import distinct_bigrams
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
 from refine_dagster.training.sft import train_supervised
 from refine_dagster.warehouse.checkpoints import CheckpointStore

@@ -1,8 +1,8 @@
 """Whether one arm beats another over all tasks, and how sure that is.
 
 REFINE-AF reports the share of tasks won; that share alone hides ties, the size of the differences
-and the luck in the choice of tasks (methods A, evaluation). So each comparison has wins, ties and
-losses, the mean difference, and percentile bootstrap intervals over tasks for both.
+and the luck in the choice of tasks. So each comparison has wins, ties and losses, the mean
+difference, and bootstrap intervals over tasks for both.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def compare_arms(
         scores: arm -> task -> mean ROUGE-L in points of 100; the same tasks for every arm.
         tie_margin: difference up to which a task is tied.
         samples: bootstrap resamples.
-        run seed: seeds the resampling, with the names of the two arms.
+        run_seed: seeds the resampling, with the names of the two arms.
 
     Returns:
         Comparisons in the order of `ARMS`, of the arm and then of the arm against.

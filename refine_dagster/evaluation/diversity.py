@@ -1,4 +1,4 @@
-"""How varied a set of texts is: Vendi score, unique word pairs, likeness to parents.
+"""How varied a set of texts is: Vendi score, word pairs, likeness to parents.
 
 The Vendi score (arXiv 2210.02410) is the effective number of different texts: the exponential of
 the entropy of the eigenvalues of K/n, where K holds the n texts' similarities with ones on the
@@ -9,7 +9,7 @@ the cost is that of the smaller of texts and dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
 
 from refine_dagster.novelty.rouge import rouge_l, rouge_tokens
+
+Bigram = tuple[str, str]
 
 
 def vendi_score(vectors: NDArray[np.floating]) -> float:
@@ -48,12 +50,24 @@ def vendi_of_kernel(kernel: NDArray[np.floating]) -> float:
     return float(np.exp(-(values * np.log(values)).sum()))
 
 
+def bigrams(texts: Sequence[str], words: Callable[[str], list[str]] = str.split) -> list[Bigram]:
+    """All pairs of neighbouring words within a text, repeated ones too."""
+    return [pair for text in texts for pair in pairwise(words(text))]
+
+
 def unique_bigrams(texts: Sequence[str]) -> int:
-    """Different pairs of neighbouring words (lower case, letters and digits) in all texts."""
-    found: set[tuple[str, str]] = set()
-    for text in texts:
-        found.update(pairwise(rouge_tokens(text)))
-    return len(found)
+    """How many different pairs there are; words as ROUGE-L sees them."""
+    return len(set(bigrams(texts, rouge_tokens)))
+
+
+def distinct_bigrams(texts: Sequence[str]) -> float:
+    """Share of different pairs among all pairs; 0 where there is none.
+
+    >>> distinct_bigrams(["a b c", "a b d"])
+    0.75
+    """
+    pairs = bigrams(texts)
+    return len(set(pairs)) / len(pairs) if pairs else 0.0
 
 
 def rouge_l_to(text: str, parent: str) -> float:

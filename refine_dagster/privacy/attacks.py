@@ -38,10 +38,10 @@ from refine_dagster.errors import RefineError
 from refine_dagster.models.language_model import LoadedModel
 from refine_dagster.novelty.rouge import rouge_tokens
 from refine_dagster.seeding import request_seed
+from refine_dagster.statistics import auc, bootstrap
 
 ATTACKS = ("loss", "calibrated", "zlib", "min_k", "min_k_plus_plus")
 MIN_K_SHARE = 0.2
-COVERAGE = 0.95
 LOW_FPR = 0.01
 LEAST_FOR_LOW_FPR = 100
 _LEAST_SIGMA = 1e-6
@@ -164,31 +164,21 @@ def attack_result(
             fix="take a larger dataset or a split with some of each",
         )
     ours, theirs = np.asarray(members, dtype=float), np.asarray(others, dtype=float)
-    random = np.random.default_rng(request_seed(run_seed, "membership", name))
-    resampled = [
-        auc(random.choice(ours, len(ours)), random.choice(theirs, len(theirs)))
-        for _ in range(samples)
-    ]
-    tail = (1 - COVERAGE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
+    interval = bootstrap(
+        lambda draw: auc(draw.choice(ours, len(ours)), draw.choice(theirs, len(theirs))),
+        samples=samples,
+        seed=request_seed(run_seed, "membership", name),
+    )
     enough = len(others) >= LEAST_FOR_LOW_FPR
     return AttackResult(
         attack=name,
         members=len(members),
         others=len(others),
         auc=auc(ours, theirs),
-        auc_low=float(low),
-        auc_high=float(high),
+        auc_low=interval.low,
+        auc_high=interval.high,
         tpr_at_low_fpr=tpr_at(ours, theirs, LOW_FPR) if enough else None,
     )
-
-
-def auc(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
-    """Probability that a member's score is above another's, ties counting half."""
-    ordered = np.sort(others)
-    below = np.searchsorted(ordered, members, side="left")
-    up_to = np.searchsorted(ordered, members, side="right")
-    return float((below + up_to).sum() / (2 * len(members) * len(others)))
 
 
 def tpr_at(members: NDArray[np.float64], others: NDArray[np.float64], fpr: float) -> float:
@@ -249,11 +239,10 @@ def bag_of_words_scores(
 
 def _rank(places: Sequence[int], scores: list[float]) -> None:
     """Replace the scores at some places by their middle rank among each other, 0 to 1."""
-    values = np.array([scores[place] for place in places])
-    ordered = np.sort(values)
-    below = np.searchsorted(ordered, values, side="left")
-    up_to = np.searchsorted(ordered, values, side="right")
-    for place, rank in zip(places, (below + up_to) / (2 * len(values)), strict=True):
+    from scipy.stats import rankdata
+
+    ranks = rankdata([scores[place] for place in places])
+    for place, rank in zip(places, (2 * ranks - 1) / (2 * len(places)), strict=True):
         scores[place] = float(rank)
 
 

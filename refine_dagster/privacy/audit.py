@@ -70,14 +70,12 @@ from refine_dagster.config.learning import SupervisedConfig
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model, with_adapter
 from refine_dagster.privacy.attacks import (
-    COVERAGE,
     AttackResult,
     Likelihoods,
     TokenLikelihoods,
     attack_result,
     attack_results,
     attack_scores,
-    auc,
     bag_of_words_scores,
     joined,
     read_likelihoods,
@@ -85,6 +83,7 @@ from refine_dagster.privacy.attacks import (
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.zero_shot import zero_shot_prompt
 from refine_dagster.seeding import request_seed
+from refine_dagster.statistics import COVERAGE, auc
 from refine_dagster.training.sft import SupervisedTraining, train_supervised, training_example
 
 BAG_OF_WORDS = "bag_of_words"
@@ -110,7 +109,7 @@ def bag_of_words_result(
         one, two = bag_of_words_scores(
             shuffled[: len(members)], shuffled[len(members) :], run_seed=run_seed
         )
-        dealt.append(auc(np.asarray(one), np.asarray(two)))
+        dealt.append(auc(one, two))
     reach = NormalDist().inv_cdf((1 + COVERAGE) / 2) * float(np.std(dealt))
     return replace(found, auc_low=max(0.0, found.auc - reach), auc_high=min(1.0, found.auc + reach))
 

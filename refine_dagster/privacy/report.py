@@ -13,12 +13,12 @@ from statistics import NormalDist
 
 from refine_dagster.privacy.attacks import (
     ATTACKS,
-    COVERAGE,
     LEAST_FOR_LOW_FPR,
     LOW_FPR,
     AttackResult,
 )
 from refine_dagster.privacy.audit import BAG_OF_WORDS, BASE_MODEL, OVER_FITTED, Audit
+from refine_dagster.statistics import COVERAGE
 
 NEGATIVE_CONTROLS = (BASE_MODEL, BAG_OF_WORDS)
 # The attack that must find what a model knows by heart, and the AUC that it must reach.

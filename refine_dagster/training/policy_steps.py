@@ -35,6 +35,7 @@ from typing import Any, Literal
 from refine_dagster import progress
 from refine_dagster.config.dataset import InstanceConfig
 from refine_dagster.config.learning import ReinforcementConfig
+from refine_dagster.evaluation.diversity import distinct_bigrams
 from refine_dagster.generation.rollouts import Rollout, sample_rollouts
 from refine_dagster.hashing import content_id
 from refine_dagster.models.device import Device
@@ -282,16 +283,6 @@ class StepRewards:
             diversity=distinct_bigrams(self._texts),
             loss=figures["loss"],
         )
-
-
-def distinct_bigrams(texts: Sequence[str]) -> float:
-    """Share of different pairs of neighbouring words among all such pairs; 0 where there is none.
-
-    >>> distinct_bigrams(["a b c", "a b d"])
-    0.75
-    """
-    pairs = [pair for text in texts for pair in zip(text.split(), text.split()[1:], strict=False)]
-    return len(set(pairs)) / len(pairs) if pairs else 0.0
 
 
 def guard_of(steps: Sequence[PolicyStep], config: ReinforcementConfig) -> EndedBy | None:

@@ -23,11 +23,10 @@ from refine_dagster.training.policy_steps import (
     PolicyStep,
     PolicyTask,
     PolicyTraining,
-    distinct_bigrams,
 )
 from refine_dagster.training.trainer_session import TrainingError
 
-__all__ = ["PolicyPrompt", "PolicyStep", "PolicyTraining", "distinct_bigrams", "train_policy"]
+__all__ = ["PolicyPrompt", "PolicyStep", "PolicyTraining", "train_policy"]
 
 
 def train_policy(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.comparison.cells import Cell, CellFolder, DatasetResult, PolicyResult
-from refine_dagster.comparison.figures import figures_of, sign_test, two_way_interval
+from refine_dagster.comparison.figures import figures_of
 from refine_dagster.evaluation.answers import TaskScore
 from refine_dagster.judge.quality import PARTS
 
@@ -101,31 +101,6 @@ def test_the_link_of_reward_and_score_is_within_sizes_and_seeds() -> None:
     assert links["coherence"].of_datasets is not None
     assert links["coherence"].of_datasets > 0.8
     assert links["coherence"].datasets == 4
-
-
-@pytest.mark.parametrize(
-    ("wins", "losses", "p"), [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 0.0625), (9, 1, 22 / 1024)]
-)
-def test_the_sign_test_is_exact(wins: int, losses: int, p: float) -> None:
-    assert sign_test(wins, losses) == pytest.approx(p)
-    assert sign_test(losses, wins) == pytest.approx(p)
-
-
-def test_the_interval_grows_with_the_spread_of_seeds_and_of_tasks() -> None:
-    def width(values: list[list[float]]) -> float:
-        low, high = two_way_interval(values, samples=500, seed=3)
-        return high - low
-
-    assert width([[5.0] * 6] * 4) == 0
-    by_task = [[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]] * 4
-    by_seed = [[0.0] * 6, [2.0] * 6, [8.0] * 6, [10.0] * 6]
-    both = [
-        [one + two for one, two in zip(a, b, strict=True)]
-        for a, b in zip(by_task, by_seed, strict=True)
-    ]
-    assert width(by_task) > 3
-    assert width(by_seed) > 3
-    assert width(both) > max(width(by_task), width(by_seed))
 
 
 def test_a_cell_read_back_is_the_cell_written(tmp_path: Path) -> None:

@@ -6,11 +6,9 @@ from dataclasses import fields
 from itertools import product
 from statistics import fmean
 
-import numpy
 import pytest
 
 from refine_dagster.evaluation.comparison import Comparison, compare, compare_arms
-from refine_dagster.statistics import Interval, bootstrap_intervals
 from refine_dagster.warehouse.tables import TABLES
 
 
@@ -62,36 +60,6 @@ def test_the_win_share_has_the_binomial_interval() -> None:
     # 10 of 20 tasks won: 2.5 % and 97.5 % quantiles of Binomial(20, 1/2) / 20 are 6/20 and 14/20.
     found = _compare([1.0, -1.0] * 10, samples=20_000)
     assert (found.win_share_low, found.win_share_high) == pytest.approx((0.3, 0.7))
-
-
-def test_intervals_contain_the_truth_about_as_often_as_they_say() -> None:
-    draws = numpy.random.default_rng(11)
-    truth, trials = 2.0, 400
-    held = 0
-    for trial in range(trials):
-        sample = draws.normal(truth, 5.0, size=40)
-        (interval,) = bootstrap_intervals([sample.tolist()], samples=400, seed=trial)
-        held += interval.low <= truth <= interval.high
-    # Percentile intervals of 40 cases are slightly short; binomial error of 400 trials is 1.1 %.
-    assert 0.90 <= held / trials <= 0.98
-
-
-def test_figures_of_one_case_stay_together() -> None:
-    series = [1.0, 5.0, 2.0, 8.0]
-    first, second = bootstrap_intervals(
-        [series, [2 * value for value in series]], samples=300, seed=3
-    )
-    assert (second.low, second.high) == pytest.approx((2 * first.low, 2 * first.high))
-
-
-def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
-    figures = numpy.random.default_rng(1).normal(size=30).tolist()
-
-    def interval(seed: int) -> Interval:
-        return bootstrap_intervals([figures], samples=200, seed=seed)[0]
-
-    assert interval(1) == interval(1)
-    assert interval(1) != interval(2)
 
 
 def test_every_arm_is_compared_with_those_before_it() -> None:

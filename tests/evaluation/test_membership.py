@@ -14,10 +14,10 @@ from refine_dagster.privacy.attacks import (
     attack_result,
     attack_results,
     attack_scores,
-    auc,
     bag_of_words_scores,
     tpr_at,
 )
+from refine_dagster.statistics import auc
 
 TEXT = "blue blue sky"
 RESPONSE = TokenLikelihoods(
@@ -48,11 +48,6 @@ def test_a_short_response_has_one_lowest_token() -> None:
 def test_a_response_has_one_number_a_token() -> None:
     with pytest.raises(ValueError, match="one number a token"):
         TokenLikelihoods("x", (-1.0,), (-1.0,), (), (-1.0,))
-
-
-def test_auc_by_hand_with_ties() -> None:
-    # Pairs: 3 beats 1 and 2; 2 beats 1 and ties with 2: 3.5 of 4.
-    assert auc(np.array([3.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(3.5 / 4)
 
 
 def test_true_positives_at_one_percent_need_a_hundred_others() -> None:

@@ -26,7 +26,7 @@ from refine_dagster.judge.quality import (
 )
 from refine_dagster.offline.primer import ALL_FAMILIES, CLOSED_FAMILIES, primer_tasks
 from refine_dagster.prompts.example import Example
-from refine_dagster.statistics import CalibrationBin, auc_interval, calibration, spearman
+from refine_dagster.statistics import CalibrationBin
 from refine_dagster.warehouse.tables import TABLES
 
 
@@ -153,45 +153,6 @@ def test_without_two_classes_there_is_no_figure(examples: list[QualityExample]) 
     right = [example for example in examples if example.sort == "right"]
     quality = measure_judge(_KnowingJudge(right), right, "salt")
     assert quality == JudgeQuality((), ())
-
-
-def test_auc_by_hand_and_its_interval() -> None:
-    # Pairs (good, bad): 3>1, 3>2, 2>1 are in order, 2=2 counts one half.
-    value, low, high = auc_interval([3, 2, 1, 2], [True, True, False, False], [0, 1, 0, 1], seed=1)
-    assert value == pytest.approx(3.5 / 4)
-    assert 0 <= low <= value <= high <= 1
-    random = Random(3)
-    good = [place % 2 == 0 for place in range(400)]
-    noise = [random.gauss(1.0 if one else 0.0, 1.0) for one in good]
-    tasks = [place // 2 for place in range(400)]
-    value, low, high = auc_interval(noise, good, tasks, seed=2)
-    # Two normals one deviation apart: 0.760.
-    assert low < 0.760 < high
-    assert 0.05 < high - low < 0.15
-    assert auc_interval(noise, good, tasks, seed=2) == (value, low, high)
-    with pytest.raises(ValueError, match="good texts and bad ones"):
-        auc_interval([1.0], [True], [0], seed=0)
-
-
-def test_calibration_by_hand() -> None:
-    # Two good texts of weight 1/4 and one bad of 1/2, predictions 0.9 and 0.7, and 0.95.
-    found = calibration("coherence", [0.9, 0.7, 0.95], [True, True, False])
-    assert found.bins == (
-        CalibrationBin("coherence", 7, 1, 0.7, 1.0),
-        CalibrationBin("coherence", 9, 2, 0.933333, 0.333333),
-    )
-    assert found.error == pytest.approx(0.25 * 0.3 + 0.75 * 0.6)
-    (one,) = calibration("coherence", [1.0, 1.0], [True, False]).bins
-    assert (one.bin, one.predicted, one.observed) == (9, 1.0, 0.5)
-    assert calibration("coherence", [0.3], [True]).bins == ()
-
-
-def test_rank_correlation_with_ties() -> None:
-    assert spearman([1, 2, 3], [0.1, 5.0, 900.0]) == pytest.approx(1.0)
-    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
-    # Ranks 1.5, 1.5, 3 and 1, 2, 3.
-    assert spearman([7, 7, 8], [1, 2, 3]) == pytest.approx(1.5 / (1.5 * 2) ** 0.5)
-    assert spearman([1, 1], [1, 2]) is None
 
 
 def test_figures_are_shown(known: JudgeQuality) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from refine_dagster.evaluation.diversity import (
+    distinct_bigrams,
     rouge_l_to,
     unique_bigrams,
     vendi_of_kernel,
@@ -81,3 +82,9 @@ def test_likeness_follows_shared_words() -> None:
         ["Find the longest word.", "Find the longest word in the list.", "Describe a storm."]
     )
     assert float(base @ near) > 0.7 > 0.3 > float(base @ far)
+
+
+def test_distinct_bigrams() -> None:
+    assert distinct_bigrams(["a b c", "a b d"]) == 0.75
+    assert distinct_bigrams(["a b"] * 4) == 0.25
+    assert distinct_bigrams(["a", ""]) == 0.0

@@ -28,7 +28,6 @@ from refine_dagster.statistics import paired_gain
 from refine_dagster.training.reinforcement import (
     PolicyPrompt,
     PolicyTraining,
-    distinct_bigrams,
     train_policy,
 )
 from refine_dagster.training.trainer_session import TrainingError
@@ -299,9 +298,3 @@ def test_no_prompts_are_an_error(base: ModelRef, tmp_path: Path, device: Device)
     with pytest.raises(TrainingError, match="no instructions to train the policy on"):
         _train(base, tmp_path / "policy", device, prompts=[])
     assert not (tmp_path / "policy").exists()
-
-
-def test_distinct_bigrams() -> None:
-    assert distinct_bigrams(["a b c", "a b d"]) == 0.75
-    assert distinct_bigrams(["a b"] * 4) == 0.25
-    assert distinct_bigrams(["a", ""]) == 0.0

@@ -1,11 +1,14 @@
-"""Rendezvous draws: order-free, and an edit of one member changes about k/n of the slots."""
+"""Draws and splits do not depend on order, and an edit of one member moves hardly another."""
 
 from __future__ import annotations
 
 import random
 
-from refine_dagster.draws import draw
+import pytest
 
+from refine_dagster.draws import SplitError, draw, held_out_split
+
+IDS = [f"id{n}" for n in range(400)]
 NAMES = [f"seed_{number}" for number in range(100)]
 
 
@@ -48,3 +51,37 @@ def test_members_are_shown_evenly() -> None:
             counts[name] += 1
     assert min(counts.values()) > 5  # 24 expected
     assert max(counts.values()) < 50
+
+
+def test_split_is_a_partition_of_about_the_share() -> None:
+    train, held_out = held_out_split(IDS, 0.25, "salt")
+    assert sorted(train + held_out) == sorted(IDS)
+    assert not set(train) & set(held_out)
+    assert 70 <= len(held_out) <= 130
+
+
+def test_split_does_not_depend_on_order_or_repetition() -> None:
+    shuffled = random.Random(1).sample(IDS, len(IDS)) + IDS[:7]
+    assert held_out_split(shuffled, 0.25, "salt") == held_out_split(IDS, 0.25, "salt")
+
+
+def test_split_moves_nobody_across_when_one_is_removed() -> None:
+    before = set(held_out_split(IDS, 0.25, "salt")[1])
+    after = set(held_out_split(IDS[1:], 0.25, "salt")[1])
+    assert before - {IDS[0]} == after
+
+
+def test_split_depends_on_the_run_seed() -> None:
+    assert held_out_split(IDS, 0.25, "salt") != held_out_split(IDS, 0.25, "other")
+
+
+@pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
+def test_neither_side_is_empty(share: float) -> None:
+    train, held_out = held_out_split(["a", "b", "c"], share, "salt")
+    assert train
+    assert held_out
+
+
+def test_one_instruction_cannot_be_split() -> None:
+    with pytest.raises(SplitError, match="1 instructions cannot be split"):
+        held_out_split(["a", "a"], 0.25, "salt")
