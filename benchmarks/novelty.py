@@ -4,20 +4,24 @@ Run it from the repository's root, on one core:
 
     OMP_NUM_THREADS=1 python benchmarks/novelty.py INSTRUCTIONS.jsonl ...
     OMP_NUM_THREADS=1 python benchmarks/novelty.py INSTRUCTIONS.jsonl ... --sizes 1000000
+    OMP_NUM_THREADS=1 python benchmarks/novelty.py INSTRUCTIONS.jsonl ... --nearest
 
-Texts are those of the files, in order, and then as many made ones as asked for: of ten, seven walk
-a chain of word pairs learnt from the files, with one word in twenty replaced by a name (200,000
-names, Zipf), and three are copies of an earlier text with up to half of the words replaced. All
-columns begin at raw text and end at decisions.
+Texts are those of the files, in order, and then synthetic ones: of ten, seven walk a chain of word
+pairs learnt from the files, with one word in twenty replaced by a name (200,000 names, Zipf), and
+three are copies of an earlier text with up to half of the words replaced. All columns begin at raw
+text and end at decisions.
 
-- `rouge_score loop`: the cheapest one in one process: texts are tokenised once, each pair goes
-  through `rouge_score`'s own LCS and F, one after the other. It is measured on the first texts and
-  its cost for all of them is extrapolated: seconds per pair, times the number of pairs, which the
-  decisions give exactly (the pool's size at each text). The cheaper of two measurements counts.
+- `rouge_score loop`: the cheapest loop in one process: texts are tokenised once, each pair goes
+  through `rouge_score`'s own LCS and F, one after the other. It is measured on the last texts and
+  extrapolated: seconds per pair, times the number of pairs, which the decisions give exactly (the
+  pool's size at each text). The cheaper of two measurements counts.
 - `cdist loop`: twenty lines around rapidfuzz, which compare each text with the whole pool.
 - `filter`: `NoveltyFilter`; `compiled`: the same with numba, compiled beforehand.
 
-Times are CPU time, the better of three; memory is the peak of a process of its own.
+`--nearest` compares the index, which finds the nearest text of refused texts only, with the full
+scan that finds it of every text.
+
+Times are CPU time, the best of three; memory is the peak of a process of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ from rich.console import Console
 from rich.table import Table
 from rouge_score import rouge_scorer, tokenize
 
-from refine_dagster.novelty import Decision, NoveltyFilter
+from refine_dagster.novelty import Decision, NearestOf, NoveltyFilter
 from refine_dagster.novelty.filter import has_compiler
 
 NAMES = 200_000
@@ -62,7 +66,7 @@ def instructions(files: Sequence[str]) -> list[str]:
 
 
 def stream(sources: Sequence[str], count: int) -> list[str]:
-    """`count` texts: the sources, then made ones."""
+    """`count` texts: the sources, then synthetic ones."""
     rng = random.Random(0)
     followers: dict[str | None, list[str | None]] = {}
     words: list[str] = []
@@ -71,7 +75,7 @@ def stream(sources: Sequence[str], count: int) -> list[str]:
         words += tokens
         for before, after in zip([None, *tokens], [*tokens, None], strict=True):
             followers.setdefault(before, []).append(after)
-    weights = list(accumulate(1 / (20 + place) for place in range(NAMES)))
+    weights = list(accumulate(1 / (20 + rank) for rank in range(NAMES)))
     texts = list(sources[:count])
     while len(texts) < count:
         if rng.random() < 0.3:
@@ -86,10 +90,10 @@ def stream(sources: Sequence[str], count: int) -> list[str]:
                 word = rng.choice(followers[word])
             if not 4 <= len(tokens) <= 120:
                 continue
-            for place in range(len(tokens)):
+            for position in range(len(tokens)):
                 if rng.random() < 0.05:
                     name = rng.choices(range(NAMES), cum_weights=weights)[0]
-                    tokens[place] = f"name{name}"
+                    tokens[position] = f"name{name}"
         texts.append(" ".join(tokens))
     return texts
 
@@ -123,9 +127,9 @@ def cdist_loop(texts: Sequence[str]) -> list[bool]:
         best = 0.0
         if pool and string:
             lcs = cdist([string], pool, scorer=LCSseq.similarity, dtype=np.int32)[0]
-            found = np.flatnonzero(lcs)
-            precision = lcs[found] / len(string)
-            recall = lcs[found] / np.array(lengths)[found]
+            sharing = np.flatnonzero(lcs)
+            precision = lcs[sharing] / len(string)
+            recall = lcs[sharing] / np.array(lengths)[sharing]
             f = 2 * precision * recall / (precision + recall)
             best = float(f.max(initial=0.0))
         kept.append(best < 0.7)
@@ -152,13 +156,14 @@ def ratios(texts: list[str], tiers: Sequence[bool]) -> None:
     kept, pairs = rouge_score_loop(few)
     first = time.process_time() - begin
     decisions = NoveltyFilter().accept(texts)
-    assert [one.kept for one in NoveltyFilter().accept(few)] == kept
-    all_pairs = int((np.cumsum([one.kept for one in decisions]) - decisions[-1].kept).sum())
+    assert [decision.kept for decision in NoveltyFilter().accept(few)] == kept
+    all_kept = [decision.kept for decision in decisions]
+    all_pairs = int((np.cumsum(all_kept) - all_kept[-1]).sum())
     own = {compiled: seconds(partial(decided, texts, compiled)) for compiled in tiers}
     begin = time.process_time()
     of_cdist = cdist_loop(texts)
     whole = time.process_time() - begin
-    assert of_cdist == [one.kept for one in decisions]
+    assert of_cdist == all_kept
     begin = time.process_time()
     rouge_score_loop(few)
     a_pair = min(first, time.process_time() - begin) / pairs
@@ -190,12 +195,12 @@ def growth(texts: list[str], sizes: Sequence[int], tiers: Sequence[bool]) -> Non
         table.add_column(name, justify="right" if name else "left")
     for compiled in tiers:
         before = 0.0
-        for place, size in enumerate(sizes):
+        for index, size in enumerate(sizes):
             cost = seconds(partial(decided, texts[:size], compiled))
             exponent = (
                 ""
-                if not place
-                else f"{np.log2(cost / before) / np.log2(size / sizes[place - 1]):.2f}"
+                if not index
+                else f"{np.log2(cost / before) / np.log2(size / sizes[index - 1]):.2f}"
             )
             name = "compiled" if compiled else "filter"
             table.add_row(name, f"{size:,}", f"{cost:.3f}", f"{cost / size * 1e6:.1f}", exponent)
@@ -206,7 +211,7 @@ def growth(texts: list[str], sizes: Sequence[int], tiers: Sequence[bool]) -> Non
 def small_batches(texts: list[str], tiers: Sequence[bool]) -> None:
     """The table of batches as a Self-Instruct loop has them."""
     table = Table(title=f"{len(texts):,} candidates in batches of {SMALL_BATCH}")
-    for name in ("", "us a candidate", "in the last tenth", "in the dearest batch"):
+    for name in ("", "us a candidate", "in the last tenth", "in the most expensive batch"):
         table.add_column(name, justify="right" if name else "left")
     whole = decided(texts, False)
     for compiled in tiers:
@@ -228,6 +233,24 @@ def small_batches(texts: list[str], tiers: Sequence[bool]) -> None:
     console.print(table)
 
 
+def nearest(texts: list[str]) -> None:
+    """The table of finding the nearest text of refused texts only, and of every text."""
+    table = Table(title=f"{len(texts):,} candidates")
+    for name in ("the nearest text of", "in calls of", "kept", "CPU seconds", "us a candidate"):
+        table.add_column(name, justify="right" if table.columns else "left")
+    kinds: list[tuple[NearestOf, int]] = [("refused", len(texts)), ("refused", 1), ("all", 1)]
+    for nearest_of, size in kinds:
+        novelty = NoveltyFilter(nearest_of=nearest_of)
+        begin = time.process_time()
+        for start in range(0, len(texts), size):
+            novelty.accept(texts[start : start + size])
+        cost = time.process_time() - begin
+        name = "every text (full scan)" if nearest_of == "all" else "refused texts (index)"
+        each = f"{cost / len(texts) * 1e6:.0f}"
+        table.add_row(name, f"{size:,}", f"{len(novelty):,}", f"{cost:.2f}", each)
+    console.print(table)
+
+
 def large(files: Sequence[str], size: int, tiers: Sequence[bool]) -> None:
     """The table of one large stream, each tier in a process of its own."""
     table = Table(title=f"{size:,} candidates in calls of 10,000")
@@ -236,13 +259,13 @@ def large(files: Sequence[str], size: int, tiers: Sequence[bool]) -> None:
     for compiled in tiers:
         command = [sys.executable, __file__, *files, "--alone", str(size)]
         command += ["--compiled"] if compiled else []
-        told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         table.add_row(
             "compiled" if compiled else "filter",
-            f"{told['kept']:,}",
-            f"{told['seconds']:.1f}",
-            f"{told['peak']:.0f}",
-            f"{told['texts']:.0f}",
+            f"{report['kept']:,}",
+            f"{report['seconds']:.1f}",
+            f"{report['peak']:.0f}",
+            f"{report['texts']:.0f}",
         )
     console.print(table)
 
@@ -255,7 +278,7 @@ def alone(texts: list[str], compiled: bool) -> None:
     begin = time.process_time()
     kept = 0
     for start in range(0, len(texts), 10_000):
-        kept += sum(one.kept for one in novelty.accept(texts[start : start + 10_000]))
+        kept += sum(decision.kept for decision in novelty.accept(texts[start : start + 10_000]))
     cost = time.process_time() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size = sum(sys.getsizeof(text) for text in texts) / 2**20
@@ -270,6 +293,7 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="*", default=None, help="only these large streams"
     )
+    parser.add_argument("--nearest", action="store_true", help="only the index and the full scan")
     parser.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--compiled", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -283,6 +307,9 @@ def main() -> None:
         f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages)
     )
+    if given.nearest:
+        nearest(stream(sources, 15_000))
+        return
     if given.sizes is None:
         texts = stream(sources, 50_000)
         for compiled in tiers:

@@ -1,15 +1,12 @@
-"""The pool as an index, one text at a time, in compiled code: what it holds between calls.
+"""The compiled tier of the filter: its pool and its vocabulary. Needs numba (the extra `fast`).
 
-The walk itself is in `compiled_walk`. Needs numba (the extra `fast`).
+`CompiledPool` holds the index between calls; `compiled_walk` searches it.
 
-Tokens numbered by compiled code: `Vocabulary`, eight bytes at a time.
-
-Texts are joined, and every byte that is no letter or digit becomes 0 and every capital small in one
-pass of C code. A token is then what stands before the next 0, found in a word of eight bytes by
-arithmetic. Tokens of up to eight bytes are looked up by that word itself; a longer one is a path:
-its first eight bytes have a number, and that number with the next word has another. Numbers are
-those of distinct tokens whatever collides, and no token's letters are kept. Needs numba (the extra
-`fast`).
+`CompiledVocabulary` numbers tokens eight bytes at a time. Texts are joined, and one pass of C code
+lower-cases them and turns every byte that is no letter or digit into 0. A token then ends before
+the next 0, which is found in a word of eight bytes by arithmetic. A token of up to eight bytes is
+looked up by that word. A longer one is a path: its first eight bytes have a number, and that number
+with the next word has another. Hash collisions never merge tokens, and no letters are kept.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from refine_dagster.novelty.compiled_lcs import Int32s, UInt64s
 from refine_dagster.novelty.compiled_walk import (
     SHARED_LISTS,
     UNSEEN_BELOW,
@@ -36,19 +34,14 @@ from refine_dagster.novelty.decision import Matches, Outcome, RefuseAt, best_of
 from refine_dagster.novelty.rouge import Bounds, Ints
 from refine_dagster.novelty.vocabulary import Growing, Tokens
 
-# The index is made anew when the pool has grown by this many times itself.
+# The index is rebuilt when the pool has grown by this many times its size.
 _RENEWED_AFTER = 2
 _WORDS = 2
 _SLACK_SHIFT = 8
 
 
 class CompiledPool:
-    """A pool of texts that no two of a batch's kept ones reach the threshold with.
-
-    Args:
-        threshold: ROUGE-L F, above 0, at most 1.
-        refuse_at: which side of the threshold a tie is on.
-    """
+    """A pool searched text by text in compiled code (implements `Pool`)."""
 
     def __init__(self, threshold: float, refuse_at: RefuseAt) -> None:
         self._threshold = threshold
@@ -61,19 +54,17 @@ class CompiledPool:
         self._bits = Growing(np.uint64)
         self._met = Growing(np.int32)
         self._near = Growing(np.int32)
-        self._postings: NDArray[np.uint64] = np.zeros(1 << 10, dtype=np.uint64)
+        self._postings: UInt64s = np.zeros(1 << 10, dtype=np.uint64)
         self._used = 1
         self._given = 0
         self._renew_at = 0
         self._make_lists(SHARED_LISTS)
-        self._rank: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self._rank: Int32s = np.zeros(0, dtype=np.int32)
 
     def add(self, tokens: Tokens) -> None:
-        """Put texts into the pool without asking."""
         self._decide(tokens, ask=False)
 
     def offer(self, tokens: Tokens) -> Outcome:
-        """Decide on texts in order; the kept ones join the pool."""
         return self._decide(tokens, ask=True)
 
     def _decide(self, tokens: Tokens, *, ask: bool) -> Outcome:
@@ -82,14 +73,15 @@ class CompiledPool:
         scratch = Scratch(self._occurrences, self._rows, self._met.room, self._near.room)
         count_elements(tokens.flat, tokens.starts, self._counts, self._occurrences)
         pool = len(self._ends) - 1
-        limits = self._limits()
+        least, widest, shortest = self._bounds.least, self._bounds.widest, self._bounds.shortest
+        limits = Limits(least, self._slack, widest, shortest, self._threshold, self._reaches)
         lists = Lists(self._heads, self._rank)
         if pool >= self._renew_at:
             self._renew_at = (1 + _RENEWED_AFTER) * pool + texts
             lists = self._renewed(limits, scratch)
         store = Texts(self._tokens.room, self._ends.room, self._bits.room)
         kept = np.ones(texts, dtype=np.bool_)
-        self._postings, self._used, pool, text, place, score = decide(
+        self._postings, self._used, pool, *matches = decide(
             tokens.flat,
             tokens.starts,
             store,
@@ -104,29 +96,18 @@ class CompiledPool:
             ask,
         )
         self._given += texts
-        self._ends.count_in(pool + 1)
-        self._bits.count_in(_WORDS * pool)
-        self._met.count_in(pool)
-        self._tokens.count_in(int(self._ends.view[-1]))
-        return Outcome(kept, best_of(Matches(text, place, score)))
-
-    def _limits(self) -> Limits:
-        bounds = self._bounds
-        return Limits(
-            bounds.least,
-            self._slack,
-            bounds.widest,
-            bounds.shortest,
-            self._threshold,
-            self._reaches,
-        )
+        self._ends.set_length(pool + 1)
+        self._bits.set_length(_WORDS * pool)
+        self._met.set_length(pool)
+        self._tokens.set_length(int(self._ends.view[-1]))
+        return Outcome(kept, best_of(Matches(*matches)))
 
     def _make_lists(self, lists: int) -> None:
-        """Room for `lists` lists; scratch is all zeros between calls."""
+        """Allocate counts, heads and scratch for `lists` lists, all zeros."""
         self._counts: Ints = np.zeros(lists, dtype=np.int64)
-        self._heads: NDArray[np.uint64] = np.zeros(2 * lists, dtype=np.uint64)
-        self._occurrences: NDArray[np.int32] = np.zeros(lists, dtype=np.int32)
-        self._rows: NDArray[np.int32] = np.zeros(lists, dtype=np.int32)
+        self._heads: UInt64s = np.zeros(2 * lists, dtype=np.uint64)
+        self._occurrences: Int32s = np.zeros(lists, dtype=np.int32)
+        self._rows: Int32s = np.zeros(lists, dtype=np.int32)
 
     def _make_room(self, tokens: Tokens, texts: int) -> None:
         size = len(tokens.flat)
@@ -148,24 +129,24 @@ class CompiledPool:
         self._near.reserve(len(self._met) + texts)
 
     def _renewed(self, limits: Limits, scratch: Scratch) -> Lists:
-        """Order the elements by their counts so far, and make all postings anew by that order."""
+        """Order the elements by their counts so far, and post the pool again in that order."""
         lists = len(self._counts)
         self._rank = np.empty(lists, dtype=np.int32)
         self._rank[np.argsort(self._counts, kind="stable")] = np.arange(
             UNSEEN_BELOW, UNSEEN_BELOW + lists, dtype=np.int32
         )
         self._heads[:] = 0
-        made = Lists(self._heads, self._rank)
+        renewed = Lists(self._heads, self._rank)
         self._postings, self._used = post_all(
-            self._tokens.view, self._ends.view, made, self._postings, limits, scratch.occurrences
+            self._tokens.view, self._ends.view, renewed, self._postings, limits, scratch.occurrences
         )
-        return made
+        return renewed
 
 
 def _slack(bounds: Bounds) -> NDArray[Any]:
-    """At m+n, how many elements may be unshared, never below (m+n) / 256.
+    """At m+n, how many elements may be unshared, at least (m+n) / 256.
 
-    That part makes the bound idle where m or n is more than a posting can hold: it is 64 or more.
+    That minimum turns the bound off where m or n is more than a posting can hold: it is then 64.
     """
     sums = np.arange(len(bounds.least))
     return np.maximum(sums - 2 * bounds.least, sums >> _SLACK_SHIFT)
@@ -183,22 +164,22 @@ _LOW = 0xFFFFFFFF
 
 
 class CompiledVocabulary:
-    """Numbers tokens in the order in which they are first seen; it has no stemmer.
+    """Encodes without a stemmer (implements `Encoder`).
 
-    A token of more than eight bytes takes a number for each word of its beginning too.
+    A token of more than eight bytes also takes a number for each shorter path of its words.
     """
 
     def __init__(self) -> None:
         self._known = 1
-        # Two numbers a slot: the word, and in one what goes before it and what both are numbered.
-        self._slots: NDArray[np.uint64] = np.zeros(2 << 12, dtype=np.uint64)
+        # Two numbers a slot: the word; and the number of the path before it (high half) with the
+        # number of both (low half).
+        self._slots: UInt64s = np.zeros(2 << 12, dtype=np.uint64)
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        """The tokens of each text; a text may have none."""
         plain = [text if text.isascii() else _in_ascii(text) for text in texts]
         data = "\n".join(plain).encode("ascii").translate(_TO_TOKENS) + bytes(_WORD)
         lengths = np.fromiter(map(len, plain), np.int64, len(plain))
-        words: NDArray[np.uint64] = np.ndarray((len(data) - _WORD + 1,), "<u8", data, 0, (1,))
+        words: UInt64s = np.ndarray((len(data) - _WORD + 1,), "<u8", data, 0, (1,))
         flat = np.empty(len(data) // 2 + 1, dtype=np.int32)
         starts = np.zeros(len(texts) + 1, dtype=np.int64)
         self._known, self._slots = _number(words, lengths, self._known, self._slots, flat, starts)
@@ -206,13 +187,13 @@ class CompiledVocabulary:
 
 
 def _in_ascii(text: str) -> str:
-    """Lower-cased, as Unicode does it, with a `?` for what is not ASCII then."""
+    """Lower-case by Unicode's rules, with a `?` for what is not ASCII afterwards."""
     return text.lower().encode("ascii", "replace").decode("ascii")
 
 
 @njit(cache=True, nogil=True)
-def _slot_of(slots: NDArray[np.uint64], word: np.uint64, before: np.uint64) -> np.int64:
-    """Where the word is that follows what is numbered `before`, or the free slot for it."""
+def _slot_of(slots: UInt64s, word: np.uint64, before: np.uint64) -> np.int64:
+    """The slot of `word` after the path numbered `before`, or the free slot for it."""
     mixed = (word ^ (before * np.uint64(_MIX))) * np.uint64(_MIX)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(_MIX)
     mask = (len(slots) >> 1) - 1
@@ -225,31 +206,26 @@ def _slot_of(slots: NDArray[np.uint64], word: np.uint64, before: np.uint64) -> n
 
 
 @njit(cache=True, nogil=True)
-def _doubled(slots: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    made = np.zeros(2 * len(slots), np.uint64)
+def _doubled(slots: UInt64s) -> UInt64s:
+    doubled = np.zeros(2 * len(slots), np.uint64)
     for slot in range(len(slots) >> 1):
         both = slots[2 * slot + 1]
         if both:
-            place = _slot_of(made, slots[2 * slot], both >> np.uint64(32))
-            made[2 * place] = slots[2 * slot]
-            made[2 * place + 1] = both
-    return made
+            free = _slot_of(doubled, slots[2 * slot], both >> np.uint64(32))
+            doubled[2 * free] = slots[2 * slot]
+            doubled[2 * free + 1] = both
+    return doubled
 
 
 @njit(cache=True, nogil=True)
 def _number(
-    words: NDArray[np.uint64],
-    lengths: Ints,
-    known: int,
-    slots: NDArray[np.uint64],
-    flat: NDArray[np.int32],
-    starts: Ints,
-) -> tuple[int, NDArray[np.uint64]]:
-    """Fill `flat` and `starts`; returns the next number and the slots, which may be others.
+    words: UInt64s, lengths: Ints, known: int, slots: UInt64s, flat: Int32s, starts: Ints
+) -> tuple[int, UInt64s]:
+    """Fill `flat` and `starts`; returns the next number and the slots, perhaps reallocated.
 
     Args:
-        words: at each byte, it and the seven after it.
-        lengths: bytes of each text; a 0 stands between two.
+        words: at each byte, that byte and the seven after it.
+        lengths: bytes of each text; texts are separated by a 0.
     """
     tokens = 0
     at = 0

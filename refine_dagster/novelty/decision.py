@@ -1,7 +1,4 @@
-"""What the novelty filter says of one text, and the words in which it is asked.
-
-Pairs that reached the threshold, and what a pool says of a batch.
-"""
+"""The novelty filter's options and decisions, and the interface of its pools."""
 
 from __future__ import annotations
 
@@ -17,20 +14,19 @@ RefuseAt = Literal["reaches", "exceeds"]
 """`reaches` refuses F >= threshold (REFINE-AF), `exceeds` only F > threshold (Self-Instruct)."""
 
 NearestOf = Literal["refused", "all"]
-"""Of which texts the nearest is sought: of the refused ones only, or of the kept ones too."""
+"""For which texts the nearest is found: refused texts only, or kept texts too."""
 
 Key = int | str
-"""What texts go by: their position in everything that the filter was given, or a caller's id."""
+"""The name of a text: its position in all that the filter was given, or the caller's id."""
 
 
 class Decision(NamedTuple):
-    """What the filter said of one text.
+    """The filter's decision on one text.
 
     Attributes:
         kept: whether the text joined the pool.
         score: its highest ROUGE-L F with the pool before it, 0 to 1. None where the text is kept
-            and the filter looks for the nearest of refused texts only: the score is then known to
-            be below the threshold, and no more.
+            and the filter finds the nearest of refused texts only: F is then below the threshold.
         nearest: key of the pool text with that score, the lowest on ties; None where score is None
             or 0.
     """
@@ -41,29 +37,28 @@ class Decision(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """Pairs of a text of the batch and another.
+    """Pairs of texts that reached the threshold.
 
     Attributes:
-        text: place in the batch.
-        place: place of the other, in the pool unless said otherwise.
+        text: index in the batch.
+        other: index of the other text, in the pool unless stated otherwise.
         score: ROUGE-L F.
     """
 
     text: Ints
-    place: Ints
+    other: Ints
     score: Floats
 
-    def of(self, chosen: NDArray[np.bool_]) -> Matches:
-        """The chosen pairs."""
-        return Matches(self.text[chosen], self.place[chosen], self.score[chosen])
+    def of(self, mask: NDArray[np.bool_]) -> Matches:
+        return Matches(self.text[mask], self.other[mask], self.score[mask])
 
 
 class Outcome(NamedTuple):
-    """What a pool says of a batch.
+    """A pool's decisions on a batch.
 
     Attributes:
         kept: for each text, whether it joined the pool.
-        best: for each text with a match its best, several where they tie; sorted by text, place.
+        best: the best match of each text that has one, several on ties; sorted by text, other.
     """
 
     kept: NDArray[np.bool_]
@@ -71,23 +66,26 @@ class Outcome(NamedTuple):
 
 
 class Pool(Protocol):
-    """Texts to which others are compared; places count from 0 in the order of joining."""
+    """Texts that others are compared with, indexed from 0 in the order of joining.
+
+    Constructed from the threshold (above 0, at most 1) and `RefuseAt`.
+    """
 
     def add(self, tokens: Tokens) -> None:
-        """Put texts into the pool without asking."""
+        """Put texts into the pool without a decision."""
 
     def offer(self, tokens: Tokens) -> Outcome:
-        """Decide on texts in order; the kept ones join the pool."""
+        """Decide on texts in order; kept ones join the pool."""
 
 
 def best_of(*several: Matches) -> Matches:
-    """For each text its matches of the highest score, sorted by text, then place."""
-    text, place, score = (np.concatenate(column) for column in zip(*several, strict=True))
-    order = np.lexsort((place, text))
-    text, place, score = text[order], place[order], score[order]
+    """Each text's matches of the highest score, sorted by text, then other."""
+    text, other, score = (np.concatenate(column) for column in zip(*several, strict=True))
+    order = np.lexsort((other, text))
+    text, other, score = text[order], other[order], score[order]
     if len(text):
         firsts = np.flatnonzero(np.diff(text, prepend=-1))
         tops = np.maximum.reduceat(score, firsts)
         best = score == np.repeat(tops, np.diff(firsts, append=len(text)))
-        text, place, score = text[best], place[best], score[best]
-    return Matches(text, place, score)
+        text, other, score = text[best], other[best], score[best]
+    return Matches(text, other, score)

@@ -1,9 +1,10 @@
-"""`NoveltyFilter`: decides on texts in order, and says what each is too near to."""
+"""`NoveltyFilter`: decides on texts in order and reports the text that each is too similar to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import compress
 
 from refine_dagster.errors import RefineError
 from refine_dagster.novelty.decision import Decision, Key, NearestOf, Outcome, Pool, RefuseAt
@@ -11,30 +12,27 @@ from refine_dagster.novelty.prefix_join import PrefixJoin
 from refine_dagster.novelty.vocabulary import Encoder, Vocabulary
 from refine_dagster.novelty.whole_pool import WholePool
 
-# Texts decided on in one go: enough to spread the cost of a call, few enough to bound memory. The
-# compiled index is searched text by text and gains nothing from more.
-_AT_ONCE = 4096
-_COMPILED_AT_ONCE = 8192
+# Texts of one call to the pool: enough to spread the call's cost, few enough to bound memory.
+_BATCH = 4096
+_COMPILED_BATCH = 8192
 
 
 class NoveltyFilter:
-    """Keeps a pool of texts no two of which are too alike by ROUGE-L.
+    """Keeps a pool of texts no two of which are too similar by ROUGE-L.
 
-    Decisions are those of the loop that compares each text with the whole pool through
-    `rouge_score`, float for float, for any division of the texts into calls.
+    Decisions equal those of a loop that compares each text with the whole pool through
+    `rouge_score`, float for float, however the texts are divided into calls.
 
     Args:
         threshold: ROUGE-L F, above 0, at most 1.
-        refuse_at: `reaches` refuses F >= threshold (REFINE-AF), `exceeds` only F > threshold
-            (Self-Instruct's code).
-        use_stemmer: compare Porter stems, as `rouge_score` does when told to.
-        nearest_of: `refused` finds the nearest of refused texts, which is what an index can find
-            quickly; `all` compares each text with the whole pool and finds it of kept texts too.
-        compiled: decide by compiled code, which needs numba (the extra `fast`) and compiles once a
-            machine; decisions are the same. Has no part in `all`.
+        refuse_at: see `RefuseAt`.
+        use_stemmer: compare Porter stems, as `rouge_score` does with `use_stemmer`.
+        nearest_of: `refused` uses an index; `all` compares each text with the whole pool.
+        compiled: use code compiled by numba (the extra `fast`); decisions are the same. Has no
+            effect with `nearest_of="all"`.
 
     Raises:
-        RefineError: a threshold out of range, or no numba to compile with.
+        RefineError: the threshold is out of range, or numba is not installed.
     """
 
     def __init__(
@@ -56,7 +54,7 @@ class NoveltyFilter:
         self._vocabulary, self._pool = _parts(
             threshold, refuse_at, use_stemmer, nearest_of, compiled
         )
-        self._at_once = _COMPILED_AT_ONCE if compiled else _AT_ONCE
+        self._batch = _COMPILED_BATCH if compiled else _BATCH
         self._keys: list[Key] = []
         self._given = 0
 
@@ -65,31 +63,30 @@ class NoveltyFilter:
         return len(self._keys)
 
     def preload(self, texts: Sequence[str], keys: Sequence[Key] | None = None) -> None:
-        """Put texts into the pool without asking whether they are novel.
+        """Put texts into the pool without a decision.
 
         Args:
             texts: in the order in which they joined.
-            keys: what they go by; without them, their positions in all that the filter was given.
+            keys: one for each text, all of one type; without them, positions are the keys.
         """
         named = self._named(texts, keys)
-        for start in range(0, len(texts), self._at_once):
-            self._pool.add(self._vocabulary.encode(texts[start : start + self._at_once]))
+        for start in range(0, len(texts), self._batch):
+            self._pool.add(self._vocabulary.encode(texts[start : start + self._batch]))
         self._keys += named
 
     def accept(self, texts: Sequence[str], keys: Sequence[Key] | None = None) -> list[Decision]:
         """Decide on texts in order; each kept one is in the pool of the next.
 
         Args:
-            texts: any texts. One without a token of [a-z0-9] scores 0 against everything and is
-                kept: reject such texts beforehand, or leave them, but by a rule of their own.
-            keys: as for `preload`; all keys of a filter are of one type.
+            texts: a text without a token of [a-z0-9] scores 0 against everything and is kept.
+            keys: as for `preload`.
         """
         named = self._named(texts, keys)
         decisions: list[Decision] = []
-        for start in range(0, len(texts), self._at_once):
-            end = start + self._at_once
+        for start in range(0, len(texts), self._batch):
+            end = start + self._batch
             outcome = self._pool.offer(self._vocabulary.encode(texts[start:end]))
-            decisions += self._told(outcome, named[start:end])
+            decisions += self._decisions(outcome, named[start:end])
         return decisions
 
     def _named(self, texts: Sequence[str], keys: Sequence[Key] | None) -> list[Key]:
@@ -101,20 +98,16 @@ class NoveltyFilter:
             raise ValueError(f"{len(keys)} keys for {len(texts)} texts")
         return list(keys)
 
-    def _told(self, outcome: Outcome, keys: Sequence[Key]) -> list[Decision]:
+    def _decisions(self, outcome: Outcome, keys: Sequence[Key]) -> list[Decision]:
         unknown = Decision(True, 0.0 if self.nearest_of == "all" else None, None)
         decisions = [unknown] * len(keys)
         kept = outcome.kept.tolist()
-        self._keys += [key for key, one in zip(keys, kept, strict=True) if one]
-        of, best = self._keys, outcome.best
+        self._keys += compress(keys, kept)
         last = -1
-        for text, place, score in zip(
-            best.text.tolist(), best.place.tolist(), best.score.tolist(), strict=True
-        ):
-            key = of[place]
+        for text, other, score in zip(*(column.tolist() for column in outcome.best), strict=True):
+            key = self._keys[other]
             if text == last:
-                before = decisions[text].nearest
-                key = min(key, before)
+                key = min(key, decisions[text].nearest)
             decisions[text] = Decision(kept[text], score, key)
             last = text
         return decisions
@@ -136,7 +129,7 @@ def _parts(
     if not has_compiler():
         raise RefineError(
             "the compiled novelty filter needs numba, which is not installed",
-            fix="pip install 'refine-dagster[fast]', or do without: decisions are the same",
+            fix="pip install 'refine-dagster[fast]', or leave it out: decisions are the same",
         )
     from refine_dagster.novelty.compiled_pool import CompiledPool, CompiledVocabulary
 

@@ -1,42 +1,36 @@
-"""The pool as an index: finds every text that reaches the threshold, and looks at few others.
+"""The pool as an index: finds every text that reaches the threshold and compares few others.
 
-A batch is decided in three steps that together are the sequential rule: (1) candidates are joined
-with the pool, (2) those without a partner there are joined with each other, (3) a walk in order
-accepts each that has no *accepted* earlier partner. A refused text's best match is sought among
-the pool and the accepted texts before it, so that what is reported does not depend on batches.
+A batch is decided in three steps that together equal the sequential rule: (1) candidates are joined
+with the pool; (2) those without a match there are joined with each other; (3) a pass in order
+accepts each that has no *accepted* earlier match. A refused text's best match is taken among the
+pool and the accepted texts before it, so that the result does not depend on batches.
 
-Texts as sets: a repeated token becomes a different element at each occurrence.
+**Texts as sets.** The LCS of two texts is at most the number of tokens that they share, counting
+repeated ones. With (t, k) standing for the k-th occurrence of token t, multisets become sets and
+their overlap the size of an intersection. Elements are numbered: 2t for the first occurrence of t,
+odd numbers for later ones in the order in which they are seen.
 
-The LCS of two texts is at most what they share as multisets of tokens. With (t, k) standing for the
-k-th occurrence of t, multisets become sets and their overlap the size of an intersection. Elements
-are numbered: 2t for the first occurrence of token t, odd numbers for later ones as they are met.
+**Prefixes.** Elements are ordered by how many texts have them, rarest first. Two texts that must
+share d elements share one within their first m-d+1 and n-d+1; the rarer those are, the fewer other
+texts have them too. Any total order is exact. `Order` is renewed now and then; between renewals,
+new elements come before all others.
 
-They are ordered by how many texts have them, rarest first: two texts that share d elements share
-one within the first m-d+1 and n-d+1 of them, and the rarer those are the fewer other texts meet
-there. Any order is exact as long as it is one; `Order` counts texts, is renewed now and then, and
-between renewals puts what it has never seen before everything it has.
-
-Which texts have an element among their first, and how long they are.
-
-Of a pair m and n long that must share d = least[m+n] elements, the first shared one, at positions i
-and j of the two orders, is followed by at most m-1-i and n-1-j others. So
+**Lengths.** Of texts of m and n tokens that must share d = least[m+n] elements, let the first
+shared one be at positions i and j of the two orders. At most m-1-i and n-1-j others follow it, so
 
     m-1-i + 1 >= least[m+n]   and   n-1-j + 1 >= least[m+n].
 
 The first bounds n from above by the probing element alone, the second m by the posting alone:
-`n <= widest[m-i] - m` and `m <= widest[n-j] - n`. An element whose own bound is below the shortest
-partner is never looked at, and the others are the text's prefix. Postings are sorted by element,
-then by n, so that the first bound and the shortest partner cut a range, and only the second is
-tested.
-
-Postings are kept in segments, like a log-structured merge tree: new ones make a segment, and
-segments are merged while the last is not much smaller than the one before, so that small batches
-and large ones both cost little.
+`n <= widest[m-i] - m` and `m <= widest[n-j] - n`. Elements whose own bound is below the shortest
+possible match are never looked up; the others are the text's prefix. Postings are sorted by
+element, then by n, so that the first bound and the shortest match give a range, and only the second
+bound is tested.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,21 +54,22 @@ class Repeats:
         self._numbers: dict[int, int] = {}
 
     def elements(self, tokens: Tokens) -> Ints:
-        """Element numbers of several texts, end to end as the tokens are; in a text by token."""
+        """Element numbers of several texts, concatenated like the tokens; sorted by token."""
         keys = np.repeat(np.arange(len(tokens.starts) - 1) << 32, tokens.lengths) | tokens.flat
         keys.sort()
         elements: Ints = (keys & _LOW) << 1
-        places = np.flatnonzero(keys[1:] == keys[:-1]) + 1
-        if not len(places):
+        repeated = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+        if not len(repeated):
             return elements
-        # Consecutive places belong to one run: its first place is the second occurrence.
-        first = np.ones(len(places), dtype=bool)
-        first[1:] = (places[1:] != places[:-1] + 1) | (keys[places[1:]] != keys[places[:-1]])
-        starts = np.maximum.accumulate(np.where(first, places, 0))
-        occurrence = places - starts + 1
-        names = (occurrence << 32) | (keys[places] & _LOW)
+        # Consecutive positions belong to one run, which begins at the second occurrence.
+        first = np.ones(len(repeated), dtype=bool)
+        first[1:] = (repeated[1:] != repeated[:-1] + 1) | (
+            keys[repeated[1:]] != keys[repeated[:-1]]
+        )
+        starts = np.maximum.accumulate(np.where(first, repeated, 0))
+        names = ((repeated - starts + 1) << 32) | (keys[repeated] & _LOW)
         numbers = self._numbers
-        elements[places] = [
+        elements[repeated] = [
             2 * numbers.setdefault(name, len(numbers)) + 1 for name in names.tolist()
         ]
         return elements
@@ -88,7 +83,7 @@ class Order:
         self._ranks: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
     def count(self, elements: Ints) -> None:
-        """Count texts' elements towards the next renewal."""
+        """Count elements for the next renewal."""
         if not len(elements):
             return
         missing = int(elements.max()) + 1 - len(self._texts)
@@ -97,14 +92,14 @@ class Order:
         np.add.at(self._texts.view, elements, 1)
 
     def renew(self) -> None:
-        """Order by the counts so far; what was ordered before has to be ordered anew."""
+        """Order by the counts so far; ranks from before are no longer valid."""
         texts = self._texts.view
         self._ranks = np.empty(len(texts), dtype=np.int32)
         ranks = np.arange(_SEEN_FROM, _SEEN_FROM + len(texts), dtype=np.int32)
         self._ranks[np.argsort(texts, kind="stable")] = ranks
 
     def ranks(self, elements: Ints) -> Ints:
-        """Ranks of elements, which are different for different elements."""
+        """Ranks of elements; different elements have different ranks."""
         known = elements < len(self._ranks)
         ranks: Ints = _SEEN_FROM - 1 - elements
         ranks[known] = self._ranks[elements[known]]
@@ -115,11 +110,11 @@ class Sets(NamedTuple):
     """Several texts as sets of ranked elements.
 
     Attributes:
-        ranks: int64, end to end, ascending within a text.
+        ranks: int64, concatenated, ascending within a text.
         starts: int64, one more than texts.
-        lengths: int64, elements of each text, which are as many as its tokens.
+        lengths: int64, elements of each text, as many as its tokens.
         signatures: uint64 [texts, 2]: each element flips one of 128 bits, so that two texts differ
-            in at least as many elements as in bits.
+            in at least as many elements as bits.
     """
 
     ranks: Ints
@@ -138,32 +133,32 @@ def ranked(elements: Ints, starts: Ints, order: Order) -> Sets:
 
 def signatures(elements: Ints, starts: Ints) -> NDArray[np.uint64]:
     """128 parities of each text's elements."""
-    made: NDArray[Any] = np.zeros((len(starts) - 1, 2), dtype=np.uint64)
+    parities: NDArray[Any] = np.zeros((len(starts) - 1, 2), dtype=np.uint64)
     filled = np.flatnonzero(np.diff(starts))
     if len(filled):
-        place = (elements.astype(np.uint64) * _MIX) >> np.uint64(57)
+        position = (elements.astype(np.uint64) * _MIX) >> np.uint64(57)
+        word = (position >> np.uint64(6)).astype(np.int64)
         bits = np.zeros((len(elements), 2), dtype=np.uint64)
-        word = (place >> np.uint64(6)).astype(np.int64)
-        bits[np.arange(len(elements)), word] = np.uint64(1) << (place & np.uint64(63))
-        made[filled] = np.bitwise_xor.reduceat(bits, starts[filled], axis=0)
-    return made
+        bits[np.arange(len(elements)), word] = np.uint64(1) << (position & np.uint64(63))
+        parities[filled] = np.bitwise_xor.reduceat(bits, starts[filled], axis=0)
+    return parities
 
 
 # Lengths share a 64-bit key with ranks, which are below 2 ** 32.
 _LENGTH_BITS = 31
-# Pairs looked at in one go: bounds memory.
-_AT_ONCE = 1 << 18
+# Pairs tested at a time: bounds memory.
+_PAIRS = 1 << 18
 _MERGE_BELOW = 3
 
 
 class Prefixes(NamedTuple):
-    """The elements of several texts by which partners are found.
+    """The elements of several texts by which matches are found.
 
     Attributes:
         keys: int64, rank and own length.
-        text: int32, the text's place.
+        text: int32, index of the text.
         length: int32, m.
-        reach: int32, widest[m-i] - m: the longest partner whose first shared element this may be.
+        reach: int32, widest[m-i] - m: the longest match whose first shared element this may be.
     """
 
     keys: Ints
@@ -172,18 +167,16 @@ class Prefixes(NamedTuple):
     reach: NDArray[np.int32]
 
     def of(self, chosen: NDArray[np.bool_] | Ints) -> Prefixes:
-        """The chosen entries: a mask, or places."""
-        return Prefixes(
-            self.keys[chosen], self.text[chosen], self.length[chosen], self.reach[chosen]
-        )
+        """The entries chosen by a mask or by indices."""
+        return Prefixes._make(column[chosen] for column in self)
 
     def sorted(self) -> Prefixes:
         """By key."""
         return self.of(np.argsort(self.keys, kind="stable"))
 
 
-def prefixes(sets: Sets, bounds: Bounds, first_place: int = 0) -> Prefixes:
-    """Prefixes of texts whose places begin at `first_place`, in the order of texts."""
+def prefixes(sets: Sets, bounds: Bounds) -> Prefixes:
+    """Prefixes of texts, in their order."""
     text = np.repeat(np.arange(len(sets.lengths)), sets.lengths)
     length = sets.lengths[text]
     left = sets.starts[1:][text] - np.arange(len(text))
@@ -192,17 +185,18 @@ def prefixes(sets: Sets, bounds: Bounds, first_place: int = 0) -> Prefixes:
     length = length[used]
     return Prefixes(
         (sets.ranks[used] << _LENGTH_BITS) | length,
-        (text[used] + first_place).astype(np.int32),
+        text[used].astype(np.int32),
         length.astype(np.int32),
         reach[used].astype(np.int32),
     )
 
 
 class Postings:
-    """Prefixes of the texts of a pool, findable by element and length.
+    """Prefixes of the texts of a pool, to be looked up by element and length.
 
-    Args:
-        bounds: of the threshold.
+    They are kept in segments, like a log-structured merge tree: new ones become a segment, and
+    segments are merged while the last is not much smaller than the one before. So small batches and
+    large ones both cost little.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -210,39 +204,37 @@ class Postings:
         self._segments: list[Prefixes] = []
 
     def add(self, added: Prefixes) -> None:
-        """Put prefixes in, in any order."""
+        """Add prefixes, in any order."""
         if not len(added.keys):
             return
         segments = self._segments
         segments.append(added.sorted())
         while len(segments) > 1 and len(segments[-2].keys) < _MERGE_BELOW * len(segments[-1].keys):
             last, before = segments.pop(), segments.pop()
-            both = Prefixes(
-                *(np.concatenate(columns) for columns in zip(before, last, strict=True))
-            )
+            both = Prefixes._make(map(np.concatenate, zip(before, last, strict=True)))
             segments.append(both.sorted())
 
     def meetings(self, probes: Prefixes) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-        """Pairs (probing text, text of the pool) that both bounds let pass, some more than once."""
+        """Pairs (probing text, text of the pool) that pass both bounds, some more than once."""
         rank = probes.keys & ~((1 << _LENGTH_BITS) - 1)
         least = rank | self._bounds.shortest[probes.length]
         most = rank | probes.reach
         for segment in self._segments:
             low = np.searchsorted(segment.keys, least)
-            found = np.searchsorted(segment.keys, most, side="right") - low
-            ends = np.cumsum(found)
+            counts = np.searchsorted(segment.keys, most, side="right") - low
+            ends = np.cumsum(counts)
             begin = 0
             while begin < len(ends):
                 done = int(ends[begin - 1]) if begin else 0
-                end = max(int(np.searchsorted(ends, done + _AT_ONCE, side="right")), begin + 1)
-                yield _passing(segment, probes, slice(begin, end), low, found)
+                end = max(int(np.searchsorted(ends, done + _PAIRS, side="right")), begin + 1)
+                yield _passing(segment, probes, slice(begin, end), low, counts)
                 begin = end
 
 
 def _passing(
-    segment: Prefixes, probes: Prefixes, part: slice, low: Ints, found: Ints
+    segment: Prefixes, probes: Prefixes, part: slice, low: Ints, counts: Ints
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    count = found[part]
+    count = counts[part]
     offsets = np.cumsum(count) - count
     entries = np.repeat(low[part] - offsets, count)
     entries += np.arange(len(entries))
@@ -257,12 +249,7 @@ class _Batch(NamedTuple):
 
 
 class PrefixJoin:
-    """A pool of texts that no two of a batch's kept ones reach the threshold with.
-
-    Args:
-        threshold: ROUGE-L F, above 0, at most 1.
-        refuse_at: which side of the threshold a tie is on.
-    """
+    """A pool with an index that is joined with batches (implements `Pool`)."""
 
     def __init__(self, threshold: float, refuse_at: RefuseAt) -> None:
         self._threshold = threshold
@@ -278,27 +265,23 @@ class PrefixJoin:
         self._renew_at = 0
 
     def add(self, tokens: Tokens) -> None:
-        """Put texts into the pool without asking."""
         batch = self._batch(tokens)
-        first = len(self._strings)
         everything = np.ones(len(batch.strings), dtype=bool)
-        self._keep(batch, everything, prefixes(batch.sets, self._bounds), first)
+        self._keep(batch, everything, prefixes(batch.sets, self._bounds))
 
     def offer(self, tokens: Tokens) -> Outcome:
-        """Decide on texts in order; the kept ones join the pool."""
         batch = self._batch(tokens)
         probes = prefixes(batch.sets, self._bounds)
         pool = self._pool_matches(batch, probes)
         kept = np.ones(len(batch.strings), dtype=bool)
         kept[pool.text] = False
         inside = self._inside_matches(batch, probes, kept)
-        _walk(inside, kept)
-        inside = inside.of(kept[inside.place])
-        first = len(self._strings)
-        places = np.cumsum(kept) - 1 + first
-        inside = Matches(inside.text, places[inside.place], inside.score)
-        self._keep(batch, kept, probes, first)
-        return Outcome(kept, best_of(pool, inside))
+        for text, other in zip(inside.text.tolist(), inside.other.tolist(), strict=True):
+            if kept[other]:
+                kept[text] = False
+        inside = inside.of(kept[inside.other])
+        indices = self._keep(batch, kept, probes)
+        return Outcome(kept, best_of(pool, inside._replace(other=indices[inside.other])))
 
     def _batch(self, tokens: Tokens) -> _Batch:
         if len(tokens.flat):
@@ -321,16 +304,18 @@ class PrefixJoin:
         sets = ranked(self._elements.view.astype(np.int64), starts, self._order)
         self._postings.add(prefixes(sets, self._bounds))
 
-    def _keep(self, batch: _Batch, kept: NDArray[np.bool_], probes: Prefixes, first: int) -> None:
+    def _keep(self, batch: _Batch, kept: NDArray[np.bool_], probes: Prefixes) -> Ints:
+        """Put the kept texts into the pool; returns the index there of each text of the batch."""
+        indices = np.cumsum(kept) - 1 + len(self._strings)
         added = probes.of(kept[probes.text])
-        places = (np.cumsum(kept) - 1 + first).astype(np.int32)
-        self._postings.add(added._replace(text=places[added.text]))
+        self._postings.add(added._replace(text=indices[added.text].astype(np.int32)))
         lengths = batch.sets.lengths
         self._elements.extend(batch.elements[np.repeat(kept, lengths)])
         end = self._ends.view[-1] if len(self._ends) else 0
         self._ends.extend(np.cumsum(lengths[kept]) + end)
         self._signatures.extend(batch.sets.signatures[kept].ravel())
-        self._strings += [batch.strings[place] for place in np.flatnonzero(kept).tolist()]
+        self._strings += compress(batch.strings, kept.tolist())
+        return indices
 
     def _pool_matches(self, batch: _Batch, probes: Prefixes) -> Matches:
         signatures = self._signatures.view.reshape(-1, 2)
@@ -358,7 +343,7 @@ class PrefixJoin:
         signatures: NDArray[np.uint64],
         strings: list[Sequence[int] | str],
     ) -> Matches:
-        """Matches among pairs (text of the batch, other) that the bounds let pass."""
+        """Matches among pairs (text of the batch, other) that pass the bounds."""
         sets = batch.sets
         pairs = []
         for texts, others in meetings:
@@ -367,25 +352,18 @@ class PrefixJoin:
             unshared = differing[:, 0].astype(np.int64) + differing[:, 1]
             close = unshared <= total - 2 * self._bounds.least[total]
             pairs.append((texts[close].astype(np.int64) << 32) | others[close])
-        found = np.unique(np.concatenate(pairs)) if pairs else np.zeros(0, dtype=np.int64)
-        texts, others = found >> 32, found & 0xFFFFFFFF
+        unique = np.unique(np.concatenate(pairs)) if pairs else np.zeros(0, dtype=np.int64)
+        texts, others = unique >> 32, unique & _LOW
         lcs = cpdist(
-            [batch.strings[place] for place in texts.tolist()],
-            [strings[place] for place in others.tolist()],
+            [batch.strings[text] for text in texts.tolist()],
+            [strings[other] for other in others.tolist()],
             scorer=LCSseq.similarity,
             dtype=np.uint32,
         )
-        some = lcs > 0
-        texts, others, lcs = texts[some], others[some], lcs[some]
+        sharing = lcs > 0
+        texts, others, lcs = texts[sharing], others[sharing], lcs[sharing]
         score = rouge_l_of(lcs, lengths[others], sets.lengths[texts])
         reached = score > self._threshold
         if self._refuse_at == "reaches":
             reached |= score == self._threshold
         return Matches(texts[reached], others[reached], score[reached])
-
-
-def _walk(inside: Matches, kept: NDArray[np.bool_]) -> None:
-    """Refuse, in order, each text that has an accepted earlier partner in its batch."""
-    for text, partner in zip(inside.text.tolist(), inside.place.tolist(), strict=True):
-        if kept[partner]:
-            kept[text] = False

@@ -1,13 +1,13 @@
 """ROUGE-L F as `rouge_score` rounds it, and the integer bounds that follow from a threshold.
 
-With tokens m and n long and a longest common subsequence of L, `rouge_score` computes p = L/n,
-r = L/m, F = 2pr/(p+r) in that very order of operations. A true tie at 0.7 (20 L = 7 (m+n)) comes
-out as 0.7 or as a float next to it, below or above, depending on m and n, and dozens of real
-instructions are such ties, so no algebraically equal form will do for a decision.
+With texts of m and n tokens and a longest common subsequence of L, `rouge_score` computes p = L/n,
+r = L/m, F = 2pr/(p+r) in exactly this order of operations. A true tie at 0.7 (20 L = 7 (m+n)) gives
+0.7 or a float next to it, below or above, depending on m and n, and dozens of real instructions are
+such ties. A decision therefore needs this expression; an algebraically equal form will not do.
 
-For pruning an integer suffices: the float differs from 2L/(m+n) by a few units in the last place,
-so F >= t implies L >= t(m+n)/2 up to a relative 1e-9. `Bounds` tabulates what follows from it; a
-pair that a bound lets pass is decided by the float.
+For pruning an integer is enough: the float differs from 2L/(m+n) by a few units in the last place,
+so F >= t implies L >= t(m+n)/2 up to a relative 1e-9. A pair that passes the bounds is decided by
+the float.
 """
 
 from __future__ import annotations
@@ -52,14 +52,11 @@ def rouge_l_of(lcs: Ints, length: Ints, other: Ints | int) -> Floats:
 class Bounds:
     """What texts must share to reach a threshold, tabulated up to a length.
 
-    Args:
-        threshold: above 0, at most 1.
-
     Attributes:
-        least: at m+n, a lower bound of the LCS of two texts m and n long whose F reaches the
+        least: at m+n, a lower bound of the LCS of texts of m and n tokens whose F reaches the
             threshold.
         widest: at d, the largest m+n whose `least` is at most d.
-        shortest: at m, the least length of a text that can reach the threshold with one of m.
+        shortest: at m, the least length of a text that can reach the threshold with m tokens.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -68,7 +65,7 @@ class Bounds:
         self.cover(64)
 
     def cover(self, longest: int) -> None:
-        """Make the tables good for texts of `longest` tokens."""
+        """Extend the tables to texts of `longest` tokens."""
         if longest <= self._longest and self._longest:
             return
         self._longest = max(longest, 2 * self._longest)

@@ -1,17 +1,18 @@
-"""Rows of JSONL, CSV and Parquet files, a batch at a time, and files of some of them.
+"""Rows of JSONL, CSV and Parquet files in batches, and new files with some of the rows.
 
-A row goes through as it is: a line of JSONL keeps its bytes, a row of Parquet its types. Numbers
-are what a person would look for: the line of JSONL and CSV (where a record begins), the row of
-Parquet, from 1. This is a door for files of any size, so that unlike seed files they are not
-checked as a whole first: reading ends at the first row that cannot be decided on, and names it.
+A row is written as it was read: a line of JSONL keeps its bytes, a row of Parquet its types. Rows
+are numbered from 1: by the line of JSONL and CSV (where a record begins), by the row of Parquet.
+Files may be of any size, so they are not checked as a whole first: reading ends at the first row
+that cannot be used, with an error that names it.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,14 +29,17 @@ class RowBatch(NamedTuple):
     """Some rows of a file.
 
     Attributes:
-        numbers: line or row of each, from 1.
-        texts: of the column that is asked about.
+        numbers: line or row number of each.
+        texts: values of the text column.
         rows: the rows themselves, in the file's own form.
     """
 
     numbers: list[int]
     texts: list[str]
     rows: Any
+
+
+Write = Callable[[RowBatch, Sequence[bool]], None]
 
 
 class RowFile:
@@ -46,7 +50,7 @@ class RowFile:
         column: the text column.
 
     Raises:
-        RefineError: no such file, or of no known kind.
+        RefineError: there is no such file, or its extension is unknown.
     """
 
     def __init__(self, path: Path, column: str) -> None:
@@ -68,18 +72,24 @@ class RowFile:
         self._rows = kind(path, column)
 
     def batches(self, size: int) -> Iterator[RowBatch]:
-        """The rows in order, at most `size` at once.
+        """The rows in order, at most `size` at a time.
 
         Raises:
-            RefineError: a row without the text, or damage; names file and line.
+            RefineError: a row has no text or is damaged; names file and line.
         """
         return self._rows.batches(size)
 
     @contextmanager
-    def like(self, path: Path) -> Iterator[Callable[[RowBatch, Sequence[bool]], None]]:
-        """A new file of the same form: the function writes the chosen rows of a batch."""
+    def like(self, path: Path) -> Iterator[Write]:
+        """Open a new file of the same form; the function writes a batch's rows chosen by a mask."""
         with self._rows.like(path) as write:
             yield write
+
+
+def _batched(rows: Iterable[tuple[int, str, Any]], size: int) -> Iterator[RowBatch]:
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, size)):
+        yield RowBatch(*map(list, zip(*chunk, strict=True)))
 
 
 class _JsonLines:
@@ -88,20 +98,16 @@ class _JsonLines:
         self._column = column
 
     def batches(self, size: int) -> Iterator[RowBatch]:
-        batch = RowBatch([], [], [])
+        return _batched(self._read(), size)
+
+    def _read(self) -> Iterator[tuple[int, str, bytes]]:
         with self._path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
-                told = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
-                if not told.strip():
-                    continue
-                batch.numbers.append(number)
-                batch.texts.append(self._text(told, number))
-                batch.rows.append(told if told.endswith(b"\n") else told + b"\n")
-                if len(batch.texts) == size:
-                    yield batch
-                    batch = RowBatch([], [], [])
-        if batch.texts:
-            yield batch
+                if number == 1:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                if line.strip():
+                    row = line if line.endswith(b"\n") else line + b"\n"
+                    yield number, self._text(line, number), row
 
     def _text(self, line: bytes, number: int) -> str:
         where = f"{self._path}, line {number}"
@@ -122,13 +128,9 @@ class _JsonLines:
         return _checked(row.get(self._column), self._column, list(row), where)
 
     @contextmanager
-    def like(self, path: Path) -> Iterator[Callable[[RowBatch, Sequence[bool]], None]]:
+    def like(self, path: Path) -> Iterator[Write]:
         with path.open("wb") as stream:
-
-            def write(batch: RowBatch, chosen: Sequence[bool]) -> None:
-                stream.writelines(row for row, one in zip(batch.rows, chosen, strict=True) if one)
-
-            yield write
+            yield lambda batch, mask: stream.writelines(compress(batch.rows, mask))
 
 
 class _CommaSeparated:
@@ -138,14 +140,18 @@ class _CommaSeparated:
         self._header: list[str] = []
 
     def batches(self, size: int) -> Iterator[RowBatch]:
-        batch = RowBatch([], [], [])
+        return _batched(self._read(), size)
+
+    def _read(self) -> Iterator[tuple[int, str, list[str]]]:
         limit = csv.field_size_limit(_LONGEST_CELL)
         begin = 1
         try:
             with self._path.open(encoding="utf-8-sig", newline="") as stream:
                 rows = csv.reader(stream, strict=True)
                 self._header = next(rows, [])
-                place = self._place()
+                if self._column not in self._header:
+                    raise _no_column(self._column, self._header, f"{self._path}, line 1")
+                index = self._header.index(self._column)
                 begin = rows.line_num + 1
                 for row in rows:
                     number, begin = begin, rows.line_num + 1
@@ -157,17 +163,12 @@ class _CommaSeparated:
                             where=f"{self._path}, line {number}",
                             fix='put cells that hold commas or line breaks in "quotation marks"',
                         )
-                    batch.numbers.append(number)
-                    batch.texts.append(row[place])
-                    batch.rows.append(row)
-                    if len(batch.texts) == size:
-                        yield batch
-                        batch = RowBatch([], [], [])
+                    yield number, row[index], row
         except csv.Error as error:
             raise RefineError(
                 f"broken CSV: {error}",
                 where=f"{self._path}, line {begin}",
-                fix="mend the quotation marks there",
+                fix="correct the quotation marks there",
             ) from error
         except UnicodeDecodeError as error:
             raise RefineError(
@@ -175,32 +176,26 @@ class _CommaSeparated:
             ) from error
         finally:
             csv.field_size_limit(limit)
-        if batch.texts:
-            yield batch
-
-    def _place(self) -> int:
-        if self._column not in self._header:
-            raise _no_column(self._column, self._header, f"{self._path}, line 1")
-        return self._header.index(self._column)
 
     @contextmanager
-    def like(self, path: Path) -> Iterator[Callable[[RowBatch, Sequence[bool]], None]]:
+    def like(self, path: Path) -> Iterator[Write]:
         with path.open("w", encoding="utf-8", newline="") as stream:
             rows = csv.writer(stream)
-            begun = False
+            with_header = False
 
-            def begin() -> None:
-                nonlocal begun
-                if not begun and self._header:
+            # The header is known once the first batch has been read.
+            def write_header() -> None:
+                nonlocal with_header
+                if not with_header and self._header:
                     rows.writerow(self._header)
-                    begun = True
+                    with_header = True
 
-            def write(batch: RowBatch, chosen: Sequence[bool]) -> None:
-                begin()
-                rows.writerows(row for row, one in zip(batch.rows, chosen, strict=True) if one)
+            def write(batch: RowBatch, mask: Sequence[bool]) -> None:
+                write_header()
+                rows.writerows(compress(batch.rows, mask))
 
             yield write
-            begin()
+            write_header()
 
 
 class _Parquet:
@@ -208,33 +203,6 @@ class _Parquet:
         self._path = path
         self._column = column
         self._file = self._opened()
-
-    def batches(self, size: int) -> Iterator[RowBatch]:
-        import pyarrow as pa
-
-        names = self._file.schema_arrow.names
-        if self._column not in names:
-            raise _no_column(self._column, names, str(self._path))
-        number = 0
-        try:
-            for rows in self._file.iter_batches(batch_size=size):
-                numbers = list(range(number + 1, number + 1 + rows.num_rows))
-                number += rows.num_rows
-                texts = [
-                    text
-                    if isinstance(text, str)
-                    else _checked(text, self._column, names, f"{self._path}, row {place}")
-                    for place, text in zip(
-                        numbers, rows.column(self._column).to_pylist(), strict=True
-                    )
-                ]
-                yield RowBatch(numbers, texts, rows)
-        except (pa.ArrowException, OSError) as error:
-            raise RefineError(
-                f"damaged Parquet: {error}",
-                where=f"{self._path}, after row {number}",
-                fix="write the file again",
-            ) from error
 
     def _opened(self) -> ParquetFile:
         import pyarrow as pa
@@ -247,17 +215,37 @@ class _Parquet:
                 f"not a Parquet file: {error}", where=str(self._path), fix="write the file again"
             ) from error
 
+    def batches(self, size: int) -> Iterator[RowBatch]:
+        import pyarrow as pa
+
+        names = self._file.schema_arrow.names
+        if self._column not in names:
+            raise _no_column(self._column, names, str(self._path))
+        last = 0
+        try:
+            for rows in self._file.iter_batches(batch_size=size):
+                numbers = list(range(last + 1, last + 1 + rows.num_rows))
+                last += rows.num_rows
+                values = rows.column(self._column).to_pylist()
+                texts = [
+                    _checked(value, self._column, names, f"{self._path}, row {number}")
+                    for number, value in zip(numbers, values, strict=True)
+                ]
+                yield RowBatch(numbers, texts, rows)
+        except (pa.ArrowException, OSError) as error:
+            raise RefineError(
+                f"damaged Parquet: {error}",
+                where=f"{self._path}, after row {last}",
+                fix="write the file again",
+            ) from error
+
     @contextmanager
-    def like(self, path: Path) -> Iterator[Callable[[RowBatch, Sequence[bool]], None]]:
+    def like(self, path: Path) -> Iterator[Write]:
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
 
         with ParquetWriter(path, self._file.schema_arrow) as writer:
-
-            def write(batch: RowBatch, chosen: Sequence[bool]) -> None:
-                writer.write_batch(batch.rows.filter(pa.array(chosen)))
-
-            yield write
+            yield lambda batch, mask: writer.write_batch(batch.rows.filter(pa.array(mask)))
 
 
 def _checked(value: object, column: str, names: Sequence[str], where: str) -> str:
@@ -265,14 +253,16 @@ def _checked(value: object, column: str, names: Sequence[str], where: str) -> st
         return value
     if column not in names:
         raise _no_column(column, names, where)
-    found = "null" if value is None else type(value).__name__
+    kind = "null" if value is None else type(value).__name__
     raise RefineError(
-        f"column `{column}` holds {found}, expected text", where=where, fix="remove or mend the row"
+        f"column `{column}` holds {kind}, expected text",
+        where=where,
+        fix="correct or remove the row",
     )
 
 
 def _no_column(column: str, names: Sequence[str], where: str) -> RefineError:
     known = ", ".join(f"`{name}`" for name in names) or "none"
     return RefineError(
-        f"no column `{column}`; there are {known}", where=where, fix="name one with --column"
+        f"no column `{column}`; there are {known}", where=where, fix="choose one with --column"
     )

@@ -1,13 +1,11 @@
 """Tokens as `rouge_score` takes them, numbered, many texts at a time.
 
 `rouge_score` lower-cases a text, takes its runs of [a-z0-9], and with the stemmer passes tokens of
-more than three characters through NLTK's Porter stemmer. The same here for a whole batch in four
-passes of C code: lower-case, join, map every byte that is no letter or digit to a space, split.
-Texts are joined by the token `A`, which no lower-cased text has. Lower-casing goes first and is
-Unicode's, as there: the Kelvin sign is a `k`, a dotted capital I starts with an `i`; what is not
-ASCII afterwards separates tokens. The stemmer sees each distinct token once.
-
-An array that grows at its end, at a constant cost per element.
+more than three characters through NLTK's Porter stemmer. `Vocabulary` does this for a whole batch
+in four passes of C code: lower-case, join, map every other byte to a space, split. The separator
+between texts is the token `A`, which no lower-cased text contains. Lower-casing comes first and is
+Unicode's, as in `rouge_score`: the Kelvin sign becomes a `k`, a dotted capital I starts with an
+`i`; what is not ASCII afterwards separates tokens.
 """
 
 from __future__ import annotations
@@ -21,21 +19,21 @@ from numpy.typing import NDArray
 
 from refine_dagster.novelty.rouge import Ints
 
-_BETWEEN = "A"
-_LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789" + _BETWEEN.encode()
+_SEPARATOR = "A"
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789" + _SEPARATOR.encode()
 _TO_SPACES = bytes(byte if byte in _LETTERS else 32 for byte in range(256))
 _STEMMED_FROM = 4
-# Code points of surrogates stand for no token: strings that hold them cannot be decoded.
+# Code points of surrogates are not used: strings that contain them cannot be decoded.
 _SURROGATES_FROM = 0xD800
 _SURROGATES = 0x800
 _LAST_CODE_POINT = 0x10FFFF
 
 
 class Tokens(NamedTuple):
-    """Token numbers of several texts, end to end.
+    """Token numbers of several texts, concatenated.
 
     Attributes:
-        flat: int32, one number (from 1) a token.
+        flat: int32 numbers, from 1.
         starts: int64, one more than texts: text i is `flat[starts[i]:starts[i + 1]]`.
     """
 
@@ -49,42 +47,33 @@ class Tokens(NamedTuple):
 
 
 class Encoder(Protocol):
-    """Numbers the tokens of texts; equal tokens have equal numbers, from 1."""
+    """Numbers the tokens of texts in the order in which they are first seen."""
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """The tokens of each text; a text may have none."""
-
-
-def joined(texts: Sequence[str]) -> bytes:
-    """Lower-cased texts with the token `A` between them and a `?` for what is not ASCII."""
-    return f" {_BETWEEN} ".join(map(str.lower, texts)).encode("ascii", "replace")
 
 
 class Vocabulary:
-    """Numbers tokens in the order in which they are first seen.
-
-    Args:
-        use_stemmer: NLTK's Porter stemmer on tokens longer than three characters.
-    """
+    """Encodes by Python's own string functions (implements `Encoder`)."""
 
     def __init__(self, *, use_stemmer: bool = False) -> None:
         self._numbers: _Numbers = _StemNumbers() if use_stemmer else _Numbers()
-        self._numbers[_BETWEEN.encode()] = 0
+        self._numbers[_SEPARATOR.encode()] = 0
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        """The tokens of each text; a text may have none."""
-        words = joined(texts).translate(_TO_SPACES).split()
+        joined = f" {_SEPARATOR} ".join(map(str.lower, texts)).encode("ascii", "replace")
+        words = joined.translate(_TO_SPACES).split()
         flat = np.fromiter(map(self._numbers.__getitem__, words), np.int32, len(words))
-        between = np.flatnonzero(flat == 0)
+        separators = np.flatnonzero(flat == 0)
         starts = np.zeros(len(texts) + 1, dtype=np.int64)
-        starts[1:-1] = between - np.arange(len(between))
+        starts[1:-1] = separators - np.arange(len(separators))
         flat = flat[flat != 0]
         starts[-1:] = len(flat)
         return Tokens(flat, starts)
 
 
 class _Numbers(dict[bytes, int]):
-    """Token numbers; an unknown token gets the next."""
+    """Token numbers; an unknown token gets the next number."""
 
     def __missing__(self, token: bytes) -> int:
         number = self[token] = len(self)
@@ -112,7 +101,7 @@ class _StemNumbers(_Numbers):
 def as_strings(tokens: Tokens) -> list[Sequence[int] | str]:
     """Each text with one code point per token, so that LCS of strings is LCS of token lists.
 
-    A text with a number past the last code point becomes a list of integers, which rapidfuzz
+    A text with a number beyond the last code point becomes a list of integers, which rapidfuzz
     compares with the code points of strings.
     """
     codes = tokens.flat.astype(np.uint32)
@@ -120,20 +109,17 @@ def as_strings(tokens: Tokens) -> list[Sequence[int] | str]:
     starts = tokens.starts.tolist()
     spans = list(pairwise(starts))
     if not len(codes) or codes.max() <= _LAST_CODE_POINT:
-        text = codes.astype("<u4").tobytes().decode("utf-32-le")
-        return [text[start:end] for start, end in spans]
+        whole = codes.astype("<u4").tobytes().decode("utf-32-le")
+        return [whole[start:end] for start, end in spans]
     lists = [codes[start:end].tolist() for start, end in spans]
     return [
-        one if max(one, default=0) > _LAST_CODE_POINT else "".join(map(chr, one)) for one in lists
+        text if max(text, default=0) > _LAST_CODE_POINT else "".join(map(chr, text))
+        for text in lists
     ]
 
 
 class Growing:
-    """A one-dimensional array with room to spare.
-
-    Args:
-        dtype: of the elements.
-    """
+    """A one-dimensional array that grows at its end, at a constant cost per element."""
 
     def __init__(self, dtype: type[np.generic]) -> None:
         self._array: NDArray[Any] = np.zeros(1024, dtype=dtype)
@@ -144,27 +130,27 @@ class Growing:
 
     @property
     def view(self) -> NDArray[Any]:
-        """The elements so far, not copied; stale once the array grows."""
+        """The elements, not copied; stale once the array grows."""
         return self._array[: self._length]
 
     @property
     def room(self) -> NDArray[Any]:
-        """The elements and the room behind them, for code that writes there itself."""
+        """The elements and the reserved room behind them, for code that writes there itself."""
         return self._array
 
-    def count_in(self, length: int) -> None:
-        """Take `length` elements, written through `room`, for the array's."""
+    def set_length(self, length: int) -> None:
+        """Set the length after elements were written through `room`."""
         self._length = length
 
     def extend(self, values: NDArray[Any]) -> None:
-        """Put elements at the end."""
+        """Append elements."""
         length = self._length + len(values)
         self.reserve(length)
         self._array[self._length : length] = values
         self._length = length
 
     def reserve(self, length: int) -> None:
-        """Have room for `length` elements without counting them in."""
+        """Make room for `length` elements in all."""
         if length > len(self._array):
             array = np.zeros(max(length, len(self._array) * 3 // 2), dtype=self._array.dtype)
             array[: self._length] = self._array[: self._length]

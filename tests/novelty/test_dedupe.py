@@ -154,7 +154,7 @@ def test_files_that_cannot_be_decided_on(
 def test_a_result_is_not_replaced_unasked(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "made.jsonl", TEXTS)
     dedupe_file(file, "instruction", NoveltyFilter())
-    with pytest.raises(RefineError, match="there already"):
+    with pytest.raises(RefineError, match="exists already"):
         dedupe_file(file, "instruction", NoveltyFilter())
     with pytest.raises(RefineError, match="no such file"):
         dedupe_file(tmp_path / "none.jsonl", "instruction", NoveltyFilter())
