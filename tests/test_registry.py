@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from assets.versions import REVISIONS, config_of
-from refine_dagster.config.profile import ProfileError, load_profile
+from refine_dagster.config.problems import ProfileError
+from refine_dagster.config.profile import load_profile
 from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.registry import ALGORITHMS, BACKENDS, Registry, RegistryError
 
@@ -134,7 +135,7 @@ def test_this_projects_own_values_are_where_the_registry_says(registry: Registry
 
 @pytest.mark.parametrize("field", ["generator.backend", "reinforcement.algorithm"])
 def test_config_refuses_an_unknown_name_and_lists_the_known_ones(field: str) -> None:
-    with pytest.raises(ProfileError, match=rf"{field} = 'grop': no \w+ is called 'grop'; known: "):
+    with pytest.raises(ProfileError, match=rf"{field} = 'grop' \(--set\): no \w+ is called 'grop'; known: "):
         load_profile("offline", {field: "grop"}, environment={})
 
 
