@@ -1,4 +1,7 @@
-"""TODO."""
+"""`Example`: an instruction with one input and one output, and its text format.
+
+Models are trained on this format, prompts show it, and the judge scores it.
+"""
 
 from __future__ import annotations
 

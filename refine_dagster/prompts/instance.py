@@ -1,8 +1,7 @@
-"""The prompt that asks for an input and an output, and the reader of what comes back.
+"""The prompt that asks for an input and an output, and the parser of the completion.
 
-The policy sees a few Instruction/Input/Output examples and one instruction, and goes on from
-`Input:` (methods A, stage 2). The same text format is what the offline base model is trained on,
-what the judge scores, and what the policy is rewarded for: `<noinput>` stands for an empty input.
+The policy sees a few Instruction/Input/Output examples and one instruction, and continues after
+`Input:` (docs/methods.md, section 2.2). `<noinput>` stands for an empty input.
 """
 
 from __future__ import annotations
@@ -27,13 +26,11 @@ def instance_prompt(instruction: str, demonstrations: Sequence[Example]) -> str:
 
 @dataclass(frozen=True)
 class Instance:
-    """What a completion was read as; `problem` says why the format gate refuses it.
+    """An input and an output read from a completion; either may be "".
 
     Attributes:
-        input: "" where the model wrote `<noinput>`.
-        output: "" where there is none.
-        problem: None, `no_output_field`, `empty_output`, `empty_input_field`, `several_outputs`
-            or `unfinished`.
+        problem: why the format gate rejects it: None, `no_output_field`, `empty_output`,
+            `empty_input_field`, `several_outputs` or `unfinished`.
     """
 
     input: str
@@ -46,11 +43,10 @@ class Instance:
 
 
 def read_instance(completion: str, *, finished: bool = True) -> Instance:
-    """Read a completion of `instance_prompt` as an input and an output.
+    """Read a completion of `instance_prompt`.
 
     Args:
-        completion: the text after `Input:`.
-        finished: False where the model stopped on length; such an output is not whole.
+        finished: False where the model stopped on length.
 
     >>> read_instance(" <noinput>\\nOutput: a pear")
     Instance(input='', output='a pear', problem=None)

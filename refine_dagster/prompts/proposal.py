@@ -1,15 +1,13 @@
-"""The prompt that asks for new instructions (REFINE-AF section 3.1; methods A, stage 1).
+"""The prompt that asks for new instructions, and the parser of its completions.
 
-A list of requirements, eight numbered demonstrations, and an open ninth number for the model to go
-on from. The wording is this project's own; the requirements are the paper's: varied verbs, varied
-wording, varied kinds of task, doable by a model of text alone, English, one or two sentences.
+A list of requirements, eight numbered demonstrations, and an open ninth number from which the model
+continues (REFINE-AF, section 3.1; docs/methods.md, section 2.1). The wording is this project's own;
+the requirements are the paper's: varied verbs, wording and kinds of task, doable by a model of text
+alone, English, one or two sentences.
 
-Reads a completion of the proposal prompt as numbered candidates.
-
-The prompt ends in an open `Task 9:`, so the completion's first piece is a task and each later piece
-begins with a number of its own. Small models miscount; the number only marks where a task begins.
-Nothing is thrown away: a piece that cannot be a candidate is kept with the reason, and the pieces
-of a completion, in order, hold every non-blank line of its text.
+The parser discards nothing: a part that cannot be a candidate is kept with the reason, and the
+candidates of a completion, in order, contain every non-blank line of its text. Small models
+miscount, so a number only marks where a task begins.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ Write a list of different tasks.
 5. Write English, one or two sentences a task.
 """
 
-# The list may run on past the tasks that are wanted; this ends it.
+# Ends a list that goes on with other text.
 STOP = ("\n\n",)
 
 
@@ -52,12 +50,12 @@ _MARK = re.compile(r"^\s*Task\s+\d+\s*:[ \t]*(.*)$")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One piece of a completion.
+    """A part of a completion.
 
     Attributes:
-        text: the candidate instruction, or the text that is none.
-        problem: None for a candidate; `empty`, `unnumbered` (a line before which no number
-            stands) or `cut_off` (the completion ended at its length limit within it).
+        text: an instruction, or text that cannot be one.
+        problem: None for an instruction; `empty`, `unnumbered` (a line without a number before it)
+            or `cut_off` (the completion ended within it on length).
     """
 
     text: str
@@ -65,20 +63,19 @@ class Candidate:
 
 
 def parse_task_list(completion: str, *, finished: bool = True) -> list[Candidate]:
-    """Pieces of `completion`, which goes on after an open `Task 9:`.
+    """Candidates of a completion, which begins after an open `Task 9:`.
 
     Args:
-        completion: the model's text.
-        finished: False where the completion ended on length; its last piece is then cut off.
+        finished: False where the completion ended on length; its last candidate is then cut off.
 
     >>> parse_task_list(" Name a bird.\\nTask 10: Sing.")
-    [Piece(text='Name a bird.', problem=None), Piece(text='Sing.', problem=None)]
+    [Candidate(text='Name a bird.', problem=None), Candidate(text='Sing.', problem=None)]
     """
     candidates: list[Candidate] = []
-    for place, line in enumerate(completion.split("\n")):
-        mark = _MARK.match(line) if place else None
+    for index, line in enumerate(completion.split("\n")):
+        mark = _MARK.match(line) if index else None
         text = (mark.group(1) if mark else line).strip()
-        if place == 0 or mark:
+        if index == 0 or mark:
             candidates.append(Candidate(text, None if text else "empty"))
         elif text:
             candidates.append(Candidate(text, "unnumbered"))

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The zero-shot prompt of SUPER-NI, for fine-tuning and evaluation (docs/methods.md, section 4)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from refine_dagster.prompts.example import NO_INPUT
 def zero_shot_prompt(definition: str, input: str) -> str:
     """The benchmark's prompt with a definition and no examples.
 
-    A field whose last character is no ASCII punctuation gets a full stop; an empty input is
-    written `<noinput>`, as everywhere in this project. The prompt ends in `Output:` without the
-    space that the benchmark puts there: completions begin with that space, so that byte-level
-    tokenisers see `Output:` and ` answer` in training and in evaluation alike.
+    A field that does not end in ASCII punctuation gets a full stop; an empty input becomes
+    `<noinput>`. The benchmark's space after `Output:` is left to the completion, so that byte-level
+    tokenisers see `Output:` and ` answer` in training and in evaluation.
 
     >>> print(zero_shot_prompt("Name the largest number", "3, 9, 4"))
     Definition: Name the largest number.

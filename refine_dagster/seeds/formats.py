@@ -1,8 +1,7 @@
 """The file formats of seeds, each read as plain records with their line numbers.
 
-CSV goes through the standard library's reader, which knows the line of every record. Parquet goes
-through pyarrow: of a damaged file it raises an exception, where polars' reader may abort the
-process.
+CSV is read by the standard library, which knows the line of every record. Parquet is read by
+pyarrow, which raises an exception for a damaged file, where polars may abort the process.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ REQUIRED_COLUMNS = ("instruction", "output")
 
 
 def jsonl_records(data: bytes, findings: Findings) -> list[Record]:
-    """One JSON object a line; blank lines are skipped, a broken line does not hide the others."""
+    """One JSON object a line; blank lines are skipped, and lines after a broken one are read."""
     decoded = decode(data, findings)
     records: list[Record] = []
     for number, line in enumerate(decoded.text.split("\n"), 1):
@@ -32,27 +31,20 @@ def jsonl_records(data: bytes, findings: Findings) -> list[Record]:
             at = line.index("\0") + 1
             findings.error(number, None, f"NUL character at character {at}", "remove it")
             continue
-        found = json_value(line, start, number, findings)
-        if found is None:
+        parsed = json_value(line, start, number, findings)
+        if parsed is None:
             continue
-        value, end = found
+        value, end = parsed
         if skip_blanks(line, end) < len(line):
-            findings.error(
-                number,
-                None,
-                f"broken JSON: text after the object, from character {end + 1}",
-                "write one object a line",
-            )
+            message = f"broken JSON: text after the object, from character {end + 1}"
+            findings.error(number, None, message, "write one object a line")
             continue
         _add_object(value, number, records, findings)
     return records
 
 
 def json_records(data: bytes, findings: Findings) -> list[Record]:
-    """A JSON list of objects (Alpaca's form); `line` is where an object begins.
-
-    After a syntax error the rest of the list cannot be read and the error says so.
-    """
+    """A JSON list of objects (Alpaca's format); reading ends at a syntax error."""
     text = decode(data, findings).text
     records: list[Record] = []
     position = skip_blanks(text, 0)
@@ -60,13 +52,11 @@ def json_records(data: bytes, findings: Findings) -> list[Record]:
     if position == len(text):
         return records
     if text[position] != "[":
-        findings.error(
-            line,
-            None,
-            "expected a list of tasks",
+        fix = (
             "write [...], name a file of one object a line .jsonl, and give the folder of a "
-            "SUPER-NI task file",
+            "SUPER-NI task file"
         )
+        findings.error(line, None, "expected a list of tasks", fix)
         return records
     closed, position = False, position + 1
     while not closed:
@@ -75,11 +65,11 @@ def json_records(data: bytes, findings: Findings) -> list[Record]:
         if not records and text[begin : begin + 1] == "]":
             position, closed = begin + 1, True
             continue
-        found = json_value(text, begin, line, findings)
-        if found is None:
-            findings.note(line, None, "the rest of the list was not read", "mend the error first")
+        parsed = json_value(text, begin, line, findings)
+        if parsed is None:
+            findings.note(line, None, "the rest of the list was not read", "fix the error first")
             return records
-        value, end = found
+        value, end = parsed
         _add_object(value, line, records, findings)
         position = skip_blanks(text, end)
         line += text.count("\n", begin, position)
@@ -88,7 +78,7 @@ def json_records(data: bytes, findings: Findings) -> list[Record]:
             findings.error(
                 line, None, "broken JSON: expected a comma or the end of the list", "fix it there"
             )
-            findings.note(line, None, "the rest of the list was not read", "mend the error first")
+            findings.note(line, None, "the rest of the list was not read", "fix the error first")
             return records
         position, closed = position + 1, mark == "]"
     rest = skip_blanks(text, position)
@@ -105,7 +95,7 @@ def csv_records(data: bytes, findings: Findings) -> list[Record]:
     records: list[Record] = []
     header: list[str] | None = None
     line = 1
-    limit = csv.field_size_limit(max(len(text), 1))  # long cells are `records`' business
+    limit = csv.field_size_limit(max(len(text), 1))  # `records` reports long cells
     try:
         for row in rows:
             start, line = line, rows.line_num + 1
@@ -116,17 +106,14 @@ def csv_records(data: bytes, findings: Findings) -> list[Record]:
                 if not _header_is_sound(header, start, findings):
                     return records
             elif len(row) != len(header):
-                findings.error(
-                    start,
-                    None,
-                    f"{len(row)} cells, the header has {len(header)}",
-                    'put cells that hold commas or line breaks in "quotation marks"',
-                )
+                message = f"{len(row)} cells, the header has {len(header)}"
+                fix = 'put cells that hold commas or line breaks in "quotation marks"'
+                findings.error(start, None, message, fix)
             else:
                 records.append(Record(start, dict(zip(header, row, strict=True))))
     except csv.Error as error:
-        findings.error(line, None, f"broken CSV: {error}", "mend the quotation marks there")
-        findings.note(line, None, "the rest of the file was not read", "mend the error first")
+        findings.error(line, None, f"broken CSV: {error}", "correct the quotation marks there")
+        findings.note(line, None, "the rest of the file was not read", "fix the error first")
     finally:
         csv.field_size_limit(limit)
     return records
@@ -142,9 +129,8 @@ def parquet_records(data: bytes, findings: Findings) -> list[Record]:
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(data))
         schema = file.schema_arrow
-        if not _header_is_sound(list(schema.names), None, findings):
-            return []
-        if not _column_types_are_sound(schema, findings):
+        header_is_sound = _header_is_sound(list(schema.names), None, findings)
+        if not header_is_sound or not _column_types_are_sound(schema, findings):
             return []
         names = [name for name in schema.names if name in KNOWN_FIELDS]
         table = file.read(columns=names, use_threads=False)
@@ -161,12 +147,8 @@ def _add_object(value: object, line: int, records: list[Record], findings: Findi
     if isinstance(value, dict):
         records.append(Record(line, value))
     else:
-        findings.error(
-            line,
-            None,
-            f"expected an object, found {kind(value)}",
-            'write {"instruction": "...", "input": "...", "output": "..."}',
-        )
+        fix = 'write {"instruction": "...", "input": "...", "output": "..."}'
+        findings.error(line, None, f"expected an object, found {kind(value)}", fix)
 
 
 def _header_is_sound(names: list[str], line: int | None, findings: Findings) -> bool:
@@ -193,16 +175,11 @@ def _column_types_are_sound(schema: object, findings: Findings) -> bool:
     sound = True
     for column in schema:  # type: ignore[attr-defined]
         held = column.type.value_type if types.is_dictionary(column.type) else column.type
-        is_text = (
-            types.is_string(held)
-            or types.is_large_string(held)
-            or types.is_string_view(held)
-            or types.is_null(held)
-        )
+        text_types = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+        is_text = any(is_type(held) for is_type in text_types)
         if column.name in TEXT_COLUMNS and not is_text:
-            findings.error(
-                None, column.name, f"expected text, found {held}", "store the column as text"
-            )
+            message = f"expected text, found {held}"
+            findings.error(None, column.name, message, "store the column as text")
             sound = False
     return sound
 

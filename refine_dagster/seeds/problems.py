@@ -1,4 +1,4 @@
-"""What is wrong with a seed file: one entry a problem, all of them reported together."""
+"""The findings of a seed file, all reported together."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ class SeedProblem:
 
     Attributes:
         file: the path as the user gave it; in a folder, the file's path.
-        line: from 1: the line (JSONL), the line on which the task begins (JSON, CSV), the row
-            (Parquet); None where the finding is about the whole file.
-        field: `instruction`, `instances[0].output`, ...; None where no field is meant.
+        line: from 1: the line on which the task begins, or the row (Parquet); None for the file.
+        field: `instruction`, `instances[0].output`, ...; None for the task.
         message: what is wrong, without a full stop.
         severity: an `error` makes the file unusable; with a `warning` it is used, but not as
             written; a `note` changes nothing.
-        fix: how to fix it, an imperative sentence.
+        fix: an imperative sentence.
     """
 
     file: str
@@ -36,9 +35,9 @@ class SeedProblem:
     fix: str
 
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
         field = "" if self.field is None else f" field `{self.field}`:"
-        return f"{place}: {self.severity}:{field} {self.message} ({self.fix})"
+        return f"{where}: {self.severity}:{field} {self.message} ({self.fix})"
 
 
 class SeedFileError(RefineError):
@@ -54,7 +53,7 @@ class SeedFileError(RefineError):
         super().__init__(
             "\n".join([f"the seeds cannot be used, {count}", *lines]),
             where=shown(source),
-            fix="mend every entry above; `refine-dagster seeds check` lists them all",
+            fix="fix every entry above; `refine-dagster seeds check` lists them all",
         )
 
 
@@ -67,7 +66,6 @@ class Findings:
 
     @property
     def has_error(self) -> bool:
-        """Whether any finding makes the file unusable."""
         return any(problem.severity == "error" for problem in self.found)
 
     def error(self, line: int | None, field: str | None, message: str, fix: str) -> None:
@@ -86,7 +84,7 @@ class Findings:
 
 
 def shown(text: str, limit: int = 200) -> str:
-    """`text` as it may be printed: on one line, short, and without undecodable characters.
+    """`text` for printing: on one line, shortened, and without undecodable characters.
 
     >>> shown("a\\nb")
     'a\\\\nb'

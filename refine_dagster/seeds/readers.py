@@ -1,10 +1,10 @@
-"""Seed files and folders, read whole or refused whole.
+"""Seed files and folders, read in full or rejected in full.
 
-`packaged` names the project's own seeds. A path is read by what it is: `.jsonl` (one object a
-line, Self-Instruct's schema or `{instruction, input, output}`), `.json` (Alpaca's list of objects),
+`packaged` names the project's own seeds. A path is read by its kind: `.jsonl` (one object a line,
+Self-Instruct's schema or `{instruction, input, output}`), `.json` (Alpaca's list of objects),
 `.csv` and `.parquet` (columns `instruction`, `input`, `output`, optionally `id`, `name`,
-`is_classification`), or a folder of SUPER-NI task files (`*.json` directly in it; hidden files and
-subfolders do not count).
+`is_classification`), or a folder of SUPER-NI task files (`*.json` directly in it, hidden ones
+excepted).
 
 | In the file | Outcome |
 |---|---|
@@ -22,20 +22,19 @@ subfolders do not count).
 | broken quotation or a wrong number of cells (CSV) | error |
 | damaged Parquet, column of another type | error |
 | `instruction` or `output` absent, null or blank | error; `input` may be |
-| wrong type | error naming the expected and the found type; numbers are not taken for text |
+| wrong type | error with expected and actual type; numbers are not converted to text |
 | NUL character, half a surrogate pair | error |
 | text field over 20,000 characters, id over 200 | error |
 | `is_classification` absent or null | false |
 | `name` absent or blank | the id |
 | `id` absent or blank | derived from the content: `alpaca-0123456789ab` |
-| two tasks with one given id | error that names both places |
+| two tasks with one given id | error that names both, because lineage names seeds by their ids |
 | same instruction and instances twice | warning: the one with the smallest id stays |
 | unknown field | ignored; warning where it is nearly a known one |
 | other spacing, line ends, order of lines or fields | the same seeds and the same row ids |
 
-Of duplicates one is left out because a task that is there twice would be drawn twice as often, and
-retracting it would take two edits; the smallest id stays (not the first line) so that the order of
-lines never matters. A duplicate id is an error because lineage names seeds by it.
+A task that is there twice would be drawn twice as often, and retracting it would take two edits.
+The smallest id stays, not the first line, so that the order of lines never matters.
 """
 
 from __future__ import annotations
@@ -79,11 +78,9 @@ class _Entry:
     file: str
     line: int | None
 
-    def place_from(self, other: _Entry) -> str:
-        """Where this entry is, told to somebody at `other`."""
-        if self.file != other.file:
-            return f"in {shown(self.file)}"
-        return f"on line {self.line}"
+    def seen_from(self, other: _Entry) -> str:
+        """Where this entry is, for a message about `other`."""
+        return f"on line {self.line}" if self.file == other.file else f"in {shown(self.file)}"
 
 
 def read_seeds(path: str) -> SeedFile:
@@ -101,7 +98,7 @@ def read_seeds(path: str) -> SeedFile:
 
 
 def check_seeds(path: str) -> list[SeedProblem]:
-    """Every finding in a seed file or folder, in file order; empty where there is none."""
+    """Every finding in a seed file or folder, in file order."""
     return _read(path)[1]
 
 
@@ -117,8 +114,7 @@ def _read(path: str) -> tuple[list[_Entry], list[SeedProblem]]:
     if not entries and not findings.has_error:
         findings.error(None, None, "holds no seed task", "add at least one task")
     entries = _without_duplicates(entries, findings)
-    found = sorted(findings.found, key=lambda problem: (problem.file, problem.line or 0))
-    return entries, found
+    return entries, sorted(findings.found, key=lambda problem: (problem.file, problem.line or 0))
 
 
 def _is_folder(path: str) -> bool:
@@ -133,9 +129,8 @@ def _path_entries(path: str, findings: Findings) -> list[_Entry]:
     if extension not in FORMATS and os.path.exists(path):
         known = ", ".join(FORMATS)
         named = f"unknown extension `{shown(extension, 20)}`" if extension else "no extension"
-        findings.error(
-            None, None, named, f"rename it to one of {known}, or give a folder of SUPER-NI tasks"
-        )
+        fix = f"rename it to one of {known}, or give a folder of SUPER-NI tasks"
+        findings.error(None, None, named, fix)
         return []
     data = _bytes(path, findings)
     return [] if data is None else _file_entries(data, extension, findings)
@@ -185,24 +180,17 @@ def _bytes(path: str, findings: Findings) -> bytes | None:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             findings.error(None, None, "not a regular file", "give a file or a folder")
-            return None
-        if status.st_size > MAX_FILE_BYTES:
+        elif status.st_size > MAX_FILE_BYTES:
             bound = MAX_FILE_BYTES // (1024 * 1024)
             findings.error(None, None, f"larger than {bound} MiB", "take a sample of it")
-            return None
-        with open(path, "rb") as stream:
-            return stream.read()
+        else:
+            with open(path, "rb") as stream:
+                return stream.read()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         findings.error(None, None, "no such file or folder", "check the path")
-        return None
     except OSError as error:
-        findings.error(
-            None,
-            None,
-            f"cannot be read: {error.strerror}",
-            "make it readable, or copy it elsewhere",
-        )
-        return None
+        fix = "make it readable, or copy it elsewhere"
+        findings.error(None, None, f"cannot be read: {error.strerror}", fix)
     return None
 
 
@@ -216,27 +204,20 @@ def _without_duplicates(entries: list[_Entry], findings: Findings) -> list[_Entr
         if first is entry or (derived and first.seed.content_key == seed.content_key):
             single.append(entry)
             continue
+        name, where = shown(seed.seed_id, 60), first.seen_from(entry)
+        message = f"`{name}` is already the id of the task {where}"
         inner = Findings(entry.file)
-        inner.error(
-            entry.line,
-            "id",
-            f"`{shown(seed.seed_id, 60)}` is already the id of the task {first.place_from(entry)}",
-            "give each task its own id",
-        )
+        inner.error(entry.line, "id", message, "give each task its own id")
         findings.found += inner.found
     kept: dict[str, _Entry] = {}
     for entry in sorted(single, key=_rank):
-        stays = kept.setdefault(entry.seed.content_key, entry)
-        if stays is entry:
+        first = kept.setdefault(entry.seed.content_key, entry)
+        if first is entry:
             continue
+        name, where = shown(first.seed.seed_id, 60), first.seen_from(entry)
+        message = f"the same instruction and instances as `{name}` {where}; left out"
         inner = Findings(entry.file)
-        inner.warning(
-            entry.line,
-            None,
-            f"the same instruction and instances as `{shown(stays.seed.seed_id, 60)}` "
-            f"{stays.place_from(entry)}; left out",
-            "remove one of the two",
-        )
+        inner.warning(entry.line, None, message, "remove one of the two")
         findings.found += inner.found
     return list(kept.values())
 

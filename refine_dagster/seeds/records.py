@@ -1,8 +1,8 @@
-"""One record of a seed file, whatever its format, checked field by field and made a `SeedTask`.
+"""One record of a seed file, whatever its format, checked and converted to a `SeedTask`.
 
-Every reader hands on plain records: a mapping with `instruction`, and either `instances` (a list of
-`{input, output}`, Self-Instruct's schema) or `input` and `output` (Alpaca's), and optionally `id`,
-`name` and `is_classification`. All problems of a record are found, not only the first.
+A record is a mapping with `instruction`, either `instances` (a list of `{input, output}`,
+Self-Instruct's schema) or `input` and `output` (Alpaca's), and optionally `id`, `name` and
+`is_classification`. All problems of a record are found, not only the first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from refine_dagster.seeds.task import SeedInstance, SeedTask, normal_line, task_
 # 20,000 characters are about 5,000 tokens: longer than any prompt of any profile.
 MAX_CHARACTERS = 20_000
 MAX_ID_CHARACTERS = 200
-# 48 bits: in a file of 52,000 tasks two derived ids meet with probability 5e-6.
+# 48 bits: in a file of 52,000 tasks, two derived ids are equal with probability 5e-6.
 ID_DIGITS = 12
 
 KNOWN_FIELDS = ("id", "name", "instruction", "instances", "input", "output", "is_classification")
@@ -26,7 +26,7 @@ TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 
 @dataclass(frozen=True)
 class Record:
-    """A record and where it stands: `line` from 1 (see `SeedProblem.line`)."""
+    """A record and its line (see `SeedProblem.line`)."""
 
     line: int
     fields: Mapping[str, object]
@@ -35,10 +35,10 @@ class Record:
 def to_seed(
     record: Record, findings: Findings, *, prefix: str, text_cells: bool
 ) -> SeedTask | None:
-    """Check a record and make the task; None (and findings) where it has an error.
+    """Check a record and convert it; None (and findings) where it has an error.
 
     Args:
-        prefix: begins the derived id of a record without one (`alpaca` gives `alpaca-0f3c...`).
+        prefix: of the id of a record without one (`alpaca` gives `alpaca-0f3c...`).
         text_cells: the format has only text (CSV), so `is_classification` may be a word.
     """
     line, fields = record.line, record.fields
@@ -52,12 +52,8 @@ def to_seed(
         instances = (SeedInstance(given, output),)
     seed_id = normal_line(_text(fields, "id", line, findings, required=False))
     if len(seed_id) > MAX_ID_CHARACTERS:
-        findings.error(
-            line,
-            "id",
-            f"{len(seed_id):,} characters long",
-            f"choose an id of at most {MAX_ID_CHARACTERS} characters",
-        )
+        fix = f"choose an id of at most {MAX_ID_CHARACTERS} characters"
+        findings.error(line, "id", f"{len(seed_id):,} characters long", fix)
     name = _text(fields, "name", line, findings, required=False)
     is_classification = _truth(fields.get("is_classification"), line, findings, text_cells)
     if any(problem.severity == "error" for problem in findings.found[before:]):
@@ -80,7 +76,7 @@ def warn_of_misspelt(names: set[str], findings: Findings) -> None:
 def check_text(
     value: object, line: int | None, field: str, findings: Findings, *, required: bool
 ) -> str:
-    """`value` as text, "" where it is absent or unusable (then there is a finding)."""
+    """`value` as text; "" where it is absent, or unusable and reported."""
     if value is None:
         value = ""
     if not isinstance(value, str):
@@ -92,12 +88,8 @@ def check_text(
         findings.error(line, field, "empty", "write it, or remove the task")
         return ""
     if len(value) > MAX_CHARACTERS:
-        findings.error(
-            line,
-            field,
-            f"{len(value):,} characters long, the bound is {MAX_CHARACTERS:,}",
-            "shorten it, or remove the task",
-        )
+        message = f"{len(value):,} characters long, the bound is {MAX_CHARACTERS:,}"
+        findings.error(line, field, message, "shorten it, or remove the task")
         return ""
     at = value.find("\0")
     if at >= 0:
@@ -105,67 +97,59 @@ def check_text(
         return ""
     at = next((i for i, char in enumerate(value) if "\ud800" <= char <= "\udfff"), -1)
     if at >= 0:
-        findings.error(
-            line,
-            field,
-            f"half a surrogate pair at character {at + 1}",
-            "write the whole character, or remove it",
-        )
+        message = f"half a surrogate pair at character {at + 1}"
+        findings.error(line, field, message, "write the whole character, or remove it")
         return ""
     return value
 
 
+def read_instance(item: object, where: str, line: int, findings: Findings) -> SeedInstance:
+    """An object with `input` and `output`; empty texts where it has an error."""
+    if not isinstance(item, dict):
+        fix = 'write {"input": "...", "output": "..."}'
+        findings.error(line, where, f"expected an object, found {kind(item)}", fix)
+        return SeedInstance("", "")
+    return SeedInstance(
+        check_text(item.get("input"), line, f"{where}.input", findings, required=False),
+        check_text(item.get("output"), line, f"{where}.output", findings, required=True),
+    )
+
+
 def kind(value: object) -> str:
     """The type of a JSON value in words."""
-    names: list[tuple[type, str]] = [
-        (bool, "true or false"),
-        (str, "text"),
-        (int, "a number"),
-        (float, "a number"),
-        (list, "a list"),
-        (dict, "an object"),
-    ]
-    if value is None:
-        return "null"
-    return next((name for cls, name in names if isinstance(value, cls)), type(value).__name__)
+    names = {
+        type(None): "null",
+        bool: "true or false",
+        str: "text",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), type(value).__name__)
 
 
 def _text(
     fields: Mapping[str, object], field: str, line: int, findings: Findings, *, required: bool
 ) -> str:
     if required and field not in fields:
-        there = ", ".join(shown(name, 20) for name in list(fields)[:8]) or "none"
-        findings.error(line, field, f"missing; the fields are: {there}", f"add `{field}`")
+        names = ", ".join(shown(name, 20) for name in list(fields)[:8]) or "none"
+        findings.error(line, field, f"missing; the fields are: {names}", f"add `{field}`")
         return ""
     return check_text(fields.get(field), line, field, findings, required=required)
 
 
 def _instances(value: object, line: int, findings: Findings) -> tuple[SeedInstance, ...]:
     if not isinstance(value, list):
-        findings.error(
-            line,
-            "instances",
-            f"expected a list, found {kind(value)}",
-            'write [{"input": "...", "output": "..."}]',
-        )
+        fix = 'write [{"input": "...", "output": "..."}]'
+        findings.error(line, "instances", f"expected a list, found {kind(value)}", fix)
         return ()
     if not value:
         findings.error(line, "instances", "empty", "give at least one input and output")
-    instances = []
-    for place, item in enumerate(value):
-        where = f"instances[{place}]"
-        if not isinstance(item, dict):
-            findings.error(
-                line,
-                where,
-                f"expected an object, found {kind(item)}",
-                'write {"input": "...", "output": "..."}',
-            )
-            continue
-        given = check_text(item.get("input"), line, f"{where}.input", findings, required=False)
-        output = check_text(item.get("output"), line, f"{where}.output", findings, required=True)
-        instances.append(SeedInstance(given, output))
-    return tuple(instances)
+    return tuple(
+        read_instance(item, f"instances[{index}]", line, findings)
+        for index, item in enumerate(value)
+    )
 
 
 def _truth(value: object, line: int, findings: Findings, text_cells: bool) -> bool:
@@ -175,8 +159,8 @@ def _truth(value: object, line: int, findings: Findings, text_cells: bool) -> bo
         return value
     if text_cells and isinstance(value, str) and value.strip().lower() in TRUTHS:
         return TRUTHS[value.strip().lower()]
-    found = shown(repr(value), 40) if text_cells else kind(value)
+    actual = shown(repr(value), 40) if text_cells else kind(value)
     findings.error(
-        line, "is_classification", f"expected true or false, found {found}", "write true or false"
+        line, "is_classification", f"expected true or false, found {actual}", "write true or false"
     )
     return False

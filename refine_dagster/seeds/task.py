@@ -1,14 +1,13 @@
-"""The seed task: what every row of the project descends from.
+"""The seed task, from which every row of the project descends.
 
-White space is normalised when a `SeedTask` is made, so two files that differ only in line ends,
-indentation of an instruction or spaces at line ends give the same tasks, the same row ids and the
-same versions: a cosmetic edit stops here.
+White space is normalised when a `SeedTask` is made. Files that differ only in line ends, the
+indentation of an instruction or spaces at line ends thus give the same tasks, row ids and versions.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from refine_dagster.hashing import content_id
@@ -18,7 +17,7 @@ TABLE = "seed_tasks"
 
 
 def normal_line(text: str) -> str:
-    """`text` on one line, every run of white space one space.
+    """`text` on one line, with single spaces.
 
     >>> normal_line(" a\\tfew  words\\n")
     'a few words'
@@ -27,7 +26,7 @@ def normal_line(text: str) -> str:
 
 
 def normal_instruction(text: str) -> str:
-    """An instruction with LF line ends, bare line ends, and runs of spaces and tabs collapsed.
+    """An instruction with LF line ends, stripped lines, and runs of spaces and tabs collapsed.
 
     >>> normal_instruction("  Sort  these:\\r\\n\\tby size ")
     'Sort these:\\nby size'
@@ -37,9 +36,9 @@ def normal_instruction(text: str) -> str:
 
 
 def normal_field(text: str) -> str:
-    """An input or output with LF line ends, no spaces at line ends, and bare ends.
+    """An input or output with LF line ends, no spaces at line ends, and stripped as a whole.
 
-    White space inside a line stays: it may be the point of the task (code, a table).
+    White space inside a line stays: the task may be about it (code, a table).
 
     >>> normal_field("if x:  \\r\\n    y\\n\\n")
     'if x:\\n    y'
@@ -65,13 +64,11 @@ class SeedInstance:
 
 @dataclass(frozen=True)
 class SeedTask:
-    """A task of the seed file in Self-Instruct's schema (methods B), white space normalised.
+    """A task in Self-Instruct's schema (docs/methods.md, section 3.1), white space normalised.
 
     Attributes:
         seed_id: the id given in the file, or one derived from the content; unique in its file.
-        name: a short name.
-        instruction: what to do, without the data to do it to.
-        instances: one or more worked examples, in file order.
+        instances: one or more, in file order.
         is_classification: whether the output is one of a closed set of labels.
     """
 
@@ -90,13 +87,13 @@ class SeedTask:
 
     @property
     def example(self) -> Example:
-        """The instruction with its first instance, as prompts and trainers take it."""
+        """The instruction with its first instance."""
         first = self.instances[0]
         return Example(self.instruction, first.input, first.output)
 
     @property
     def content_key(self) -> str:
-        """32 hex digits over instruction and instances: what makes two tasks duplicates."""
+        """32 hex digits over instruction and instances, equal for duplicates."""
         return task_content(self.instruction, self.instances)
 
     def row(self) -> dict[str, Any]:
@@ -108,7 +105,7 @@ class SeedTask:
             "instruction": self.instruction,
             "input": first.input,
             "output": first.output,
-            "instances": [{"input": one.input, "output": one.output} for one in self.instances],
+            "instances": [asdict(instance) for instance in self.instances],
             "is_classification": self.is_classification,
         }
 
@@ -120,5 +117,5 @@ class SeedTask:
 
 def task_content(instruction: str, instances: tuple[SeedInstance, ...]) -> str:
     """32 hex digits over an instruction (normalised here) and its instances."""
-    pairs = [[one.input, one.output] for one in instances]
+    pairs = [[instance.input, instance.output] for instance in instances]
     return content_id("seed_content", normal_instruction(instruction), pairs)

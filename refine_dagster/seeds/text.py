@@ -1,4 +1,4 @@
-"""Bytes of a seed file as text and as JSON values, with every problem reported by its line."""
+"""Bytes of a seed file as text and as JSON values, with the line of every problem."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE_END = re.compile(rb"\r\n|\r|\n")
 
 @dataclass(frozen=True)
 class Text:
-    """A decoded file with LF line ends; `bad_lines` (from 1) hold replacement characters."""
+    """A decoded file with LF line ends; `bad_lines` (from 1) contain replacement characters."""
 
     text: str
     bad_lines: frozenset[int] = field(default_factory=frozenset)
@@ -45,12 +45,8 @@ def decode(data: bytes, findings: Findings) -> Text:
                 body[start : end.start() if end else None].decode("utf-8")
             except UnicodeDecodeError as error:
                 offset = start + error.start
-                findings.error(
-                    number,
-                    None,
-                    f"not UTF-8: byte 0x{body[offset]:02x} at byte {offset + skipped} of the file",
-                    "save the file as UTF-8",
-                )
+                byte = f"byte 0x{body[offset]:02x} at byte {offset + skipped} of the file"
+                findings.error(number, None, f"not UTF-8: {byte}", "save the file as UTF-8")
                 bad.add(number)
             start = end.end() if end else start
     return Text(text.replace("\r\n", "\n").replace("\r", "\n"), frozenset(bad))
@@ -61,12 +57,12 @@ class _RepeatedFieldError(ValueError):
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _RepeatedFieldError(f"the field `{shown(twice, 40)}` is there twice")
-    return made
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise _RepeatedFieldError(f"the field `{shown(repeated, 40)}` is there twice")
+    return fields
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
@@ -74,14 +70,14 @@ _BLANKS = re.compile(r"[ \t\n]*")
 
 
 def skip_blanks(text: str, start: int) -> int:
-    """The first position from `start` on that is no JSON white space."""
-    found = _BLANKS.match(text, start)
-    return found.end() if found else start
+    """The first position from `start` that is no JSON white space."""
+    blanks = _BLANKS.match(text, start)
+    return blanks.end() if blanks else start
 
 
 def json_value(text: str, start: int, line: int, findings: Findings) -> tuple[object, int] | None:
-    """The JSON value at `start` (which is on line `line`) and its end; None with an error."""
-    fix = "mend the JSON there"
+    """The JSON value at `start` (on line `line`) and its end; None with an error."""
+    fix = "correct the JSON there"
     try:
         return _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
@@ -98,15 +94,15 @@ def json_value(text: str, start: int, line: int, findings: Findings) -> tuple[ob
 
 
 def whole_json(text: str, findings: Findings) -> object | None:
-    """The one JSON value of a file; None where there is none, with an error unless it is blank."""
+    """The JSON value of a file; None where it has none, with an error unless the file is blank."""
     start = skip_blanks(text, 0)
     if start == len(text):
         return None
     line = 1 + text.count("\n", 0, start)
-    found = json_value(text, start, line, findings)
-    if found is None:
+    parsed = json_value(text, start, line, findings)
+    if parsed is None:
         return None
-    value, end = found
+    value, end = parsed
     end = skip_blanks(text, end)
     if end < len(text):
         at = 1 + text.count("\n", 0, end)
