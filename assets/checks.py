@@ -12,7 +12,7 @@ from assets.evolution_checks import (
 )
 from assets.privacy_checks import negative_controls_at_chance, over_fitting_is_seen
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound, later_rounds, rounds_until
-from refine_dagster.judge.quality import PARTS
+from refine_dagster.judge.judge import PARTS
 from refine_dagster.self_instruct.decisions import EVOLVED
 from refine_dagster.warehouse.tables import assets_beyond
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -132,7 +132,7 @@ def judge_auc(warehouse: WarehouseResource) -> dg.AssetCheckResult:
         .rows()
     )
     lows = {dimension: value for dimension, measure, value in measures if measure == "auc_low"}
-    weak = sorted(part for part in PARTS if not lows.get(part, 0.0) > AUC_FLOOR)
+    weak = sorted(part.name for part in PARTS if not lows.get(part.name, 0.0) > AUC_FLOOR)
     return dg.AssetCheckResult(
         passed=not weak,
         metadata={

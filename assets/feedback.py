@@ -22,7 +22,7 @@ from assets.sources import (
 )
 from assets.step import Step, materializing, parents
 from refine_dagster.config.policy_round import PolicyRound
-from refine_dagster.judge.judge import loaded_judge
+from refine_dagster.judge.judge import PARTS, loaded_judge
 from refine_dagster.judge.published import (
     PUBLISHED,
     find_published_models,
@@ -253,7 +253,7 @@ def instance_figures(rows: list[dict[str, Any]]) -> dict[str, float]:
         "kept": sum(row["kept"] for row in rows),
         "format_valid": sum(row["format_valid"] for row in rows),
     }
-    for name in ("reward", "naturalness", "coherence", "understandability", "reward_model"):
+    for name in ("reward", *(part.name for part in PARTS)):
         values = [row[name] for row in rows if row[name] is not None]
         if values:
             figures[f"mean_{name}"] = sum(values) / len(values)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from assets.preview import markdown_picture, markdown_table
-from refine_dagster.judge.quality import PARTS, QualityMeasure
+from refine_dagster.judge.judge import PARTS
+from refine_dagster.judge.quality import QualityMeasure
 from refine_dagster.statistics import CalibrationBin
 
 
@@ -24,13 +25,14 @@ def auc_table(measures: Sequence[QualityMeasure]) -> str:
         found = by_name.get((part, "ece"))
         return None if found is None else found.value
 
+    parts = [part.name for part in PARTS]
     return markdown_table(
         pl.DataFrame(
             {
-                "part": PARTS,
-                "AUC": [interval(part, "auc") for part in PARTS],
-                "AUC, right against wrong": [interval(part, "auc_correctness") for part in PARTS],
-                "calibration error": [error(part) for part in PARTS],
+                "part": parts,
+                "AUC": [interval(part, "auc") for part in parts],
+                "AUC, right against wrong": [interval(part, "auc_correctness") for part in parts],
+                "calibration error": [error(part) for part in parts],
             },
             schema_overrides={"calibration error": pl.Float64},
         )

@@ -8,7 +8,6 @@ model. The scale of the rewards stays that of the base model's scores in the fir
 rewards of all rounds compare.
 """
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -184,10 +183,10 @@ def _manifest(
     aside = {"save_every", "rollout_engine", "vllm_memory_share"}
     return {
         "knobs": config.model_dump(exclude=aside),
-        **plug_ins_of(config),
+        **plug_ins_of(config, step.profile.reward),
         **({} if engine == "policy" else {"rollout_engine": engine}),
         "instances": step.profile.instances.model_dump(),
-        "rule": asdict(feedback.rule),
+        "rule": feedback.rule.manifest(),
         "invalid_reward": feedback.invalid_reward,
         "salt": run_seed,
         "device": device_manifest(device),
@@ -220,7 +219,7 @@ def _train(
         run_seed,
         resume,
     )
-    return asdict(trained)
+    return trained.record()
 
 
 def _parents(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from assets.step import Step
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound, rounds_until
-from refine_dagster.judge.judge import Scores
+from refine_dagster.judge.judge import PARTS, Scores
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.prompts.example import Example
@@ -108,7 +108,7 @@ def prompts(
 def base_scores(step: Step) -> list[Scores]:
     """The judge's scores of the base policy's valid instances: the scale of whitened rewards."""
     return [
-        Scores(**{part.name: row[part.name] for part in fields(Scores)})
+        {part.name: row[part.name] for part in PARTS}
         for row in step.rows("reward_scored_instructions")
         if row["format_valid"]
     ]

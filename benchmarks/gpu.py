@@ -33,7 +33,7 @@ from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.request import Request, Sampling
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.judge.judge import Scores
+from refine_dagster.judge.judge import PARTS, Part, Scores
 from refine_dagster.models.device import device_session, session_figures
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model
 from refine_dagster.models.memory import ModelSize, model_size
@@ -146,9 +146,10 @@ class EvenJudge:
     """Costs nothing and prefers no text."""
 
     fingerprint = "even"
+    parts: tuple[Part, ...] = PARTS
 
     def score(self, examples: Sequence[Example]) -> list[Scores]:
-        return [Scores(0.5, 0.5, 0.5, 0.0) for _ in examples]
+        return [{part.name: 0.5 for part in PARTS} for _ in examples]
 
 
 def write_model(folder: Path, scale: Scale, examples: Sequence[Example]) -> ModelRef:

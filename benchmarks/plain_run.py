@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from refine_dagster.evaluation.super_ni import load_tasks
 from refine_dagster.generation.request import Backend, Completion, Request
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.judge.judge import Judge, Scores, loaded_judge
+from refine_dagster.judge.judge import PARTS, Judge, Scores, loaded_judge
 from refine_dagster.judge.quality import judge_quality
 from refine_dagster.judge.training import train_judge
 from refine_dagster.models.device import Device, device_session
@@ -152,9 +152,8 @@ class PlainRun:
         with loaded_judge(folder, self.device) as judge:
             with self.stage("reward_scored_instructions"):
                 by_base = self.instances("reward_scored_instructions", base, prompts, judge, [])
-                names = [one.name for one in fields(Scores)]
-                scale = [
-                    Scores(**{name: row[name] for name in names})
+                scale: list[Scores] = [
+                    {part.name: row[part.name] for part in PARTS}
                     for row in in_order(by_base)
                     if row["format_valid"]
                 ]

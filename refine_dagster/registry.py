@@ -181,3 +181,6 @@ ALGORITHMS: Registry[Callable[..., Any]] = Registry(
         "ppo": "refine_dagster.training.ppo:train_by_ppo",
     },
 )
+
+# reward(prompts, completions, **columns) -> list[float]; see `refine_af.reward_parts`.
+REWARD_PARTS: Registry[Callable[..., Any]] = Registry("refine_dagster.rewards", "reward part", {})

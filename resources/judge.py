@@ -11,7 +11,7 @@ import dagster as dg
 from refine_dagster.config.profile import Profile
 from refine_dagster.judge.judge import Scores
 from refine_dagster.models.device import Device
-from refine_dagster.refine_af.feedback import Feedback, feedback_of, lent_judge
+from refine_dagster.refine_af.feedback import Feedback, feedback_of, open_judge
 from resources.checkpoints import CheckpointsResource
 
 
@@ -35,5 +35,5 @@ class JudgeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             base_scores: the base policy's scores, over which the config field `whiten`
             standardises.
         """
-        with lent_judge(row, checkpoints.store(), device, profile.judge) as judge:
+        with open_judge(row, checkpoints.store(), device, profile.judge) as judge:
             yield feedback_of(judge, profile.reward, base_scores)

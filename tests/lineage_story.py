@@ -22,7 +22,7 @@ from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request
 from refine_dagster.hashing import content_id
 from refine_dagster.home import Home
-from refine_dagster.judge.judge import Scores
+from refine_dagster.judge.judge import PARTS, Part, Scores
 from refine_dagster.lineage.export import export_dataset
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
@@ -46,6 +46,7 @@ from refine_dagster.warehouse.checkpoints import Checkpoint, CheckpointStore
 from refine_dagster.warehouse.ledger import Commit, Record
 from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.fake_judges import scores_of
 
 RUN_SEED = "c"
 SEEDS = {
@@ -196,11 +197,12 @@ class ScriptedJudge:
     """A judge whose four scores are looked up."""
 
     fingerprint: str
+    parts: tuple[Part, ...] = PARTS
 
     def score(self, examples: Sequence[Example]) -> list[Scores]:
         """Scores by instruction."""
         found = [ANSWERS[example.instruction][2] for example in examples]
-        return [Scores(quality, quality, 0.5, 0.0) for quality in found]
+        return [scores_of(quality, quality) for quality in found]
 
 
 @dataclass

@@ -18,7 +18,6 @@ from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.request import Request, Sampling, Scoring, label_scores
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.judge.judge import Scores
 from refine_dagster.models.device import Device, DeviceUse, device_session, session_figures
 from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model, resolve_model
 from refine_dagster.models.memory import MemoryFullError, in_batches_that_fit
@@ -27,6 +26,7 @@ from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, PolicyTraining, train_policy
 from refine_dagster.training.sft import train_supervised
+from tests.fake_judges import FakeJudge, scores_of
 from tests.test_memory_budget import Notes
 
 WORDS = ("cat", "dog", "sun", "rain", "ship")
@@ -183,15 +183,6 @@ def test_fine_tuning_accumulates_what_does_not_fit(
     assert len(device.use.backed_off) == 2
 
 
-class _Length:
-    """Rewards short texts."""
-
-    fingerprint = "length"
-
-    def score(self, examples: Sequence[Example]) -> list[Scores]:
-        return [Scores(1 / (1 + len(row.output)), 0.5, 0.5, 0.0) for row in examples]
-
-
 def _train(
     base: ModelRef, out: Path, device: Device, algorithm: str, resume: Path | None = None
 ) -> PolicyTraining:
@@ -207,7 +198,8 @@ def _train(
             "max_kl": 100,
         }
     )
-    feedback = Feedback(_Length(), PRESETS["balanced"], -1.0)
+    prefers_short = FakeJudge(lambda row: scores_of(1 / (1 + len(row.output))))
+    feedback = Feedback(prefers_short, PRESETS["balanced"], -1.0)
     sampling = InstanceConfig(max_new_tokens=8)
     return train_policy(base, prompts, feedback, config, sampling, out, device, "s", resume)
 

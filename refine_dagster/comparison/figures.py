@@ -17,7 +17,7 @@ from refine_dagster.comparison.arms import BASE, SEEDS_ONLY
 from refine_dagster.comparison.cells import Cell
 from refine_dagster.evaluation.answers import category_means
 from refine_dagster.evaluation.comparison import ROUNDING
-from refine_dagster.judge.quality import PARTS
+from refine_dagster.judge.judge import PARTS
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import sign_test, spearman, two_way_interval
 
@@ -266,7 +266,7 @@ def _links(cells: Sequence[Cell]) -> list[RewardLink]:
     # Of the seeds, one dataset serves all sizes.
     made = [cell for cell in cells if cell.dataset is not None and cell.arm != SEEDS_ONLY]
     links = []
-    for part in PARTS:
+    for part in _parts(cells):
         answers = [value for cell in cells if (value := cell.answers.get(part)) is not None]
         parts = _centred(made, [cell.dataset.parts[part] if cell.dataset else 0.0 for cell in made])
         scores = _centred(made, [fmean(task.rouge_l for task in cell.tasks) for cell in made])
@@ -279,6 +279,13 @@ def _links(cells: Sequence[Cell]) -> list[RewardLink]:
             )
         )
     return links
+
+
+def _parts(cells: Sequence[Cell]) -> list[str]:
+    """Parts of the reward in the cells: the judge's, then the others by name."""
+    found = {part for cell in cells for part in cell.answers}
+    own = [part.name for part in PARTS]
+    return [*own, *sorted(found.difference(own))]
 
 
 def _centred(cells: Sequence[Cell], values: Sequence[float]) -> list[float]:

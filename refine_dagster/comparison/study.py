@@ -159,7 +159,7 @@ class Study:
                 mode="json", include={"max_source_tokens", "max_new_tokens"}
             ),
             **profile.generator.deciding(),
-            **plug_ins_of(profile.generator),
+            **plug_ins_of(profile.generator, profile.reward),
             "device": profile.device.model_dump(mode="json"),
             "salt": profile.run_seed,
         }

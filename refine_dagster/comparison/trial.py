@@ -41,11 +41,10 @@ from refine_dagster.evaluation.diversity import distinct_bigrams
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.session import GeneratorSession, open_generator
 from refine_dagster.judge.judge import Judge, Scores
-from refine_dagster.judge.quality import PARTS
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef, registered_policy
 from refine_dagster.prompts.example import Example
-from refine_dagster.refine_af.feedback import Feedback, ScoredInstance, feedback_of, lent_judge
+from refine_dagster.refine_af.feedback import Feedback, ScoredInstance, feedback_of, open_judge
 from refine_dagster.refine_af.instances import (
     InstancePrompt,
     instance_prompts,
@@ -87,7 +86,7 @@ def run_trial(study: Study, random_seed: int, folder: Path) -> int:
         return 0
     with device_session(study.profile.device) as device:
         store = CheckpointStore(study.material.checkpoints)
-        with lent_judge(study.material.judge, store, device, study.profile.judge) as judge:
+        with open_judge(study.material.judge, store, device, study.profile.judge) as judge:
             trial = _Trial(study, random_seed, folder / f"seed_{random_seed}", device, judge)
             for place in todo:
                 cells.write(trial.cell(place))
@@ -173,11 +172,14 @@ class _Trial:
         )
 
     @cached_property
+    def _unwhitened(self) -> Feedback:
+        return feedback_of(self._judge, self._study.profile.reward)
+
+    @cached_property
     def _base_scores(self) -> list[Scores]:
         """The judge's scores of the base policy's valid instances: the scale of the rewards."""
-        plain = feedback_of(self._judge, self._study.profile.reward)
         with self._session(self._base) as session:
-            scored = self._answered(session, self._prompts, plain)
+            scored = self._answered(session, self._prompts, self._unwhitened)
         return [one.scores for one in scored if one.scores is not None]
 
     def _feedback(self, profile: Profile) -> Feedback:
@@ -239,11 +241,12 @@ class _Trial:
         return examples or None
 
     def _dataset_result(self, place: Place, examples: Sequence[Example]) -> DatasetResult:
-        scores = self._judge.score(examples)
+        judge = self._unwhitened.judge
+        scores = judge.score(examples)
         return DatasetResult(
             rows=len(examples),
             format_valid=self._format_valid(place),
-            parts={part: fmean(getattr(one, part) for one in scores) for part in PARTS},
+            parts={part.name: fmean(one[part.name] for one in scores) for part in judge.parts},
             distinct_bigrams=distinct_bigrams([example.output for example in examples]),
         )
 
@@ -290,7 +293,7 @@ class _Trial:
                 self._run_seed,
                 resume,
             )
-            return {**asdict(trained), "seconds": round(time.monotonic() - started, 2)}
+            return {**trained.record(), "seconds": round(time.monotonic() - started, 2)}
 
         checkpoint = self._checkpoints.train_or_reuse(POLICY, manifest, train)
         model = registered_policy(self._checkpoints, POLICY, checkpoint.content_hash, self._base)
@@ -371,9 +374,12 @@ class _Trial:
             )
             for one in scores.instances
         ]
-        opinions = self._judge.score(examples)
+        judge = self._unwhitened.judge
+        opinions = judge.score(examples)
         truth = [one.rouge_l for one in scores.instances]
-        return {part: spearman([getattr(one, part) for one in opinions], truth) for part in PARTS}
+        return {
+            part.name: spearman([one[part.name] for one in opinions], truth) for part in judge.parts
+        }
 
 
 POLL_S = 1.0

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from refine_dagster.config.registered import Registered
 from refine_dagster.config.section import ConfigSection
-from refine_dagster.registry import ALGORITHMS
+from refine_dagster.registry import ALGORITHMS, REWARD_PARTS
 
 
 class JudgeConfig(ConfigSection):
@@ -66,6 +66,12 @@ class RewardConfig(ConfigSection):
         "refine_af",
         description="Named coefficients of the reward parts: `refine_af`, as published; "
         "`coherence_only`, the part that looks at the task; `balanced`, each part by its meaning.",
+    )
+    parts: Annotated[dict[str, float], Registered(REWARD_PARTS)] = Field(
+        default_factory=dict,
+        description="Further reward parts, each with its weight: functions registered as "
+        "`refine_dagster.rewards`.",
+        exclude_if=lambda parts: not parts,  # manifests and hashes are those of before it
     )
     whiten: bool = Field(
         True, description="Standardise each part over the base policy's scores before weighing it."

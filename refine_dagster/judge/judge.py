@@ -11,7 +11,7 @@ content. So every pass through the network has one of a few fixed shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,21 +36,30 @@ LENGTHS = (32, 48, 64, 96, 128, 192, 256, 384, MAX_LENGTH)
 MAX_TOKENS_A_PASS = 4096
 
 
+# Part -> score of one example.
+Scores = Mapping[str, float]
+
+
 @dataclass(frozen=True)
-class Scores:
-    """A judge's opinion of an example.
+class Part:
+    """One number that a judge gives an example.
 
     Attributes:
-        naturalness: probability that the text reads naturally, 0 to 1.
-        coherence: probability that the output answers the task, 0 to 1.
-        understandability: probability that the text can be understood, 0 to 1.
-        reward_model: Bradley-Terry reward, a real number; only differences have a meaning.
+        probability: whether it is one, 0 to 1; otherwise only differences have a meaning.
     """
 
-    naturalness: float
-    coherence: float
-    understandability: float
-    reward_model: float
+    name: str
+    meaning: str
+    probability: bool = False
+
+
+# The indicators of REFINE-AF (arXiv 2505.06548, section 3.2), which both judges give.
+PARTS = (
+    Part("naturalness", "Probability that the text reads naturally.", probability=True),
+    Part("coherence", "Probability that the output answers the task.", probability=True),
+    Part("understandability", "Probability that the text is understandable.", probability=True),
+    Part("reward_model", "Bradley-Terry reward, a real number."),
+)
 
 
 class Judge(Protocol):
@@ -58,16 +67,23 @@ class Judge(Protocol):
 
     Attributes:
         fingerprint: names everything that decides the scores.
+        parts: what each example is scored on.
     """
 
     fingerprint: str
+    parts: tuple[Part, ...]
 
     def score(self, examples: Sequence[Example]) -> list[Scores]:
-        """One `Scores` an example, in order; an example's scores do not depend on the others."""
+        """The scores of each example, in the order of `parts`.
+
+        An example's scores do not depend on the other examples.
+        """
 
 
 class TrainedJudge:
     """A judge read from a folder."""
+
+    parts: tuple[Part, ...] = PARTS
 
     def __init__(self, network: Network, fingerprint: str) -> None:
         self._network = network
@@ -99,7 +115,7 @@ class TrainedJudge:
             raw = self._network.read(filled, length).raw[: len(batch)]
             values = torch.cat([log_probabilities(raw).exp(), raw[:, 3:]], dim=-1)
         return [
-            Scores(*(round(value, DECIMALS) for value in row))
+            {part.name: round(value, DECIMALS) for part, value in zip(PARTS, row, strict=True)}
             for row in values.double().cpu().tolist()
         ]
 

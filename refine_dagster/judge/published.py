@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.hashing import json_hash
-from refine_dagster.judge.judge import DECIMALS, Judge, Scores
+from refine_dagster.judge.judge import DECIMALS, PARTS, Judge, Part, Scores
 from refine_dagster.judge.network import JudgeError
 from refine_dagster.judge.quality import JudgeAccuracy, judge_accuracies
 from refine_dagster.judge.reward_model import RewardModel, find_published, loaded_reward_model
@@ -53,6 +53,8 @@ class PublishedJudge:
         fingerprint: names everything that decides the scores.
     """
 
+    parts: tuple[Part, ...] = PARTS
+
     def __init__(self, unieval: UniEval, reward_model: RewardModel, fingerprint: str) -> None:
         self._unieval = unieval
         self._reward_model = reward_model
@@ -67,12 +69,12 @@ class PublishedJudge:
             [self._reward_model.conversation(example) for example in different]
         )
         found = {
-            example: Scores(
-                naturalness=round(shares[3 * place], DECIMALS),
-                coherence=round(shares[3 * place + 1], DECIMALS),
-                understandability=round(shares[3 * place + 2], DECIMALS),
-                reward_model=round(rewards[place], DECIMALS),
-            )
+            example: {
+                part.name: round(value, DECIMALS)
+                for part, value in zip(
+                    PARTS, (*shares[3 * place : 3 * place + 3], rewards[place]), strict=True
+                )
+            }
             for place, example in enumerate(different)
         }
         return [found[example] for example in examples]

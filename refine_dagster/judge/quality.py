@@ -41,17 +41,15 @@ from refine_dagster.judge.corruptions import (
     KINDS,
     Corruption,
     Corruptor,
-    Dimension,
     squeezed_text,
 )
-from refine_dagster.judge.judge import Judge, Scores
+from refine_dagster.judge.judge import Judge
 from refine_dagster.judge.on_policy_negatives import own_tasks
 from refine_dagster.offline.primer import CLOSED_FAMILIES, primer_tasks
 from refine_dagster.prompts.example import Example
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import DECIMALS, CalibrationBin, auc_interval, calibration, spearman
 
-PARTS = (*DIMENSIONS, "reward_model")
 # Damage to the text whose harm to each dimension is known (`corruptions.KINDS`).
 DAMAGE = ("shuffled_words", "dropped_words", "truncated", "misspelt", "repeated")
 Sort = Literal["right", "wrong", "foreign", "damaged"]
@@ -65,9 +63,9 @@ class QualityMeasure:
     """A row of the table `feedback_judge_quality`.
 
     Attributes:
-        dimension: one of `PARTS`.
+        dimension: a part of the judge.
         measure: `auc`, `auc_correctness` (each with `_low` and `_high`, its 95 % interval), `ece`
-            (of probabilities only), or `spearman_<part>` for each part later in `PARTS`.
+            (of probabilities only), or `spearman_<part>` for each later part.
         examples: texts measured on.
         value: the figure.
     """
@@ -80,7 +78,7 @@ class QualityMeasure:
 
 @dataclass(frozen=True)
 class JudgeQuality:
-    """Everything measured, in the order of `PARTS`."""
+    """Everything measured, in the order of the judge's parts."""
 
     measures: tuple[QualityMeasure, ...]
     calibration: tuple[CalibrationBin, ...]
@@ -105,13 +103,11 @@ class QualityExample:
     def label(self, part: str) -> bool | None:
         """Whether the text is good in this respect; None where that is not known.
 
-        The Bradley-Terry reward is to put what is right above anything else.
+        A part that is no dimension of text is to put what is right above anything else.
         """
         if self.corruption is None:
             return True
-        if part == "reward_model":
-            return False
-        return next(self.corruption.label(name) for name in DIMENSIONS if name == part)
+        return next((self.corruption.label(name) for name in DIMENSIONS if name == part), False)
 
 
 def judge_quality(
@@ -172,9 +168,9 @@ def measure_judge(judge: Judge, examples: Sequence[QualityExample], run_seed: st
     scores = judge.score([example.example for example in examples])
     measures: list[QualityMeasure] = []
     bins: list[CalibrationBin] = []
-    for at, part in enumerate(PARTS):
+    for at, (part, probability) in enumerate((part.name, part.probability) for part in judge.parts):
         seed = request_seed(run_seed, "quality", "bootstrap", part)
-        values = _values(part, scores)
+        values = [one[part] for one in scores]
         labels = [example.label(part) for example in examples]
         answers: list[bool | None] = [
             example.sort == "right" if example.sort in ("right", "wrong") else None
@@ -183,7 +179,7 @@ def measure_judge(judge: Judge, examples: Sequence[QualityExample], run_seed: st
         tasks = [example.task for example in examples]
         measures += _auc_measures(part, "auc", values, labels, tasks, seed)
         measures += _auc_measures(part, "auc_correctness", values, answers, tasks, seed)
-        if part != "reward_model":
+        if probability:
             known = [place for place, label in enumerate(labels) if label is not None]
             found = calibration(
                 part, [values[place] for place in known], [bool(labels[place]) for place in known]
@@ -191,16 +187,15 @@ def measure_judge(judge: Judge, examples: Sequence[QualityExample], run_seed: st
             bins += found.bins
             if found.bins:
                 measures.append(QualityMeasure(part, "ece", len(known), found.error))
-        for other in PARTS[at + 1 :]:
-            value = spearman(values, _values(other, scores))
+        for other in judge.parts[at + 1 :]:
+            value = spearman(values, [one[other.name] for one in scores])
             if value is not None:
-                rounded = round(value, DECIMALS)
-                measures.append(QualityMeasure(part, f"spearman_{other}", len(values), rounded))
+                measures.append(
+                    QualityMeasure(
+                        part, f"spearman_{other.name}", len(values), round(value, DECIMALS)
+                    )
+                )
     return JudgeQuality(tuple(measures), tuple(bins))
-
-
-def _values(part: str, scores: Sequence[Scores]) -> list[float]:
-    return [float(getattr(one, part)) for one in scores]
 
 
 def _answered(example: Example, answers: Sequence[str], random: Random) -> Corruption | None:
@@ -255,11 +250,11 @@ class JudgeAccuracy:
     """Held-out accuracy on one dimension and kind of corruption (columns of the table).
 
     Attributes:
-        dimension: a dimension, or `reward_model`.
+        dimension: a part of the judge.
         corruption: a kind of corruption that harms the dimension, or `all`.
-        examples: examples (pairs for `reward_model`) measured.
-        accuracy: balanced accuracy at a probability of one half; for `reward_model` the share of
-            pairs whose good example has the higher reward, a tie counting one half.
+        examples: examples measured; pairs where the part is no probability.
+        accuracy: balanced accuracy at a probability of one half; where the part is none, the share
+            of pairs whose good example has the higher score, a tie counting one half.
         chance: what guessing would score.
     """
 
@@ -274,6 +269,7 @@ def judge_accuracies(
     judge: Judge, sources: Sequence[Example], run_seed: str
 ) -> tuple[list[JudgeAccuracy], int]:
     """Accuracies on the sources and one corruption of each kind of each, and how many examples."""
+    ranked = [part.name for part in judge.parts if not part.probability]
     corruptor = Corruptor(sources)
     made = [(source, corruptor.corruptions(source, f"{run_seed}/held_out")) for source in sources]
     examples = [
@@ -284,32 +280,35 @@ def judge_accuracies(
     for _, worse in made:
         whole = next(scores)
         for dimension in DIMENSIONS:
-            passed = float(getattr(whole, dimension) > CHANCE)
+            passed = float(whole[dimension] > CHANCE)
             for kind in (ALL, *(name for name in KINDS if dimension in KINDS[name].harms)):
                 right[dimension, kind, True].append(passed)
         for one in worse:
             found = next(scores)
-            order = _order(whole.reward_model, found.reward_model)
-            right["reward_model", ALL, False].append(order)
-            right["reward_model", one.kind, False].append(order)
+            for part in ranked:
+                order = _order(whole[part], found[part])
+                right[part, ALL, False].append(order)
+                right[part, one.kind, False].append(order)
             for dimension in DIMENSIONS:
                 label = one.label(dimension)
                 if label is None:
                     continue
-                correct = float((getattr(found, dimension) > CHANCE) == label)
+                correct = float((found[dimension] > CHANCE) == label)
                 right[dimension, ALL, label].append(correct)
                 if not label:
                     right[dimension, one.kind, False].append(correct)
-    return _accuracies(right), len(examples)
+    return _accuracies([*DIMENSIONS, *ranked], right), len(examples)
 
 
 def _order(better: float, worse: float) -> float:
     return 0.5 if better == worse else float(better > worse)
 
 
-def _accuracies(right: dict[tuple[str, str, bool], list[float]]) -> list[JudgeAccuracy]:
+def _accuracies(
+    names: Sequence[str], right: dict[tuple[str, str, bool], list[float]]
+) -> list[JudgeAccuracy]:
     accuracies = []
-    for dimension in (*DIMENSIONS, "reward_model"):
+    for dimension in names:
         for kind in (ALL, *KINDS):
             harmed = right.get((dimension, kind, False), [])
             whole = right.get((dimension, kind, True), [])
@@ -326,17 +325,3 @@ def _accuracies(right: dict[tuple[str, str, bool], list[float]]) -> list[JudgeAc
                 )
             )
     return accuracies
-
-
-def accuracy_of(
-    accuracies: Sequence[JudgeAccuracy], dimension: Dimension | str, kind: str = ALL
-) -> float:
-    """The accuracy on a dimension and kind.
-
-    Raises:
-        KeyError: nothing of the kind was measured.
-    """
-    for one in accuracies:
-        if (one.dimension, one.corruption) == (dimension, kind):
-            return one.accuracy
-    raise KeyError((dimension, kind))

@@ -23,6 +23,7 @@ from refine_dagster.models.language_model import checkpoint_folder
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.instance import Instance, read_instance
 from refine_dagster.refine_af.reward import PRESETS, RewardRule, repetition
+from refine_dagster.refine_af.reward_parts import with_parts
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 
 
@@ -32,7 +33,7 @@ class ScoredInstance:
 
     Attributes:
         instance: what was read, with the gate's reason where it refuses it.
-        scores: the judge's raw parts; None where the gate refuses.
+        scores: the raw parts; None where the gate refuses.
         reward: the rule's reward; the fixed one where the gate refuses.
     """
 
@@ -46,7 +47,7 @@ class Feedback:
     """Scores completions of `instance_prompt`.
 
     Attributes:
-        judge: gives the parts.
+        judge: scores the parts.
         rule: weighs them.
         invalid_reward: reward of a completion that fails the format gate; see `whitened`.
     """
@@ -142,7 +143,7 @@ class Feedback:
 
 
 @contextmanager
-def lent_judge(
+def open_judge(
     row: Mapping[str, Any], store: CheckpointStore, device: Device, config: JudgeConfig
 ) -> Iterator[Judge]:
     """The judge of the row: a checkpoint in the store, or the published models.
@@ -162,11 +163,17 @@ def lent_judge(
 
 
 def feedback_of(judge: Judge, config: RewardConfig, base_scores: Sequence[Scores] = ()) -> Feedback:
-    """The judge's scores weighed by the rule that the config name, behind the format gate.
+    """The scores of the judge and the config's reward parts, weighed behind the format gate.
 
     Args:
         base_scores: the base policy's scores, over which the config field `whiten` standardises.
+
+    Raises:
+        RegistryError: a reward part is not registered, or its package is broken.
+        RewardPartError: a reward part's name is taken.
     """
-    rule = replace(PRESETS[config.preset], diversity=config.diversity)
-    feedback = Feedback(judge, rule, config.invalid_reward)
+    preset = PRESETS[config.preset]
+    weights = {**preset.weights, **config.parts}
+    rule = replace(preset, weights=weights, diversity=config.diversity)
+    feedback = Feedback(with_parts(judge, config.parts), rule, config.invalid_reward)
     return feedback.whitened(base_scores) if config.whiten else feedback

@@ -173,9 +173,10 @@ def scored_instances(
         for one, result in zip(prompts, scored, strict=True)
     ]
     rejections = decide_instances(judged, selection)
+    no_scores = dict.fromkeys(part.name for part in feedback.judge.parts)
     rows = []
     for one, request, result, rejection in zip(prompts, requests, scored, rejections, strict=True):
-        found, scores = result.instance, result.scores
+        found = result.instance
         rows.append(
             make_row(
                 table,
@@ -189,10 +190,7 @@ def scored_instances(
                     "completion_key": policy.key_of(request),
                     "format_valid": found.format_valid,
                     "format_problem": found.problem,
-                    "naturalness": scores.naturalness if scores else None,
-                    "coherence": scores.coherence if scores else None,
-                    "understandability": scores.understandability if scores else None,
-                    "reward_model": scores.reward_model if scores else None,
+                    **(result.scores or no_scores),
                     "reward": result.reward,
                     "kept": rejection is None,
                     "rule": rejection.rule if rejection else KEPT,

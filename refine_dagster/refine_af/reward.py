@@ -40,10 +40,11 @@ A rule may also have a *diversity term*, off by default, for rollouts alone: see
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from statistics import fmean, pstdev
+from typing import Any
 
 from refine_dagster.judge.judge import Scores
 
@@ -65,80 +66,54 @@ class Moments:
         return centred / self.deviation if self.deviation > LEAST_DEVIATION else centred
 
 
-@dataclass(frozen=True)
-class Whitening:
-    """Mean and deviation of each part over the base policy's scores."""
+# Part -> its moments over the base policy's scores.
+Whitening = Mapping[str, Moments]
 
-    reward_model: Moments
-    understandability: Moments
-    naturalness: Moments
-    coherence: Moments
 
-    @classmethod
-    def fit(cls, scores: Sequence[Scores]) -> Whitening:
-        """Fit on given scores.
+def fit_whitening(scores: Sequence[Scores]) -> Whitening:
+    """Mean and deviation of each part over `scores`.
 
-        Raises:
-            ValueError: there are none.
-        """
-        if not scores:
-            raise ValueError("there are no scores to fit the whitening on")
-
-        def moments(values: list[float]) -> Moments:
-            return Moments(fmean(values), pstdev(values))
-
-        return cls(
-            reward_model=moments([one.reward_model for one in scores]),
-            understandability=moments([one.understandability for one in scores]),
-            naturalness=moments([one.naturalness for one in scores]),
-            coherence=moments([one.coherence for one in scores]),
-        )
-
-    def apply(self, scores: Scores) -> Scores:
-        """Each part in deviations from its mean; no part is a probability any more."""
-        return Scores(
-            naturalness=self.naturalness.standardised(scores.naturalness),
-            coherence=self.coherence.standardised(scores.coherence),
-            understandability=self.understandability.standardised(scores.understandability),
-            reward_model=self.reward_model.standardised(scores.reward_model),
-        )
+    Raises:
+        ValueError: there are no scores.
+    """
+    if not scores:
+        raise ValueError("there are no scores to fit the whitening on")
+    columns = {part: [one[part] for one in scores] for part in scores[0]}
+    return {part: Moments(fmean(values), pstdev(values)) for part, values in columns.items()}
 
 
 @dataclass(frozen=True)
 class RewardRule:
-    """A linear rule over the judge's parts.
+    """A linear rule over reward parts.
 
-    With a whitening, the parts are standardised first and the constant is added as it stands: it
-    shifts every reward alike, and keeps a whitened reward of average parts equal to the constant.
+    With a whitening, the parts are standardised first and the constant is added as it stands, so an
+    example of average parts has the constant as its reward.
 
     Attributes:
         name: the preset's name.
-        reward_model, understandability, naturalness, coherence: weight of each part.
+        weights: part -> weight, in the order in which the products are added.
         constant: added to the weighed parts.
         whitening: None weighs the raw parts, as published.
         diversity: taken off a rollout's reward times its `repetition`; 0 or more. Rows of a
-            dataset are not charged: what one is worth must not depend on the others.
+            dataset are not charged: the reward of a row must not depend on the others.
     """
 
     name: str
-    reward_model: float
-    understandability: float
-    naturalness: float
-    coherence: float
+    weights: Mapping[str, float]
     constant: float
     whitening: Whitening | None = None
     diversity: float = 0.0
 
     def reward(self, scores: Scores) -> float:
         """The reward of an example with these scores."""
-        parts = self.whitening.apply(scores) if self.whitening else scores
-        return (
-            self.reward_model * parts.reward_model
-            + self.understandability * parts.understandability
-            + self.naturalness * parts.naturalness
-            + self.coherence * parts.coherence
-            + self.constant
-        )
+        # Not `sum`, which compensates rounding from Python 3.12 on: a reward is part of a row's id.
+        total = 0.0
+        for part, weight in self.weights.items():
+            value = scores[part]
+            if self.whitening:
+                value = self.whitening[part].standardised(value)
+            total += weight * value
+        return total + self.constant
 
     def whitened(self, scores: Sequence[Scores]) -> RewardRule:
         """This rule with the parts standardised over `scores` (the base policy's).
@@ -146,7 +121,18 @@ class RewardRule:
         Raises:
             ValueError: there are no scores.
         """
-        return replace(self, whitening=Whitening.fit(scores))
+        return replace(self, whitening=fit_whitening(scores))
+
+    def manifest(self) -> dict[str, Any]:
+        """The rule as JSON values, for the manifests of checkpoints."""
+        moments = {part: asdict(one) for part, one in (self.whitening or {}).items()}
+        return {
+            **self.weights,
+            "name": self.name,
+            "constant": self.constant,
+            "whitening": moments or None,
+            "diversity": self.diversity,
+        }
 
 
 def repetition(instructions: Sequence[str], texts: Sequence[str]) -> list[float]:
@@ -196,30 +182,14 @@ def _word_pairs(text: str) -> set[tuple[str, str]]:
     return set(pairwise(words)) if len(words) != 1 else {(words[0], "")}
 
 
-_RULES = (
-    RewardRule(
-        "refine_af",
-        reward_model=0.0078,
-        understandability=-0.4421,
-        naturalness=0.3212,
-        coherence=0.1520,
-        constant=-0.0274,
-    ),
-    RewardRule(
-        "coherence_only",
-        reward_model=0.0,
-        understandability=0.0,
-        naturalness=0.0,
-        coherence=1.0,
-        constant=0.0,
-    ),
-    RewardRule(
-        "balanced",
-        reward_model=0.25,
-        understandability=0.125,
-        naturalness=0.125,
-        coherence=0.5,
-        constant=0.0,
-    ),
-)
-PRESETS: dict[str, RewardRule] = {rule.name: rule for rule in _RULES}
+_PARTS = ("reward_model", "understandability", "naturalness", "coherence")
+# Preset -> weights of those parts, and the constant.
+_PRESETS = {
+    "refine_af": (0.0078, -0.4421, 0.3212, 0.1520, -0.0274),
+    "coherence_only": (0.0, 0.0, 0.0, 1.0, 0.0),
+    "balanced": (0.25, 0.125, 0.125, 0.5, 0.0),
+}
+PRESETS: dict[str, RewardRule] = {
+    name: RewardRule(name, dict(zip(_PARTS, weights, strict=True)), constant)
+    for name, (*weights, constant) in _PRESETS.items()
+}

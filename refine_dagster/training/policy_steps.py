@@ -26,7 +26,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -81,21 +81,32 @@ class PolicyPrompt:
 class PolicyStep:
     """One step's rollouts and update; the columns of table `rl_policy_checkpoint_steps`.
 
-    The judge's parts are means over the rollouts that pass the format gate, None where none does.
+    Attributes:
+        parts: reward part -> its mean over the rollouts that pass the format gate, None where none
+            does.
     """
 
     step: int
     reward: float
-    naturalness: float | None
-    coherence: float | None
-    understandability: float | None
-    reward_model: float | None
+    parts: Mapping[str, float | None]
     format_valid: float
     kl: float
     entropy: float
     length: float
     diversity: float
     loss: float
+
+    def record(self) -> dict[str, Any]:
+        """JSON values, each part beside the other figures."""
+        values = asdict(self)
+        return {**values.pop("parts"), **values}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> PolicyStep:
+        """The step that gave the record."""
+        own = {field.name for field in fields(cls)} - {"parts"}
+        parts = {name: value for name, value in record.items() if name not in own}
+        return cls(parts=parts, **{name: record[name] for name in own})
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,10 @@ class PolicyTraining:
 
     steps: list[PolicyStep]
     ended_by: EndedBy = "steps"
+
+    def record(self) -> dict[str, Any]:
+        """JSON values, as checkpoints keep them."""
+        return {"steps": [step.record() for step in self.steps], "ended_by": self.ended_by}
 
 
 @dataclass(frozen=True)
@@ -264,18 +279,14 @@ class StepRewards:
             step: from 1.
             figures: `kl`, `entropy`, `length` and `loss`.
         """
-        parts = [scored.scores for scored in self._scored if scored.scores is not None]
-
-        def mean(values: list[float]) -> float | None:
-            return fmean(values) if values else None
-
+        valid = [scored.scores for scored in self._scored if scored.scores is not None]
+        parts = [part.name for part in self._feedback.judge.parts]
         return PolicyStep(
             step=step,
             reward=fmean(scored.reward for scored in self._scored),
-            naturalness=mean([scores.naturalness for scores in parts]),
-            coherence=mean([scores.coherence for scores in parts]),
-            understandability=mean([scores.understandability for scores in parts]),
-            reward_model=mean([scores.reward_model for scores in parts]),
+            parts={
+                part: fmean(scores[part] for scores in valid) if valid else None for part in parts
+            },
             format_valid=fmean(scored.instance.format_valid for scored in self._scored),
             kl=figures["kl"],
             entropy=figures["entropy"],

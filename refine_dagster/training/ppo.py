@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -291,7 +291,7 @@ class PPO:
                     "value_head": self.value_head.state_dict(),
                     "optimiser": self._optimiser.state_dict(),
                     "kl_coefficient": self.kl_coefficient,
-                    "steps": [asdict(step) for step in self.steps],
+                    "steps": [step.record() for step in self.steps],
                 },
                 stream,
             )
@@ -310,7 +310,7 @@ class PPO:
         self.value_head.load_state_dict(state["value_head"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.kl_coefficient = state["kl_coefficient"]
-        self.steps = [PolicyStep(**row) for row in state["steps"]]
+        self.steps = [PolicyStep.of_record(row) for row in state["steps"]]
 
     @staticmethod
     def _state_file(resume: Path) -> Path:

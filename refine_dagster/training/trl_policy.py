@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +252,7 @@ def _attendant(steps: list[PolicyStep], ended: Any) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            write_atomically(folder / STEPS_FILE, canonical_json([asdict(step) for step in steps]))
+            write_atomically(folder / STEPS_FILE, canonical_json([step.record() for step in steps]))
 
     return Attendant()
 
@@ -287,4 +286,4 @@ def _read_steps(saved: Path | None) -> list[PolicyStep]:
     if saved is None:
         return []
     text = (saved / STEPS_FILE).read_text(encoding="utf-8")
-    return [PolicyStep(**row) for row in json.loads(text)]
+    return [PolicyStep.of_record(row) for row in json.loads(text)]

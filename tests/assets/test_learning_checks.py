@@ -10,12 +10,12 @@ import dagster as dg
 import pytest
 
 from assets import checks, privacy_checks
-from refine_dagster.judge.quality import PARTS
 from refine_dagster.warehouse.rows import make_row
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
+from tests.fake_judges import PART_NAMES
 from tests.small_warehouse import commit
 
 PROFILE = ProfileResource(
@@ -76,11 +76,11 @@ def _steps(database: Path, figures: Sequence[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("lows", "weak"),
     [
-        (dict.fromkeys(PARTS, 0.6), "none"),
-        ({**dict.fromkeys(PARTS, 0.6), "coherence": 0.49}, "coherence"),
-        ({**dict.fromkeys(PARTS, 0.6), "naturalness": 0.5}, "naturalness"),
-        (dict.fromkeys(PARTS[:3], 0.6), "reward_model"),
-        ({}, ", ".join(sorted(PARTS))),
+        (dict.fromkeys(PART_NAMES, 0.6), "none"),
+        ({**dict.fromkeys(PART_NAMES, 0.6), "coherence": 0.49}, "coherence"),
+        ({**dict.fromkeys(PART_NAMES, 0.6), "naturalness": 0.5}, "naturalness"),
+        (dict.fromkeys(PART_NAMES[:3], 0.6), "reward_model"),
+        ({}, ", ".join(sorted(PART_NAMES))),
     ],
 )
 def test_judge_auc(tmp_path: Path, lows: dict[str, float], weak: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from refine_dagster.comparison.cells import Cell, CellFolder, DatasetResult, PolicyResult
 from refine_dagster.comparison.figures import figures_of
 from refine_dagster.evaluation.answers import TaskScore
-from refine_dagster.judge.quality import PARTS
+from tests.fake_judges import PART_NAMES
 
 POLICY = PolicyResult(
     steps=4,
@@ -35,7 +35,9 @@ def cell(arm: str, seed: int, size: int, scores: list[float], part: float = 0.5)
             TaskScore(arm, f"t{place}", f"c{place % 2}", 1, one, one / 2)
             for place, one in enumerate(scores)
         ),
-        dataset=None if arm == "base" else DatasetResult(size, 1.0, dict.fromkeys(PARTS, part), 1),
+        dataset=None
+        if arm == "base"
+        else DatasetResult(size, 1.0, dict.fromkeys(PART_NAMES, part), 1),
         policy=POLICY if "/" in arm else None,
         answers={"coherence": 0.25, "naturalness": None},
         seconds=1.0,

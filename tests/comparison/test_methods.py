@@ -23,12 +23,12 @@ from refine_dagster.config.profile import load_profile
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import TaskScore
-from refine_dagster.judge.quality import PARTS
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.teams_rl.evolved_rows import instructor_payload
 from refine_dagster.warehouse.rows import Row, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.fake_judges import PART_NAMES
 from tests.small_warehouse import commit
 
 PROPOSED = [
@@ -240,7 +240,7 @@ def test_numbers_of_calls_that_cannot_be_compared_are_refused() -> None:
 
 
 def cell(arm: str, random_seed: int, size: int, rows: int) -> Cell:
-    dataset = DatasetResult(rows, 1.0, dict.fromkeys(PARTS, 0.5), 1.0) if rows else None
+    dataset = DatasetResult(rows, 1.0, dict.fromkeys(PART_NAMES, 0.5), 1.0) if rows else None
     tasks = (TaskScore(arm, "t", "c", 1, 10.0, 5.0),)
     return Cell(arm, random_seed, size, tasks, dataset, None, {}, 1.0)
 

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from statistics import pstdev
 
 import pytest
 
-from refine_dagster.judge.judge import Judge, Scores
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS
+from tests.fake_judges import FakeJudge, scores_of
 
-
-class _TableJudge:
-    """Answers from a table by output, and remembers what it was asked."""
-
-    def __init__(self, table: dict[str, Scores]) -> None:
-        self.fingerprint = "table"
-        self.asked: list[list[Example]] = []
-        self._table = table
-
-    def score(self, examples: Sequence[Example]) -> list[Scores]:
-        self.asked.append(list(examples))
-        return [self._table[example.output] for example in examples]
-
-
-PEAR = Scores(naturalness=0.9, coherence=0.8, understandability=0.95, reward_model=2.0)
-FIG = Scores(naturalness=0.3, coherence=0.1, understandability=0.4, reward_model=-1.0)
+PEAR = scores_of(naturalness=0.9, coherence=0.8, understandability=0.95, reward_model=2.0)
+FIG = scores_of(naturalness=0.3, coherence=0.1, understandability=0.4, reward_model=-1.0)
 RULE = PRESETS["refine_af"]
 
 
-def _feedback() -> tuple[Feedback, _TableJudge]:
-    judge = _TableJudge({"a pear": PEAR, "a fig": FIG})
-    asked: Judge = judge
-    return Feedback(asked, RULE, invalid_reward=-1.0), judge
+def _feedback() -> tuple[Feedback, FakeJudge]:
+    judge = FakeJudge.of_outputs({"a pear": PEAR, "a fig": FIG})
+    return Feedback(judge, RULE, invalid_reward=-1.0), judge
 
 
 def test_rewards_are_the_rule_over_the_judges_parts() -> None:
@@ -100,7 +84,7 @@ def test_lists_of_different_length_are_refused() -> None:
 
 
 def test_a_whitened_diversity_term_is_counted_in_deviations_of_the_base_policys_rewards() -> None:
-    judge = _TableJudge({"a pear": PEAR, "a fig": FIG})
+    judge = FakeJudge.of_outputs({"a pear": PEAR, "a fig": FIG})
     for preset in ("refine_af", "balanced"):
         feedback = Feedback(judge, replace(PRESETS[preset], diversity=2.0), invalid_reward=-1.0)
         whitened = feedback.whitened([PEAR, FIG])

@@ -17,12 +17,12 @@ from refine_dagster.judge.corruptions import DIMENSIONS, KINDS
 from refine_dagster.judge.judge import LENGTHS, Judge, Scores, loaded_judge, padded_length
 from refine_dagster.judge.network import JudgeError, read_network
 from refine_dagster.judge.on_policy_negatives import answered_tasks, own_tasks
-from refine_dagster.judge.quality import accuracy_of
 from refine_dagster.judge.training import JudgeTraining, is_held_out, train_judge
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
+from tests.fake_judges import accuracy_of
 
 SEEDS = [task.example for task in primer_tasks(40, 5)]
 CONFIG = JudgeConfig(
@@ -80,14 +80,14 @@ def test_garbled_text_scores_lower(judge: Judge) -> None:
     good = [Example("Write a sentence about the sea.", "", "The waves roll over the warm sand.")]
     worse = [Example(good[0].instruction, "", "sand the roll over waves warm The.")]
     (better,), (lower,) = judge.score(good), judge.score(worse)
-    assert better.naturalness > lower.naturalness
-    assert better.reward_model > lower.reward_model
+    assert better["naturalness"] > lower["naturalness"]
+    assert better["reward_model"] > lower["reward_model"]
 
 
 def test_probabilities_are_bounded_by_understandability(judge: Judge) -> None:
     for one in judge.score(SEEDS):
-        assert 0 <= one.naturalness <= one.understandability <= 1
-        assert 0 <= one.coherence <= one.understandability
+        assert 0 <= one["naturalness"] <= one["understandability"] <= 1
+        assert 0 <= one["coherence"] <= one["understandability"]
 
 
 def test_a_score_does_not_depend_on_its_batch(judge: Judge) -> None:
@@ -103,7 +103,7 @@ def test_a_score_does_not_depend_on_its_batch(judge: Judge) -> None:
 def test_a_triple_longer_than_the_context_is_scored(judge: Judge) -> None:
     long = Example("Say it. " * 400, "deep sea " * 900, "blue sky " * 900)
     (found,) = judge.score([long])
-    assert 0 <= found.naturalness <= 1
+    assert 0 <= found["naturalness"] <= 1
 
 
 def test_a_long_triple_keeps_both_its_parts(
@@ -126,7 +126,7 @@ def test_a_long_triple_keeps_both_its_parts(
 )
 def test_odd_triples_have_finite_scores(judge: Judge, example: Example) -> None:
     (found,) = judge.score([example])
-    assert all(abs(value) < 1e3 for value in vars(found).values())
+    assert all(abs(value) < 1e3 for value in found.values())
 
 
 def test_two_trainings_give_the_same_files_whatever_the_order_of_seeds(
@@ -151,9 +151,7 @@ def test_the_base_models_own_wrong_answers_score_lower(
     wrong = judge.score([replace(one.example, output=one.wrong[0]) for one in told])
     assert len(told) > 40
     for part in ("coherence", "reward_model"):
-        above = [
-            getattr(good, part) > getattr(bad, part) for good, bad in zip(right, wrong, strict=True)
-        ]
+        above = [good[part] > bad[part] for good, bad in zip(right, wrong, strict=True)]
         assert fmean(above) > 0.7, part
 
 

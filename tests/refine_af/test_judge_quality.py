@@ -12,10 +12,9 @@ import pytest
 from assets.judge_figures import auc_table, calibration_plot
 from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.judge.corruptions import DIMENSIONS
-from refine_dagster.judge.judge import Scores
+from refine_dagster.judge.judge import PARTS, Part, Scores
 from refine_dagster.judge.on_policy_negatives import own_tasks
 from refine_dagster.judge.quality import (
-    PARTS,
     TASKS,
     JudgeQuality,
     QualityExample,
@@ -28,12 +27,14 @@ from refine_dagster.offline.primer import ALL_FAMILIES, CLOSED_FAMILIES, primer_
 from refine_dagster.prompts.example import Example
 from refine_dagster.statistics import CalibrationBin
 from refine_dagster.warehouse.tables import TABLES
+from tests.fake_judges import PART_NAMES, scores_of
 
 
 class _KnowingJudge:
     """Knows every example; coherence sees what is right, naturalness only what is damaged."""
 
     fingerprint = "knowing"
+    parts: tuple[Part, ...] = PARTS
 
     def __init__(self, examples: Sequence[QualityExample]) -> None:
         self._sorts = {example.example: example.sort for example in examples}
@@ -47,7 +48,7 @@ class _KnowingJudge:
     def _one(sort: str) -> Scores:
         whole = 0.2 if sort == "damaged" else 0.9
         right = {"right": 3.0, "wrong": 2.0, "foreign": 1.0, "damaged": 0.0}[sort]
-        return Scores(whole, 1.0 if sort == "right" else 0.0, 0.5, right)
+        return scores_of(whole, 1.0 if sort == "right" else 0.0, 0.5, right)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,7 @@ def test_no_known_task_is_measured_on(examples: list[QualityExample]) -> None:
 def test_seeds_and_the_judges_primer_are_kept_out(examples: list[QualityExample]) -> None:
     class Remembering:
         fingerprint = "remembering"
+        parts: tuple[Part, ...] = PARTS
 
         def __init__(self) -> None:
             self.asked: set[tuple[str, str]] = set()
@@ -120,7 +122,7 @@ def test_seeds_and_the_judges_primer_are_kept_out(examples: list[QualityExample]
         def score(self, examples: Sequence[Example]) -> list[Scores]:
             self.asked |= {(one.instruction, one.input) for one in examples}
             random = Random(5)
-            return [Scores(*(random.random() for _ in PARTS)) for _ in examples]
+            return [scores_of(*(random.random() for _ in PARTS)) for _ in examples]
 
     judge = Remembering()
     seeds = [example.example for example in examples if example.sort == "right"][:50]
@@ -129,7 +131,7 @@ def test_seeds_and_the_judges_primer_are_kept_out(examples: list[QualityExample]
     assert not judge.asked & {(one.instruction, one.input) for one in seeds}
     assert not judge.asked & {(one.instruction, one.input) for one in own_tasks(config, "salt")}
     # Chance: one half within its interval.
-    for part in PARTS:
+    for part in PART_NAMES:
         low, high = (_figure(quality, part, f"auc_{end}").value for end in ("low", "high"))
         assert low < 0.5 < high or abs(_figure(quality, part, "auc").value - 0.5) < 0.05
 
@@ -158,7 +160,7 @@ def test_without_two_classes_there_is_no_figure(examples: list[QualityExample]) 
 def test_figures_are_shown(known: JudgeQuality) -> None:
     table = auc_table(known.measures)
     assert "| coherence | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 0 |" in table
-    assert all(f"| {part} |" in table for part in PARTS)
+    assert all(f"| {part} |" in table for part in PART_NAMES)
     assert calibration_plot(known.calibration).startswith("![calibration](data:image/png;base64,")
     assert calibration_plot(known.calibration) == calibration_plot(known.calibration)
     assert calibration_plot([]) == "*no bins*"
@@ -170,4 +172,4 @@ def test_rows_have_the_columns_of_their_tables() -> None:
         (CalibrationBin, "feedback_judge_calibration"),
     ):
         assert [field.name for field in fields(row)] == list(TABLES[table].columns)
-    assert (*DIMENSIONS, "reward_model") == PARTS
+    assert (*DIMENSIONS, "reward_model") == PART_NAMES

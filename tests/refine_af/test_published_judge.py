@@ -22,7 +22,6 @@ from refine_dagster.judge.published import (
     measure_published_judge,
     published_fingerprint,
 )
-from refine_dagster.judge.quality import accuracy_of
 from refine_dagster.judge.reward_model import PublishedModelError, loaded_reward_model
 from refine_dagster.judge.training import is_held_out
 from refine_dagster.judge.unieval import loaded_unieval
@@ -34,6 +33,7 @@ from refine_dagster.run import RunFailedError, run_pipeline
 from refine_dagster.warehouse.warehouse import Warehouse
 from resources.checkpoints import CheckpointsResource
 from resources.judge import JudgeResource
+from tests.fake_judges import accuracy_of
 from tests.tiny_judges import write_reward_model, write_unieval
 
 TRIPLES = [
@@ -75,12 +75,12 @@ def test_scores_are_the_parts_of_both_models(config: JudgeConfig, device: Device
     with loaded_unieval(models.unieval, device, 8, 96) as unieval:
         for example, found in zip(TRIPLES, scores, strict=True):
             natural, coherent, understood = unieval.score(unieval.questions(example))
-            assert found.naturalness == round(natural, 6)
-            assert found.coherence == round(coherent, 6)
-            assert found.understandability == round(understood, 6)
+            assert found["naturalness"] == round(natural, 6)
+            assert found["coherence"] == round(coherent, 6)
+            assert found["understandability"] == round(understood, 6)
     with loaded_reward_model(models.reward_model, device, 8, 96) as reward_model:
         rewards = reward_model.score([reward_model.conversation(example) for example in TRIPLES])
-    assert [found.reward_model for found in scores] == [round(one, 6) for one in rewards]
+    assert [found["reward_model"] for found in scores] == [round(one, 6) for one in rewards]
 
 
 def test_fingerprint_names_what_decides_the_scores(config: JudgeConfig, tmp_path: Path) -> None:

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
 import pytest
 
 from refine_dagster.config.learning import RewardConfig
-from refine_dagster.judge.judge import Scores
-from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS, repetition
+from tests.fake_judges import PART_NAMES, FakeJudge, scores_of
 
 # Scores of a base policy: what is natural is understandable, and coherence goes its own way.
 BASE = [
-    Scores(naturalness=0.9, coherence=0.2, understandability=0.92, reward_model=1.0),
-    Scores(naturalness=0.8, coherence=0.9, understandability=0.85, reward_model=2.0),
-    Scores(naturalness=0.2, coherence=0.1, understandability=0.30, reward_model=-3.0),
-    Scores(naturalness=0.7, coherence=0.6, understandability=0.75, reward_model=0.5),
+    scores_of(naturalness=0.9, coherence=0.2, understandability=0.92, reward_model=1.0),
+    scores_of(naturalness=0.8, coherence=0.9, understandability=0.85, reward_model=2.0),
+    scores_of(naturalness=0.2, coherence=0.1, understandability=0.30, reward_model=-3.0),
+    scores_of(naturalness=0.7, coherence=0.6, understandability=0.75, reward_model=0.5),
 ]
-PART_NAMES = ("naturalness", "coherence", "understandability", "reward_model")
-
-
-class _TableJudge:
-    """Gives every output the scores of its table."""
-
-    fingerprint = "table"
-
-    def __init__(self, table: dict[str, Scores]) -> None:
-        self._table = table
-
-    def score(self, examples: Sequence[Example]) -> list[Scores]:
-        return [self._table[example.output] for example in examples]
 
 
 def test_the_knob_names_exactly_the_presets() -> None:
@@ -46,36 +31,38 @@ def test_the_knob_names_exactly_the_presets() -> None:
 def test_coherence_only_hears_nothing_else() -> None:
     rule = PRESETS["coherence_only"]
     for scores in BASE:
-        assert rule.reward(scores) == scores.coherence
-        assert rule.reward(replace(scores, naturalness=0.0, reward_model=99.0)) == scores.coherence
+        assert rule.reward(scores) == scores["coherence"]
+        other = {**scores, "naturalness": 0.0, "reward_model": 99.0}
+        assert rule.reward(other) == scores["coherence"]
 
 
 @pytest.mark.parametrize("part", PART_NAMES)
 def test_balanced_never_pays_for_less_of_a_part(part: str) -> None:
     rule = PRESETS["balanced"].whitened(BASE)
     for scores in BASE:
-        more = replace(scores, **{part: getattr(scores, part) + 0.05})
+        more = {**scores, part: scores[part] + 0.05}
         assert rule.reward(more) > rule.reward(scores)
 
 
 def test_balanced_gives_the_answer_as_much_as_all_the_rest() -> None:
-    rule = PRESETS["balanced"]
-    assert rule.coherence == rule.reward_model + rule.naturalness + rule.understandability
-    assert rule.reward_model == rule.naturalness + rule.understandability
+    weights = PRESETS["balanced"].weights
+    reading = weights["naturalness"] + weights["understandability"]
+    assert weights["coherence"] == weights["reward_model"] + reading
+    assert weights["reward_model"] == reading
 
 
 def test_the_published_rule_prefers_what_is_harder_to_understand() -> None:
     """The known trouble, which is why there are other presets (methods A)."""
     rule = PRESETS["refine_af"].whitened(BASE)
     clear = BASE[1]
-    assert rule.reward(replace(clear, understandability=0.5)) > rule.reward(clear)
-    both = replace(clear, naturalness=0.2, understandability=0.25)
+    assert rule.reward({**clear, "understandability": 0.5}) > rule.reward(clear)
+    both = {**clear, "naturalness": 0.2, "understandability": 0.25}
     assert PRESETS["refine_af"].reward(both) > PRESETS["refine_af"].reward(clear)
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_failing_the_gate_never_pays_more_than_the_worst_valid_instance(preset: str) -> None:
-    judge = _TableJudge({str(place): scores for place, scores in enumerate(BASE)})
+    judge = FakeJudge.of_outputs({str(place): scores for place, scores in enumerate(BASE)})
     plain = Feedback(judge, PRESETS[preset], invalid_reward=-0.1)
     feedback = plain.whitened(BASE)
     completions = [f" <noinput>\nOutput: {place}" for place in range(len(BASE))]
@@ -89,7 +76,7 @@ def test_failing_the_gate_never_pays_more_than_the_worst_valid_instance(preset: 
 
 
 def test_a_low_reward_for_the_gate_stays() -> None:
-    feedback = Feedback(_TableJudge({}), PRESETS["balanced"], invalid_reward=-50.0)
+    feedback = Feedback(FakeJudge.of_outputs({}), PRESETS["balanced"], invalid_reward=-50.0)
     assert feedback.whitened(BASE).invalid_reward == -50.0
     assert feedback.whitened([]) is feedback
 
@@ -111,7 +98,7 @@ def test_repetition_counts_other_instructions_only() -> None:
 def test_only_rollouts_are_charged_for_repetition() -> None:
     table = {"a red sun": BASE[0], "a red dog": BASE[0], "green": BASE[1]}
     rule = replace(PRESETS["balanced"], diversity=0.5)
-    feedback = Feedback(_TableJudge(table), rule, invalid_reward=-9.0)
+    feedback = Feedback(FakeJudge.of_outputs(table), rule, invalid_reward=-9.0)
     instructions = ["One.", "Two.", "Three.", "Four."]
     outputs = ["a red sun", "a red dog", "green"]
     completions = [*(f" <noinput>\nOutput: {output}" for output in outputs), " a red moon"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from refine_dagster.config.dataset import InstanceConfig
 from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
 from refine_dagster.config.models import DeviceConfig
-from refine_dagster.judge.judge import Scores
 from refine_dagster.models.device import Device, DeviceError, device_session
 from refine_dagster.models.language_model import loaded_model, quantized, resolve_model
 from refine_dagster.prompts.example import Example
@@ -21,17 +19,11 @@ from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
 from refine_dagster.training.sft import train_supervised
 from refine_dagster.training.trainer_session import TrainingError
+from tests.fake_judges import FakeJudge, scores_of
 
 WHOLE = Device("cpu", "float32", 1, deterministic=True)
 FOUR_BITS = replace(WHOLE, quantization="nf4")
 THERE = find_spec("bitsandbytes") is not None
-
-
-class _Even:
-    fingerprint = "even"
-
-    def score(self, examples: Any) -> list[Scores]:
-        return [Scores(0.5, 0.5, 0.5, 0.0) for _ in examples]
 
 
 def test_the_loader_is_asked_for_nested_nf4_in_the_dtype_of_the_device() -> None:
@@ -61,7 +53,7 @@ def test_all_weights_of_a_quantized_model_cannot_be_trained(
         train_policy(
             resolve_model(str(tiny_model_folder)),
             [PolicyPrompt("a", "Count.", "Count.")],
-            Feedback(_Even(), PRESETS["balanced"], -1.0),
+            Feedback(FakeJudge(lambda _: scores_of()), PRESETS["balanced"], -1.0),
             ReinforcementConfig(weights="full"),
             InstanceConfig(),
             tmp_path,

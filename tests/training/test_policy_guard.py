@@ -27,10 +27,7 @@ def _steps(
         PolicyStep(
             step=number + 1,
             reward=at(reward, number),
-            naturalness=0.5,
-            coherence=0.5,
-            understandability=0.5,
-            reward_model=0.0,
+            parts={"coherence": 0.5},
             format_valid=at(valid, number),
             kl=at(kl, number),
             entropy=1.0,

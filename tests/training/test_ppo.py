@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
@@ -17,7 +16,7 @@ from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.rollouts import sample_rollouts
 from refine_dagster.hashing import folder_files
-from refine_dagster.judge.judge import Scores
+from refine_dagster.judge.judge import PARTS, Part, Scores
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.prompts.example import Example
@@ -29,6 +28,7 @@ from refine_dagster.training.policy_steps import PolicyTask
 from refine_dagster.training.ppo import PPO
 from refine_dagster.training.reinforcement import PolicyPrompt, PolicyTraining, train_policy
 from refine_dagster.warehouse.tables import TABLES
+from tests.fake_judges import scores_of
 from tests.training.writing_model import prompt_of, write_model
 
 SAMPLING = InstanceConfig(max_new_tokens=24)
@@ -53,6 +53,7 @@ class MoonJudge:
     """Scores an output by the share of its words that are `moon`: the optimum is known."""
 
     fingerprint = "moon"
+    parts: tuple[Part, ...] = PARTS
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self._before = before
@@ -60,12 +61,7 @@ class MoonJudge:
     def score(self, examples: Sequence[Example]) -> list[Scores]:
         self._before()
         return [
-            Scores(
-                naturalness=4 * moon_share(row.output),
-                coherence=4 * moon_share(row.output),
-                understandability=0.0,
-                reward_model=0.0,
-            )
+            scores_of(4 * moon_share(row.output), 4 * moon_share(row.output), 0.0)
             for row in examples
         ]
 
@@ -164,7 +160,7 @@ def test_steps_have_the_tables_columns(base: ModelRef, tmp_path: Path, device: D
     training = _train(base, tmp_path / "policy", device)
     assert [step.step for step in training.steps] == [1, 2, 3, 4, 5]
     for step in training.steps:
-        assert set(asdict(step)) == set(TABLES["rl_policy_checkpoint_steps"].columns)
+        assert set(step.record()) == set(TABLES["rl_policy_checkpoint_steps"].columns)
         assert step.entropy > 0
         assert 0 < step.length <= SAMPLING.max_new_tokens
     assert sorted(folder_files(tmp_path)) == [

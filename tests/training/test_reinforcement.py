@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
@@ -16,7 +15,7 @@ from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.rollouts import sample_rollouts
 from refine_dagster.hashing import folder_files
-from refine_dagster.judge.judge import Scores
+from refine_dagster.judge.judge import PARTS, Part, Scores
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.progress import Figure, reporting
@@ -27,11 +26,13 @@ from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.statistics import paired_gain
 from refine_dagster.training.reinforcement import (
     PolicyPrompt,
+    PolicyStep,
     PolicyTraining,
     train_policy,
 )
 from refine_dagster.training.trainer_session import TrainingError
 from refine_dagster.warehouse.tables import TABLES
+from tests.fake_judges import scores_of
 from tests.training.writing_model import prompt_of, write_model
 
 INVALID = -0.5
@@ -45,13 +46,11 @@ class LetterJudge:
     """Likes an output the more of its letters are `o`."""
 
     fingerprint = "letter o"
+    parts: tuple[Part, ...] = PARTS
 
     def score(self, examples: Sequence[Example]) -> list[Scores]:
         shares = [row.output.count("o") / max(1, len(row.output)) for row in examples]
-        return [
-            Scores(naturalness=share, coherence=share, understandability=0.0, reward_model=1.0)
-            for share in shares
-        ]
+        return [scores_of(share, share, 0.0, 1.0) for share in shares]
 
 
 class CutOffError(Exception):
@@ -175,14 +174,15 @@ def test_steps_have_the_tables_columns_and_are_reported(
     assert [set(figures) for figures in listener.figures] == [{"reward", "kl"}] * CONFIG.steps
     assert [step.step for step in training.steps] == [1, 2]
     for step in training.steps:
-        assert set(asdict(step)) == set(TABLES["rl_policy_checkpoint_steps"].columns)
-        assert all(math.isfinite(value) for value in asdict(step).values())
+        assert set(step.record()) == set(TABLES["rl_policy_checkpoint_steps"].columns)
+        assert all(math.isfinite(value) for value in step.record().values())
+        assert PolicyStep.of_record(step.record()) == step
         assert step.kl >= -1e-9
         assert 0 <= step.format_valid <= 1
         assert 0 < step.length <= SAMPLING.max_new_tokens
         assert 0 < step.diversity <= 1
         assert step.entropy > 0
-        assert step.reward_model == pytest.approx(1.0)
+        assert step.parts["reward_model"] == pytest.approx(1.0)
     # A new LoRA adapter is the base policy.
     assert training.steps[0].kl == pytest.approx(0.0, abs=1e-6)
     assert sorted(folder_files(tmp_path)) == [
@@ -278,7 +278,7 @@ def test_rloo_raises_the_reward(base: ModelRef, tmp_path: Path, device: Device) 
     after = _rewards(with_adapter(base, tmp_path / "policy"), device, held_out)
     assert paired_gain(before, after, run_seed="test").low > 0.02
     assert len(training.steps) == 14
-    assert all(math.isfinite(value) for step in training.steps for value in asdict(step).values())
+    assert all(math.isfinite(value) for step in training.steps for value in step.record().values())
     assert training.steps[0].kl == pytest.approx(0.0, abs=1e-6)
     assert training.ended_by == "steps"
 

@@ -1,0 +1,120 @@
+"""Reward parts beside the judge's own: plain functions that score examples.
+
+A part is a function in the convention of TRL and verifiers,
+
+    reward(prompts, completions, **columns) -> list[float]
+
+registered in `registry.REWARD_PARTS` or, by another package, under an entry point of the group
+`refine_dagster.rewards`.
+`reward.parts` of the config names the parts that are scored, with their weights. The values are
+stored beside the judge's, and weighed and whitened with them.
+
+`prompts` are instructions, each followed by its input on a new line where there is one;
+`completions` are outputs; `columns` are `instruction`, `input` and `output`, one entry an example.
+The value of an example must depend on that example alone, as it becomes part of a row. When a
+part's values change, so must its attribute `version`, or its package's version: both are part of
+the config that rows are made from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
+from numbers import Real
+
+from refine_dagster.errors import RefineError
+from refine_dagster.judge.judge import DECIMALS, PARTS, Judge, Part, Scores
+from refine_dagster.prompts.example import Example
+from refine_dagster.refine_af.reward import RewardRule
+from refine_dagster.registry import REWARD_PARTS, Registered
+from refine_dagster.warehouse.tables import TABLES
+
+RewardFunction = Callable[..., Sequence[float]]
+
+# Rows, steps and manifests keep the value of a part under its name, beside these.
+RESERVED = {
+    *(part.name for part in PARTS),
+    *TABLES["instance_decisions"].columns,
+    *TABLES["rl_policy_checkpoint_steps"].columns,
+    *(field.name for field in fields(RewardRule)),
+}
+
+
+class RewardPartError(RefineError):
+    """A reward part has a name that is taken, or gives something else than a number an example."""
+
+
+class ExtendedJudge:
+    """A judge with further reward parts.
+
+    Attributes:
+        fingerprint: the judge's own.
+        parts: the judge's, then the further ones.
+    """
+
+    def __init__(self, judge: Judge, further: Sequence[Registered[RewardFunction]]) -> None:
+        self._judge = judge
+        self._further = further
+        self.fingerprint = judge.fingerprint
+        self.parts = (
+            *judge.parts,
+            *(Part(one.name, f"Reward part of {one.package}.") for one in further),
+        )
+
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
+        """The scores of each example, rounded to six decimals; equal examples are scored once."""
+        different = list(dict.fromkeys(examples))
+        scores = [dict(one) for one in self._judge.score(different)]
+        for part in self._further:
+            for one, value in zip(scores, _values(part, different), strict=True):
+                one[part.name] = value
+        found = dict(zip(different, scores, strict=True))
+        return [found[example] for example in examples]
+
+
+def with_parts(judge: Judge, names: Collection[str]) -> Judge:
+    """The judge with the reward parts of those names; the judge itself where there are none.
+
+    Raises:
+        RegistryError: a name is not registered, or its package is broken.
+        RewardPartError: a name is the judge's own, or one of a column beside the parts.
+    """
+    taken = sorted(RESERVED.intersection(names))
+    if taken:
+        raise RewardPartError(
+            f"no further reward part can be called {', '.join(taken)}: the name is in use",
+            where="config field reward.parts",
+            fix="register the part under another name",
+        )
+    further = [REWARD_PARTS.entry(name) for name in names]
+    return ExtendedJudge(judge, further) if further else judge
+
+
+def _values(part: Registered[RewardFunction], examples: Sequence[Example]) -> list[float]:
+    """The part's value of each example.
+
+    Raises:
+        RewardPartError: there are more or fewer values than examples, or one is not finite.
+    """
+    columns: Mapping[str, list[str]] = {
+        "instruction": [example.instruction for example in examples],
+        "input": [example.input for example in examples],
+        "output": [example.output for example in examples],
+    }
+    prompts = ["\n".join(filter(None, (one.instruction, one.input))) for one in examples]
+    values = list(part.value(prompts=prompts, completions=list(columns["output"]), **columns))
+    wrong = [value for value in values if not _is_number(value)]
+    if len(values) != len(examples) or wrong:
+        raise RewardPartError(
+            f"gave {wrong[0]!r} as the value of an example"
+            if wrong
+            else f"gave {len(values)} values for {len(examples)} examples",
+            where=f"reward part {part.name} of {part.package}",
+            fix="return one finite number for each completion",
+        )
+    return [round(float(value), DECIMALS) for value in values]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
