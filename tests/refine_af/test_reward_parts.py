@@ -10,8 +10,9 @@ import pytest
 from assets.versions import code_version, config_of
 from refine_dagster import registry
 from refine_dagster.config.learning import RewardConfig
-from refine_dagster.config.profile import ProfileError, load_profile
+from refine_dagster.config.profile import load_profile
 from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.errors import RefineError
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import feedback_of
 from refine_dagster.refine_af.reward import PRESETS
@@ -169,7 +170,7 @@ def test_a_name_that_rows_use_is_refused(install: Callable[..., None], name: str
 
 def test_an_unknown_part_names_the_known_ones(install: Callable[..., None]) -> None:
     install(brevity="brevity")
-    with pytest.raises(ProfileError, match="no reward part is called 'brief'; known: brevity"):
+    with pytest.raises(RefineError, match="no reward part is called 'brief'; known: brevity"):
         load_profile("offline", overrides={"reward.parts": {"brief": 0.5}})
 
 
