@@ -9,7 +9,7 @@ import pytest
 
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.models.device import Device, device_session
-from refine_dagster.offline.base_model import train_tokenizer
+from refine_dagster.offline.corpus import train_tokenizer
 from refine_dagster.prompts.example import Example
 
 _THINGS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp")

@@ -1,9 +1,8 @@
 """The primer: small instruction tasks with correct outputs, which teach the offline base model.
 
-The offline profile has no network and so no pretrained model. Its base model learns from this
-generator instead: word and list operations, arithmetic, short question answering and writing on a
-closed set of topics, labels, edits, and the rewrites of TeaMs-RL's six operations. Every output is
-known to be right, so that what the model later gets wrong is the model's own doing.
+The offline profile has no network and so no pretrained model. Its base model learns from these
+generated tasks instead: word and list operations, arithmetic, short question answering and writing
+on a closed set of topics, labels, edits, and the rewrites of TeaMs-RL's six operations.
 """
 
 from __future__ import annotations
@@ -13,8 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from refine_dagster.offline.families import LANGUAGE_FAMILIES, REWRITES, RULE_FAMILIES
-from refine_dagster.offline.world import Family, Wordings, pick, wordings
+from refine_dagster.offline.language_families import LANGUAGE_FAMILIES
+from refine_dagster.offline.rewrites import REWRITES
+from refine_dagster.offline.rule_families import RULE_FAMILIES
+from refine_dagster.offline.world import Family, pick, wordings
 from refine_dagster.prompts.example import Example
 
 # Share of tasks by form: a third has no input, a quarter is classification, an eighth rewrites.
@@ -27,11 +28,7 @@ FORM_SHARES = {
 }
 # A draw that repeats an earlier task, or whose input is its output, is drawn again this often.
 REDRAWS = 50
-ALL_FAMILIES: Mapping[str, Family] = {
-    **RULE_FAMILIES,
-    **LANGUAGE_FAMILIES,
-    **REWRITES,
-}
+ALL_FAMILIES: Mapping[str, Family] = {**RULE_FAMILIES, **LANGUAGE_FAMILIES, **REWRITES}
 # Families with many right answers: another task's answer may be right as well.
 OPEN_FAMILIES = frozenset(
     {"write_sentence", "write_two", "greeting", "slogan", "tip", "list_three", *REWRITES}
@@ -44,21 +41,17 @@ CLASSIFICATION_FAMILIES = frozenset(
 
 @dataclass(frozen=True)
 class PrimerTask:
-    """A task of the primer and the family that made it (a key of `primer_templates.yaml`)."""
+    """A task of the primer and its family (a key of `primer_templates.yaml`)."""
 
     example: Example
     family: str
 
 
 def primer_tasks(count: int, seed: int) -> list[PrimerTask]:
-    """The first `count` tasks of the endless sequence that `seed` names.
+    """The first `count` tasks of the endless sequence of `seed`.
 
-    A longer count extends a shorter one. Tasks are different from each other while the families
-    can still make new ones; their inputs and outputs are never equal.
-
-    Args:
-        count: number of tasks, 0 or more.
-        seed: names the sequence.
+    Tasks differ from each other as long as the families have new ones; a task's input is never its
+    output.
 
     Raises:
         ValueError: `count` is negative.
@@ -98,13 +91,10 @@ def _draw(random: Random) -> PrimerTask:
 def _families_by_form() -> dict[tuple[str, str], list[str]]:
     forms: dict[tuple[str, str], list[str]] = {form: [] for form in FORM_SHARES}
     for family, entry in wordings().items():
-        for place, templates in (("inline", entry.inline), ("given", entry.given)):
+        answer = "rewrite" if entry.rewrite else "open"
+        if entry.classification:
+            answer = "classification"
+        for material, templates in (("inline", entry.inline), ("given", entry.given)):
             if templates:
-                forms[place, _answer_form(entry)].append(family)
+                forms[material, answer].append(family)
     return forms
-
-
-def _answer_form(entry: Wordings) -> str:
-    if entry.classification:
-        return "classification"
-    return "rewrite" if entry.rewrite else "open"

@@ -1,7 +1,7 @@
-"""The words and facts that the primer's tasks are made of, read from `primer_words.yaml`.
+"""The words and facts of the primer's tasks, read from `primer_words.yaml`.
 
-The offline base model must learn its whole language in about a minute of CPU time, so the primer
-speaks of a small closed world: ten topics, a few hundred words, facts that a child could check.
+The offline base model learns its whole language in about a minute of CPU time, so the primer's
+world is small and closed: ten topics, a few hundred words, facts that a child could check.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class World:
 
     Attributes:
         topics: topic -> countable things of it.
-        topic_phrases: topic -> how a sentence speaks of it, where it is not the topic itself.
+        topic_phrases: topic -> its form in a sentence, where it is not the topic itself.
         topic_modifiers: topic -> its form before a noun, where it is not the topic itself.
         kinds: kind -> members, no word in two kinds.
         irregular_plurals: noun -> plural, where it is not noun + s.
         plain_nouns: further nouns for plurals.
-        opposites: pairs of words that mean the opposite of each other.
-        colours, places, sounds, uses: thing -> the one right answer.
+        opposites: pairs of words with opposite meanings.
+        colours, places, sounds, uses: thing -> the only right answer.
         false_colours: colours that no thing in `colours` has.
         lines: named lists of phrases (people, cities, good, bad, adjectives, ...).
         by_topic: `sentences`, `second_sentences`, `tips`, `slogans`, `greetings`: topic or
@@ -70,7 +70,7 @@ class World:
         return noun + "s"
 
     def topic_slots(self, topic: str) -> dict[str, str]:
-        """What a template may name of a topic.
+        """The slots of a template that depend on a topic.
 
         >>> world().topic_slots("sea"), world().topic_slots("animals")["topic"]
         ({'topic': 'sea', 'the_topic': 'the sea'}, 'animal')
@@ -113,7 +113,7 @@ def world() -> World:
 
 @dataclass(frozen=True)
 class Wordings:
-    """How a family words its instructions.
+    """A family's instruction templates.
 
     Attributes:
         given: templates whose material is in the input.
@@ -144,12 +144,12 @@ def wordings() -> Mapping[str, Wordings]:
 
 @dataclass(frozen=True)
 class Draft:
-    """A task before it is worded.
+    """A task without its instruction.
 
     Attributes:
         output: the correct answer.
-        given: the input where a template puts the material there; slot `x` where it does not.
-        slots: what else a template may name.
+        given: the material: the input of a `given` template, slot `x` of an `inline` one.
+        slots: further slots of a template.
     """
 
     output: str
@@ -170,18 +170,18 @@ def article(noun: str) -> str:
 
 
 def pick(random: Random, items: Sequence[Item]) -> Item:
-    """One of `items`; reads one number from `random` whatever the length of `items`."""
+    """A random item; reads one number from `random`."""
     return items[int(random.random() * len(items))]
 
 
 def draw(random: Random, items: Sequence[Item], count: int) -> list[Item]:
-    """`count` different places of `items` in random order; reads `count` numbers."""
+    """`count` items from different positions, in random order; reads `count` numbers."""
     left = list(items)
     return [left.pop(int(random.random() * len(left))) for _ in range(count)]
 
 
 def whole(random: Random, low: int, high: int) -> int:
-    """A whole number from `low` to `high`, both possible."""
+    """A whole number from `low` to `high`, inclusive."""
     return low + int(random.random() * (high - low + 1))
 
 

@@ -14,7 +14,7 @@ from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.offline.families import REWRITES
+from refine_dagster.offline.rewrites import REWRITES
 from refine_dagster.offline.world import wordings
 from refine_dagster.prompts.instance import HEADER
 from refine_dagster.teams_rl.chain import Chain, Evolver, Seed
