@@ -25,17 +25,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from generator import Kinds, by_backend, console, subject
+from numpy.typing import NDArray
 from rich.table import Table
 from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 
-from refine_dagster.generation import transformers_backend
+from refine_dagster.generation import decoding
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.generation.transformers_backend import TransformersBackend, choose_tokens
+from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.language_model import LoadedModel
 from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -65,15 +66,14 @@ def overheads(name: str, backend: TransformersBackend, kinds: Kinds, rounds: int
     """Print what the completions store and the requests' own noise cost beside the model."""
     names = ("store", "uniform numbers", "choosing by them", "transformers' own", "noise, net")
     table = Table(name, *names, title="share of the backend's CPU seconds")
-    choose, spent = transformers_backend._choose, [0.0, 0.0, 0.0]
+    choose, spent = decoding.next_tokens, [0.0, 0.0, 0.0]
 
-    def metered(batch: Any, at_work: list[int], logits: Any) -> list[int]:
-        rows = [batch[number] for number in at_work]
+    def metered(rows: Sequence[decoding.Writing], logits: NDArray[np.float32]) -> list[int]:
         begun = time.process_time()
-        uniforms = [row.uniform() for row in rows]
+        uniforms = [next(row.noise) if row.sampling.temperature > 0 else 0.0 for row in rows]
         drawn = time.process_time()
         written, samplings = [row.written for row in rows], [row.sampling for row in rows]
-        tokens = choose_tokens(logits[at_work], written, samplings, uniforms)
+        tokens = decoding.choose_tokens(logits, written, samplings, uniforms)
         chosen = time.process_time()
         scores = torch.from_numpy(logits)
         scores = TemperatureLogitsWarper(samplings[0].temperature)(None, scores)
@@ -92,11 +92,11 @@ def overheads(name: str, backend: TransformersBackend, kinds: Kinds, rounds: int
                 warehouse = Warehouse(Path(folder) / "warehouse.duckdb")
                 warehouse.query("SELECT 1")
                 one = Metered(backend)
-                transformers_backend._choose = metered
+                decoding.next_tokens = metered
                 begun = time.process_time()
                 CompletionsStore(warehouse, "run").complete(one, requests)  # type: ignore[arg-type]
                 whole = time.process_time() - begun
-                transformers_backend._choose = choose
+                decoding.next_tokens = choose
             alone = one.cpu_s - spent[2]
             parts = [whole - one.cpu_s, *spent, spent[0] + spent[1] - spent[2]]
             shares.append([part / alone for part in parts])

@@ -9,15 +9,19 @@ Names of a model as a backend runs it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refine_dagster.errors import RefineError, first_line
-from refine_dagster.generation.request import FinishReason, Role, Sampling
+from refine_dagster.generation.request import Completion, FinishReason, Role, Sampling
 from refine_dagster.hashing import json_hash
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelError, ModelRef, load_tokenizer
 from refine_dagster.registry import BACKENDS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Prompt tokens decoded in front of a completion: some tokenizers drop a text's first blank.
 LEAD = 8
@@ -57,11 +61,20 @@ class ModelText:
         length = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
         self.context_length = length if longest is None else min(length, longest)
         self._bounded = self.context_length < length
-        self._longest_token = max(len(token) for token in tokenizer.get_vocab())
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ModelText:
+        """The text of a loaded model."""
+        return cls(tokenizer, model.config, getattr(model, "generation_config", None))
 
     def count_tokens(self, text: str) -> int:
         """Length of `text` in tokens, without the marks some models put around a text."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Characters of the longest token."""
+        return max(len(token) for token in self.tokenizer.get_vocab())
 
     def cut(self, text: str, max_tokens: int) -> str:
         """The longest start of `text` of at most `max_tokens` tokens."""
@@ -132,13 +145,18 @@ class ModelText:
         written: Sequence[int],
         sampling: Sampling,
         finish: FinishReason,
-    ) -> str:
+    ) -> Completion:
         """What `written` says after `prompt`: without the end token, cut before a stop string."""
         ids = written[:-1] if finish == "eos" else written
         lead = prompt[-LEAD:]
         text = self.decode([*lead, *ids])[len(self.decode(lead)) :]
         cuts = [text.index(stop) for stop in sampling.stop if stop in text]
-        return text[: min(cuts)] if cuts else text
+        return Completion(
+            text=text[: min(cuts)] if cuts else text,
+            finish_reason=finish,
+            prompt_tokens=len(prompt),
+            completion_tokens=len(written),
+        )
 
 
 def model_text(ref: ModelRef, longest: int | None) -> ModelText:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
-from refine_dagster.hashing import json_hash
+from refine_dagster.hashing import canonical_json, json_hash
 
 Role = Literal["propose", "instance", "rewrite", "review", "respond", "judge"]
 FinishReason = Literal["stop", "eos", "length", "scored"]
@@ -100,6 +100,13 @@ def label_scores(completion: Completion) -> tuple[float, ...]:
     if completion.finish_reason != "scored":
         raise ValueError(f"a completion that ended by {completion.finish_reason!r} has no labels")
     return tuple(float(score) for score in json.loads(completion.text))
+
+
+def scored_completion(
+    scores: Sequence[float], prompt_tokens: int, label_tokens: Sequence[int]
+) -> Completion:
+    """The completion of a `Scoring` request: its labels' scores, and their lengths in tokens."""
+    return Completion(canonical_json(scores), "scored", prompt_tokens, sum(label_tokens))
 
 
 class Backend(Protocol):

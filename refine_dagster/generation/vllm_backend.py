@@ -34,6 +34,7 @@ from refine_dagster.generation.request import (
     Role,
     Sampling,
     Scoring,
+    scored_completion,
 )
 from refine_dagster.generation.vllm_engine import (
     SEQUENCES,
@@ -42,7 +43,6 @@ from refine_dagster.generation.vllm_engine import (
     check_can_run,
     vllm_engine,
 )
-from refine_dagster.hashing import canonical_json
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, ModelRef
 
@@ -266,12 +266,7 @@ class _Writing:
         finish: FinishReason = "length"
         if self.output.finish_reason == "stop":
             finish = "stop" if isinstance(self.output.stop_reason, str) else "eos"
-        return Completion(
-            text=self.text.completion(self.prompt, written, self.sampling, finish),
-            finish_reason=finish,
-            prompt_tokens=len(self.prompt),
-            completion_tokens=len(written),
-        )
+        return self.text.completion(self.prompt, written, self.sampling, finish)
 
 
 @dataclass
@@ -325,12 +320,7 @@ class _Labels:
             )
             for label in self.labels
         ]
-        return Completion(
-            text=canonical_json(scores),
-            finish_reason="scored",
-            prompt_tokens=len(self.prompt),
-            completion_tokens=sum(map(len, self.labels)),
-        )
+        return scored_completion(scores, len(self.prompt), [len(label) for label in self.labels])
 
 
 def _check_range(sampling: Sampling, role: Role) -> None:

@@ -1,28 +1,21 @@
-"""PPO as in the paper's stage 2: clipped ratios, a value head, and a steered price of divergence.
+"""PPO as in the paper's stage 2: clipped ratios, a value head, and an adaptive KL penalty.
 
 TRL no longer has a PPO trainer, so it is written out here, on transformers and PEFT. A step:
 
 1. rollouts of the policy for the step's prompts, and their rewards from the automated feedback;
 2. one reading of them by the policy (log-probabilities, entropy, values) and by the frozen base
-   policy. A token's reward is what its divergence costs, and the last one's also the score
+   policy. A token's reward is its KL penalty, and the last one's also the score
    (Ziegler et al., arXiv 1909.08593);
 3. generalised advantages, whitened over the step's tokens (arXiv 1506.02438);
 4. `epochs` passes over the rollouts in `minibatches` updates each, with the clipped losses of
    policy and values and a bonus on entropy (arXiv 1707.06347);
-5. the price of divergence is moved towards what keeps it at `target_kl`.
+5. the KL coefficient is moved towards what keeps the divergence at `target_kl`.
 
 The value head is one linear layer on the policy's last hidden state, zero at first, and is thrown
 away at the end. Ziegler et al. measure the divergence of a whole completion; here it is per token,
 the unit of the steps' table, of the guard and of the other algorithms.
 
 All noise is named by step and place, so a state needs no generators: the step says where they are.
-
-The arithmetic of PPO on sequences, as pure functions of tensors.
-
-Every tensor here is (rollouts, tokens), one column a token of the completion, padded on the right;
-`mask` is 1 where there is a token and 0 on padding, and whatever stands on padding changes nothing.
-Sources: PPO (arXiv 1707.06347), GAE (arXiv 1506.02438), and for a reward on text with a penalty on
-the divergence to a reference policy Ziegler et al. (arXiv 1909.08593).
 """
 
 from __future__ import annotations
@@ -32,15 +25,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING
 
 from refine_dagster import progress
 from refine_dagster.files import replacing
 from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.models.language_model import LoadedModel, loaded_model
 from refine_dagster.models.memory import in_batches_that_fit, with_smaller_batches
+from refine_dagster.models.padding import pad_left, pad_right, positions
 from refine_dagster.seeding import request_seed
-from refine_dagster.training import ppo as ppo_math
+from refine_dagster.training import ppo_math
 from refine_dagster.training.policy_steps import (
     LOWER,
     WORK,
@@ -59,6 +53,10 @@ from refine_dagster.training.trainer_session import (
     trainer_session,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
 STATE_FILE = "ppo.pt"
 
 
@@ -73,12 +71,12 @@ class Batch:
         mask: the same shape, 1 on tokens.
     """
 
-    ids: Any
-    attention: Any
-    chosen: Any
-    mask: Any
+    ids: Tensor
+    attention: Tensor
+    chosen: Tensor
+    mask: Tensor
 
-    def rows(self, places: Any) -> Batch:
+    def rows(self, places: Tensor) -> Batch:
         """The rollouts at some places."""
         parts = (self.ids, self.attention, self.chosen, self.mask)
         return Batch(*(part[places] for part in parts))
@@ -88,9 +86,9 @@ class Batch:
 class Reading:
     """What a policy makes of a batch; float32, each (rollouts, completion tokens)."""
 
-    logs: Any
-    entropy: Any
-    values: Any
+    logs: Tensor
+    entropy: Tensor
+    values: Tensor
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,9 @@ class Experience:
 
     batch: Batch
     old: Reading
-    kl: Any
-    advantages: Any
-    returns: Any
+    kl: Tensor
+    advantages: Tensor
+    returns: Tensor
 
 
 def train_by_ppo(task: PolicyTask) -> PolicyTraining:
@@ -208,18 +206,11 @@ class PPO:
         """Rollouts as padded tensors on the device."""
         import torch
 
-        pad, device = self._tokenizer.pad_token_id, self._task.device.name
-        before = max(len(one.prompt_ids) for one in rollouts)
-        after = max(len(one.completion_ids) for one in rollouts)
-        ids, attention = [], []
-        for one in rollouts:
-            left, right = before - len(one.prompt_ids), after - len(one.completion_ids)
-            tokens = [*one.prompt_ids, *one.completion_ids]
-            ids.append([pad] * left + tokens + [pad] * right)
-            attention.append([0] * left + [1] * len(tokens) + [0] * right)
-        whole = torch.tensor(ids, device=device)
-        present = torch.tensor(attention, device=device)
-        return Batch(whole, present, whole[:, before:], present[:, before:])
+        device, pad = self._task.device.name, self._tokenizer.pad_token_id
+        prompts, before = pad_left([one.prompt_ids for one in rollouts], pad).tensors(device)
+        chosen, mask = pad_right([one.completion_ids for one in rollouts], pad).tensors(device)
+        whole, attention = torch.cat([prompts, chosen], 1), torch.cat([before, mask], 1)
+        return Batch(whole, attention, chosen, mask)
 
     def experience(self, batch: Batch, scores: Sequence[float]) -> Experience:
         """Read the rollouts by policy and reference; spread the scores over their tokens."""
@@ -241,7 +232,7 @@ class PPO:
             )
         return Experience(batch, old, kl, ppo_math.whiten(advantages, batch.mask), returns)
 
-    def loss(self, seen: Experience, places: Any) -> Any:
+    def loss(self, seen: Experience, places: Tensor) -> Tensor:
         """PPO's loss on the rollouts at some places, a scalar tensor with gradient."""
         config, batch = self._task.config, seen.batch.rows(places)
         new = self.read(self.policy, batch)
@@ -258,14 +249,13 @@ class PPO:
         entropy = ppo_math.masked_mean(new.entropy, batch.mask)
         return policy + config.value_coefficient * value - config.entropy_coefficient * entropy
 
-    def read(self, model: Any, batch: Batch) -> Reading:
+    def read(self, model: PreTrainedModel, batch: Batch) -> Reading:
         """One pass of a model over a batch; position t - 1 speaks of token t."""
         tokens = batch.chosen.shape[1]
-        positions = (batch.attention.cumsum(dim=1) - 1).clamp(min=0)
         out = model(
             input_ids=batch.ids,
             attention_mask=batch.attention,
-            position_ids=positions,
+            position_ids=positions(batch.attention),
             use_cache=False,
             output_hidden_states=True,
             logits_to_keep=tokens + 1,
@@ -316,7 +306,7 @@ class PPO:
     def _state_file(resume: Path) -> Path:
         return resume / STATE_FILE
 
-    def _minibatches(self, number: int, epoch: int, count: int) -> list[Any]:
+    def _minibatches(self, number: int, epoch: int, count: int) -> list[Tensor]:
         """Places of the rollouts in `minibatches` random parts, sizes differing by at most one."""
         import numpy
         import torch
@@ -328,7 +318,7 @@ class PPO:
         )
         return [torch.tensor(part.tolist(), device=self._task.device.name) for part in parts]
 
-    def _update(self, seen: Experience, places: Any) -> float:
+    def _update(self, seen: Experience, places: Tensor) -> float:
         """One optimiser step on the rollouts at some places, and its loss."""
         import torch
 
@@ -344,7 +334,7 @@ class PPO:
         self._optimiser.step()
         return value
 
-    def _gradient(self, seen: Experience, places: Any, size: int) -> float:
+    def _gradient(self, seen: Experience, places: Tensor, size: int) -> float:
         """The loss on the rollouts at some places, its gradient summed over `size` at a time.
 
         Every term of the loss is a mean over tokens, so a part counts by its share of them.
@@ -364,7 +354,7 @@ class PPO:
             loss.backward()
         return value
 
-    def _read_in_parts(self, model: Any, batch: Batch) -> Reading:
+    def _read_in_parts(self, model: PreTrainedModel, batch: Batch) -> Reading:
         """`read`, no more rollouts at once than an update has."""
         import torch
 
@@ -387,7 +377,7 @@ class PPO:
         )
 
 
-def _without_dropout(model: Any) -> None:
+def _without_dropout(model: PreTrainedModel) -> None:
     """Switch dropout off: a ratio compares two readings of one text, and noise is no learning."""
     import torch
 
@@ -396,117 +386,3 @@ def _without_dropout(model: Any) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
-
-
-# Ziegler et al. 2.2: a coefficient changes by at most this share of n / horizon in one update.
-LARGEST_KL_ERROR = 0.2
-TINY = 1e-8
-
-
-def masked_mean(values: Any, mask: Any) -> Any:
-    """Mean over the tokens, a scalar tensor; 0 where there are none."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
-
-
-def whiten(values: Any, mask: Any) -> Any:
-    """Values with mean 0 and variance 1 (of the population) over the tokens; 0 on padding."""
-    centred = (values - masked_mean(values, mask)) * mask
-    deviation = masked_mean(centred**2, mask).sqrt()
-    return centred / (deviation + TINY)
-
-
-def log_probabilities(logits: Any, ids: Any) -> tuple[Any, Any]:
-    """Log-probability of each chosen token and entropy of its distribution, in nats.
-
-    Args:
-        logits: (rollouts, tokens, vocabulary), at the position that predicts the token.
-        ids: (rollouts, tokens).
-    """
-    import torch
-
-    logs = torch.log_softmax(logits.float(), dim=-1)
-    chosen = logs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-    return chosen, -(logs.exp() * logs).sum(-1)
-
-
-def token_rewards(scores: Any, kl: Any, mask: Any, coefficient: float) -> Any:
-    """Reward of each token: the divergence's price, and on the last token the completion's score.
-
-    Args:
-        scores: (rollouts,), one a completion.
-        kl: log-probability under the policy less that under the reference.
-        coefficient: price of one nat (Ziegler et al., equation 2).
-    """
-    import torch
-
-    rewards = -coefficient * kl * mask
-    last = mask.sum(1).long() - 1
-    rows = torch.arange(len(scores), device=rewards.device)
-    rewards[rows, last] = rewards[rows, last] + scores
-    return rewards
-
-
-def advantages_and_returns(
-    rewards: Any, values: Any, mask: Any, discount: float, gae_lambda: float
-) -> tuple[Any, Any]:
-    """Generalised advantage estimates, and the returns that the value head should have foretold.
-
-    With delta_t = r_t + discount * V_{t+1} - V_t, the advantage is A_t = delta_t + discount *
-    gae_lambda * A_{t+1} (arXiv 1506.02438, equation 16), and the return is A_t + V_t. After the
-    last token nothing follows: V and A are 0 there.
-    """
-    import torch
-
-    values = values * mask
-    advantages = torch.zeros_like(rewards)
-    following_value = following_advantage = torch.zeros_like(rewards[:, 0])
-    for token in reversed(range(rewards.shape[1])):
-        delta = rewards[:, token] + discount * following_value - values[:, token]
-        following_advantage = (delta + discount * gae_lambda * following_advantage) * mask[:, token]
-        following_value = values[:, token]
-        advantages[:, token] = following_advantage
-    return advantages, advantages + values
-
-
-def clipped_policy_loss(new: Any, old: Any, advantages: Any, mask: Any, clip_range: float) -> Any:
-    """-min(ratio * A, clip(ratio, 1 - clip_range, 1 + clip_range) * A), mean over the tokens.
-
-    The ratio of a token's probabilities is exp(new - old) (arXiv 1707.06347, equation 7). Where it
-    has left the range in the direction that its advantage asks for, there is no gradient.
-    """
-    import torch
-
-    ratio = (new - old).exp()
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    return masked_mean(-torch.minimum(ratio * advantages, clipped * advantages), mask)
-
-
-def clipped_value_loss(values: Any, old: Any, returns: Any, mask: Any, clip_range: float) -> Any:
-    """Half the squared error to the returns, or of the value kept within `clip_range` of the old.
-
-    The larger of the two counts, so a value gains nothing by leaving the range in one step.
-    """
-    import torch
-
-    near = old + (values - old).clamp(-clip_range, clip_range)
-    errors = torch.maximum((values - returns) ** 2, (near - returns) ** 2)
-    return 0.5 * masked_mean(errors, mask)
-
-
-def adapted_coefficient(
-    coefficient: float, kl: float, target: float, count: int, horizon: int
-) -> float:
-    """The price of divergence for the next step (Ziegler et al., 2.2).
-
-    It rises where `kl` is above `target` and falls where it is below, by a share of the relative
-    error, cut at 20 %, times `count / horizon`.
-
-    Args:
-        coefficient: the price now.
-        kl: measured, nats a token.
-        target: wanted, nats a token, above 0.
-        count: completions that `kl` was measured on.
-        horizon: completions over which a whole correction is spread.
-    """
-    error = min(max(kl / target - 1, -LARGEST_KL_ERROR), LARGEST_KL_ERROR)
-    return coefficient * (1 + error * count / horizon)

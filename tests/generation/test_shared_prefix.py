@@ -9,13 +9,9 @@ import pytest
 import torch
 
 from refine_dagster.config.models import DeviceConfig
+from refine_dagster.generation.decoding import SHORTEST, read_once, shared_start
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.generation.transformers_backend import (
-    SHORTEST,
-    TransformersBackend,
-    read_once,
-    shared_start,
-)
+from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
 from tests.word_requests import WORDS

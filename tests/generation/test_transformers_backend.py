@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from refine_dagster.config.models import DeviceConfig
+from refine_dagster.generation.decoding import choose_tokens
 from refine_dagster.generation.model_text import PromptTooLongError
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.generation.transformers_backend import ROWS, TransformersBackend, choose_tokens
+from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
+from refine_dagster.models.padding import ROWS
 from tests.word_requests import word_requests
 
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.9, top_p=0.95, stop=("\n\n",))
@@ -73,7 +75,7 @@ def test_logits_are_equal_bit_for_bit_in_any_place_of_a_batch(
             seen.setdefault(round(uniform * 2**53), []).append(row.tobytes())
         return choose_tokens(logits, written, samplings, uniforms)
 
-    monkeypatch.setattr("refine_dagster.generation.transformers_backend.choose_tokens", record)
+    monkeypatch.setattr("refine_dagster.generation.decoding.choose_tokens", record)
     requests = _requests(24)
     backend = TransformersBackend(loaded, 32)
     list(_run(backend, requests))

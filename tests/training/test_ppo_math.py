@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 import pytest
 
-from refine_dagster.training.ppo import (
+from refine_dagster.training.ppo_math import (
     adapted_coefficient,
     advantages_and_returns,
     clipped_policy_loss,

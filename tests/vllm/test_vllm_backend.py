@@ -129,7 +129,7 @@ def test_sampled_tokens_agree_in_distribution(vllm: VllmBackend, loaded: LoadedM
     expected = nucleus(loaded, asked[0], first)
     text = vllm._text
     start = text.prompt(prompt)
-    tokens = {text.completion(start, [token], first, "length"): token for token in expected}
+    tokens = {text.completion(start, [token], first, "length").text: token for token in expected}
     assert len(tokens) == len(expected)
     for backend in (vllm, TransformersBackend(loaded, 16)):
         counts = Counter(tokens[one.text] for one in answers(backend, asked))

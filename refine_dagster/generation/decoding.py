@@ -1,0 +1,266 @@
+"""One decoder, for requests and for rollouts: each completion draws from noise of its own.
+
+`model.generate` draws one stream of noise for a whole batch, so a completion there depends on its
+neighbours. Here a completion owns its noise: one uniform number a token, turned into that token by
+the inverse of the row's cumulative distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refine_dagster.generation.model_text import ModelText
+from refine_dagster.generation.request import Completion, FinishReason, Sampling
+from refine_dagster.models.padding import Padded, positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.cache_utils import DynamicCache
+
+# Tokens from which on a second call of the model is worth it.
+SHORTEST = 16
+
+
+@dataclass
+class Writing:
+    """A completion being written.
+
+    Attributes:
+        prompt: token ids, never empty.
+        noise: uniform numbers in [0, 1), one for each sampled token.
+        written: tokens so far, the one that ends the completion included.
+        finish: why it ended; None while it goes on.
+    """
+
+    prompt: list[int]
+    sampling: Sampling
+    noise: Iterator[float]
+    written: list[int] = field(default_factory=list)
+    finish: FinishReason | None = None
+
+    def add(self, token: int, text: ModelText) -> None:
+        """Append a token, and note whether the completion ends with it."""
+        self.written.append(token)
+        if token in text.eos:
+            self.finish = "eos"
+        elif self._at_stop(text):
+            self.finish = "stop"
+        elif len(self.written) >= self.sampling.max_new_tokens:
+            self.finish = "length"
+
+    def completion(self, text: ModelText) -> Completion:
+        """What was written, once it has ended."""
+        assert self.finish is not None
+        return text.completion(self.prompt, self.written, self.sampling, self.finish)
+
+    def _at_stop(self, text: ModelText) -> bool:
+        if not self.sampling.stop:
+            return False
+        # A stop string of n bytes spans at most n tokens; earlier ones were looked at before.
+        reach = max(len(stop.encode()) for stop in self.sampling.stop) + 1
+        tail = text.decode(self.written[-reach:])
+        return any(stop in tail for stop in self.sampling.stop)
+
+
+class Sequences:
+    """Sequences that a model reads step by step: their key-value cache, mask and positions.
+
+    Attributes:
+        logits: those after the last token read, shape (rows, vocabulary).
+
+    Args:
+        model: a causal language model in eval mode.
+        prompts: padded on the left.
+        steps: most tokens that are read after the prompts.
+        cache: of the first `seen` columns, where these were read before.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: Padded,
+        steps: int,
+        cache: DynamicCache | None = None,
+        seen: int = 0,
+    ) -> None:
+        import torch
+
+        self._model = model
+        self._cache = cache
+        self._seen = seen
+        mask = np.pad(prompts.mask, ((0, 0), (0, steps)), constant_values=1)
+        self._mask = torch.from_numpy(mask).to(model.device)
+        self._positions = positions(self._mask)
+        self.read(prompts.ids[:, seen:])
+
+    def read(self, ids: NDArray[np.int64]) -> None:
+        """Read the next columns, shape (rows, columns)."""
+        import torch
+
+        end = self._seen + ids.shape[1]
+        answer = self._model(
+            input_ids=torch.from_numpy(ids).to(self._model.device),
+            attention_mask=self._mask[:, :end],
+            position_ids=self._positions[:, self._seen : end],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._cache, self._seen = answer.past_key_values, end
+        self.logits: NDArray[np.float32] = answer.logits[:, -1].float().cpu().numpy()
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone, in this order; a row named twice is copied."""
+        import torch
+
+        index = torch.tensor(rows, device=self._model.device)
+        assert self._cache is not None, "the model has no cache"
+        self._cache.batch_select_indices(index)
+        self._mask, self._positions = self._mask[index], self._positions[index]
+        self.logits = self.logits[rows]
+
+
+def write(
+    rows: Sequence[Writing], sequences: Sequences, text: ModelText, *, drop_ended: bool = False
+) -> None:
+    """Write every row to its end.
+
+    Args:
+        rows: nothing written yet; row i continues sequence i. Sequences after them are dummies.
+        text: the model's tokens.
+        drop_ended: go on without the rows that have ended. This changes the shape of the rest, and
+            with it their rounding.
+    """
+    current = list(rows)
+    while True:
+        places = [place for place, row in enumerate(current) if row.finish is None]
+        going = [current[place] for place in places]
+        chosen = np.zeros((len(sequences.logits), 1), dtype=np.int64)
+        for place, row, token in zip(
+            places, going, next_tokens(going, sequences.logits[places]), strict=True
+        ):
+            chosen[place, 0] = token
+            row.add(token, text)
+        places = [place for place in places if current[place].finish is None]
+        if not places:
+            return
+        if drop_ended and len(places) < len(current):
+            sequences.select(places)
+            current, chosen = [current[place] for place in places], chosen[places]
+        sequences.read(chosen)
+
+
+def next_tokens(rows: Sequence[Writing], logits: NDArray[np.float32]) -> list[int]:
+    """The next token of each row by its own noise; greedy rows draw none."""
+    return choose_tokens(
+        logits,
+        [row.written for row in rows],
+        [row.sampling for row in rows],
+        [next(row.noise) if row.sampling.temperature > 0 else 0.0 for row in rows],
+    )
+
+
+def request_noise(seed: int) -> Iterator[float]:
+    """Uniform numbers in [0, 1) without end: Philox counters keyed by the seed."""
+    source = np.random.Philox(key=seed)
+    while True:
+        # The upper 53 bits, a double's worth.
+        yield from ((source.random_raw(64) >> np.uint64(11)) * 2.0**-53).tolist()
+
+
+def choose_tokens(
+    logits: NDArray[np.float32],
+    written: Sequence[Collection[int]],
+    samplings: Sequence[Sampling],
+    uniforms: Sequence[float],
+) -> list[int]:
+    """The token at `uniform` of each row's cumulative next-token distribution, in float64.
+
+    A row's token depends on that row alone: the same bits come out in any company.
+
+    Args:
+        logits: shape (rows, vocabulary).
+        written: tokens of each row's completion so far; each is penalised once.
+        samplings: temperature 0 takes the likeliest token, the lowest id where several are.
+        uniforms: numbers in [0, 1).
+
+    Returns:
+        Each row's token id. Nucleus: likeliest first, equal ones by id, the shortest start of that
+        list whose probabilities reach `top_p`.
+    """
+    scores = logits.astype(np.float64)
+    for row, (tokens, sampling) in enumerate(zip(written, samplings, strict=True)):
+        if sampling.presence_penalty and tokens:
+            scores[row, list(set(tokens))] -= sampling.presence_penalty
+    temperatures = [one.temperature if one.temperature > 0 else 1.0 for one in samplings]
+    weights = scores - scores.max(axis=1, keepdims=True)
+    weights /= np.array(temperatures)[:, np.newaxis]
+    np.exp(weights, out=weights)
+    return [
+        _token_at(weights[row], sampling.top_p, uniform)
+        if sampling.temperature > 0
+        else int(scores[row].argmax())
+        for row, (sampling, uniform) in enumerate(zip(samplings, uniforms, strict=True))
+    ]
+
+
+def _token_at(weights: NDArray[np.float64], top_p: float, uniform: float) -> int:
+    """The token at `uniform` of a row of unnormalised probabilities (`choose_tokens`)."""
+    if top_p >= 1:
+        cumulative = weights.cumsum()
+        place = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
+        # Rounding may put the product on the last sum itself.
+        return min(place, weights.size - 1)
+    total = weights.sum()
+    # Tokens under this share of the mass together weigh less than what the nucleus leaves out.
+    ids = (weights >= total * (1 - top_p) / weights.size).nonzero()[0]
+    likely = weights[ids]
+    order = (-likely).argsort(kind="stable")
+    cumulative = likely[order].cumsum()
+    cumulative = cumulative[: int(cumulative.searchsorted(total * top_p)) + 1]
+    place = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
+    return int(ids[order[min(place, cumulative.size - 1)]])
+
+
+def shared_start(prompts: Sequence[list[int]]) -> int:
+    """How many tokens all prompts begin with, the last token of each left out.
+
+    0 where there are fewer than two prompts or fewer than `SHORTEST` tokens.
+
+    >>> shared_start([list(range(20)) + [7], list(range(20)) + [8, 9]])
+    20
+    """
+    if len(prompts) < 2:
+        return 0
+    first, last = min(prompts), max(prompts)
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    shared = min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
+    return shared if shared >= SHORTEST else 0
+
+
+def read_once(model: PreTrainedModel, start: Sequence[int], rows: int) -> DynamicCache | None:
+    """The cache of a start of all rows, computed once; None where the model's cannot be repeated.
+
+    The values are those of each prompt read alone, up to the rounding of another shape.
+
+    Args:
+        start: token ids.
+        rows: how many rows begin with them.
+    """
+    import torch
+    from transformers.cache_utils import DynamicLayer
+
+    ids = torch.tensor([list(start)], device=model.device)
+    with torch.inference_mode():
+        cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+    # A sliding window counts the padding behind the start; a state space has no keys to repeat.
+    if any(type(layer) is not DynamicLayer for layer in getattr(cache, "layers", [None])):
+        return None
+    cache.batch_repeat_interleave(rows)
+    return cache
