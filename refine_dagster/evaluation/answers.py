@@ -1,15 +1,12 @@
-"""A model's greedy answers to held-out tasks, and their scores (methods B, SUPER-NI protocol).
+"""A model's greedy answers to held-out tasks, and their scores (docs/methods.md, section 4.3).
 
-Scores follow the benchmark: ROUGE-L F with the Porter stemmer by `rouge_score`, the best over an
-instance's references, the mean over a task's instances, times 100; exact match compares the texts
-after lower-casing, dropping ASCII punctuation and joining white space.
-
-Means over the categories of SUPER-NI, which differ in size from one task to 24.
+Scores follow SUPER-NI: ROUGE-L F with the Porter stemmer by `rouge_score`, the best over an
+instance's references, the mean over a task's instances, times 100. Exact match compares the texts
+after lower-casing, removing ASCII punctuation and joining white space.
 
 The benchmark's own figure is the mean over all instances (*micro*), and so mostly that of its large
-categories: the largest of the twelve has 24 of the 119 test tasks. The mean over categories
-(*macro*) gives each kind of task one voice. Where a difference between two arms shows in one of the
-two alone, it comes from few kinds of tasks, or from many tasks of one kind.
+categories: the largest of the twelve has 24 of the 119 test tasks, the smallest one. The mean over
+categories (*macro*) weighs each kind of task equally.
 """
 
 from __future__ import annotations
@@ -24,16 +21,16 @@ from refine_dagster.evaluation.super_ni import Task
 from refine_dagster.generation.request import Complete, Request, Sampling
 from refine_dagster.prompts.zero_shot import zero_shot_prompt
 
-# An answer ends at the end-of-sequence token, or at a blank line. The benchmark waits for the
-# former alone, but its models were trained to stop; the base arm was not, and would be scored on
-# the next task it makes up. No reference of the packaged tasks has a blank line (a test holds
-# this), so the stop cuts no right answer short, and where it matters it favours the base arm.
+# An answer ends at the end-of-sequence token or at a blank line. The benchmark has only the former,
+# but its models were trained to stop; the base arm was not, and would be scored on the next task
+# that it invents. No reference of the packaged tasks has a blank line (a test checks this), so the
+# stop cuts no right answer short, and where it matters it favours the base arm.
 STOP = ("\n\n",)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to instance `instance` (from 0) of task `task`, white space around it dropped."""
+    """The answer to instance `instance` (from 0) of task `task`, stripped."""
 
     task: str
     instance: int
@@ -42,7 +39,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """A row of the table `evaluation_report`; scores are points of 100."""
+    """A row of `evaluation_report`; scores are points of 100."""
 
     arm: str
     task: str
@@ -54,7 +51,7 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class InstanceScore:
-    """A row of the table `evaluation_predictions`; the score is points of 100."""
+    """A row of `evaluation_predictions`; the score is points of 100."""
 
     arm: str
     task: str
@@ -78,32 +75,22 @@ def predict(
     tasks: Sequence[Task],
     config: EvaluationConfig,
 ) -> list[Prediction]:
-    """Ask a model every instance of every task, greedily, all in one call of `complete`.
+    """Greedy answers to every instance of every task, in order, by one call of `complete`.
 
     Args:
-        complete: answers requests in order.
-        cut: `cut(text, n)` is the longest start of `text` of at most n of the model's tokens.
-
-    Returns:
-        One prediction an instance, in task and instance order.
+        cut: `cut(text, n)` is the longest beginning of `text` of at most n of the model's tokens.
     """
     sampling = Sampling(max_new_tokens=config.max_new_tokens, stop=STOP)
-    asked = [(task, place) for task in tasks for place in range(len(task.instances))]
-    requests = [
-        Request(
-            "respond",
-            fitted_prompt(
-                task.definition, task.instances[place].input, config.max_source_tokens, cut
-            ),
-            sampling,
-            seed=0,  # greedy: there is no noise to draw
-        )
-        for task, place in asked
+    questions = [(task, index) for task in tasks for index in range(len(task.instances))]
+    prompts = [
+        fitted_prompt(task.definition, task.instances[index].input, config.max_source_tokens, cut)
+        for task, index in questions
     ]
-    completions = complete(requests)
+    # Greedy decoding draws no random numbers, so one seed serves all.
+    completions = complete([Request("respond", prompt, sampling, seed=0) for prompt in prompts])
     return [
-        Prediction(task.name, place, completion.text.strip())
-        for (task, place), completion in zip(asked, completions, strict=True)
+        Prediction(task.name, index, completion.text.strip())
+        for (task, index), completion in zip(questions, completions, strict=True)
     ]
 
 
@@ -112,9 +99,9 @@ def fitted_prompt(
 ) -> str:
     """The zero-shot prompt, of at most `max_tokens` tokens.
 
-    The end of the input goes first, and the end of the definition where no input is short enough;
-    `Output:` always stays. (The benchmark's code cuts the end of the whole prompt, which takes
-    `Output:` with it; that suits an encoder, but a decoder would go on with the input.)
+    The end of the input is cut first, then the end of the definition; `Output:` always stays. (The
+    benchmark cuts the end of the whole prompt, `Output:` included. That suits an encoder, but a
+    decoder would continue the input.)
     """
 
     def fits(prompt: str) -> bool:
@@ -131,7 +118,7 @@ def fitted_prompt(
 
 
 def _longest(limit: int, fits: Callable[[int], bool]) -> int:
-    """The largest length below `limit` that fits, by bisection; 0 is taken to fit."""
+    """The largest length below `limit` that fits, by bisection; 0 is assumed to fit."""
     low, high = 0, limit
     while high - low > 1:
         middle = (low + high) // 2
@@ -148,25 +135,24 @@ def score(arm: str, tasks: Sequence[Task], predictions: Sequence[Prediction]) ->
     from rouge_score import rouge_scorer
 
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-    said = {(prediction.task, prediction.instance): prediction.text for prediction in predictions}
-    asked = {(task.name, place) for task in tasks for place in range(len(task.instances))}
-    if len(said) != len(predictions) or said.keys() != asked:
+    texts = {(prediction.task, prediction.instance): prediction.text for prediction in predictions}
+    expected = {(task.name, index) for task in tasks for index in range(len(task.instances))}
+    if len(texts) != len(predictions) or texts.keys() != expected:
         raise ValueError(f"{arm}: predictions do not match the instances of the tasks")
     task_scores: list[TaskScore] = []
     instance_scores: list[InstanceScore] = []
     for task in tasks:
         rouge: list[float] = []
         exact: list[bool] = []
-        for place, instance in enumerate(task.instances):
-            text = said[task.name, place]
+        for index, instance in enumerate(task.instances):
+            text, references = texts[task.name, index], instance.references
             best = max(
-                float(scorer.score(reference, text)["rougeL"].fmeasure)
-                for reference in instance.references
+                float(scorer.score(reference, text)["rougeL"].fmeasure) for reference in references
             )
             rouge.append(100 * best)
-            exact.append(_plain(text) in {_plain(reference) for reference in instance.references})
+            exact.append(_plain(text) in map(_plain, references))
             instance_scores.append(
-                InstanceScore(arm, task.name, place, text, instance.references, rouge[-1])
+                InstanceScore(arm, task.name, index, text, references, rouge[-1])
             )
         task_scores.append(
             TaskScore(
@@ -183,7 +169,7 @@ def score(arm: str, tasks: Sequence[Task], predictions: Sequence[Prediction]) ->
 
 def _plain(text: str) -> str:
     kept = text.lower().translate({ord(character): None for character in string.punctuation})
-    # A text of nothing but punctuation is compared as it is: "+" is not "-".
+    # A text of punctuation alone is compared as it is: "+" is not "-".
     return " ".join(kept.split()) or text.strip()
 
 
@@ -199,12 +185,7 @@ class CategoryScore:
 
 @dataclass(frozen=True)
 class CategoryMeans:
-    """Categories by name, and their means in points of 100.
-
-    Attributes:
-        macro: every category weighs the same.
-        micro: every instance weighs the same, whatever its task or category.
-    """
+    """Categories by name, and the means over categories and over instances, points of 100."""
 
     categories: tuple[CategoryScore, ...]
     macro: float
@@ -212,7 +193,7 @@ class CategoryMeans:
 
 
 def category_means(scores: Sequence[TaskScore]) -> CategoryMeans:
-    """The means of one arm's scores; a task counts in its first category alone.
+    """The means of one arm's scores; a task counts in its first category.
 
     Raises:
         ValueError: there are no scores.
@@ -221,9 +202,9 @@ def category_means(scores: Sequence[TaskScore]) -> CategoryMeans:
         raise ValueError("there are no scores to take means of")
     categories = []
     for name in sorted({score.category for score in scores}):
-        own = [score for score in scores if score.category == name]
-        instances = sum(score.instances for score in own)
-        categories.append(CategoryScore(name, len(own), instances, _over_instances(own)))
+        members = [score for score in scores if score.category == name]
+        instances = sum(score.instances for score in members)
+        categories.append(CategoryScore(name, len(members), instances, _over_instances(members)))
     macro = fmean(category.rouge_l for category in categories)
     return CategoryMeans(tuple(categories), macro, _over_instances(scores))
 

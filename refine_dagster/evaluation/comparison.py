@@ -1,8 +1,8 @@
 """Whether one arm beats another over all tasks, and how sure that is.
 
-REFINE-AF reports the share of tasks won; that share alone hides ties, the size of the differences
-and the luck in the choice of tasks. So each comparison has wins, ties and losses, the mean
-difference, and bootstrap intervals over tasks for both.
+REFINE-AF reports the share of tasks won (docs/methods.md, section 2.7). That share alone hides
+ties, the size of the differences and the luck in the choice of tasks. So each comparison has wins,
+ties and losses, the mean difference, and percentile bootstrap intervals over tasks for both.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from statistics import fmean
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import bootstrap_intervals
 
-# In the order of the story: what was there, what the seeds add, what bootstrapping adds, what
-# automated feedback adds. An arm is compared with every arm before it.
+# What was there, what the seeds add, what bootstrapping adds, what automated feedback adds. An arm
+# is compared with every arm before it.
 ARMS = ("base", "seeds_only", "self_instruct", "refine_af")
-# Equal means reached by different sums may differ in the last bits; points of 100.
+# Equal means of different sums may differ in the last bits; points of 100.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row of the table `evaluation_comparisons`; differences are points of 100."""
+    """A row of `evaluation_comparisons`; differences are points of 100."""
 
     arm: str
     against: str
@@ -42,16 +42,13 @@ class Comparison:
 def compare_arms(
     scores: Mapping[str, Mapping[str, float]], *, tie_margin: float, samples: int, run_seed: str
 ) -> list[Comparison]:
-    """Compare every arm with every arm before it in `ARMS`.
+    """Compare every arm with every arm before it, in the order of `ARMS`.
 
     Args:
         scores: arm -> task -> mean ROUGE-L in points of 100; the same tasks for every arm.
         tie_margin: difference up to which a task is tied.
         samples: bootstrap resamples.
         run_seed: seeds the resampling, with the names of the two arms.
-
-    Returns:
-        Comparisons in the order of `ARMS`, of the arm and then of the arm against.
 
     Raises:
         ValueError: an arm is unknown, or the arms do not have the same tasks.
@@ -70,8 +67,8 @@ def compare_arms(
             samples=samples,
             seed=request_seed(run_seed, "comparison", arm, against),
         )
-        for place, arm in enumerate(present)
-        for against in present[:place]
+        for index, arm in enumerate(present)
+        for against in present[:index]
     ]
 
 

@@ -1,10 +1,10 @@
-"""How varied a set of texts is: Vendi score, word pairs, likeness to parents.
+"""How varied a set of texts is: Vendi score, word pairs, similarity to parents.
 
 The Vendi score (arXiv 2210.02410) is the effective number of different texts: the exponential of
-the entropy of the eigenvalues of K/n, where K holds the n texts' similarities with ones on the
-diagonal. n equal texts score 1, n texts without likeness score n, whatever the order. With cosine
-similarity of vectors of length one, the eigenvalues that are not zero are those of X'X/n too, so
-the cost is that of the smaller of texts and dimensions.
+the entropy of the eigenvalues of K/n, where K is the n texts' similarity matrix with ones on the
+diagonal. n equal texts score 1, n entirely dissimilar ones n. With cosine similarity of unit
+vectors, the non-zero eigenvalues are also those of X'X/n, so the cost depends on the smaller of
+texts and dimensions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Bigram = tuple[str, str]
 
 
 def vendi_score(vectors: NDArray[np.floating]) -> float:
-    """The Vendi score of texts by their vectors, shape (texts, dimensions), 1 to texts; 0 of none.
+    """The Vendi score of texts by their unit vectors, shape (texts, dimensions); 0 without texts.
 
     Raises:
         ValueError: a vector is not of length one (to 1e-3).
@@ -71,6 +71,6 @@ def distinct_bigrams(texts: Sequence[str]) -> float:
 
 
 def rouge_l_to(text: str, parent: str) -> float:
-    """ROUGE-L F of a text and its parent, 0 to 1, as `rouge_score` has it without a stemmer."""
+    """ROUGE-L F of a text and its parent, 0 to 1, without a stemmer."""
     ours, theirs = rouge_tokens(text), rouge_tokens(parent)
     return rouge_l(LCSseq.similarity(ours, theirs), len(ours), len(theirs))
