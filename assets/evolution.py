@@ -39,7 +39,6 @@ from refine_dagster.teams_rl.instructor import (
     untrained_policy,
 )
 from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
-from refine_dagster.teams_rl.operations import NAMES
 from refine_dagster.warehouse.checkpoints import Checkpoint
 from refine_dagster.warehouse.rows import Parent, Row, make_row
 from resources.checkpoints import CheckpointsResource
@@ -217,7 +216,10 @@ def evolved_instructions(
             "candidates": len(rows),
             "valid": sum(row["valid"] for row in rows),
             "valid_rate": sum(row["valid"] for row in rows) / len(rows),
-            **{f"chosen_{name}": sum(row["operation"] == name for row in rows) for name in NAMES},
+            **{
+                f"chosen_{name}": sum(row["operation"] == name for row in rows)
+                for name in config.operations
+            },
         }
         return _with_calls(step, step.commit({EVOLVED: rows}, figures=figures))
 

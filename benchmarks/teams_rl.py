@@ -52,7 +52,7 @@ from refine_dagster.teams_rl.learned_policy import (
     RoundRobinPolicy,
     load_instructor,
 )
-from refine_dagster.teams_rl.operations import COUNT, NAMES
+from refine_dagster.teams_rl.operations import NAMES
 from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer
 from refine_dagster.teams_rl.reward import NoveltyReward
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -116,16 +116,16 @@ def trained(run: Run, config: TeamsRLConfig, guarded: bool) -> tuple[InstructorT
         return training, measure(run, policy, training.updates[-1].calls)
 
 
-def best_fixed(run: Run) -> int:
+def best_fixed(run: Run) -> str:
     """The operation with the highest mean novelty reward on the training seeds."""
     config = TeamsRLConfig()
 
-    def reward(operation: int) -> float:
+    def reward(operation: str) -> float:
         steps = evolve(run.learning, FixedPolicy(operation), run.evolver)
         paid = NoveltyReward(EMBEDDING, config.archive, config.call_cost)
         return fmean(paid.pay([step.outcome for step in steps]))
 
-    return max(range(COUNT), key=reward)
+    return max(NAMES, key=reward)
 
 
 def arms_of(run: Run, updates: int) -> dict[str, Arm]:
@@ -160,7 +160,7 @@ def table_of(title: str, arms: Mapping[str, Sequence[Arm]]) -> Table:
             f"{fmean(row.rouge_l_to_parent or 0.0 for row in rows):.2f}",
             f"{fmean(row.calls_per_row or 0.0 for row in rows):.2f}",
             f"{fmean(row.calls_per_row_with_training or 0.0 for row in rows):.1f}",
-            *(f"{fmean(row.shares[place] for row in rows):.2f}" for place in range(COUNT)),
+            *(f"{fmean(row.shares[place] for row in rows):.2f}" for place in range(len(NAMES))),
         )
     return table
 
@@ -238,9 +238,7 @@ def compare(runs: Sequence[Run], asked: argparse.Namespace) -> None:
     calls = found["random"][0].figures.executor_calls
     console.print(table_of(f"{asked.runs} runs, {calls} executor calls each", found))
     console.print(gains_table(found))
-    single = {
-        NAMES[place]: [measure(run, FixedPolicy(place)) for run in runs] for place in range(COUNT)
-    }
+    single = {name: [measure(run, FixedPolicy(name)) for run in runs] for name in NAMES}
     console.print(table_of("one operation, always", single))
     console.print(rules_table(single))
     if asked.long:

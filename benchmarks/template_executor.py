@@ -29,7 +29,7 @@ from refine_dagster.offline.world import article, draw, pick, whole, world
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.chain import Chain, Execution, Review
 from refine_dagster.teams_rl.elimination import Rewrite, sameness
-from refine_dagster.teams_rl.operations import OPERATIONS, one_line
+from refine_dagster.teams_rl.operations import Operation, one_line
 
 DECLINED = "Sorry, this instruction has no steps that could be added to."
 LEAK = "Rewritten instruction:"
@@ -75,10 +75,10 @@ class TemplateExecutor:
     def __init__(self, run_seed: str) -> None:
         self._run_seed = run_seed
 
-    def execute(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Execution]:
+    def execute(self, chains: Sequence[Chain], operations: Sequence[Operation]) -> list[Execution]:
         """Rewrites in order; no request is made."""
         return [
-            Execution(self._rewrite(chain, OPERATIONS[operation].name))
+            Execution(self._rewrite(chain, operation.name))
             for chain, operation in zip(chains, operations, strict=True)
         ]
 

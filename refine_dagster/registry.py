@@ -184,3 +184,18 @@ ALGORITHMS: Registry[Callable[..., Any]] = Registry(
 
 # reward(prompts, completions, **columns) -> list[float]; see `refine_af.reward_parts`.
 REWARD_PARTS: Registry[Callable[..., Any]] = Registry("refine_dagster.rewards", "reward part", {})
+
+# Values are `teams_rl.operations.Operation`.
+OPERATIONS: Registry[Any] = Registry(
+    "refine_dagster.operations",
+    "operation",
+    {
+        "breadth": "refine_dagster.teams_rl.operations:BREADTH",
+        "constraints": "refine_dagster.teams_rl.operations:CONSTRAINTS",
+        "deepening": "refine_dagster.teams_rl.operations:DEEPENING",
+        "concretizing": "refine_dagster.teams_rl.operations:CONCRETIZING",
+        "reasoning": "refine_dagster.teams_rl.operations:REASONING",
+        "complicate_input": "refine_dagster.teams_rl.operations:COMPLICATE_INPUT",
+    },
+    needs="prompt",
+)

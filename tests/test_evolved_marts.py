@@ -32,7 +32,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """The small warehouse, and the second seed evolved by constraints, decided on and answered."""
     warehouse = small_warehouse(tmp_path_factory.mktemp("both") / "w.duckdb")
     config = TeamsRLConfig(algorithm="fixed", fixed_operation="constraints")
-    policy = FixedPolicy(1)
+    policy = FixedPolicy("constraints")
     instructor = make_row("instructor_policy", instructor_payload(config, policy.version))
     commit(
         warehouse,

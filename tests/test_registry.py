@@ -13,7 +13,7 @@ from assets.versions import REVISIONS, config_of
 from refine_dagster.config.problems import ProfileError
 from refine_dagster.config.profile import load_profile
 from refine_dagster.config.registered import plug_ins_of
-from refine_dagster.registry import ALGORITHMS, BACKENDS, Registry, RegistryError
+from refine_dagster.registry import ALGORITHMS, BACKENDS, OPERATIONS, Registry, RegistryError
 
 GROUP = "refine_dagster.rewards"
 Part = Callable[..., list[float]]
@@ -127,13 +127,17 @@ def test_a_plug_in_does_not_replace_the_projects_own(
         registry.get("own")
 
 
-@pytest.mark.parametrize("registry", [BACKENDS, ALGORITHMS], ids=lambda registry: registry.noun)
+@pytest.mark.parametrize(
+    "registry", [BACKENDS, ALGORITHMS, OPERATIONS], ids=lambda registry: registry.noun
+)
 def test_this_projects_own_values_are_where_the_registry_says(registry: Registry[Part]) -> None:
     assert all(registry.entry(name).value for name in registry.own)
     assert registry.versions(*registry.own) == {}
 
 
-@pytest.mark.parametrize("field", ["generator.backend", "reinforcement.algorithm"])
+@pytest.mark.parametrize(
+    "field", ["generator.backend", "reinforcement.algorithm", "teams_rl.fixed_operation"]
+)
 def test_config_refuses_an_unknown_name_and_lists_the_known_ones(field: str) -> None:
     with pytest.raises(
         ProfileError, match=rf"{field} = 'grop' \(--set\): no \w+ is called 'grop'; known: "

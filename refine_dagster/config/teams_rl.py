@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from refine_dagster.config.registered import Registered
 from refine_dagster.config.section import ConfigSection
+from refine_dagster.registry import OPERATIONS
 
 
 class TeamsRLConfig(ConfigSection):
@@ -27,9 +29,16 @@ class TeamsRLConfig(ConfigSection):
         description="The instructor: `ppo`; `trpo`, as published; or, untrained, `random`, "
         "`round_robin`, `fixed`.",
     )
-    fixed_operation: Literal[
-        "breadth", "constraints", "deepening", "concretizing", "reasoning", "complicate_input"
-    ] = Field("breadth", description="`fixed`: the operation.")
+    operations: Annotated[tuple[str, ...], Registered(OPERATIONS)] = Field(
+        OPERATIONS.own,
+        min_length=1,
+        description="Operations that the instructor chooses from, in order: the published six, "
+        "and those that other packages register.",
+        exclude_if=lambda names: names == OPERATIONS.own,  # not in manifests while it is default
+    )
+    fixed_operation: Annotated[str, Registered(OPERATIONS)] = Field(
+        "breadth", description="`fixed`: the operation."
+    )
     observation: Literal["paper", "rich"] = Field(
         "rich",
         description="What the instructor sees: `paper`, the last operation alone; `rich`, the "
@@ -99,3 +108,11 @@ class TeamsRLConfig(ConfigSection):
     top_p: float = Field(0.95, gt=0, le=1, description="Executor's nucleus.")
     max_new_tokens: int = Field(64, ge=1, description="Longest rewrite in tokens.")
     answer_max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens.")
+
+    @model_validator(mode="after")
+    def _operations_agree(self) -> Self:
+        if len(set(self.operations)) < len(self.operations):
+            raise ValueError("operations names one twice")
+        if self.algorithm == "fixed" and self.fixed_operation not in self.operations:
+            raise ValueError(f"fixed_operation {self.fixed_operation!r} is not in operations")
+        return self

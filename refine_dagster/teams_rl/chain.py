@@ -29,7 +29,13 @@ from refine_dagster.generation.request import Request
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.elimination import Rewrite, first_rejection
 from refine_dagster.teams_rl.embedding import Embedding
-from refine_dagster.teams_rl.operations import COUNT, EPISODE_LENGTH, OPERATIONS, one_line
+from refine_dagster.teams_rl.operations import (
+    EPISODE_LENGTH,
+    NAMES,
+    Operation,
+    one_line,
+    operation_named,
+)
 
 
 @dataclass(frozen=True)
@@ -40,22 +46,18 @@ class Chain:
         seed_id: the seed it began at.
         episode: number of the episode; with the step it names all noise.
         text: the instruction now.
-        operations: places in `OPERATIONS` of what was applied so far, kept or not.
+        operations: names of what was applied so far, kept or not.
     """
 
     seed_id: str
     episode: int
     text: str
-    operations: tuple[int, ...] = ()
+    operations: tuple[str, ...] = ()
 
     @property
     def step(self) -> int:
         """Operations applied so far."""
         return len(self.operations)
-
-    def counts(self) -> tuple[int, ...]:
-        """How often each operation was applied."""
-        return tuple(self.operations.count(place) for place in range(COUNT))
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Execution:
 class Executor(Protocol):
     """Applies operations to texts."""
 
-    def execute(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Execution]:
-        """Apply `operations[i]` (a place in `OPERATIONS`) to `chains[i]`, all in one batch."""
+    def execute(self, chains: Sequence[Chain], operations: Sequence[Operation]) -> list[Execution]:
+        """Apply `operations[i]` to `chains[i]`, all in one batch."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Outcome:
 
     Attributes:
         before: the chain that the operation was applied to; its text is the parent.
-        operation: place in `OPERATIONS`.
+        operation: its name.
         text: what the executor wrote.
         rule: the rule that eliminated it, `equal` for the reviewer's rejection; None where kept.
         execution, review: how it came about; no review where a rule eliminated it.
@@ -111,7 +113,7 @@ class Outcome:
     """
 
     before: Chain
-    operation: int
+    operation: str
     text: str
     rule: str | None
     execution: Execution
@@ -147,18 +149,19 @@ class Evolver:
     reviewer: Reviewer
     max_words: int = 60
 
-    def step(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Outcome]:
-        """One operation on each chain.
+    def step(self, chains: Sequence[Chain], operations: Sequence[str]) -> list[Outcome]:
+        """One operation, by its name, on each chain.
 
         Raises:
             ValueError: the numbers of chains and operations differ.
         """
         if len(chains) != len(operations):
             raise ValueError(f"{len(chains)} chains and {len(operations)} operations")
-        executions = self.executor.execute(chains, operations)
+        applied = [operation_named(name) for name in operations]
+        executions = self.executor.execute(chains, applied)
         rewrites = [
-            Rewrite(chain.text, execution.text, OPERATIONS[operation], execution.finished)
-            for chain, operation, execution in zip(chains, operations, executions, strict=True)
+            Rewrite(chain.text, execution.text, operation, execution.finished)
+            for chain, operation, execution in zip(chains, applied, executions, strict=True)
         ]
         rejections = [first_rejection(rewrite, self.max_words) for rewrite in rewrites]
         asked = [place for place, rejection in enumerate(rejections) if rejection is None]
@@ -174,7 +177,7 @@ class Evolver:
             outcomes.append(
                 Outcome(
                     before=chains[place],
-                    operation=int(operations[place]),
+                    operation=operations[place],
                     text=rewrites[place].text,
                     rule=rule,
                     execution=executions[place],
@@ -232,27 +235,35 @@ class Episodes:
 ObservationMode = Literal["paper", "rich"]
 
 
-def observation_size(mode: ObservationMode, embedding: Embedding) -> int:
-    """Length of an observation; every number of it lies in [-1, 1]."""
-    return COUNT if mode == "paper" else embedding.dimensions + COUNT + 1
+def observation_size(
+    mode: ObservationMode, embedding: Embedding, operations: int = len(NAMES)
+) -> int:
+    """Length of an observation of so many operations; every number of it lies in [-1, 1]."""
+    return operations if mode == "paper" else embedding.dimensions + operations + 1
 
 
 def observe(
-    chains: Sequence[Chain], mode: ObservationMode, embedding: Embedding
+    chains: Sequence[Chain],
+    mode: ObservationMode,
+    embedding: Embedding,
+    operations: Sequence[str] = NAMES,
 ) -> NDArray[np.float32]:
-    """Observations, shape (chains, `observation_size`)."""
-    size = observation_size(mode, embedding)
+    """Observations, shape (chains, `observation_size`).
+
+    Args:
+        operations: names of those that may be chosen, in order.
+    """
+    size = observation_size(mode, embedding, len(operations))
     seen = np.zeros((len(chains), size), dtype=np.float32)
     if mode == "paper":
         for row, chain in enumerate(chains):
             if chain.operations:
-                seen[row, chain.operations[-1]] = 1.0
+                seen[row, operations.index(chain.operations[-1])] = 1.0
         return seen
     width = embedding.dimensions
     seen[:, :width] = embedding.embed([chain.text for chain in chains])
     for row, chain in enumerate(chains):
-        seen[row, width : width + COUNT] = np.minimum(
-            1.0, np.array(chain.counts()) / EPISODE_LENGTH
-        )
+        counts = np.array([chain.operations.count(name) for name in operations])
+        seen[row, width : width + len(operations)] = np.minimum(1.0, counts / EPISODE_LENGTH)
         seen[row, -1] = min(1.0, chain.step / EPISODE_LENGTH)
     return np.clip(seen, -1.0, 1.0)

@@ -1,9 +1,9 @@
 """The environments that an instructor learns in: gymnasium's, and a vectorised one.
 
 An episode begins at a fresh seed and has six steps; an action is the place of an operation in
-`OPERATIONS`. An episode never ends before (it is truncated at its length, and the state at the end
-is worth nothing more, so it is reported as terminated). `VectorEnvironment` steps N episodes in
-lock-step: one batch of requests to the executor a step, whatever N is.
+`Setting.operations`. An episode never ends before (it is truncated at its length, and the state at
+the end is worth nothing more, so it is reported as terminated). `VectorEnvironment` steps N
+episodes in lock-step: one batch of requests to the executor a step, whatever N is.
 
 This module is imported inside functions: gymnasium and stable-baselines3 take seconds to load.
 """
@@ -30,7 +30,7 @@ from refine_dagster.teams_rl.chain import (
     observe,
 )
 from refine_dagster.teams_rl.embedding import Embedding
-from refine_dagster.teams_rl.operations import COUNT, EPISODE_LENGTH
+from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES
 from refine_dagster.teams_rl.reward import Reward
 
 
@@ -45,6 +45,7 @@ class Setting:
         embedding: for `rich` observations.
         mode: what is observed.
         run seed: names the order of seeds.
+        operations: names of the actions, in order.
     """
 
     seeds: Sequence[Seed]
@@ -53,14 +54,18 @@ class Setting:
     embedding: Embedding
     mode: ObservationMode
     run_seed: str
+    operations: Sequence[str] = NAMES
 
     def observation_space(self) -> gymnasium.spaces.Box:
-        size = observation_size(self.mode, self.embedding)
+        size = observation_size(self.mode, self.embedding, len(self.operations))
         low = 0.0 if self.mode == "paper" else -1.0
         return gymnasium.spaces.Box(low, 1.0, (size,), np.float32)
 
     def observe(self, chains: Sequence[Chain]) -> NDArray[np.float32]:
-        return observe(chains, self.mode, self.embedding)
+        return observe(chains, self.mode, self.embedding, self.operations)
+
+    def action_space(self) -> gymnasium.spaces.Discrete:
+        return gymnasium.spaces.Discrete(len(self.operations))
 
 
 class InstructionEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
@@ -75,7 +80,7 @@ class InstructionEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self.observation_space = setting.observation_space()
-        self.action_space = gymnasium.spaces.Discrete(COUNT)
+        self.action_space = setting.action_space()
         self._episodes = Episodes(setting.seeds, setting.run_seed)
         self._number = -1
         self._chain: Chain | None = None
@@ -97,7 +102,9 @@ class InstructionEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         if self._chain is None or self._chain.step >= EPISODE_LENGTH:
             raise gymnasium.error.ResetNeeded("an episode begins with reset()")
-        outcomes = self._setting.evolver.step([self._chain], [int(action)])
+        outcomes = self._setting.evolver.step(
+            [self._chain], [self._setting.operations[int(action)]]
+        )
         paid = self._setting.reward.pay(outcomes)[0]
         self._chain = outcomes[0].after()
         over = self._chain.step >= EPISODE_LENGTH
@@ -115,14 +122,12 @@ class VectorEnvironment(VecEnv):
     """
 
     def __init__(self, setting: Setting, environments: int) -> None:
-        super().__init__(
-            environments, setting.observation_space(), gymnasium.spaces.Discrete(COUNT)
-        )
+        super().__init__(environments, setting.observation_space(), setting.action_space())
         self._setting = setting
         self._episodes = Episodes(setting.seeds, setting.run_seed)
         self._round = -1
         self._chains: list[Chain] = []
-        self._actions: list[int] = []
+        self._chosen: list[str] = []
         self.outcomes: list[Outcome] = []
 
     @property
@@ -147,12 +152,12 @@ class VectorEnvironment(VecEnv):
         return self._setting.observe(self._chains)
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
-        self._actions = [int(action) for action in actions]
+        self._chosen = [self._setting.operations[int(action)] for action in actions]
 
     def step_wait(
         self,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        outcomes = self._setting.evolver.step(self._chains, self._actions)
+        outcomes = self._setting.evolver.step(self._chains, self._chosen)
         rewards = np.array(self._setting.reward.pay(outcomes), dtype=np.float32)
         self.outcomes += outcomes
         self._chains = [outcome.after() for outcome in outcomes]

@@ -15,7 +15,7 @@ from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.generation.request import Complete
 from refine_dagster.teams_rl.chain import Chain, Evolver, Outcome, Seed
 from refine_dagster.teams_rl.learned_policy import InstructorPolicy
-from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES, one_line
+from refine_dagster.teams_rl.operations import EPISODE_LENGTH, one_line
 from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer
 
 
@@ -105,7 +105,7 @@ def _row(outcome: Outcome, policy: InstructorPolicy) -> EvolvedStep:
     return EvolvedStep(
         seed_id=before.seed_id,
         step=before.step + 1,
-        operation=NAMES[outcome.operation],
+        operation=outcome.operation,
         policy=policy.version,
         parent=before.text,
         text=outcome.text,

@@ -50,7 +50,7 @@ from refine_dagster.teams_rl.learned_policy import (
     RoundRobinPolicy,
     save_instructor,
 )
-from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES
+from refine_dagster.teams_rl.operations import EPISODE_LENGTH
 from refine_dagster.teams_rl.reward import NoveltyReward, PaperReward, Reward
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class InstructorUpdate:
         reward, valid_rate: means over its steps.
         diversity: Vendi score of the texts that were kept.
         random_diversity: what a random policy reaches in as many steps.
-        operation_entropy: entropy of the chosen operations, nats, 0 to log 6.
+        operation_entropy: entropy of the chosen operations, nats.
         calls: calls so far of executor and reviewer, the random policy's included.
         warning: what the guard sees after this update.
     """
@@ -107,10 +107,10 @@ def guard_of(updates: Sequence[InstructorUpdate], config: TeamsRLConfig) -> Coll
     return last[-1].warning
 
 
-def operation_entropy(operations: Sequence[int]) -> float:
+def operation_entropy(operations: Sequence[str]) -> float:
     """Entropy of how often each operation was chosen, nats.
 
-    >>> operation_entropy([2, 2, 2])
+    >>> operation_entropy(["breadth", "breadth"])
     0.0
     """
     counts = Counter(operations)
@@ -165,11 +165,11 @@ class Reference:
 def untrained_policy(config: TeamsRLConfig, run_seed: str) -> InstructorPolicy | None:
     """The policy of a profile whose algorithm learns nothing; None where one is to be trained."""
     if config.algorithm == "random":
-        return RandomPolicy(run_seed)
+        return RandomPolicy(run_seed, config.operations)
     if config.algorithm == "round_robin":
-        return RoundRobinPolicy()
+        return RoundRobinPolicy(config.operations)
     if config.algorithm == "fixed":
-        return FixedPolicy(NAMES.index(config.fixed_operation))
+        return FixedPolicy(config.fixed_operation, config.operations)
     return None
 
 
@@ -224,6 +224,7 @@ class Instructor:
             task.embedding,
             config.observation,
             task.run_seed,
+            config.operations,
         )
         self._environment = VectorEnvironment(setting, config.environments)
         with _generators(task.run_seed, "weights"):
@@ -261,7 +262,11 @@ class Instructor:
         """Write the instructor: equal bytes for equal weights."""
         config = self._task.config
         form = InstructorForm(
-            config.algorithm, config.observation, self._task.embedding.name, config.hidden
+            config.algorithm,
+            config.observation,
+            self._task.embedding.name,
+            config.hidden,
+            config.operations,
         )
         weights = {
             name: weight.detach().cpu().numpy()
@@ -306,7 +311,7 @@ class Instructor:
 def random_reference(task: InstructorTask) -> Reference:
     """Let a random policy play some updates' worth of episodes."""
     config = task.config
-    policy = RandomPolicy(f"{task.run_seed}/reference")
+    policy = RandomPolicy(f"{task.run_seed}/reference", config.operations)
     episodes = Episodes(task.seeds, f"{task.run_seed}/reference")
     size = config.environments * config.episodes_per_update
     scores, calls = [], 0

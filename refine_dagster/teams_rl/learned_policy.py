@@ -27,7 +27,7 @@ from refine_dagster.hashing import canonical_json, json_hash, readable_json
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.chain import Chain, ObservationMode, observation_size, observe
 from refine_dagster.teams_rl.embedding import Embedding
-from refine_dagster.teams_rl.operations import COUNT, NAMES
+from refine_dagster.teams_rl.operations import NAMES
 
 
 class InstructorPolicy(Protocol):
@@ -41,8 +41,8 @@ class InstructorPolicy(Protocol):
     name: str
     version: str
 
-    def choose(self, chains: Sequence[Chain]) -> list[int]:
-        """Places in `OPERATIONS`, one a chain; each a function of that chain alone."""
+    def choose(self, chains: Sequence[Chain]) -> list[str]:
+        """Names of operations, one a chain; each a function of that chain alone."""
 
 
 class RandomPolicy:
@@ -50,12 +50,14 @@ class RandomPolicy:
 
     name = "random"
 
-    def __init__(self, run_seed: str) -> None:
+    def __init__(self, run_seed: str, operations: Sequence[str] = NAMES) -> None:
         self._run_seed = run_seed
-        self.version = policy_version(self.name, run_seed)
+        self._operations = operations
+        self.version = policy_version(operations, self.name, run_seed)
 
-    def choose(self, chains: Sequence[Chain]) -> list[int]:
-        return [int(uniform(self._run_seed, chain) * COUNT) for chain in chains]
+    def choose(self, chains: Sequence[Chain]) -> list[str]:
+        count = len(self._operations)
+        return [self._operations[int(uniform(self._run_seed, chain) * count)] for chain in chains]
 
 
 class RoundRobinPolicy:
@@ -63,35 +65,32 @@ class RoundRobinPolicy:
 
     name = "round_robin"
 
-    def __init__(self) -> None:
-        self.version = policy_version(self.name)
+    def __init__(self, operations: Sequence[str] = NAMES) -> None:
+        self._operations = operations
+        self.version = policy_version(operations, self.name)
 
-    def choose(self, chains: Sequence[Chain]) -> list[int]:
-        return [
-            (request_seed(self.name, chain.seed_id) + chain.episode + chain.step) % COUNT
-            for chain in chains
-        ]
+    def choose(self, chains: Sequence[Chain]) -> list[str]:
+        turns = (
+            request_seed(self.name, chain.seed_id) + chain.episode + chain.step for chain in chains
+        )
+        return [self._operations[turn % len(self._operations)] for turn in turns]
 
 
 class FixedPolicy:
-    """One operation, always.
+    """One operation, always."""
 
-    Args:
-        operation: place in `OPERATIONS`.
-    """
-
-    def __init__(self, operation: int) -> None:
-        self.name = f"fixed:{NAMES[operation]}"
-        self.version = policy_version(self.name)
+    def __init__(self, operation: str, operations: Sequence[str] = NAMES) -> None:
+        self.name = f"fixed:{operation}"
+        self.version = policy_version(operations, self.name)
         self._operation = operation
 
-    def choose(self, chains: Sequence[Chain]) -> list[int]:
+    def choose(self, chains: Sequence[Chain]) -> list[str]:
         return [self._operation for _ in chains]
 
 
-def policy_version(*parts: str) -> str:
-    """sha256 of what decides a policy's choices, 64 hex digits."""
-    return json_hash(["instructor", *parts, list(NAMES)])
+def policy_version(operations: Sequence[str], *parts: str) -> str:
+    """sha256 of what decides a policy's choices among some operations, 64 hex digits."""
+    return json_hash(["instructor", *parts, list(operations)])
 
 
 def uniform(run_seed: str, chain: Chain) -> float:
@@ -140,45 +139,46 @@ class LearnedPolicy:
         run seed: seeds the sampling.
 
     Raises:
-        InstructorError: the embedding or the operations are others than it was trained with, or
-            weights are missing.
+        InstructorError: the embedding is another than it was trained with, or weights are missing.
     """
 
     def __init__(
         self, form: InstructorForm, weights: Weights, embedding: Embedding, run_seed: str
     ) -> None:
-        for what, have, need in (
-            ("embedding", embedding.name, form.embedding),
-            ("operations", NAMES, form.operations),
-        ):
-            if have != need:
-                raise InstructorError(
-                    f"the instructor was trained with other {what}",
-                    where=f"{need} there, {have} here",
-                    fix="train it anew",
-                )
+        if embedding.name != form.embedding:
+            raise InstructorError(
+                "the instructor was trained with another embedding",
+                where=f"{form.embedding} there, {embedding.name} here",
+                fix="train it again",
+            )
         self.name = form.algorithm
         self.version = instructor_version(form, weights)
         self._form = form
         self._embedding = embedding
         self._run_seed = run_seed
-        self._layers = _layers(form, weights, observation_size(form.observation, embedding))
+        inputs = observation_size(form.observation, embedding, len(form.operations))
+        self._layers = _layers(form, weights, inputs)
 
-    def choose(self, chains: Sequence[Chain]) -> list[int]:
+    def choose(self, chains: Sequence[Chain]) -> list[str]:
         """See `InstructorPolicy.choose`."""
         chosen = []
         for chain, shares in zip(chains, self.probabilities(chains), strict=True):
             place = int(
                 np.searchsorted(shares.cumsum(), uniform(self._run_seed, chain), side="right")
             )
-            chosen.append(min(place, COUNT - 1))
+            chosen.append(self._form.operations[min(place, len(shares) - 1)])
         return chosen
 
     def probabilities(self, chains: Sequence[Chain]) -> NDArray[np.float64]:
-        """Shares of the operations, shape (chains, 6), each row a function of its chain alone."""
-        seen = observe(chains, self._form.observation, self._embedding).astype(np.float64)
+        """Shares of the form's operations, shape (chains, operations).
+
+        Each row is a function of its chain alone.
+        """
+        operations = self._form.operations
+        seen = observe(chains, self._form.observation, self._embedding, operations)
         # Row by row: rounding of a product of matrices depends on how many rows there are.
-        return np.array([self._row(row) for row in seen]).reshape(-1, COUNT)
+        shares = [self._row(row) for row in seen.astype(np.float64)]
+        return np.array(shares).reshape(-1, len(operations))
 
     def _row(self, hidden: NDArray[np.float64]) -> NDArray[np.float64]:
         *inner, (matrix, bias) = self._layers
@@ -240,7 +240,9 @@ def _layers(
     # In the library's network every hidden layer is followed by one without weights.
     names = [f"mlp_extractor.policy_net.{2 * place}" for place in range(len(form.hidden))]
     layers = []
-    for name, outputs in zip([*names, "action_net"], [*form.hidden, COUNT], strict=True):
+    for name, outputs in zip(
+        [*names, "action_net"], [*form.hidden, len(form.operations)], strict=True
+    ):
         matrix, bias = weights.get(f"{name}.weight"), weights.get(f"{name}.bias")
         if matrix is None or bias is None or matrix.shape != (outputs, inputs):
             raise InstructorError(

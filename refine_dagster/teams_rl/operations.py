@@ -1,4 +1,4 @@
-"""The six operations that an instructor may apply to an instruction (methods C).
+"""Operations that an instructor may apply to an instruction: the paper's six, and plug-ins.
 
 TeaMs-RL (arXiv 2403.08694) takes one operation in breadth and five in depth. Their templates here
 are this project's own, and have the form of every other task that the project asks of a model: a
@@ -14,9 +14,11 @@ instruction contains by itself are an operation's markers; a rewrite with one is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.instance import HEADER
+from refine_dagster.registry import OPERATIONS
 
 # Parts of the prompt's form, of no operation in particular; compared without regard to case.
 FORM_MARKERS = (
@@ -37,10 +39,11 @@ class Operation:
     """One textual operation.
 
     Attributes:
-        name: its name, and that of its family in the primer.
+        name: under which it is registered; that of its family in the primer, if it has one.
         description: what it does to an instruction, one sentence for reports.
         instruction: the line that asks the executor for it.
         demonstrations: (before, after) pairs that are shown.
+        in_depth: whether it evolves its parent; breadth leaves it for another instruction.
         markers: what betrays a leaked prompt, lower case.
     """
 
@@ -48,11 +51,7 @@ class Operation:
     description: str
     instruction: str
     demonstrations: tuple[tuple[str, str], ...]
-
-    @property
-    def in_depth(self) -> bool:
-        """Whether it evolves its parent; breadth leaves it for another instruction."""
-        return self.name != "breadth"
+    in_depth: bool = True
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -73,72 +72,73 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-OPERATIONS = (
-    Operation(
-        "breadth",
-        "Writes another, rarer instruction of the same domain.",
-        "Write a new, rarer instruction on the same subject.",
-        (
-            ("Describe a boat in one sentence.", "Write a riddle whose answer is a lighthouse."),
-            ("Give me a tip about bread.", "Name three things that an oven would never say."),
-        ),
+BREADTH = Operation(
+    "breadth",
+    "Writes another, rarer instruction of the same domain.",
+    "Write a new, rarer instruction on the same subject.",
+    (
+        ("Describe a boat in one sentence.", "Write a riddle whose answer is a lighthouse."),
+        ("Give me a tip about bread.", "Name three things that an oven would never say."),
     ),
-    Operation(
-        "constraints",
-        "Adds one requirement that the answer must keep.",
-        "Add a constraint to this instruction.",
-        (
-            ("Write a sentence about a garden.", "Write a sentence about a garden. Use 8 words."),
-            ("Name a tool.", "Name a tool. Begin with the letter s."),
-        ),
-    ),
-    Operation(
-        "deepening",
-        "Asks for more depth on the same question.",
-        "Make the instruction ask for more depth.",
-        (
-            ("Describe a train.", "Describe a train and explain why people like it."),
-            ("Name a season.", "Name a season and tell what changes in nature then."),
-        ),
-    ),
-    Operation(
-        "concretizing",
-        "Puts a specific thing in the place of a general one.",
-        "Make the instruction more concrete.",
-        (
-            ("Write two sentences about music.", "Write two sentences about an old violin."),
-            ("Tell a short story about animals.", "Tell a short story about a shy fox."),
-        ),
-    ),
-    Operation(
-        "reasoning",
-        "Makes the answer need one more step of thought.",
-        "Add a reasoning step to the task.",
-        (
-            ("Add the two numbers.", "Add the two numbers, then say if the sum is even or odd."),
-            ("Count the words.", "Count the words, then multiply the result by 3."),
-        ),
-    ),
-    Operation(
-        "complicate_input",
-        "Puts data into the instruction, so that it is harder and stands alone.",
-        "Put harder data into the instruction.",
-        (
-            ("Find the largest number.", "Find the largest number in this list: 4, 19, 7, 12."),
-            ("Sort some words.", "Sort these words from A to Z: spoon, plate, cup, fork."),
-        ),
+    in_depth=False,
+)
+CONSTRAINTS = Operation(
+    "constraints",
+    "Adds one requirement that the answer must keep.",
+    "Add a constraint to this instruction.",
+    (
+        ("Write a sentence about a garden.", "Write a sentence about a garden. Use 8 words."),
+        ("Name a tool.", "Name a tool. Begin with the letter s."),
     ),
 )
-NAMES = tuple(operation.name for operation in OPERATIONS)
-COUNT = len(OPERATIONS)
+DEEPENING = Operation(
+    "deepening",
+    "Asks for more depth on the same question.",
+    "Make the instruction ask for more depth.",
+    (
+        ("Describe a train.", "Describe a train and explain why people like it."),
+        ("Name a season.", "Name a season and tell what changes in nature then."),
+    ),
+)
+CONCRETIZING = Operation(
+    "concretizing",
+    "Puts a specific thing in the place of a general one.",
+    "Make the instruction more concrete.",
+    (
+        ("Write two sentences about music.", "Write two sentences about an old violin."),
+        ("Tell a short story about animals.", "Tell a short story about a shy fox."),
+    ),
+)
+REASONING = Operation(
+    "reasoning",
+    "Makes the answer need one more step of thought.",
+    "Add a reasoning step to the task.",
+    (
+        ("Add the two numbers.", "Add the two numbers, then say if the sum is even or odd."),
+        ("Count the words.", "Count the words, then multiply the result by 3."),
+    ),
+)
+COMPLICATE_INPUT = Operation(
+    "complicate_input",
+    "Puts data into the instruction, so that it is harder and stands alone.",
+    "Put harder data into the instruction.",
+    (
+        ("Find the largest number.", "Find the largest number in this list: 4, 19, 7, 12."),
+        ("Sort some words.", "Sort these words from A to Z: spoon, plate, cup, fork."),
+    ),
+)
+# The published operations, by name.
+NAMES = OPERATIONS.own
 # Operations of an episode, and of a seed's evolution.
 EPISODE_LENGTH = 6
 
 
+@cache
 def operation_named(name: str) -> Operation:
-    """The operation of that name.
+    """The operation of that name, of this project or of an installed package.
 
     Raises:
-        KeyError: there is none.
+        RegistryError: there is none, or its package is broken.
     """
-    return {operation.name: operation for operation in OPERATIONS}[name]
+    operation: Operation = OPERATIONS.get(name)
+    return operation

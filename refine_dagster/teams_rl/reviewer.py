@@ -24,7 +24,7 @@ from refine_dagster.prompts.instance import HEADER
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.chain import Chain, Execution, Review
 from refine_dagster.teams_rl.elimination import Rewrite, sameness
-from refine_dagster.teams_rl.operations import OPERATIONS, one_line
+from refine_dagster.teams_rl.operations import Operation, one_line
 
 QUESTION = "Do the two instructions ask for different things? Answer yes or no."
 LABELS = (" yes", " no")
@@ -136,7 +136,7 @@ class ModelExecutor:
         self._run_seed = run_seed
         self._sampling = Sampling(max_new_tokens, temperature, top_p, stop=STOP)
 
-    def execute(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Execution]:
+    def execute(self, chains: Sequence[Chain], operations: Sequence[Operation]) -> list[Execution]:
         """One request a chain, role `rewrite`, in one batch."""
         requests = [
             self.request(chain, operation)
@@ -147,8 +147,7 @@ class ModelExecutor:
             for request, done in zip(requests, self._complete(requests), strict=True)
         ]
 
-    def request(self, chain: Chain, operation: int) -> Request:
-        """What is asked for one operation (a place in `OPERATIONS`) on one chain."""
-        chosen = OPERATIONS[operation]
-        seed = request_seed(self._run_seed, "rewrite", chosen.name, chain.seed_id, chain.step)
-        return Request("rewrite", chosen.prompt(chain.text), self._sampling, seed)
+    def request(self, chain: Chain, operation: Operation) -> Request:
+        """What is asked for one operation on one chain."""
+        seed = request_seed(self._run_seed, "rewrite", operation.name, chain.seed_id, chain.step)
+        return Request("rewrite", operation.prompt(chain.text), self._sampling, seed)

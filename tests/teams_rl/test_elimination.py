@@ -6,7 +6,7 @@ import pytest
 
 from refine_dagster.self_instruct.heuristics import answer_rejection
 from refine_dagster.teams_rl.elimination import Rewrite, first_rejection, overlap, sameness
-from refine_dagster.teams_rl.operations import OPERATIONS, operation_named
+from refine_dagster.teams_rl.operations import NAMES, operation_named
 
 PARENT = "Describe a boat in one sentence."
 BREADTH = operation_named("breadth")
@@ -52,7 +52,7 @@ def test_an_evolution_in_depth_keeps_something_of_its_parent() -> None:
 
 
 def test_no_demonstration_breaks_a_rule() -> None:
-    for operation in OPERATIONS:
+    for operation in map(operation_named, NAMES):
         for before, after in operation.demonstrations:
             assert first_rejection(Rewrite(before, after, operation), 60) is None
 

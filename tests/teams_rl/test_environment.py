@@ -24,7 +24,7 @@ from refine_dagster.teams_rl.environment import (
     Setting,
     VectorEnvironment,
 )
-from refine_dagster.teams_rl.operations import COUNT, EPISODE_LENGTH
+from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES, Operation
 from refine_dagster.teams_rl.reward import NoveltyReward, PaperReward
 from template_executor import RuleReviewer, TemplateExecutor
 
@@ -49,7 +49,7 @@ class CountingExecutor(TemplateExecutor):
         super().__init__(run_seed)
         self.batches: list[int] = []
 
-    def execute(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Execution]:
+    def execute(self, chains: Sequence[Chain], operations: Sequence[Operation]) -> list[Execution]:
         self.batches.append(len(chains))
         return super().execute(chains, operations)
 
@@ -80,14 +80,14 @@ def test_an_episode_has_six_steps_and_a_fresh_seed() -> None:
     for _ in range(len(SEEDS)):
         _, info = environment.reset()
         started.append(info["seed_id"])
-        over = [environment.step(np.int64(step % COUNT))[2] for step in range(EPISODE_LENGTH)]
+        over = [environment.step(np.int64(step % len(NAMES)))[2] for step in range(EPISODE_LENGTH)]
         assert over == [False] * (EPISODE_LENGTH - 1) + [True]
     assert sorted(started) == [seed.seed_id for seed in SEEDS]
 
 
 def test_observations_say_what_they_promise() -> None:
     embedding = HashedEmbedding(32)
-    chain = Chain("s", 0, "Describe a storm.", (2, 2, 5))
+    chain = Chain("s", 0, "Describe a storm.", ("deepening", "deepening", "complicate_input"))
     assert observe([chain], "paper", embedding).tolist() == [[0, 0, 0, 0, 0, 1]]
     assert observe([Chain("s", 0, "x")], "paper", embedding).sum() == 0
     rich = observe([chain], "rich", embedding)[0]
@@ -101,7 +101,7 @@ def test_a_step_of_n_environments_is_one_batch() -> None:
     environment = VectorEnvironment(setting("rich", executor), 4)
     assert environment.reset().shape == (4, 39)
     for step in range(EPISODE_LENGTH):
-        environment.step_async(np.array([0, 1, 2, step % COUNT]))
+        environment.step_async(np.array([0, 1, 2, step % len(NAMES)]))
         observations, rewards, over, infos = environment.step_wait()
         assert over.all() == (step == EPISODE_LENGTH - 1)
     assert executor.batches == [4] * EPISODE_LENGTH
@@ -119,7 +119,7 @@ def test_one_environment_alone_sees_what_it_sees_among_others() -> None:
     for environment in (alone, together):
         environment.reset()
         for step in range(EPISODE_LENGTH):
-            environment.step(np.full(environment.num_envs, step % COUNT))
+            environment.step(np.full(environment.num_envs, step % len(NAMES)))
     ours = [outcome.text for outcome in alone.take_outcomes()]
     theirs = [o.text for o in together.take_outcomes() if o.before.episode == 0]
     assert ours == theirs

@@ -10,7 +10,6 @@ from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
 from refine_dagster.teams_rl.learned_policy import FixedPolicy, RandomPolicy
-from refine_dagster.teams_rl.operations import NAMES
 from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
 
@@ -18,7 +17,7 @@ EMBEDDING = HashedEmbedding(64)
 
 
 def evolved(operation: str | None, run_seed: str = "a") -> list[EvolvedStep]:
-    policy = FixedPolicy(NAMES.index(operation)) if operation else RandomPolicy(run_seed)
+    policy = FixedPolicy(operation) if operation else RandomPolicy(run_seed)
     evolver = Evolver(TemplateExecutor(run_seed), RuleReviewer())
     return evolve(packaged_seeds()[:30], policy, evolver)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.hashing import folder_files
@@ -23,7 +26,7 @@ from refine_dagster.teams_rl.instructor import (
     untrained_policy,
 )
 from refine_dagster.teams_rl.learned_policy import InstructorError, load_instructor
-from refine_dagster.teams_rl.operations import NAMES
+from refine_dagster.teams_rl.operations import NAMES, Operation
 from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
 
@@ -42,7 +45,7 @@ class MortalExecutor(TemplateExecutor):
 
     lives = 0
 
-    def execute(self, chains: Sequence[Chain], operations: Sequence[int]) -> list[Execution]:
+    def execute(self, chains: Sequence[Chain], operations: Sequence[Operation]) -> list[Execution]:
         self.lives -= 1
         if self.lives < 0:
             raise KilledError
@@ -119,7 +122,10 @@ def test_the_saved_network_is_the_librarys_own(tmp_path: Path) -> None:
     learner.update()
     learner.save(tmp_path / "saved")
     policy = load_instructor(tmp_path / "saved", EMBEDDING, "s")
-    chains = [Chain("a", 0, "Describe a storm."), Chain("b", 1, "Sort the words.", (1, 4))]
+    chains = [
+        Chain("a", 0, "Describe a storm."),
+        Chain("b", 1, "Sort the words.", ("constraints", "reasoning")),
+    ]
     ours = policy.probabilities(chains)
     seen = torch.from_numpy(observe(chains, "rich", EMBEDDING))
     with torch.no_grad():
@@ -128,6 +134,39 @@ def test_the_saved_network_is_the_librarys_own(tmp_path: Path) -> None:
     assert ours.sum(axis=1) == pytest.approx([1.0, 1.0])
     assert (policy.probabilities(chains[1:])[0] == ours[1]).all()
     assert policy.choose(chains) == policy.choose(chains)
+
+
+def test_an_instructor_of_other_operations_chooses_among_those_alone(tmp_path: Path) -> None:
+    operations = ("reasoning", "constraints", "breadth")
+    config = TeamsRLConfig(
+        operations=operations, environments=2, reference_updates=1, embedding_dimensions=64
+    )
+    assert config.model_dump()["operations"] == operations
+    assert "operations" not in TeamsRLConfig(operations=NAMES).model_dump()
+    learner = Instructor(task(tmp_path, config))
+    learner.update()
+    learner.save(tmp_path / "saved")
+    policy = load_instructor(tmp_path / "saved", EMBEDDING, "s")
+    chains = [Chain(f"s{n}", n, "x", ("reasoning",) * (n % 6)) for n in range(60)]
+    assert policy.probabilities(chains).shape == (60, 3)
+    assert set(policy.choose(chains)) == set(operations)
+    randomly = untrained_policy(config.model_copy(update={"algorithm": "random"}), "s")
+    assert randomly
+    assert set(randomly.choose(chains)) == set(operations)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"operations": ["breadth", "breadth"]}, "operations names one twice"),
+        ({"operations": []}, "at least 1 item"),
+        ({"operations": ["breath"]}, "no operation is called 'breath'; known: breadth, "),
+        ({"operations": ["reasoning"], "algorithm": "fixed"}, "'breadth' is not in operations"),
+    ],
+)
+def test_operations_that_cannot_be_are_refused(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        TeamsRLConfig.model_validate(settings)
 
 
 def test_an_instructor_of_another_form_is_refused(tmp_path: Path) -> None:
@@ -155,14 +194,15 @@ def test_policies_that_learn_nothing_are_named_by_the_profile() -> None:
         for name in ("random", "round_robin", "fixed", "ppo")
     }
     assert named["ppo"] is None
-    chains = [Chain(f"s{n}", n, "x", (0,) * (n % 6)) for n in range(600)]
+    chains = [Chain(f"s{n}", n, "x", ("breadth",) * (n % 6)) for n in range(600)]
     random_policy, round_robin, fixed = named["random"], named["round_robin"], named["fixed"]
     assert random_policy
     assert round_robin
     assert fixed
-    counts = np.bincount(random_policy.choose(chains), minlength=6)
-    assert counts.min() > 60
-    turns = round_robin.choose([Chain("s", 2, "x", (0,) * n) for n in range(6)])
-    assert turns == [(turns[0] + n) % 6 for n in range(6)]
-    assert set(fixed.choose(chains)) == {NAMES.index("breadth")}
+    counts = Counter(random_policy.choose(chains))
+    assert min(counts[name] for name in NAMES) > 60
+    turns = round_robin.choose([Chain("s", 2, "x", ("breadth",) * n) for n in range(6)])
+    first = NAMES.index(turns[0])
+    assert turns == [NAMES[(first + n) % 6] for n in range(6)]
+    assert set(fixed.choose(chains)) == {"breadth"}
     assert len({policy.version for policy in (random_policy, round_robin, fixed)}) == 3

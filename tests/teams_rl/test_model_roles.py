@@ -27,7 +27,7 @@ from refine_dagster.teams_rl.evolved_rows import (
     CallsPerRow,
 )
 from refine_dagster.teams_rl.learned_policy import RandomPolicy, RoundRobinPolicy
-from refine_dagster.teams_rl.operations import COUNT, NAMES, OPERATIONS, operation_named
+from refine_dagster.teams_rl.operations import BREADTH, NAMES, operation_named
 from refine_dagster.teams_rl.reviewer import (
     ModelExecutor,
     ModelReviewer,
@@ -66,7 +66,7 @@ def pair(parent: str, text: str) -> str:
 
 def test_the_offline_model_has_learnt_every_operations_line() -> None:
     assert set(NAMES) == set(REWRITES)
-    for operation in OPERATIONS:
+    for operation in map(operation_named, NAMES):
         assert operation.instruction in wordings()[operation.name].given
         prompt = operation.prompt("Sort\n the words.")
         assert prompt.startswith(HEADER)
@@ -79,14 +79,14 @@ def test_an_execution_is_one_request_a_chain_in_one_batch() -> None:
     model = Answers(" Write a riddle\n about a lake. ")
     executor = ModelExecutor(model.complete, "salt")  # type: ignore[arg-type]
     chains = [Chain("a", 0, PARENT), Chain("b", 1, PARENT), Chain("a", 7, PARENT)]
-    done = executor.execute(chains, [0, 0, 0])
+    done = executor.execute(chains, [BREADTH] * 3)
     assert [one.text for one in done] == ["Write a riddle about a lake."] * 3
     (batch,) = model.batches
     assert [request.role for request in batch] == ["rewrite"] * 3
     # Noise is named by seed and step, not by episode: what was asked before is asked again.
     assert batch[0] == batch[2] != batch[1]
     assert done[1].request == batch[1]
-    later = executor.request(Chain("a", 0, PARENT, (3,)), 0)
+    later = executor.request(Chain("a", 0, PARENT, ("concretizing",)), BREADTH)
     assert later.seed != batch[0].seed
 
 
@@ -132,13 +132,13 @@ def test_an_eliminated_rewrite_is_not_built_upon_and_not_reviewed() -> None:
             return "Sorry, no." if name == "breadth" else super()._rewrite(chain, name)
 
     evolver = Evolver(Declining("t"), RuleReviewer())
-    first, second = evolver.step([Chain("a", 0, PARENT), Chain("b", 0, PARENT)], [0, 1])
+    first, second = evolver.step([Chain("a", 0, PARENT), Chain("b", 0, PARENT)], NAMES[:2])
     assert (first.rule, first.review, first.after().text) == ("refusal", None, PARENT)
     assert second.kept
     assert second.after().text == second.text
-    assert first.after().operations == (0,)
+    assert first.after().operations == ("breadth",)
     with pytest.raises(ValueError, match="2 operations"):
-        evolver.step([Chain("a", 0, PARENT)], [0, 1])
+        evolver.step([Chain("a", 0, PARENT)], NAMES[:2])
 
 
 def test_every_step_is_a_row_with_parent_operation_and_policy() -> None:
@@ -214,14 +214,15 @@ def test_templates_are_a_function_of_their_arguments_and_do_what_they_say() -> N
     executor = TemplateExecutor("t")
     chains = [Chain(seed.seed_id, 0, seed.text) for seed in packaged_seeds()]
     found = {}
-    for place in range(COUNT):
-        done = executor.execute(chains, [place] * len(chains))
-        assert done == TemplateExecutor("t").execute(chains, [place] * len(chains))
-        evolved = Evolver(executor, RuleReviewer()).step(chains, [place] * len(chains))
-        found[NAMES[place]] = sum(outcome.kept for outcome in evolved) / len(chains)
+    for name in NAMES:
+        operations = [operation_named(name)] * len(chains)
+        done = executor.execute(chains, operations)
+        assert done == TemplateExecutor("t").execute(chains, operations)
+        evolved = Evolver(executor, RuleReviewer()).step(chains, [name] * len(chains))
+        found[name] = sum(outcome.kept for outcome in evolved) / len(chains)
     assert found["constraints"] == 1.0
     assert 0.7 < found["breadth"] < 0.9
     assert found["reasoning"] < 0.5
     data = Chain("s", 0, "Sort these words: pear, apple.")
-    (leaked,) = Evolver(executor, RuleReviewer()).step([data], [NAMES.index("complicate_input")])
+    (leaked,) = Evolver(executor, RuleReviewer()).step([data], ["complicate_input"])
     assert leaked.rule == "marker_words"

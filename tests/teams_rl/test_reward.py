@@ -21,7 +21,7 @@ def outcome(
 ) -> Outcome:
     return Outcome(
         Chain(seed, episode, parent),
-        0,
+        "breadth",
         text,
         None if kept else "identical",
         Execution(text),
