@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from random import Random
 
-from refine_dagster.offline import families as primer_rewrites
+from refine_dagster.offline import rewrites as primer_rewrites
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.offline.world import article, draw, pick, whole, world
 from refine_dagster.seeding import request_seed
