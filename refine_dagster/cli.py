@@ -1,9 +1,8 @@
 """The `refine-dagster` command.
 
-Each subcommand lives in a file of `commands/` and imports what it needs when it runs, so that
-`--help` is quick. A `RefineError` is printed without a traceback and ends with exit code 1; Ctrl-C
-ends with 130 and loses nothing that was answered; any other exception is a bug and keeps its
-traceback.
+Each subcommand is a file of `commands/` and imports what it needs when it runs, so that `--help` is
+quick. A `RefineError` is printed without a traceback and ends with exit code 1; Ctrl-C ends with
+130 and loses no answer of a model; any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from refine_dagster.commands.audit import audit_app
 from refine_dagster.commands.compare import compare
+from refine_dagster.commands.config import config_app
 from refine_dagster.commands.dedupe import dedupe
 from refine_dagster.commands.diff import diff
 from refine_dagster.commands.export import export
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 for command in (run, status, ui, show, export, why, trace, impact, diff, compare, prune, dedupe):
     app.command()(command)
+app.add_typer(config_app, name="config")
 app.add_typer(audit_app, name="audit")
 app.add_typer(seeds_app, name="seeds")
 
@@ -49,20 +51,14 @@ def main() -> None:
     try:
         app()
     except RefineError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        errors.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Typer turns Ctrl-C inside a command into an exit.
         if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
             raise
-        errors.print("stopped; what was finished is kept, run again to go on")
+        errors.print("stopped; what was finished is kept, run again to continue")
         sys.exit(INTERRUPTED)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 if __name__ == "__main__":

@@ -81,10 +81,10 @@ def test_the_packaged_seeds_pass() -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_a_word_that_is_no_knob() -> None:
+def test_a_setting_without_a_value() -> None:
     result = CliRunner().invoke(cli.app, ["run", "--set", "target"])
     assert isinstance(result.exception, RefineError)
-    assert "'target' is no knob" in str(result.exception)
+    assert "--set: 'target' sets no config field" in str(result.exception)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_mendable_error_ends_with_1_and_interruption_with_130(
 ) -> None:
     for error, code, told in (
         (RefineError("no [bold] room", where="here", fix="make room"), 1, "no [bold] room"),
-        (KeyboardInterrupt(), 130, "run again to go on"),
+        (KeyboardInterrupt(), 130, "run again to continue"),
     ):
 
         def fail(error: BaseException = error) -> None:

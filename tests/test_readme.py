@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from typer import Typer
+from typer.main import get_command
 
 from refine_dagster.cli import app
 
@@ -19,22 +20,32 @@ PAGES = sorted(
 )
 
 
-def commands(group: Typer, before: str = "refine-dagster") -> list[str]:
-    """Every command as it is typed."""
-    found = []
-    for command in group.registered_commands:
-        assert command.callback is not None
-        found.append(f"{before} {command.name or command.callback.__name__}")
-    for inner in group.registered_groups:
-        assert inner.typer_instance is not None
-        found += commands(inner.typer_instance, f"{before} {inner.name}")
+def commands(group: Typer) -> dict[str, list[str]]:
+    """Every command as it is typed -> its options."""
+    found = {}
+    waiting = [("refine-dagster", get_command(group))]
+    while waiting:
+        typed, command = waiting.pop()
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            found[typed] = [option for one in command.params for option in one.opts]
+        else:
+            waiting += [(f"{typed} {name}", one) for name, one in inner.items()]
     return found
 
 
-def test_every_command_is_in_the_table() -> None:
-    typed = commands(app)
-    assert len(typed) >= 14
-    assert [command for command in typed if f"| `{command}" not in COMMANDS] == []
+def test_every_command_and_option_is_in_the_table() -> None:
+    rows = {
+        command: next((row for row in COMMANDS.splitlines() if f"| `{command}" in row), "")
+        for command in commands(app)
+    }
+    assert len(rows) >= 16
+    assert [command for command, row in rows.items() if not row] == []
+    for command, options in commands(app).items():
+        named = re.findall(r"(?<!\w)--[\w-]+", rows[command])
+        wanted = [option for option in options if option.startswith("--") and option != "--help"]
+        assert [option for option in wanted if option not in named] == [], command
+        assert [option for option in named if option not in wanted] == [], command
 
 
 def test_readme_is_short() -> None:

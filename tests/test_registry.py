@@ -139,9 +139,8 @@ def test_this_projects_own_values_are_where_the_registry_says(registry: Registry
     "field", ["generator.backend", "reinforcement.algorithm", "teams_rl.fixed_operation"]
 )
 def test_config_refuses_an_unknown_name_and_lists_the_known_ones(field: str) -> None:
-    with pytest.raises(
-        ProfileError, match=rf"{field} = 'grop' \(--set\): no \w+ is called 'grop'; known: "
-    ):
+    unknown = rf"{field} = 'grop' \(--set\): no \w+ is called 'grop'; known: "
+    with pytest.raises(ProfileError, match=unknown):
         load_profile("offline", {field: "grop"}, environment={})
 
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refine_dagster.commands.output import console, existing_home, open_warehouse
+from refine_dagster.commands.options import FormatOption, OutputFormat
+from refine_dagster.commands.output import existing_home, open_warehouse, print_json, say
 
 if TYPE_CHECKING:
     from refine_dagster.lineage.audit_rows import AuditReport
 
 audit_app = typer.Typer(no_args_is_help=True, help="Is everything as it was recorded?")
-
-
-class ReportFormat(StrEnum):
-    """Formats of the report."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 @audit_app.callback()
@@ -30,9 +24,9 @@ def audit() -> None:
 @audit_app.command("verify")
 def verify(
     deep: Annotated[
-        bool, typer.Option("--deep", help="Past states, rows that are gone, exported files too.")
+        bool, typer.Option("--deep", help="Past states, removed rows and exported files too.")
     ] = False,
-    format: Annotated[ReportFormat, typer.Option(help="Layout.")] = ReportFormat.TEXT,
+    format: FormatOption = OutputFormat.TEXT,
 ) -> None:
     """Check the ledger's hash chain, and tables, completions and checkpoint files against it.
 
@@ -44,29 +38,20 @@ def verify(
 
     home = existing_home()
     report = verify_home(open_warehouse(home), home.checkpoints, deep)
-    if format is ReportFormat.JSON:
-        _print(_as_json(report))
+    if format is OutputFormat.JSON:
+        print_json({"whole": report.whole, **asdict(report)})
     else:
-        _print(_as_text(report))
+        _print_report(report)
     if not report.whole:
         raise typer.Exit(1)
 
 
-def _as_text(report: AuditReport) -> str:
-    lines = [f"broken: {found.place}: {found.what}" for found in report.findings]
-    lines += [f"warning: {found.place}: {found.what}" for found in report.warnings]
-    lines.append("checked: " + ", ".join(f"{n} {what}" for what, n in report.checked.items()))
-    lines += [f"not told any more: {skipped}" for skipped in report.skipped]
-    lines.append("whole" if report.whole else f"not whole: {len(report.findings)} broken places")
-    return "\n".join(lines)
-
-
-def _as_json(report: AuditReport) -> str:
-    import json
-    from dataclasses import asdict
-
-    return json.dumps({"whole": report.whole, **asdict(report)}, indent=1, ensure_ascii=False)
-
-
-def _print(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _print_report(report: AuditReport) -> None:
+    for finding in report.findings:
+        say(f"broken: {finding.place}: {finding.what}")
+    for finding in report.warnings:
+        say(f"warning: {finding.place}: {finding.what}")
+    say("checked: " + ", ".join(f"{n} {what}" for what, n in report.checked.items()))
+    for skipped in report.skipped:
+        say(f"cannot be checked any more: {skipped}")
+    say("whole" if report.whole else f"not whole: {len(report.findings)} broken places")

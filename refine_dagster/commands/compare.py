@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from refine_dagster.commands.output import console, existing_home, open_warehouse
-from refine_dagster.commands.run import knob_overrides
+from refine_dagster.commands.options import ProfileOption, SetOption, overrides_of
+from refine_dagster.commands.output import console, existing_home, open_warehouse, say
 from refine_dagster.errors import RefineError
 
 DEFAULT_ARMS = "base,seeds_only,self_instruct,grpo"
-# What stands beside methods, which learn from a number of calls.
+# Arms beside methods, which learn from a number of calls.
 BESIDE_METHODS = "base,seeds_only"
 
 
@@ -24,8 +24,7 @@ def compare(
         typer.Option(
             help="Arms, comma-separated: base, seeds_only, self_instruct, and "
             "grpo, rloo or ppo, alone or with a reward preset: ppo/balanced. "
-            f"Without: {DEFAULT_ARMS}; with --methods, {BESIDE_METHODS}, and only these can be "
-            "named."
+            f"Default: {DEFAULT_ARMS}; with --methods, {BESIDE_METHODS}, the only ones possible."
         ),
     ] = None,
     methods: Annotated[
@@ -38,39 +37,34 @@ def compare(
     sizes: Annotated[
         str,
         typer.Option(
-            help="Dataset sizes, comma-separated; without, the whole pool. With --methods, "
-            "numbers of calls; without, as many as the method with fewer has made."
+            help="Dataset sizes, comma-separated; by default the whole pool. With --methods, "
+            "numbers of calls; by default as many as the method with fewer calls has made."
         ),
     ] = "",
     random_seeds: Annotated[int, typer.Option(min=1, help="How many random seeds.")] = 5,
-    workers: Annotated[int, typer.Option(min=1, help="Random seeds computed side by side.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Random seeds computed in parallel.")] = 1,
     tasks: Annotated[
         str | None,
-        typer.Option(help="`packaged`, or a folder of SUPER-NI tasks; without, the profile's."),
+        typer.Option(help="`packaged`, or a folder of SUPER-NI tasks: evaluation.tasks."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report; without, beside the cells.")
+        Path | None, typer.Option(help="Folder of the report; by default that of the results.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the report's files.")] = "comparison",
     title: Annotated[str, typer.Option(help="Heading of the report.")] = "Comparison of arms",
-    profile: Annotated[
-        str | None, typer.Option(help="offline, laptop, gpu, or a YAML file [REFINE_PROFILE].")
-    ] = None,
-    knob: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A knob: reinforcement.steps=30. May be repeated."),
-    ] = None,
+    profile: ProfileOption = None,
+    settings: SetOption = None,
 ) -> None:
     """Compare arms on the home's pool over random seeds; resumes where it was stopped.
 
     Every arm starts from the home's base model and pool and has the same fine-tuning budget. The
-    home's own rows are only read. Cells, completions and checkpoints go to `comparisons/` in the
+    home's own rows are only read. Results, completions and checkpoints go to `comparisons/` in the
     home.
 
     Example: refine-dagster compare --arms self_instruct,grpo,ppo/balanced --sizes 75,300
 
-    With --methods, each of them has the instructions that its first calls brought, out of those
-    that the home has made, and the report tells calls, instructions and examples.
+    With --methods, each method has the instructions that its first calls gave, out of those that
+    the home has made, and the report counts calls, instructions and examples.
 
     Example: refine-dagster compare --methods self_instruct,teams_rl,both
     """
@@ -97,10 +91,7 @@ def compare(
     from refine_dagster.config.profile import load_profile
     from refine_dagster.evaluation.super_ni import load_tasks
 
-    overrides = knob_overrides(knob or [])
-    if tasks is not None:
-        overrides["evaluation.tasks"] = tasks
-    chosen = load_profile(profile, overrides)
+    chosen = load_profile(profile, overrides_of(settings, evaluation__tasks=tasks))
     if methods is None:
         planned = parse_arms(DEFAULT_ARMS if arms is None else arms, chosen)
         against: tuple[str, ...] = (SELF_INSTRUCT, BASE)
@@ -136,7 +127,7 @@ def compare(
     show_figures(console, figures, study.size_name)
     if study.methods is not None:
         show_calls(console, call_table(study, figures))
-    console.print(f"report  {page}", highlight=False, soft_wrap=True)
+    say(f"report  {page}")
 
 
 def _numbers(text: str) -> list[int]:
@@ -144,7 +135,7 @@ def _numbers(text: str) -> list[int]:
     wrong = [part for part in parts if not part.isdigit()]
     if wrong:
         raise RefineError(
-            f"{', '.join(wrong)} is no whole number",
+            f"not a whole number: {', '.join(wrong)}",
             where="--sizes",
             fix="write --sizes 75,150,300",
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from refine_dagster.commands.output import console
+from refine_dagster.commands.output import console, say
 
 
 class Refusal(StrEnum):
@@ -48,16 +48,11 @@ def dedupe(
 
     novelty = NoveltyFilter(threshold, refuse_at.value, stem, compiled=compiled)
     with showing_progress(console):
-        found = dedupe_file(file, column, novelty, against=against, overwrite=overwrite)
-    for line in (
-        f"kept {found.kept} of {found.rows} rows: {found.kept_file}",
-        f"why the others were not: {found.decisions_file}",
-    ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if found.without_tokens:
-        console.print(
-            f"{found.without_tokens} kept rows have no letter a-z and no digit: ROUGE-L cannot "
-            "compare them",
-            highlight=False,
-            soft_wrap=True,
+        result = dedupe_file(file, column, novelty, against=against, overwrite=overwrite)
+    say(f"kept {result.kept} of {result.rows} rows: {result.kept_file}")
+    say(f"why the others were not: {result.decisions_file}")
+    if result.without_tokens:
+        say(
+            f"{result.without_tokens} kept rows have no letter a-z and no digit: ROUGE-L cannot "
+            "compare them"
         )

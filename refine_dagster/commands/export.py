@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from refine_dagster.commands.output import console, existing_home, open_warehouse
+from refine_dagster.commands.output import existing_home, open_warehouse, say
 
 
 class ExportFormat(StrEnum):
@@ -34,5 +34,5 @@ def export(
         open_warehouse(existing_home()), format.value, to, overwrite=overwrite
     )
     for written in result.files:
-        console.print(f"wrote {written}", highlight=False, soft_wrap=True)
-    console.print(f"{result.rows} rows, sha256 {result.sha256}", highlight=False, soft_wrap=True)
+        say(f"wrote {written}")
+    say(f"{result.rows} rows, sha256 {result.sha256}")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refine_dagster.commands.output import console, existing_home, open_warehouse
+from refine_dagster.commands.options import FormatOption, OutputFormat
+from refine_dagster.commands.output import (
+    console,
+    existing_home,
+    open_warehouse,
+    print_json,
+    rich_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from refine_dagster.lineage.impact import Impact, SeedVersion
-
-
-class ImpactFormat(StrEnum):
-    """What `impact` prints."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def impact(
@@ -29,9 +28,7 @@ def impact(
     as_of: Annotated[
         int | None, typer.Option(min=0, help="After this materialization, instead of now.")
     ] = None,
-    format: Annotated[
-        ImpactFormat, typer.Option(help="Tables to read, or JSON with every row.")
-    ] = ImpactFormat.TEXT,
+    format: FormatOption = OutputFormat.TEXT,
 ) -> None:
     """Show what a seed task touched: rows, dataset, checkpoints, exports; removed seeds too.
 
@@ -40,48 +37,51 @@ def impact(
     from refine_dagster.lineage import impact as engine
 
     found = engine.impact(open_warehouse(existing_home()), seed, as_of)
-    if format is ImpactFormat.JSON:
-        typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
+    if format is OutputFormat.JSON:
+        print_json(found.as_json())
     else:
-        _show(found)
+        _print_impact(found)
 
 
-def _show(found: Impact) -> None:
+def _print_impact(found: Impact) -> None:
     now = found.as_of == found.latest
-    _say(f"as of {'now, ' if now else ''}materialization {found.as_of} of {found.latest}")
+    say(f"as of {'now, ' if now else ''}materialization {found.as_of} of {found.latest}")
     for version in found.seeds:
-        _say(f"seed {version.seed_id}, row {version.row_id}, {_life(version)}")
-        _say(f"    {version.instruction}")
+        say(f"seed {version.seed_id}, row {version.row_id}, {_life(version)}")
+        say(f"    {version.instruction}")
     for version in found.others:
-        _say(f"not counted: version {version.row_id}, {_life(version)}; ask for it by that id")
-    _table(
+        say(f"not counted: version {version.row_id}, {_life(version)}; ask for it by that id")
+    _print_table(
         "Rows that descend from it",
         ("table", "shown", "trained", "compared", "of", "ever"),
         [(t.table, t.shown, t.trained, t.compared, t.of, t.ever) for t in found.tables],
     )
     if found.dataset:
         data = found.dataset
-        _say(
+        say(
             f"dataset {data.data_version[:12]} (materialization {data.sequence}): "
             f"{data.rows} of {data.of} rows descend from it"
         )
-    _table(
+    _print_table(
         "Checkpoints of that time",
         ("asset", "checkpoint", "path", "how", "live now"),
         [
-            (one.asset, one.content_hash[:12], one.path, one.how, "yes" if one.live else "no")
-            for one in found.checkpoints
+            (use.asset, use.content_hash[:12], use.path, use.how, "yes" if use.live else "no")
+            for use in found.checkpoints
         ],
     )
-    _table(
+    _print_table(
         "Exported files",
         ("path", "format", "dataset", "rows", "of"),
-        [(one.path, one.format, one.data_version[:12], one.rows, one.of) for one in found.exports],
+        [
+            (file.path, file.format, file.data_version[:12], file.rows, file.of)
+            for file in found.exports
+        ],
     )
-    _table(
+    _print_table(
         "Live checkpoints that were trained on it",
         ("asset", "checkpoint", "path"),
-        [(one.asset, one.content_hash[:12], one.path) for one in found.live_checkpoints],
+        [(use.asset, use.content_hash[:12], use.path) for use in found.live_checkpoints],
     )
 
 
@@ -90,21 +90,8 @@ def _life(version: SeedVersion) -> str:
     return f"added in {version.added_in}, {gone}"
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    if not rows:
-        _say(f"{title}: none")
-        return
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for place, name in enumerate(columns):
-        number = isinstance(rows[0][place], int)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row))
-    console.print(table)
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    if rows:
+        console.print(rich_table(title, columns, rows))
+    else:
+        say(f"{title}: none")

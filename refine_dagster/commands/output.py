@@ -1,16 +1,13 @@
-"""How commands that answer questions print: text for people, JSON for machines.
-
-What every command needs: the console, the home, and the warehouse in it.
-"""
+"""How commands print, text for people and JSON for machines, and the home that they read."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +17,8 @@ from refine_dagster.errors import RefineError
 from refine_dagster.home import Home, find_home
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from refine_dagster.lineage.changes import Cause
     from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -27,6 +26,10 @@ if TYPE_CHECKING:
 # A log file has no width of its own; tables need some.
 LOG_WIDTH = 120
 console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+HASH = re.compile(r"[0-9a-f]{32,64}")
+HASH_SHOWN = 12
+# The column that tells people which row is meant, where a table has it.
+_TITLE = "instruction"
 
 
 def existing_home() -> Home:
@@ -52,27 +55,49 @@ def open_warehouse(home: Home) -> Warehouse:
     return Warehouse(home.warehouse)
 
 
-HASH = re.compile(r"[0-9a-f]{32,64}")
-HASH_SHOWN = 12
-# The column that tells people which row is meant, where a table has it.
-_TITLE = "instruction"
-
-
-class OutputFormat(StrEnum):
-    """Formats of an answer."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-def print_json(answer: Any) -> None:
-    """Print a dataclass as JSON; whatever has a `label` is given it as a field."""
-    typer.echo(json.dumps(_plain(answer), ensure_ascii=False, indent=2))
-
-
 def say(text: str = "") -> None:
     """Print a line as it is: no markup, no colours, no breaks."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_wrapped(text: str, indent: int) -> None:
+    """Print indented text, broken at the console's width."""
+    margin = " " * indent
+    for line in textwrap.wrap(
+        text, console.width, initial_indent=margin, subsequent_indent=margin, break_long_words=False
+    ):
+        say(line)
+
+
+def print_json(answer: Any) -> None:
+    """Print JSON values or dataclasses as JSON; a property `label` is given as a field."""
+    typer.echo(json.dumps(_plain(answer), ensure_ascii=False, indent=2))
+
+
+def rich_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """A table for the terminal; numbers to the right with four digits, hashes cut."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, name in enumerate(columns):
+        numeric = rows and all(isinstance(row[number], int | float | None) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(value)) for value in row))
+    return table
+
+
+def cell(value: Any, *, whole: bool = False) -> str:
+    """A value in a table; hashes cut, or whole."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(cell(item, whole=whole) for item in value)
+    text = str(value)
+    return text if whole else _shortened(text)
 
 
 def cause_lines(cause: Cause) -> Iterator[str]:
@@ -97,19 +122,21 @@ def version_lines(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[st
 def text_of(value: Any) -> str:
     """A value on one line; text as it is, hashes cut, anything else as JSON."""
     if isinstance(value, str):
-        if HASH.fullmatch(value):
-            return f"{value[:HASH_SHOWN]}…"
-        return value.replace("\n", "⏎")
+        return _shortened(value).replace("\n", "⏎")
     return json.dumps(value, ensure_ascii=False)
+
+
+def _shortened(text: str) -> str:
+    return f"{text[:HASH_SHOWN]}…" if HASH.fullmatch(text) else text
 
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        told = {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         label = getattr(value, "label", None)
-        return {"label": label, **told} if isinstance(label, str) else told
+        return {"label": label, **plain} if isinstance(label, str) else plain
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return value

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import typer
 
-from refine_dagster.commands.output import console, existing_home, open_warehouse
+from refine_dagster.commands.output import existing_home, open_warehouse, say
 from refine_dagster.home import Home
 
 if TYPE_CHECKING:
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 def prune(
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it; without, only say what it would drop.")
+        bool, typer.Option("--yes", help="Do it; by default only say what it would drop.")
     ] = False,
 ) -> None:
     """Drop completions, removed rows and checkpoint folders that nothing live refers to.
 
-    Afterwards the past is told only from the last dropped row on. Waits for no run: it stops if
-    one works in this home.
+    Afterwards the history starts at the last dropped row. Stops if a run works in this home.
 
     Example: refine-dagster prune --yes
     """
@@ -34,17 +33,17 @@ def prune(
     home = existing_home()
     warehouse = open_warehouse(home)
     if yes:
-        with _no_run_meanwhile(home):
+        with _run_lock(home):
             done = apply(warehouse, home.checkpoints)
     else:
         done = plan(warehouse, home.checkpoints)
-    for line in _told(done, home.checkpoints):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in _lines(done, home.checkpoints):
+        say(line)
 
 
 @contextmanager
-def _no_run_meanwhile(home: Home) -> Iterator[None]:
-    """Hold the home as a run does: a run's new checkpoints are named by no row before it commits.
+def _run_lock(home: Home) -> Iterator[None]:
+    """Hold the home as a run does: no row names a run's new checkpoints before it commits.
 
     Raises:
         RunLockedError: a run works in this home.
@@ -64,7 +63,7 @@ def _no_run_meanwhile(home: Home) -> Iterator[None]:
         yield
 
 
-def _told(plan: PrunePlan, root: Path) -> list[str]:
+def _lines(plan: PrunePlan, root: Path) -> list[str]:
     if plan.empty:
         return ["there is nothing to drop"]
     lines = [
@@ -79,7 +78,7 @@ def _told(plan: PrunePlan, root: Path) -> list[str]:
     ]
     if plan.horizon:
         lines.append(
-            f"oldest state that can be told afterwards: as of materialization {plan.horizon + 1}"
+            f"oldest state that can be shown afterwards: as of materialization {plan.horizon + 1}"
         )
     if plan.sequence is None:
         return [*lines, "nothing was dropped; do it with --yes"]

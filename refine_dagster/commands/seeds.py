@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from refine_dagster.commands.output import console
+from refine_dagster.commands.output import say
 
 seeds_app = typer.Typer(no_args_is_help=True, help="Seed files.")
 
@@ -23,8 +23,8 @@ def seeds_check(
 
     problems = check_seeds(file)
     for problem in problems:
-        console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+        say(str(problem))
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(1)
     found = read_seeds(file)
-    console.print(f"{len(found.seeds)} seed tasks, {len(problems)} warnings", highlight=False)
+    say(f"{len(found.seeds)} seed tasks, {len(problems)} warnings")

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refine_dagster.commands.output import console, existing_home, open_warehouse
+from refine_dagster.commands.output import cell, console, existing_home, open_warehouse, rich_table
 from refine_dagster.errors import RefineError
 
 if TYPE_CHECKING:
+    import polars as pl
+    from rich.table import Table
+
     from refine_dagster.warehouse.warehouse import Warehouse
 
 # Columns a table cell needs, its border included, before words are broken up.
@@ -27,8 +30,6 @@ def show(
 
     Example: refine-dagster show instruction_dataset --limit 5 --as-of 12
     """
-    from refine_dagster.commands.summary import rich_records, rich_table
-
     warehouse = open_warehouse(existing_home())
     home_of = warehouse.relations()
     if table not in home_of:
@@ -39,8 +40,26 @@ def show(
         source, when = _past(warehouse, table, as_of), f" as of materialization {as_of}"
     total = warehouse.query(f"SELECT count(*) FROM {source}").item()
     rows = warehouse.query(f"SELECT COLUMNS(lambda c: c <> 'parents') FROM {source} LIMIT {limit}")
-    shown = rich_table if rows.width * NARROWEST <= console.width else rich_records
-    console.print(shown(f"{table}{when}: {rows.height} of {total} rows", rows))
+    title = f"{table}{when}: {rows.height} of {total} rows"
+    if rows.width * NARROWEST <= console.width:
+        console.print(rich_table(title, rows.columns, rows.rows()))
+    else:
+        console.print(_records(title, rows))
+
+
+def _records(title: str, rows: pl.DataFrame) -> Table:
+    """Rows with too many columns for the terminal: a line for each column, hashes whole."""
+    from rich.table import Table
+    from rich.text import Text
+
+    records = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    records.add_column("column", no_wrap=True)
+    records.add_column("value", overflow="fold")
+    for row in rows.rows():
+        for name, value in zip(rows.columns, row, strict=True):
+            records.add_row(name, Text(cell(value, whole=True)))
+        records.add_section()
+    return records
 
 
 def _past(warehouse: Warehouse, table: str, sequence: int) -> str:

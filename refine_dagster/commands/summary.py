@@ -1,23 +1,14 @@
-"""What a run came to: funnels, reward, evaluation, privacy, cost per asset, where the files are.
+"""The result of a run: funnels, reward, evaluation, privacy, cost per asset, where the files are.
 
-Everything is read from the warehouse, so `refine-dagster status` tells the same story later.
+Everything is read from the warehouse, so `refine-dagster status` prints the same later.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
-import polars as pl
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from refine_dagster.commands.output import console, rich_table, say
 from refine_dagster.home import Home
 from refine_dagster.warehouse.warehouse import Warehouse
 
-HASH = re.compile(r"[0-9a-f]{32,64}")
-HASH_SHOWN = 12
 FUNNELS = """
     SELECT 'instructions' AS stage, policy_round AS round, rule AS outcome, count(*) AS rows
     FROM rounds.instruction_decisions GROUP BY ALL
@@ -60,7 +51,7 @@ COMPARISONS = """
     ORDER BY list_position(['base', 'seeds_only', 'self_instruct', 'refine_af'], arm),
              list_position(['base', 'seeds_only', 'self_instruct', 'refine_af'], against)
 """
-# Of each arm the attack that tells most.
+# The strongest attack on each arm.
 PRIVACY = """
     SELECT arm, members, others, if(auc IS NULL, NULL, attack) AS "strongest attack",
            format('{:.3f} [{:.3f}, {:.3f}]', auc, auc_low, auc_high) AS "AUC",
@@ -82,7 +73,7 @@ COST = """
 """
 
 
-def show_summary(console: Console, warehouse: Warehouse, home: Home) -> None:
+def show_summary(warehouse: Warehouse, home: Home) -> None:
     """Print every section that has rows."""
     sections = (
         ("Funnel per stage", FUNNELS),
@@ -90,46 +81,12 @@ def show_summary(console: Console, warehouse: Warehouse, home: Home) -> None:
         ("Reward on held-out instructions, before and after RL", REWARD),
         ("Evaluation, mean ROUGE-L over held-out tasks", EVALUATION),
         ("Arms compared over held-out tasks", COMPARISONS),
-        ("Privacy audit, members told from non-members (0.5 is chance)", PRIVACY),
+        ("Privacy audit, telling members from non-members (0.5 is chance)", PRIVACY),
         ("Last materialization of each asset", COST),
     )
     for title, sql in sections:
         rows = warehouse.query(sql)
         if not rows.is_empty():
-            console.print(rich_table(title, rows))
-    console.print(f"warehouse    {home.warehouse}", highlight=False, soft_wrap=True)
-    console.print(f"checkpoints  {home.checkpoints}", highlight=False, soft_wrap=True)
-    console.print(f"dagster      {home.dagster}", highlight=False, soft_wrap=True)
-
-
-def rich_table(title: str | None, rows: pl.DataFrame) -> Table:
-    """A frame as a table for the terminal; numbers to the right, four digits, hashes cut."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name, kind in rows.schema.items():
-        table.add_column(name, justify="right" if kind.is_numeric() else "left", overflow="fold")
-    for row in rows.rows():
-        table.add_row(*(Text(_text(value)) for value in row))
-    return table
-
-
-def rich_records(title: str | None, rows: pl.DataFrame) -> Table:
-    """A frame with too many columns for the terminal: a line for each, hashes whole."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
-    table.add_column("column", no_wrap=True)
-    table.add_column("value", overflow="fold")
-    for row in rows.rows():
-        for name, value in zip(rows.columns, row, strict=True):
-            table.add_row(name, Text(_text(value, whole=True)))
-        table.add_section()
-    return table
-
-
-def _text(value: Any, *, whole: bool = False) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return ", ".join(_text(one, whole=whole) for one in value)
-    text = str(value)
-    return f"{text[:HASH_SHOWN]}…" if HASH.fullmatch(text) and not whole else text
+            console.print(rich_table(title, rows.columns, rows.rows()))
+    for name in ("warehouse", "checkpoints", "dagster"):
+        say(f"{name:<13}{getattr(home, name)}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refine_dagster.commands.output import console, existing_home, open_warehouse
+from refine_dagster.commands.output import console, existing_home, open_warehouse, print_json, say
 
 if TYPE_CHECKING:
     from refine_dagster.lineage.trace import Trace
@@ -26,7 +25,7 @@ class TraceFormat(StrEnum):
 def trace(
     row: Annotated[str, typer.Argument(help="A row_id, or its first 6 or more digits.")],
     down: Annotated[
-        bool, typer.Option("--down", help="To what came of the row, not to where it came from.")
+        bool, typer.Option("--down", help="Follow what came of the row, not where it came from.")
     ] = False,
     format: Annotated[
         TraceFormat, typer.Option(help="A tree to read, or text for other tools.")
@@ -44,29 +43,26 @@ def trace(
 
     found = engine.trace(open_warehouse(existing_home()), row, down=down)
     if format is TraceFormat.JSON:
-        typer.echo(json.dumps(as_json(found), ensure_ascii=False, indent=2))
+        print_json(as_json(found))
     elif format is TraceFormat.MERMAID:
         typer.echo(as_mermaid(found, everything=everything), nl=False)
     elif format is TraceFormat.DOT:
         typer.echo(as_dot(found, everything=everything), nl=False)
     else:
         console.print(as_tree(found, everything=everything), highlight=False)
-        _after(found)
+        _print_call(found)
 
 
-def _after(found: Trace) -> None:
+def _print_call(found: Trace) -> None:
     """The sizes, and the model call behind the row."""
     kin = "descendants" if found.down else "ancestors"
-    console.print(
-        f"{found.rows.height - 1} {kin}, {found.edges.height} edges; row {found.asked.row_id}",
-        highlight=False,
-    )
+    say(f"{found.rows.height - 1} {kin}, {found.edges.height} edges; row {found.asked.row_id}")
     call: dict[str, Any] | None = found.completion
     if call is None:
         return
     console.rule("the model call behind it", align="left")
     for name in ("role", "model", "seed", "sampling", "finish_reason"):
-        console.print(f"{name}: {call[name]}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{name}: {call[name]}")
     for name in ("prompt", "text"):
         console.rule(name, align="left")
-        console.print(call[name], markup=False, highlight=False, soft_wrap=True)
+        say(call[name])

@@ -28,11 +28,7 @@ def ui(
     prepare_dagster_home(home)
     os.environ["REFINE_HOME"] = str(home.root)
     command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
-    command += ["-w", "workspace.yaml"] if _our_workspace() else ["-m", DEFINITIONS]
-    os.execv(sys.executable, command)
-
-
-def _our_workspace() -> bool:
-    """Whether the current folder has a workspace that loads this project, and not another one."""
     workspace = Path("workspace.yaml")
-    return workspace.is_file() and DEFINITIONS in workspace.read_text(encoding="utf-8")
+    ours = workspace.is_file() and DEFINITIONS in workspace.read_text(encoding="utf-8")
+    command += ["-w", "workspace.yaml"] if ours else ["-m", DEFINITIONS]
+    os.execv(sys.executable, command)

@@ -1,4 +1,4 @@
-"""`refine-dagster why`: what an asset or a row is there for, and what changed it."""
+"""`refine-dagster why`: why an asset or a row is as it is, and what changed it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from refine_dagster.commands.options import FormatOption, OutputFormat
 from refine_dagster.commands.output import (
     HASH_SHOWN,
-    OutputFormat,
     cause_lines,
     console,
     existing_home,
     open_warehouse,
     print_json,
+    rich_table,
     say,
     text_of,
     version_lines,
@@ -34,88 +35,76 @@ def why(
             metavar="ASSET|ROW", help="An asset or table, or a row's id or its first digits."
         ),
     ],
-    format: Annotated[OutputFormat, typer.Option(help="Layout.")] = OutputFormat.TEXT,
+    format: FormatOption = OutputFormat.TEXT,
 ) -> None:
-    """Say what was reused, what was made anew, and because of which change.
+    """Say what was reused, what was made again, and because of which change.
 
     Example: refine-dagster why instruction_dataset
     """
     from refine_dagster.lineage.why import AssetExplanation, explain
 
-    told = explain(open_warehouse(existing_home()), name)
+    explanation = explain(open_warehouse(existing_home()), name)
     if format is OutputFormat.JSON:
-        print_json(told)
-    elif isinstance(told, AssetExplanation):
-        _print_asset(told)
+        print_json(explanation)
+    elif isinstance(explanation, AssetExplanation):
+        _print_asset(explanation)
     else:
-        _print_row(told)
+        _print_row(explanation)
 
 
-def _print_asset(told: AssetExplanation) -> None:
-    import polars as pl
-
-    from refine_dagster.commands.summary import rich_table
-
-    say(f"{told.asset}, {_when(told.last)}")
-    if told.since is not None:
-        say(f"unchanged since {_when(told.made)}")
-        _print_list("Its inputs and config since then", _changes(told.since))
-    tables = pl.DataFrame(
-        {
-            "table": [one.table for one in told.tables],
-            "rows": [one.total for one in told.tables],
-            "added": [one.added for one in told.tables],
-            "removed": [one.removed for one in told.tables],
-            "reused": [one.reused for one in told.tables],
-        }
-    )
-    console.print(rich_table(None, tables))
-    for use in told.requests:
+def _print_asset(asset: AssetExplanation) -> None:
+    say(f"{asset.asset}, {_when(asset.last)}")
+    if asset.since is not None:
+        say(f"unchanged since {_when(asset.made)}")
+        _print_list("Its inputs and config since then", _changes(asset.since))
+    counts = [(t.table, t.total, t.added, t.removed, t.reused) for t in asset.tables]
+    console.print(rich_table(None, ("table", "rows", "added", "removed", "reused"), counts))
+    for use in asset.requests:
         say(f"{use.role} requests: {use.asked} asked, {use.reused} reused, {use.sent} sent")
-    for one in told.checkpoints:
-        how = "trained" if one.trained else "reused"
-        say(f"checkpoint {one.content_hash[:HASH_SHOWN]}: {how}")
-    if told.change.is_first:
+    for checkpoint in asset.checkpoints:
+        how = "trained" if checkpoint.trained else "reused"
+        say(f"checkpoint {checkpoint.content_hash[:HASH_SHOWN]}: {how}")
+    if asset.change.is_first:
         say("made from nothing: there is no earlier materialization")
         return
-    if told.pruned:
-        say("rows of the time before were pruned: what follows is told from those that are left")
-    _print_list(f"Changed since materialization {told.change.before}", _changes(told.change))
+    if asset.pruned:
+        say("earlier rows were pruned: the following is about the rows that are left")
+    _print_list(f"Changed since materialization {asset.change.before}", _changes(asset.change))
     say("Because of")
-    told_of: set[str] = set()
-    for counted in told.reasons[:REASONS_SHOWN]:
+    detailed: set[str] = set()
+    for counted in asset.reasons[:REASONS_SHOWN]:
         say(f"  {counted.reason.label}: {counted.rows} {'row' if counted.rows == 1 else 'rows'}")
-        if counted.reason.cause.label not in told_of:
+        if counted.reason.cause.label not in detailed:
             _print_details(counted.reason.cause)
-        told_of.add(counted.reason.cause.label)
-    _say_rest(len(told.reasons))
+        detailed.add(counted.reason.cause.label)
+    _say_rest(len(asset.reasons))
 
 
-def _print_row(told: RowExplanation) -> None:
-    say(f"{told.table} {told.row_id}")
-    if told.key:
-        say(f"key: {told.key}")
+def _print_row(row: RowExplanation) -> None:
+    say(f"{row.table} {row.row_id}")
+    if row.key:
+        say(f"key: {row.key}")
     for name in ("instruction", "input", "output"):
-        if told.payload.get(name):
-            say(f"{name}: {text_of(told.payload[name])}")
-    for added, removed in told.earlier:
+        if row.payload.get(name):
+            say(f"{name}: {text_of(row.payload[name])}")
+    for added, removed in row.earlier:
         say(f"was there before: added in {added}, removed in {removed}")
     say()
-    say(f"added in {_when(told.added.by)}")
-    if told.completion is not None:
+    say(f"added in {_when(row.added.by)}")
+    if row.completion is not None:
         how = {True: "sent", False: "reused from the store", None: "not recorded as used"}
-        by = f", first sent by run {told.completion.sent_by}" if told.completion.sent_by else ""
-        key = told.completion.key[:HASH_SHOWN]
-        say(f"  its completion {key} was {how[told.completion.sent]}{by}")
-    _print_event(told.added, "replaced")
-    if told.kept:
-        say(f"kept as it is by {told.kept} later materializations of {told.asset}")
+        by = f", first sent by run {row.completion.sent_by}" if row.completion.sent_by else ""
+        key = row.completion.key[:HASH_SHOWN]
+        say(f"  its completion {key} was {how[row.completion.sent]}{by}")
+    _print_event(row.added, "replaced")
+    if row.kept:
+        say(f"kept as it is by {row.kept} later materializations of {row.asset}")
     say()
-    if told.removed is None:
+    if row.removed is None:
         say("live")
     else:
-        say(f"removed in {_when(told.removed.by)}")
-        _print_event(told.removed, "was replaced by")
+        say(f"removed in {_when(row.removed.by)}")
+        _print_event(row.removed, "was replaced by")
 
 
 def _print_event(event: Event, verb: str) -> None:
@@ -143,20 +132,18 @@ def _print_details(cause: Cause, indent: int = 4) -> None:
 
 
 def _print_list(title: str, lines: Iterator[str]) -> None:
-    listed = list(lines)
-    if listed:
-        say(title)
-        for line in listed:
-            say(f"  {line}")
+    for number, line in enumerate(lines):
+        if number == 0:
+            say(title)
+        say(f"  {line}")
 
 
 def _changes(change: AssetChange) -> Iterator[str]:
-    for one in change.inputs:
-        yield f"input {one.name}: {_short(one.old)} → {_short(one.new)}"
-    for one in change.files:
-        yield f"file {one.name}: {_short(one.old)} → {_short(one.new)}"
-    for one in change.config:
-        yield f"config {one.name}: {text_of(one.old)} → {text_of(one.new)}"
+    for kind, differences in (("input", change.inputs), ("file", change.files)):
+        for hashes in differences:
+            yield f"{kind} {hashes.name}: {_short(hashes.old)} → {_short(hashes.new)}"
+    for field in change.config:
+        yield f"config {field.name}: {text_of(field.old)} → {text_of(field.new)}"
     if change.code is not None:
         yield f"code: revision {change.code.old} → {change.code.new}"
 
@@ -170,5 +157,5 @@ def _short(version: str | None) -> str:
     return version[:HASH_SHOWN] if version else "none"
 
 
-def _when(one: Materialization) -> str:
-    return f"materialization {one.sequence} (run {one.run_id}, {one.finished_at[:19]} UTC)"
+def _when(made: Materialization) -> str:
+    return f"materialization {made.sequence} (run {made.run_id}, {made.finished_at[:19]} UTC)"

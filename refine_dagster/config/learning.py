@@ -28,7 +28,7 @@ class JudgeConfig(ConfigSection):
         "answers, so that the judge learns what it gets wrong; 0 is off.",
     )
     steps: int = Field(400, ge=1, description="Offline: optimiser steps.")
-    batch_size: int = Field(32, ge=1, description="Offline: triples in a step.")
+    batch_size: int = Field(32, ge=1, description="Offline: examples in a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Offline: peak learning rate of AdamW.")
     held_out_share: float = Field(
         0.1, gt=0, lt=1, description="Share of source tasks whose corruptions are only for testing."
@@ -57,7 +57,7 @@ class JudgeConfig(ConfigSection):
         "the response's end.",
     )
     score_batch_size: int = Field(
-        8, ge=1, description="Published: texts in every pass; part of a score's last digits."
+        8, ge=1, description="Published: texts in every pass; it affects the last digits of scores."
     )
 
 
@@ -84,9 +84,10 @@ class RewardConfig(ConfigSection):
     diversity: float = Field(
         0.0,
         ge=0,
-        description="Taken off a rollout's reward times the share of its output's word pairs (or "
-        "of its only word) that the same step wrote for other instructions; with `whiten`, in "
-        "standard deviations of the base policy's rewards; 0 is off. Dataset rows are not charged.",
+        description="Penalty on a rollout, times the share of its output's word pairs (or of "
+        "its only word) that the same step wrote for other instructions; with "
+        "`whiten`, in standard deviations of the base policy's rewards; 0 is off."
+        " Dataset rows are not penalised.",
     )
 
 
@@ -107,7 +108,7 @@ class ReinforcementConfig(ConfigSection):
         0.25,
         gt=0,
         lt=1,
-        description="Share of instructions kept from training to measure the gain.",
+        description="Share of instructions held out from training to measure the gain.",
     )
     held_out_samples: int = Field(
         4, ge=1, description="Completions sampled for each held-out instruction, before and after."
@@ -120,55 +121,62 @@ class ReinforcementConfig(ConfigSection):
     epochs: int = Field(2, ge=1, description="PPO: passes over a step's rollouts.")
     minibatches: int = Field(2, ge=1, description="PPO: updates in a pass.")
     clip_range: float = Field(
-        0.2, gt=0, lt=1, description="PPO: how far a probability ratio may leave 1 and still pay."
+        0.2, gt=0, lt=1, description="PPO: clipping range of the probability ratio."
     )
     value_clip_range: float = Field(
-        0.2, gt=0, description="PPO: how far a value may leave the old one and still pay."
+        0.2, gt=0, description="PPO: clipping range of the value around the old one."
     )
     value_coefficient: float = Field(0.1, ge=0, description="PPO: weight of the value loss.")
     entropy_coefficient: float = Field(0.0, ge=0, description="PPO: weight of the entropy bonus.")
-    discount: float = Field(1.0, gt=0, le=1, description="PPO: gamma, what a later token counts.")
+    discount: float = Field(
+        1.0, gt=0, le=1, description="PPO: gamma, the discount of later tokens."
+    )
     gae_lambda: float = Field(
         0.95, ge=0, le=1, description="PPO: lambda of generalised advantage estimation."
     )
     target_kl: float | None = Field(
         0.1,
         gt=0,
-        description="PPO: KL to the starting policy, nats a token, that `kl_coefficient` is "
-        "steered towards; null keeps the coefficient.",
+        description="PPO: target of the KL to the starting policy, in nats a token, towards "
+        "which `kl_coefficient` is adapted; null keeps the coefficient.",
     )
     kl_horizon: int = Field(
         256, ge=1, description="PPO: completions over which a KL correction is spread."
     )
     rollout_engine: Literal["policy", "vllm", "auto"] = Field(
         "policy",
-        description="What writes rollouts: the `policy` in training itself; `vllm`, an engine on "
-        "the same card (GRPO, weights that are not quantized); `auto`, that where it can be had.",
+        description="What generates rollouts: `policy`, the model in training itself; `vllm`,"
+        " an engine on the same card (GRPO, weights that are not quantized); "
+        "`auto`, vLLM where it is available.",
     )
     vllm_memory_share: float = Field(
         0.3, gt=0, lt=1, description="Share of the card's memory that the vLLM engine takes."
     )
     save_every: int = Field(
-        10, ge=1, description="Steps between saved states, from which a killed training goes on."
+        10,
+        ge=1,
+        description="Steps between saved states, from which an interrupted training continues.",
     )
     guard_window: int = Field(
-        5, ge=1, description="Steps whose mean the guards look at, and the first ones they compare."
+        5,
+        ge=1,
+        description="Steps whose mean the guards look at, and the first steps they compare with.",
     )
     max_kl: float = Field(
-        1.0, gt=0, description="Guard `kl`: ends training above this KL, nats a token."
+        1.0, gt=0, description="Guard `kl`: training ends above this KL, in nats a token."
     )
     min_diversity_share: float = Field(
         0.4,
         ge=0,
         le=1,
-        description="Guard `diversity`: ends training where reward has risen and the share of "
-        "distinct bigrams is below this share of what it was at first.",
+        description="Guard `diversity`: training ends when reward has risen and the share of "
+        "distinct bigrams is below this share of its first value.",
     )
     max_invalid_rise: float = Field(
         0.3,
         ge=0,
         le=1,
-        description="Guard `invalid_format`: ends training where the share of unreadable "
+        description="Guard `invalid_format`: training ends when the share of unreadable "
         "completions has risen by more than this.",
     )
 

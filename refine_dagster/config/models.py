@@ -17,7 +17,9 @@ class DeviceConfig(ConfigSection):
         "float32", description="Dtype of model weights and activations."
     )
     threads: int = Field(
-        0, ge=0, description="CPU threads of PyTorch; 0 takes OMP_NUM_THREADS or the cores at hand."
+        0,
+        ge=0,
+        description="CPU threads of PyTorch; 0 takes OMP_NUM_THREADS or the available cores.",
     )
     deterministic: bool = Field(
         True, description="Refuse PyTorch operations that have no deterministic implementation."
@@ -25,18 +27,19 @@ class DeviceConfig(ConfigSection):
     quantization: Literal["none", "nf4"] = Field(
         "none",
         description="`nf4` holds the language model's weights in four bits and trains a LoRA "
-        "update over them (QLoRA). Needs bitsandbytes; quick on CUDA, slow on a CPU.",
+        "update over them (QLoRA). Needs bitsandbytes; fast on CUDA, slow on a "
+        "CPU.",
     )
     memory_share: float = Field(
-        0.9, gt=0, le=1, description="Largest share of the card's memory a session may take."
+        0.9, gt=0, le=1, description="Largest share of the card's memory a session may use."
     )
 
 
 class BaseModelConfig(ConfigSection):
     id: str = Field(
         "offline",
-        description="`offline` trains a small Llama on the spot; anything else is a Hugging Face "
-        "id or a folder with config.json and weights.",
+        description="`offline` trains a small Llama in the run; anything else is a Hugging "
+        "Face id or a folder with config.json and weights.",
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a Hugging Face id.")
     hidden_size: int = Field(128, ge=32, description="Offline: width of the residual stream.")
@@ -46,15 +49,17 @@ class BaseModelConfig(ConfigSection):
         3,
         ge=0,
         serialization_alias="look_back_heads",  # its name in manifests of checkpoints
-        description="Offline: heads of the first layer that start out looking back, the first by "
-        "one token, the second by two, and so on; copying is built on them.",
+        description="Offline: heads of the first layer that are initialised to attend to "
+        "previous tokens, the first head one token back, the second two, and so "
+        "on; copying is built on them.",
     )
     vocab_size: int = Field(1536, ge=300, description="Offline: entries of the byte-level BPE.")
     context_length: int = Field(1024, ge=128, description="Offline: longest sequence in tokens.")
     learn_seeds: bool = Field(
         True,
-        description="Offline: train on the seeds beside the primer. Without, the model is the same "
-        "whatever the seeds, and an edited seed costs only the requests that depend on it.",
+        description="Offline: train on the seeds as well as the primer. If off, the model "
+        "does not depend on the seeds, and an edited seed costs only the requests"
+        " that depend on it.",
     )
     primer_tasks: int = Field(6000, ge=50, description="Offline: primer tasks to train on.")
     steps: int = Field(450, ge=1, description="Offline: optimiser steps.")
@@ -63,7 +68,8 @@ class BaseModelConfig(ConfigSection):
     output_weight: float = Field(
         3.0,
         gt=0,
-        description="Offline: what a token of a task's output counts in the loss; others count 1.",
+        description="Offline: weight in the loss of the tokens of a task's output; other "
+        "tokens weigh 1.",
     )
     learning_rate: float = Field(
         4e-3,
@@ -84,18 +90,20 @@ class GeneratorConfig(ConfigSection):
     batch_size: int | None = Field(
         32,
         ge=1,
-        description="Requests decoded together and committed together; null finds it from memory.",
+        description="Requests decoded and committed together; null finds it from free memory.",
     )
     max_requests: int | None = Field(
         None, ge=1, description="Budget: requests a run may send to the backend; null is no limit."
     )
     max_tokens: int | None = Field(
-        None, ge=1, description="Budget: tokens (prompt and completion) a run may send; null: none."
+        None,
+        ge=1,
+        description="Budget: tokens (prompt and completion) a run may send; null is no limit.",
     )
     reuse_other_backends: bool = Field(
         False,
-        description="Answer from completions that other backends wrote on the same model, where "
-        "this one has none of its own; rows then name those.",
+        description="Answer from completions that other backends wrote with the same model, "
+        "where this backend has none of its own; rows then name those.",
     )
     vllm_memory_share: float = Field(
         0.5, gt=0, le=0.95, description="vLLM: share of the memory that the engine may hold."

@@ -35,8 +35,10 @@ def refused(error: ValidationError, origins: Mapping[str, str], section: str = "
         # A location may go on inside the value, to an item of a list.
         names = [".".join(place[:length]) for length in (2, 1)]
         name = next((name for name in names if name in origins), names[0])
-        origin = origins.get(name, "default")
-        problems.append(Problem(f"{name} = {item['input']!r} ({origin}): {item['msg']}", place[0]))
+        value = f" = {item['input']!r} ({origins.get(name, 'default')})"
+        of_section = isinstance(item["input"], dict)  # fields that do not agree with each other
+        text = f"{names[-1] if of_section else name + value}: {item['msg']}"
+        problems.append(Problem(text, place[0]))
     return problems
 
 

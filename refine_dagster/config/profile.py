@@ -49,15 +49,19 @@ class Profile(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="The profile's name.")
-    run_seed: str = Field("refine", description="Seeds every draw of the run.")
+    name: str = Field(description="The profile's name; by default that of its file.")
+    run_seed: str = Field(
+        "refine",
+        description="Text from which every random draw and all noise of the run is derived.",
+    )
     rounds: int = Field(
         1,
         ge=1,
         le=MOST_ROUNDS,
-        description="Policy rounds. From the second on, the policy of the round before proposes "
-        "instructions, up to `self_instruct.target` more in each round, and is trained on. Fixed "
-        "when the code location is loaded: each round has assets of its own.",
+        description="Policy rounds. From the second on, the policy of the round before "
+        "proposes instructions, up to `self_instruct.target` more in each round, "
+        "and the next policy is trained on them. Each round has its own assets, "
+        "so this is fixed when the code location is loaded.",
     )
     seeds: SeedsConfig = Field(SeedsConfig(), description="The seed file.")
     device: DeviceConfig = Field(

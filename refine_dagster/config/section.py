@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from refine_dagster.config.problems import profile_error, refused
+from refine_dagster.config.registered import Registered
 
 TYPE_NAMES = {int: "integer", float: "number", bool: "true or false", str: "text"}
 # pydantic's constraints in words, lower bounds first.
@@ -94,6 +95,9 @@ def fields_of(profile: type[BaseModel]) -> dict[str, FieldInfo]:
 def described(name: str, field: FieldInfo) -> ConfigField:
     """What the field accepts and means."""
     kind, choices = _type(field.annotation)
+    for marker in field.metadata:
+        if isinstance(marker, Registered):
+            kind, choices = kind.replace("text", "choice"), marker.registry.names()
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     return ConfigField(
         name=name,

@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
@@ -168,7 +169,8 @@ def _lines(node: yaml.MappingNode, before: str = "") -> Iterator[tuple[str, int]
 
 def _takes_text(annotation: Any) -> bool:
     """Whether a text is a value of this type as it stands."""
-    kinds = (annotation, *get_args(annotation))
+    is_union = get_origin(annotation) in (Union, UnionType)
+    kinds = get_args(annotation) if is_union else (annotation,)
     return any(kind is str or get_origin(kind) is Literal for kind in kinds)
 
 

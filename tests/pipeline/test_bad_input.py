@@ -144,7 +144,7 @@ def test_ctrl_c_stops_cleanly(built_home: Home, home: Home) -> None:
         finally:
             process.kill()
     assert process.returncode == 130
-    assert "run again to go on" in stderr
+    assert "run again to continue" in stderr
     assert "Traceback" not in stderr
     warehouse = Warehouse(home.warehouse)
     assert warehouse.read("raw_instructions").is_empty()
