@@ -101,11 +101,11 @@ def test_show_of_a_section_is_a_table() -> None:
 def test_describe_a_section_a_field_or_all() -> None:
     text = call("describe", "judge")
     assert text.startswith("judge: Offline or published judge")
-    assert "  judge.kind: choice: offline, published; default offline\n" in text
+    assert "  judge.kind (choice of offline, published; default offline)\n" in text
     assert "reward.preset" not in text
-    assert "  judge.steps: integer, at least 1; default 400\n" in call("describe", "judge.steps")
+    assert "  judge.steps (integer, at least 1; default 400)\n" in call("describe", "judge.steps")
     everything = call("describe")
-    assert all(f"  {name}: " in everything for name in FIELDS)
+    assert all(f"  {name} (" in everything for name in FIELDS)
     answer = json.loads(call("describe", "--format", "json"))
     assert [field["name"] for field in answer] == list(FIELDS)
     assert answer[1] == vars(FIELDS["run_seed"])

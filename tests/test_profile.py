@@ -89,6 +89,11 @@ def test_one_problem_is_one_line_and_names_its_section() -> None:
     assert "`refine-dagster config describe teams_rl` prints" in str(caught.value)
 
 
+def test_fields_that_do_not_agree_are_named_by_their_section() -> None:
+    with pytest.raises(ProfileError, match="offline: teams_rl: operations has a name twice"):
+        load_profile("offline", {"teams_rl.operations": "[breadth, breadth]"}, {})
+
+
 def test_every_value_has_an_origin_and_the_launchpad_wins(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("judge: {steps: 5, batch_size: 6}\nselection:\n  keep_share: 0.5\n")

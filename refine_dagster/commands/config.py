@@ -128,9 +128,9 @@ def _print_description(fields: Sequence[ConfigField]) -> None:
     for section, meaning, inner in _by_section(fields):
         say_wrapped(f"{section}: {meaning}", indent=0)
         for field in inner:
-            joined = ": " if "choice" in field.type else ", "
+            joined = {"choice": " of ", "list of choices": " from "}.get(field.type, ", ")
             kind = joined.join(filter(None, (field.type, field.range)))
-            say_wrapped(f"{field.name}: {kind}; default {_text(field.default)}", indent=2)
+            say_wrapped(f"{field.name} ({kind}; default {_text(field.default)})", indent=2)
             say_wrapped(field.meaning, indent=6)
         say()
 

@@ -37,7 +37,8 @@ def refused(error: ValidationError, origins: Mapping[str, str], section: str = "
         name = next((name for name in names if name in origins), names[0])
         value = f" = {item['input']!r} ({origins.get(name, 'default')})"
         of_section = isinstance(item["input"], dict)  # fields that do not agree with each other
-        text = f"{names[-1] if of_section else name + value}: {item['msg']}"
+        message = item["msg"].removeprefix("Value error, ")
+        text = f"{names[-1] if of_section else name + value}: {message}"
         problems.append(Problem(text, place[0]))
     return problems
 

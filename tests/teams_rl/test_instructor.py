@@ -158,7 +158,7 @@ def test_an_instructor_of_other_operations_chooses_among_those_alone(tmp_path: P
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"operations": ["breadth", "breadth"]}, "operations names one twice"),
+        ({"operations": ["breadth", "breadth"]}, "operations has a name twice"),
         ({"operations": []}, "at least 1 item"),
         ({"operations": ["breath"]}, "no operation is called 'breath'; known: breadth, "),
         ({"operations": ["reasoning"], "algorithm": "fixed"}, "'breadth' is not in operations"),
