@@ -1,32 +1,15 @@
 """Membership inference: can a text's likelihood tell whether the model was trained on it?
 
-Every attack turns a text's per-token log-likelihoods l_i (nats, response tokens only) into one
-number that is higher for members, if it works:
-
-- `loss`: mean l_i (arXiv 1709.01604);
-- `calibrated`: the same, minus the mean under the model before training (arXiv 2111.08440);
-- `zlib`: sum of l_i over the bytes of the compressed text (arXiv 2012.07805);
-- `min_k`: mean of the lowest share of l_i (Min-K%, arXiv 2310.16789);
-- `min_k_plus_plus`: mean of the lowest share of (l_i - mu_i)/sigma_i, mu_i and sigma_i being mean
-  and standard deviation of the log-probability under the model's own next-token distribution
-  (Min-K%++, arXiv 2404.02936).
-
-A success is only worth something beside controls: the model before training cannot know its
-members, and a classifier that reads the texts alone (`bag_of_words_scores`) must fail too, or
-members and non-members differ by themselves. An AUC of 0.5 is chance; the figure to compare is
-its distance from 0.5.
-
-How likely a model finds a response, token by token: what membership attacks are made of.
-
-Beside each token's log-probability go the mean and the standard deviation of the log-probability
-under the model's own next-token distribution at that place (Min-K%++, arXiv 2404.02936, section 4):
-mu = sum p log p, sigma^2 = sum p (log p - mu)^2. Only response tokens count; the prompt is given.
+Each attack turns the token log-probabilities of a response into one number that should be higher
+for members. docs/methods.md, section 7, defines the attacks and cites their papers; docs/privacy.md
+explains how to read the results.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -53,13 +36,12 @@ class MembershipError(RefineError):
 
 @dataclass(frozen=True)
 class TokenLikelihoods:
-    """A response under a model; all sequences have one number a token, nats.
+    """A response under a model before and after training; one number per token, nats.
 
     Attributes:
         text: the response.
-        logs: log-probability of each token.
-        means, deviations: of the log-probability under the next-token distribution at its place.
-        base_logs: log-probability under the model before training.
+        logs, means, deviations: see `Likelihoods`.
+        base_logs: log-probabilities under the model before training.
     """
 
     text: str
@@ -76,11 +58,10 @@ class TokenLikelihoods:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """How well an attack tells members from others; a row of the privacy report.
+    """How well an attack distinguishes members from others.
 
     Attributes:
-        auc: probability that a member scores above a non-member, ties half.
-        auc_low, auc_high: 95 % bootstrap interval, members and others resampled each.
+        auc_low, auc_high: 95 % bootstrap interval; members and others are resampled separately.
         tpr_at_low_fpr: share of members above all but 1 % of the others; None under 100 others.
     """
 
@@ -116,7 +97,7 @@ def attack_scores(response: TokenLikelihoods, share: float = MIN_K_SHARE) -> dic
 
 
 def lowest_mean(values: Sequence[float], share: float) -> float:
-    """Mean of the lowest share of the values, at least one of them."""
+    """Mean of the lowest share of the values, of at least one."""
     count = max(1, int(len(values) * share))
     return fmean(sorted(values)[:count])
 
@@ -129,28 +110,22 @@ def attack_results(
     run_seed: str,
     share: float = MIN_K_SHARE,
 ) -> list[AttackResult]:
-    """All attacks on a split that was made by seed before training.
+    """All attacks on responses that were (`members`) and were not trained on.
 
     Args:
-        members, others: responses that were, and were not, trained on.
         samples: bootstrap resamples.
-        run seed: seeds the resampling.
+        share: of the tokens that `min_k` and `min_k_plus_plus` use.
 
     Raises:
         MembershipError: there are no members or no others.
     """
     ours = [attack_scores(response, share) for response in members]
     theirs = [attack_scores(response, share) for response in others]
-    return [
-        attack_result(
-            name,
-            [scores[name] for scores in ours],
-            [scores[name] for scores in theirs],
-            samples=samples,
-            run_seed=run_seed,
-        )
-        for name in ATTACKS
-    ]
+    results = []
+    for name in ATTACKS:
+        scores = ([response[name] for response in side] for side in (ours, theirs))
+        results.append(attack_result(name, *scores, samples=samples, run_seed=run_seed))
+    return results
 
 
 def attack_result(
@@ -161,7 +136,7 @@ def attack_result(
         raise MembershipError(
             f"{len(members)} members and {len(others)} others",
             where="membership inference",
-            fix="take a larger dataset or a split with some of each",
+            fix="use a larger dataset or a split with some of each",
         )
     ours, theirs = np.asarray(members, dtype=float), np.asarray(others, dtype=float)
     interval = bootstrap(
@@ -182,17 +157,17 @@ def attack_result(
 
 
 def tpr_at(members: NDArray[np.float64], others: NDArray[np.float64], fpr: float) -> float:
-    """Share of members above the threshold that at most a share `fpr` of the others is above.
+    """Share of members above the threshold that at most a share `fpr` of the others exceeds.
 
     Raises:
-        MembershipError: under 100 others, where 1 % is less than one of them.
+        MembershipError: there are under 100 others.
     """
     if len(others) < LEAST_FOR_LOW_FPR:
         raise MembershipError(
             f"a false-positive rate of {fpr:.0%} needs {LEAST_FOR_LOW_FPR} non-members, "
             f"there are {len(others)}",
             where="membership inference",
-            fix="report the AUC, or hold out more",
+            fix="report the AUC, or hold out more texts",
         )
     allowed = int(len(others) * fpr)
     threshold = np.sort(others)[len(others) - allowed - 1]
@@ -202,48 +177,42 @@ def tpr_at(members: NDArray[np.float64], others: NDArray[np.float64], fpr: float
 def bag_of_words_scores(
     members: Sequence[str], others: Sequence[str], *, folds: int = 5, run_seed: str
 ) -> tuple[list[float], list[float]]:
-    """Cross-fitted naive Bayes on words: a control that knows the texts and no model.
+    """Cross-fitted naive Bayes on words: a control that reads the texts and no model.
 
-    A text is scored by its mean log-odds of being a member, by word counts (add one) of the
-    other folds' texts. Its score is the rank of that within its fold: what one fold lacks the
-    others have, so folds' log-odds are shifted against each other, and mixed they would fall below
-    chance.
+    A text's log-odds of being a member are the mean over its words, from the word counts (plus one)
+    of the other folds. Its score is their rank within its fold: the words that one fold lacks are
+    in the others, which shifts the folds' log-odds, and mixed they would fall below chance level.
 
     Returns:
         Scores of members and of others, in order, 0 to 1.
     """
-    texts = [(text, True) for text in members] + [(text, False) for text in others]
-    words = [rouge_tokens(text) for text, _ in texts]
-    # Folds are dealt within each side, in an order of the texts' own.
-    fold = [0] * len(texts)
-    for side in (True, False):
-        places = [place for place, (_, member) in enumerate(texts) if member is side]
-        places.sort(key=lambda place: request_seed(run_seed, "fold", texts[place][0], place))
-        for rank, place in enumerate(places):
-            fold[place] = rank % folds
-    scores = [0.0] * len(texts)
-    for held in range(folds):
-        counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
-        for place, (_, member) in enumerate(texts):
-            if fold[place] != held:
-                for word in words[place]:
-                    counts[member][word] = counts[member].get(word, 0) + 1
-        odds = _log_odds(counts[True], counts[False])
-        for place in range(len(texts)):
-            if fold[place] == held:
-                known = [odds.get(word, 0.0) for word in words[place]]
-                scores[place] = fmean(known) if known else 0.0
-        _rank([place for place in range(len(texts)) if fold[place] == held], scores)
-    return scores[: len(members)], scores[len(members) :]
-
-
-def _rank(places: Sequence[int], scores: list[float]) -> None:
-    """Replace the scores at some places by their middle rank among each other, 0 to 1."""
     from scipy.stats import rankdata
 
-    ranks = rankdata([scores[place] for place in places])
-    for place, rank in zip(places, (2 * ranks - 1) / (2 * len(places)), strict=True):
-        scores[place] = float(rank)
+    texts = [(text, True) for text in members] + [(text, False) for text in others]
+    words = [rouge_tokens(text) for text, _ in texts]
+    # Each side is divided among the folds, in a hashed order of its texts.
+    fold = [0] * len(texts)
+    for side in (True, False):
+        indices = [index for index, (_, member) in enumerate(texts) if member is side]
+        indices.sort(key=lambda index: request_seed(run_seed, "fold", texts[index][0], index))
+        for rank, index in enumerate(indices):
+            fold[index] = rank % folds
+    scores = [0.0] * len(texts)
+    for held in range(folds):
+        counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+        for index, (_, member) in enumerate(texts):
+            if fold[index] != held:
+                counts[member].update(words[index])
+        odds = _log_odds(counts[True], counts[False])
+        held_out = [index for index in range(len(texts)) if fold[index] == held]
+        means = [
+            fmean(odds.get(word, 0.0) for word in words[index]) if words[index] else 0.0
+            for index in held_out
+        ]
+        # Middle ranks, 0 to 1.
+        for index, rank in zip(held_out, (2 * rankdata(means) - 1) / (2 * len(means)), strict=True):
+            scores[index] = float(rank)
+    return scores[: len(members)], scores[len(members) :]
 
 
 def _log_odds(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, float]:
@@ -263,7 +232,12 @@ class TooLongError(RefineError):
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """A response under one model, one number a token, nats (see the module)."""
+    """A response under one model, one number per token, nats.
+
+    Attributes:
+        logs: log-probability of each token.
+        means, deviations: of the log-probability under the model's next-token distribution there.
+    """
 
     logs: tuple[float, ...]
     means: tuple[float, ...]
@@ -273,7 +247,7 @@ class Likelihoods:
 def read_likelihoods(
     loaded: LoadedModel, prompts: Sequence[str], responses: Sequence[str]
 ) -> list[Likelihoods]:
-    """Likelihoods of responses after their prompts, in order; one pass a response, no padding.
+    """Likelihoods of responses after their prompts; one forward pass each, without padding.
 
     Raises:
         ValueError: a response has no tokens, or there are not as many prompts.
@@ -282,38 +256,38 @@ def read_likelihoods(
     import torch
 
     limit = getattr(loaded.model.config, "max_position_embeddings", None)
-    found = []
+    likelihoods = []
     for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        given: list[int] = loaded.tokenizer(prompt, verbose=False)["input_ids"]
-        asked: list[int] = loaded.tokenizer(response, add_special_tokens=False)["input_ids"]
-        if not given or not asked:
+        before: list[int] = loaded.tokenizer(prompt, verbose=False)["input_ids"]
+        tokens: list[int] = loaded.tokenizer(response, add_special_tokens=False)["input_ids"]
+        if not before or not tokens:
             raise ValueError(f"prompt or response {number} has no tokens")
-        if limit is not None and len(given) + len(asked) > limit:
+        length = len(before) + len(tokens)
+        if limit is not None and length > limit:
             raise TooLongError(
-                f"{len(given) + len(asked)} tokens do not fit into the model's context of {limit}",
+                f"{length} tokens do not fit into the model's context of {limit}",
                 where=f"response {number}",
-                fix="take shorter examples",
+                fix="use shorter examples",
             )
-        ids = torch.tensor([[*given, *asked]], device=loaded.device.name)
+        ids = torch.tensor([[*before, *tokens]], device=loaded.device.name)
         with torch.inference_mode():
             logits = loaded.model(
-                input_ids=ids, use_cache=False, logits_to_keep=len(asked) + 1
+                input_ids=ids, use_cache=False, logits_to_keep=len(tokens) + 1
             ).logits[0, :-1]
             logs = logits.double().cpu().log_softmax(-1)
         shares = logs.exp()
         means = (shares * logs).sum(-1)
         deviations = (shares * (logs - means[:, None]) ** 2).sum(-1).sqrt()
-        chosen = logs.gather(1, torch.tensor(asked)[:, None])[:, 0]
-        found.append(
-            Likelihoods(tuple(chosen.tolist()), tuple(means.tolist()), tuple(deviations.tolist()))
-        )
-    return found
+        chosen = logs.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+        figures = (tuple(column.tolist()) for column in (chosen, means, deviations))
+        likelihoods.append(Likelihoods(*figures))
+    return likelihoods
 
 
 def joined(
     responses: Sequence[str], trained: Sequence[Likelihoods], base: Sequence[Likelihoods]
 ) -> list[TokenLikelihoods]:
-    """Responses under a trained model and under the one before, as the attacks take them."""
+    """Responses with their likelihoods after and before training."""
     return [
         TokenLikelihoods(text, after.logs, after.means, after.deviations, before.logs)
         for text, after, before in zip(responses, trained, base, strict=True)

@@ -1,57 +1,23 @@
-"""The privacy audit: whether a fine-tuned model tells what it was fine-tuned on.
+"""The privacy audit: does a fine-tuned model reveal what it was fine-tuned on?
 
-**What is asked.** Somebody has the model and a text, an instruction with its answer, and wants to
-know whether the text was among those that the model was fine-tuned on. The attacks are those of
-`membership`; each is asked of every arm, so that an arm that learns from seeds can be held against
-one that learns from what a model wrote.
+docs/privacy.md describes the method, the controls and what may be concluded. In short: each arm's
+examples are split in two, the base model is fine-tuned on one half with the arm's config and as
+many passes over each example as the arm took, and the attacks compare both halves. The models are
+deleted. The pipeline's own models cannot be audited, because no comparable texts were held back
+from them, and rows that a rule rejected differ from those that it kept. An arm with too few
+examples is refused, with the reason in place of figures, and no model is trained for it.
 
-**Whose models.** An attack is measured on texts that were trained on (members) beside texts of the
-same kind that were not (non-members), and the pipeline's own models have none of the latter: an
-arm learns all its rows, and rows that a rule rejected differ from those it kept. To hold rows back
-from the pipeline would cost every user a share of the data, for the sake of a report. So the audit
-trains models of its own: each arm's examples are parted by `privacy_split`, and the base model is
-fine-tuned on one half with the arm's own config and as many passes over each example as the arm
-took. These models are read and thrown away. All three arms together take half of the steps that
-the arms took, and `privacy.max_examples` bounds that for large datasets.
-
-**What that measures.** The arm's way of training, on half of its data. A model trained on fewer
-examples knows each of them better, so the figures lean towards too much leakage rather than too
-little. They are about fine-tuning alone: a base model that has read the seeds (the offline one,
-unless `base_model.learn_seeds` is off) has read those of both halves. And a member of the arm
-`refine_af` is a row that a model wrote: what it gives away is the dataset, not the seeds behind it.
-
-**Controls.** Three, without which no figure means anything:
-
-- `base_model`: the same attacks on the model before fine-tuning, which cannot know its members.
-  Calibration would compare that model with itself, so that attack has no such control;
-- `bag_of_words`: a classifier that reads the texts and no model. Where it succeeds, the two halves
-  differ by themselves;
-- `over_fitted`: a model that has read a few examples of one arm over and over, whose members the
-  attack `loss` must find. An attack that cannot find those is too weak for its AUC of 0.5 elsewhere
-  to say anything.
-
-An arm with too few examples on a side is refused, with the reason in place of figures, and nothing
-is trained for it.
-
-A control that reads the texts and no model: do members and non-members differ by themselves?
-
-The classifier is naive Bayes on words, each text scored by what the others taught
-(`membership.bag_of_words_scores`). Such scores hang together, since every text teaches the scores
-of most others, and a bootstrap over texts takes them for independent: on the packaged seeds, its
-95 % intervals left out one half for every sixth of sixty random splits. How far chance alone takes
-the AUC is therefore asked of the same texts with the sides dealt anew (a permutation test): the
-interval's width is the spread of those AUCs, and it contains one half where the split is no easier
-to see than most others.
-
-Which examples an audit trains on and which it keeps from training.
-
-A membership attack is only worth something where members and non-members are alike in all but
-having been trained on. They are alike where chance alone parts them, so an example's side is drawn
-from the run's run seed and its instruction, before any training and without looking at a model:
+**Split.** An example's side is drawn from the run seed and its instruction, before any training:
 
 - a side does not depend on the other examples, so an edited or removed seed moves none of them;
-- all instances of an instruction lie on one side, as a model that learned one knows the others;
-- the same instruction lies on the same side in every arm that has it.
+- all instances of an instruction are on one side: a model that learned one knows the others;
+- an instruction is on the same side in every arm that has it.
+
+**The bag-of-words control** is a classifier whose scores depend on one another, since every text
+teaches the scores of most others. A bootstrap over texts treats them as independent: on the
+packaged seeds, its 95 % intervals missed 0.5 for every sixth of sixty random splits. So the
+interval comes from a permutation test: its width is the spread of the AUCs of the same texts with
+their sides shuffled, and it contains 0.5 where the split is no easier to see than most others.
 """
 
 from __future__ import annotations
@@ -72,7 +38,6 @@ from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_m
 from refine_dagster.privacy.attacks import (
     AttackResult,
     Likelihoods,
-    TokenLikelihoods,
     attack_result,
     attack_results,
     attack_scores,
@@ -86,36 +51,36 @@ from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import COVERAGE, auc
 from refine_dagster.training.sft import SupervisedTraining, train_supervised, training_example
 
-BAG_OF_WORDS = "bag_of_words"
-# Deals of the sides: their spread is known to a tenth.
-DEALS = 60
+NONE, BASE_MODEL, BAG_OF_WORDS, OVER_FITTED = "none", "base_model", "bag_of_words", "over_fitted"
+CONTROLS = (NONE, BASE_MODEL, BAG_OF_WORDS, OVER_FITTED)
+# Its score of the base model is the same for every text.
+NOT_FOR_THE_BASE_MODEL = "calibrated"
+# Permutations of the sides: enough to know their spread to a tenth.
+PERMUTATIONS = 60
+# Under this many examples a side, an AUC's interval would be half a unit wide.
+LEAST_A_SIDE = 20
 
 
 def bag_of_words_result(
     members: Sequence[str], others: Sequence[str], *, run_seed: str
 ) -> AttackResult:
-    """The classifier as an attack; its interval is a permutation test's (see the module).
+    """The classifier's result, with an interval from a permutation test.
 
     Raises:
         MembershipError: there are no members or no others.
     """
     ours, theirs = bag_of_words_scores(members, others, run_seed=run_seed)
-    found = attack_result(BAG_OF_WORDS, ours, theirs, samples=1, run_seed=run_seed)
+    result = attack_result(BAG_OF_WORDS, ours, theirs, samples=1, run_seed=run_seed)
     texts = np.array([*members, *others], dtype=object)
     random = np.random.default_rng(request_seed(run_seed, "deals", BAG_OF_WORDS))
-    dealt = []
-    for _ in range(DEALS):
+    aucs = []
+    for _ in range(PERMUTATIONS):
         shuffled = random.permutation(texts).tolist()
-        one, two = bag_of_words_scores(
-            shuffled[: len(members)], shuffled[len(members) :], run_seed=run_seed
-        )
-        dealt.append(auc(one, two))
-    reach = NormalDist().inv_cdf((1 + COVERAGE) / 2) * float(np.std(dealt))
-    return replace(found, auc_low=max(0.0, found.auc - reach), auc_high=min(1.0, found.auc + reach))
-
-
-# Examples a side under which nothing is told: an AUC's interval would be half a unit wide.
-LEAST_A_SIDE = 20
+        sides = shuffled[: len(members)], shuffled[len(members) :]
+        aucs.append(auc(*bag_of_words_scores(*sides, run_seed=run_seed)))
+    reach = NormalDist().inv_cdf((1 + COVERAGE) / 2) * float(np.std(aucs))
+    low, high = max(0.0, result.auc - reach), min(1.0, result.auc + reach)
+    return replace(result, auc_low=low, auc_high=high)
 
 
 @dataclass(frozen=True)
@@ -135,7 +100,7 @@ class AuditSplit:
 
     @property
     def refusal(self) -> str | None:
-        """Why membership cannot be measured with so few; None where it can."""
+        """Why the split is too small to measure membership; None where it is not."""
         if min(len(self.members), len(self.others)) >= LEAST_A_SIDE:
             return None
         return (
@@ -145,31 +110,25 @@ class AuditSplit:
 
 
 def is_member(instruction: str, run_seed: str) -> bool:
-    """Whether an audited model is trained on an instruction's instances; of many, on half."""
+    """Whether an audited model is trained on an instruction's instances; true for half of all."""
     return request_seed(run_seed, "privacy", "side", instruction) % 2 == 0
 
 
 def split_examples(examples: Iterable[AuditExample], most: int, run_seed: str) -> AuditSplit:
-    """Part the examples; the result does not depend on their order or ids.
+    """Split the examples; the result does not depend on their order or ids.
 
     Args:
-        most: examples kept in all, half of them on each side; which is drawn likewise.
+        most: examples kept in all, half on each side, drawn by hash.
     """
 
-    def place(example: AuditExample) -> tuple[int, str]:
+    def rank(example: AuditExample) -> tuple[int, str]:
         text = example.example.render()
         return request_seed(run_seed, "privacy", "order", text), text
 
-    ordered = sorted(examples, key=place)
-    members = [one for one in ordered if is_member(one.example.instruction, run_seed)]
-    others = [one for one in ordered if not is_member(one.example.instruction, run_seed)]
-    return AuditSplit(tuple(members[: most // 2]), tuple(others[: most // 2]))
-
-
-NONE, BASE_MODEL, OVER_FITTED = "none", "base_model", "over_fitted"
-CONTROLS = (NONE, BASE_MODEL, BAG_OF_WORDS, OVER_FITTED)
-# The base model's own likelihoods less themselves are the same for every text.
-NOT_FOR_THE_BASE_MODEL = "calibrated"
+    sides: dict[bool, list[AuditExample]] = {True: [], False: []}
+    for example in sorted(examples, key=rank):
+        sides[is_member(example.example.instruction, run_seed)].append(example)
+    return AuditSplit(tuple(sides[True][: most // 2]), tuple(sides[False][: most // 2]))
 
 
 @dataclass(frozen=True)
@@ -177,9 +136,9 @@ class AuditedArm:
     """An arm as it was trained.
 
     Attributes:
-        examples: what it could learn from.
-        steps: optimiser steps it took.
-        rows: examples it learned from, those that were short enough.
+        examples: its dataset.
+        steps: optimiser steps.
+        rows: how many of the examples were short enough to learn from.
     """
 
     arm: str
@@ -199,14 +158,12 @@ class ExampleScores:
 
 @dataclass(frozen=True)
 class Audit:
-    """What one audited model, or the refusal to make it, came to.
+    """One audited model, or its refusal.
 
     Attributes:
-        arm: the arm whose examples are audited.
-        control: `none`, or `over_fitted`.
-        split: its examples.
-        steps: optimiser steps taken, 0 where refused.
-        training: every step; None where refused.
+        control: `none` or `over_fitted`.
+        steps: optimiser steps, 0 where refused.
+        training: None where refused.
         results: (control, result) in order; empty where refused.
         scores: of every example; empty where refused.
         refusal: why there are no figures; None where there are.
@@ -224,7 +181,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class _Halves:
-    """Members and non-members of an arm with their likelihoods under the base model."""
+    """An arm's split with its likelihoods under the base model."""
 
     split: AuditSplit
     members: Sequence[Likelihoods]
@@ -239,15 +196,14 @@ def audit_arms(
     device: Device,
     run_seed: str,
 ) -> list[Audit]:
-    """Audit every arm, in order, and the over-fitted control of the first that is not refused.
+    """Audit every arm, in order, and an over-fitted control of the first that is not refused.
 
     Equal arguments on one machine give equal figures; the order of examples does not count.
 
     Args:
         base: the model that the arms were fine-tuned from.
-        supervised: the config that they were fine-tuned with; examples that are too long for them
-            are on neither side.
-        run seed: seeds split, training and resampling.
+        supervised: the config of that fine-tuning; examples that are too long for it are left out.
+        run_seed: seeds split, training and resampling.
 
     Raises:
         TrainingError: the loss of an audited model is no longer a number.
@@ -258,13 +214,16 @@ def audit_arms(
     controlled = False
     for arm, half in zip(arms, halves, strict=True):
         if half.split.refusal:
-            audits.append(_refused(arm, half.split))
+            audits.append(Audit(arm.arm, NONE, half.split, 0, None, (), (), half.split.refusal))
             continue
         steps = max(1, round(arm.steps * len(half.split.members) / arm.rows))
-        made = _audit(base, arm.arm, NONE, half, steps, config, supervised, device, run_seed)
-        audits.append(made)
+        audits.append(
+            _audit(base, arm.arm, NONE, half, steps, config, supervised, device, run_seed)
+        )
         if not controlled:
-            few = _first_members(half, config.over_fitted_examples)
+            count = config.over_fitted_examples
+            few_members = AuditSplit(half.split.members[:count], half.split.others)
+            few = _Halves(few_members, half.members[:count], half.others)
             batches = math.ceil(len(few.split.members) / supervised.batch_size)
             steps = batches * config.over_fitted_epochs
             audits.append(
@@ -274,10 +233,6 @@ def audit_arms(
     return audits
 
 
-def _refused(arm: AuditedArm, split: AuditSplit) -> Audit:
-    return Audit(arm.arm, NONE, split, 0, None, (), (), split.refusal)
-
-
 def _halves(
     loaded: LoadedModel,
     arm: AuditedArm,
@@ -285,7 +240,7 @@ def _halves(
     supervised: SupervisedConfig,
     run_seed: str,
 ) -> _Halves:
-    """Part an arm's examples; where there are enough, read them with the base model."""
+    """Split an arm's examples and, where there are enough, read them with the base model."""
     fitting = [
         example
         for example in arm.examples
@@ -296,11 +251,6 @@ def _halves(
     if split.refusal:
         return _Halves(split, (), ())
     return _Halves(split, _read(loaded, split.members), _read(loaded, split.others))
-
-
-def _first_members(halves: _Halves, count: int) -> _Halves:
-    split = AuditSplit(halves.split.members[:count], halves.split.others)
-    return _Halves(split, halves.members[:count], halves.others)
 
 
 def _audit(
@@ -314,21 +264,21 @@ def _audit(
     device: Device,
     run_seed: str,
 ) -> Audit:
-    """Train a model on the members, read both halves with it, and attack."""
+    """Train a model on the members, read both halves with it, and attack it."""
     split = halves.split
-    learned = [example.example for example in split.members]
     with tempfile.TemporaryDirectory(prefix="refine_audit_") as folder:
         out = Path(folder)
-        training = train_supervised(base, learned, supervised, steps, out, device, run_seed)
+        examples = [member.example for member in split.members]
+        training = train_supervised(base, examples, supervised, steps, out, device, run_seed)
         with loaded_model(with_adapter(base, out), device) as loaded:
             after = _read(loaded, split.members), _read(loaded, split.others)
     members = joined(_responses(split.members), after[0], halves.members)
     others = joined(_responses(split.others), after[1], halves.others)
     name = f"{run_seed}:{arm}:{control}"
-    found = attack_results(
+    attacked = attack_results(
         members, others, samples=config.bootstrap_samples, run_seed=name, share=config.lowest_share
     )
-    results = [(control, one) for one in found]
+    results = [(control, result) for result in attacked]
     if control == NONE:
         results += _negative_controls(halves, config, name)
     sides = ((split.members, members, True), (split.others, others, False))
@@ -343,23 +293,23 @@ def _audit(
 def _negative_controls(
     halves: _Halves, config: PrivacyConfig, run_seed: str
 ) -> list[tuple[str, AttackResult]]:
-    """What the base model's likelihoods, and the words alone, tell of membership."""
+    """The attacks on the base model's likelihoods, and on the words alone."""
     split = halves.split
-    before: tuple[list[TokenLikelihoods], list[TokenLikelihoods]] = (
+    base = attack_results(
         joined(_responses(split.members), halves.members, halves.members),
         joined(_responses(split.others), halves.others, halves.others),
+        samples=config.bootstrap_samples,
+        run_seed=run_seed,
+        share=config.lowest_share,
     )
-    base = attack_results(
-        *before, samples=config.bootstrap_samples, run_seed=run_seed, share=config.lowest_share
-    )
-    told = bag_of_words_result(
+    bag_of_words = bag_of_words_result(
         [example.example.render() for example in split.members],
         [example.example.render() for example in split.others],
         run_seed=run_seed,
     )
     return [
-        *((BASE_MODEL, one) for one in base if one.attack != NOT_FOR_THE_BASE_MODEL),
-        (BAG_OF_WORDS, told),
+        *((BASE_MODEL, result) for result in base if result.attack != NOT_FOR_THE_BASE_MODEL),
+        (BAG_OF_WORDS, bag_of_words),
     ]
 
 
@@ -369,5 +319,5 @@ def _responses(examples: Sequence[AuditExample]) -> list[str]:
 
 
 def _read(loaded: LoadedModel, examples: Sequence[AuditExample]) -> list[Likelihoods]:
-    prompts = [zero_shot_prompt(one.example.instruction, one.example.input) for one in examples]
+    prompts = [zero_shot_prompt(row.example.instruction, row.example.input) for row in examples]
     return read_likelihoods(loaded, prompts, _responses(examples))

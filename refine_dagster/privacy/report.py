@@ -1,14 +1,9 @@
-"""The privacy report: audits as rows, and whether their controls behave as controls should.
-
-A row says what it does not tell, and why: an arm with too few examples has no AUC, and one with
-under 100 non-members has no true-positive rate at 1 % false positives, as that percent would be
-less than one of them.
-"""
+"""The privacy report: audits as rows, and whether their controls behave as expected."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 from refine_dagster.privacy.attacks import (
@@ -21,16 +16,16 @@ from refine_dagster.privacy.audit import BAG_OF_WORDS, BASE_MODEL, OVER_FITTED, 
 from refine_dagster.statistics import COVERAGE
 
 NEGATIVE_CONTROLS = (BASE_MODEL, BAG_OF_WORDS)
-# The attack that must find what a model knows by heart, and the AUC that it must reach.
+# The attack that must find what a model has memorised, and the AUC that it must exceed.
 PLAINEST_ATTACK = "loss"
-FOUND = 0.95
-# How rarely the negative controls of a whole report may be taken for off chance without being so.
+OVER_FITTED_AUC = 0.95
+# Chance that any negative control of a report is called off chance level although it is not.
 FALSE_ALARM = 0.01
 
 
 @dataclass(frozen=True)
 class PrivacyFinding:
-    """A row of the table `privacy_report`."""
+    """A row of `privacy_report`; the refusal says which figures are missing, and why."""
 
     arm: str
     control: str
@@ -47,7 +42,7 @@ class PrivacyFinding:
 
 @dataclass(frozen=True)
 class AuditedModel:
-    """A row of the table `privacy_audits`."""
+    """A row of `privacy_audits`."""
 
     arm: str
     control: str
@@ -61,7 +56,7 @@ class AuditedModel:
 
 @dataclass(frozen=True)
 class PrivacyScore:
-    """A row of the table `privacy_scores`; attacks' scores, higher for members."""
+    """A row of `privacy_scores`; an attack's score should be higher for members."""
 
     arm: str
     instruction: str
@@ -75,17 +70,15 @@ class PrivacyScore:
 
 
 def findings(audit: Audit) -> list[PrivacyFinding]:
-    """Rows of an audit, one for each attack of it and of its controls."""
-    if audit.refusal:
-        members, others = len(audit.split.members), len(audit.split.others)
-        nothing = (None,) * 5
-        return [
-            PrivacyFinding(
-                audit.arm, audit.control, attack, members, others, *nothing, audit.refusal
-            )
-            for attack in ATTACKS
-        ]
-    return [_finding(audit.arm, control, result) for control, result in audit.results]
+    """One row for each attack of an audit and of its controls."""
+    if not audit.refusal:
+        return [_finding(audit.arm, control, result) for control, result in audit.results]
+    members, others = len(audit.split.members), len(audit.split.others)
+    missing = (None,) * 5
+    return [
+        PrivacyFinding(audit.arm, audit.control, attack, members, others, *missing, audit.refusal)
+        for attack in ATTACKS
+    ]
 
 
 def _finding(arm: str, control: str, result: AttackResult) -> PrivacyFinding:
@@ -95,23 +88,12 @@ def _finding(arm: str, control: str, result: AttackResult) -> PrivacyFinding:
             f"true positives at {LOW_FPR:.0%} false ones: {result.others} non-members, at least "
             f"{LEAST_FOR_LOW_FPR} are needed"
         )
-    return PrivacyFinding(
-        arm=arm,
-        control=control,
-        attack=result.attack,
-        members=result.members,
-        others=result.others,
-        auc=result.auc,
-        auc_low=result.auc_low,
-        auc_high=result.auc_high,
-        advantage=result.advantage,
-        tpr_at_low_fpr=result.tpr_at_low_fpr,
-        refusal=refusal,
-    )
+    figures = asdict(result) | {"advantage": result.advantage}
+    return PrivacyFinding(arm=arm, control=control, refusal=refusal, **figures)
 
 
 def audited_model(audit: Audit) -> AuditedModel:
-    """The row of the model that an audit trained, or was refused."""
+    """The row of the model that an audit trained or refused to train."""
     steps = audit.training.steps if audit.training else []
     return AuditedModel(
         arm=audit.arm,
@@ -129,54 +111,45 @@ def privacy_scores(audit: Audit) -> list[tuple[str, PrivacyScore]]:
     """Rows of an arm's examples, each with the example's row id; a control has none."""
     if audit.control == OVER_FITTED:
         return []
-    return [
-        (
-            one.example.row_id,
-            PrivacyScore(
-                arm=audit.arm,
-                instruction=one.example.example.instruction,
-                input=one.example.example.input,
-                member=one.member,
-                **one.scores,
-            ),
+    scores = []
+    for row in audit.scores:
+        example = row.example.example
+        score = PrivacyScore(
+            audit.arm, example.instruction, example.input, row.member, **row.scores
         )
-        for one in audit.scores
-    ]
+        scores.append((row.example.row_id, score))
+    return scores
 
 
 def off_chance(controls: Sequence[PrivacyFinding]) -> list[str]:
-    """The negative controls whose AUC is farther from one half than chance takes any of so many.
+    """The negative controls whose AUC is too far from 0.5, as `arm control attack`.
 
-    Each interval leaves out one half once in twenty times, so of the fifteen of a report one does
-    every other time. The intervals are therefore widened for their number (Bonferroni), to one
-    false alarm in a hundred reports.
-
-    Returns:
-        `arm control attack` of each that is off; other controls are left alone.
+    Of the fifteen 95 % intervals of a report, one misses 0.5 every other time by chance alone. So
+    they are widened for their number (Bonferroni), to one false alarm in a hundred reports.
     """
-    negative = [one for one in controls if one.control in NEGATIVE_CONTROLS]
+    negative = [finding for finding in controls if finding.control in NEGATIVE_CONTROLS]
     if not negative:
         return []
     normal = NormalDist()
     usual = normal.inv_cdf((1 + COVERAGE) / 2)
     wider = normal.inv_cdf(1 - FALSE_ALARM / (2 * len(negative))) / usual
     off = []
-    for one in negative:
-        if one.auc is None or one.auc_low is None or one.auc_high is None:
+    for finding in negative:
+        auc, low, high = finding.auc, finding.auc_low, finding.auc_high
+        if auc is None or low is None or high is None:
             continue
-        # The side of the interval that faces one half.
-        reach = one.auc_high - one.auc if one.auc < 0.5 else one.auc - one.auc_low
-        if abs(one.auc - 0.5) > wider * reach:
-            off.append(f"{one.arm} {one.control} {one.attack}")
+        # The half of the interval that faces 0.5.
+        reach = high - auc if auc < 0.5 else auc - low
+        if abs(auc - 0.5) > wider * reach:
+            off.append(f"{finding.arm} {finding.control} {finding.attack}")
     return off
 
 
 def over_fitting_missed(controls: Sequence[PrivacyFinding]) -> list[str]:
-    """The over-fitted models whose members the plainest attack does not find."""
+    """Arms whose over-fitted model's members the plainest attack does not find."""
     return [
-        one.arm
-        for one in controls
-        if one.control == OVER_FITTED
-        and one.attack == PLAINEST_ATTACK
-        and not (one.auc is not None and one.auc > FOUND)
+        finding.arm
+        for finding in controls
+        if (finding.control, finding.attack) == (OVER_FITTED, PLAINEST_ATTACK)
+        and (finding.auc is None or not finding.auc > OVER_FITTED_AUC)
     ]
