@@ -8,7 +8,8 @@ import dagster as dg
 
 from assets.sources import device_manifest, examples_of
 from assets.step import materializing, parents
-from refine_dagster.models.language_model import ModelRef, model_shape, resolve_model
+from refine_dagster.models.language_model import ModelRef, resolve_model
+from refine_dagster.models.size import model_size
 from refine_dagster.offline.base_model import train_base_model
 from refine_dagster.warehouse.checkpoints import Checkpoint
 from refine_dagster.warehouse.rows import Parent, Row, make_row
@@ -43,7 +44,7 @@ def base_model(
             if same := step.unchanged(model=ref.fingerprint):
                 return same
             rows = {"base_model": [_row(config.id, ref, None, [])], "base_model_steps": []}
-            return step.commit(rows, figures={"parameters": model_shape(ref).parameters})
+            return step.commit(rows, figures={"parameters": model_size(ref).parameters})
         if same := step.unchanged(checkpoints):
             return same
         seeds = step.rows("seed_tasks") if config.learn_seeds else []
@@ -80,16 +81,16 @@ def base_model(
 
 
 def _row(model: str, ref: ModelRef, checkpoint: Checkpoint | None, trained_on: list[Parent]) -> Row:
-    shape = model_shape(ref)
+    size = model_size(ref)
     return make_row(
         "base_model",
         {
             "model": model,
             "revision": ref.revision,
             "fingerprint": ref.fingerprint,
-            "parameters": shape.parameters,
-            "vocab_size": shape.vocab_size,
-            "context_length": shape.context_length,
+            "parameters": size.parameters,
+            "vocab_size": size.vocab,
+            "context_length": size.context,
             "checkpoint_hash": checkpoint.content_hash if checkpoint else None,
         },
         trained_on,

@@ -12,6 +12,7 @@ import pytest
 
 from refine_dagster import progress
 from refine_dagster.config.models import DeviceConfig
+from refine_dagster.models.batches import MemoryFullError, batch_ladder
 from refine_dagster.models.device import Device, device_session, free_memory
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.models.memory import (
@@ -20,17 +21,14 @@ from refine_dagster.models.memory import (
     WIDTHS,
     BudgetLine,
     MemoryBudget,
-    MemoryFullError,
     TrainingPlan,
     announce,
-    batch_ladder,
-    config_size,
     generation_budget,
-    model_size,
     request_bytes,
     requests_that_fit,
     training_budget,
 )
+from refine_dagster.models.size import config_size, model_size
 from refine_dagster.training.trainer_session import lora
 
 WHOLE = Device("cpu", "float32", 1, deterministic=True)
@@ -206,16 +204,16 @@ def test_an_announced_budget_is_shown_and_compared() -> None:
     budget = training_budget(config_size(_config()), PLAN, CARD)
     device, notes = replace(CARD), Notes()
     with progress.reporting(notes):
-        announce(budget, device, "lower it", at_hand=GIB)
+        announce(budget, device, "lower it", free=GIB)
     assert len(notes.told) == 1
     assert all(line.what in notes.told[0] for line in budget.lines)
     assert device.use.budgets["fine-tuning"].count("\n") == len(budget.lines) + 2
     with progress.reporting(notes):
-        announce(budget, device, "lower it", at_hand=int(budget.total * 1.05))
+        announce(budget, device, "lower it", free=int(budget.total * 1.05))
     assert "memory is tight" in notes.told[-1]
     assert "lower it" in notes.told[-1]
     with pytest.raises(MemoryFullError, match=r"fine-tuning: it needs[\s\S]*lower it"):
-        announce(budget, device, "lower it", at_hand=budget.of("held") - 1)
+        announce(budget, device, "lower it", free=budget.of("held") - 1)
     with progress.reporting(notes):
         announce(budget, replace(CARD, name="cpu"), "lower it")
     assert notes.told[-1].startswith("memory budget of fine-tuning")

@@ -18,9 +18,9 @@ from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.request import Request, Sampling, Scoring, label_scores
 from refine_dagster.generation.transformers_backend import TransformersBackend
+from refine_dagster.models.batches import MemoryFullError, in_batches_that_fit
 from refine_dagster.models.device import Device, DeviceUse, device_session, session_figures
 from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model, resolve_model
-from refine_dagster.models.memory import MemoryFullError, in_batches_that_fit
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS

@@ -35,16 +35,12 @@ from refine_dagster.generation.request import (
     Scoring,
     scored_completion,
 )
+from refine_dagster.models.batches import in_batches_that_fit
 from refine_dagster.models.device import Device, free_memory
 from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model
-from refine_dagster.models.memory import (
-    announce,
-    generation_budget,
-    in_batches_that_fit,
-    model_size,
-    requests_that_fit,
-)
+from refine_dagster.models.memory import announce, generation_budget, requests_that_fit
 from refine_dagster.models.padding import ROWS, pad_left, padded_length
+from refine_dagster.models.size import model_size
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -29,9 +29,9 @@ from refine_dagster import progress
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.model_text import ModelText
-from refine_dagster.models.device import Device, free_memory, give_back_memory, set_imports_aside
+from refine_dagster.models.device import Device, free_memory, release_memory, set_imports_aside
 from refine_dagster.models.language_model import ModelRef
-from refine_dagster.models.memory import model_size
+from refine_dagster.models.size import model_size
 
 
 @contextmanager
@@ -267,7 +267,7 @@ def vllm_engine(
                 with torch_as_found(device):
                     engine.close()
                 del engine
-                give_back_memory(device)
+                release_memory(device)
                 # An engine in this process lets collections look at imported libraries again.
                 if gc.get_freeze_count() == 0:
                     set_imports_aside()

@@ -25,7 +25,7 @@ from refine_dagster.judge.network import (
     log_probabilities,
     read_network,
 )
-from refine_dagster.models.device import Device, give_back_memory
+from refine_dagster.models.device import Device, release_memory
 from refine_dagster.prompts.example import Example
 
 DECIMALS = 6
@@ -132,7 +132,7 @@ def loaded_judge(folder: Path, device: Device) -> Iterator[Judge]:
         yield judge
     finally:
         del judge
-        give_back_memory(device)
+        release_memory(device)
 
 
 def judge_fingerprint(folder: Path) -> str:

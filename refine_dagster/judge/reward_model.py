@@ -28,7 +28,7 @@ from typing import Any
 from refine_dagster.errors import first_line
 from refine_dagster.judge.network import JudgeError
 from refine_dagster.judge.passes import Pass, Tokens, passes
-from refine_dagster.models.device import Device, give_back_memory
+from refine_dagster.models.device import Device, release_memory
 from refine_dagster.models.language_model import ModelError, ModelRef, resolve_model
 from refine_dagster.prompts.example import Example
 
@@ -268,7 +268,7 @@ def loaded_reward_model(
         yield reward_model
     finally:
         reward_model.model = None
-        give_back_memory(device)
+        release_memory(device)
 
 
 @cache

@@ -27,7 +27,7 @@ from refine_dagster.judge.reward_model import (
     load_whole,
     special_tokens,
 )
-from refine_dagster.models.device import Device, give_back_memory
+from refine_dagster.models.device import Device, release_memory
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.prompts.example import Example
 
@@ -148,4 +148,4 @@ def loaded_unieval(ref: ModelRef, device: Device, rows: int, max_tokens: int) ->
         yield unieval
     finally:
         unieval.model = None
-        give_back_memory(device)
+        release_memory(device)

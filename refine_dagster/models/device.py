@@ -149,12 +149,12 @@ def device_session(config: DeviceConfig) -> Iterator[Device]:
         torch.set_deterministic_debug_mode(mode)
         if workspace is None:
             os.environ.pop(CUBLAS_VARIABLE, None)
-        give_back_memory(device)
+        release_memory(device)
         if name == "cuda":
             torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def give_back_memory(device: Device) -> None:
+def release_memory(device: Device) -> None:
     """Collect what nothing refers to any more and return cached memory to the card."""
     import torch
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.hashing import file_hash, json_hash, readable_json
-from refine_dagster.models.device import Device, give_back_memory
+from refine_dagster.models.device import Device, release_memory
 from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
 
 CONFIG = ("config.json", "generation_config.json")
@@ -124,7 +124,7 @@ def loaded_model(ref: ModelRef, device: Device) -> Iterator[LoadedModel]:
         yield loaded
     finally:
         loaded.model = None
-        give_back_memory(device)
+        release_memory(device)
 
 
 def save_adapter(peft_model: Any, folder: Path) -> None:
@@ -341,30 +341,6 @@ def load_tokenizer(ref: ModelRef) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     return tokenizer
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A model's size: weights, tokenizer entries, longest sequence in tokens."""
-
-    parameters: int
-    vocab_size: int
-    context_length: int
-
-
-def model_shape(ref: ModelRef) -> ModelShape:
-    """The size of a model, from its config alone: no weight is read."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(ref.path)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return ModelShape(
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        vocab_size=int(config.vocab_size),
-        context_length=int(config.max_position_embeddings),
-    )
 
 
 def checkpoint_folder(store: CheckpointStore, asset: str, content_hash: str) -> Path:

@@ -5,240 +5,18 @@ key-value cache are counted exactly. Activations are an estimate: what PyTorch k
 backward pass of a Llama layer, from above. `docs/gpu.md` has formulas and worked examples.
 
 Sizes are bytes. In the formulas `d` is the width of the device's dtype, `T` the tokens of a batch.
-
-Out of memory: the batch is halved, the run says so, and the size that fits is kept.
-
-Only PyTorch's own out-of-memory error is met, which cards raise. A retry starts after the failed
-attempt's frames are gone, since a traceback would hold the very tensors that took the room.
-
-How large a model is, by its config alone: no weight is read, and none is allocated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from refine_dagster import progress
-from refine_dagster.errors import RefineError, first_line
-from refine_dagster.models.device import Device, free_memory, give_back_memory
-from refine_dagster.models.language_model import ModelError, ModelRef
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class MemoryFullError(RefineError):
-    """Even the smallest batch takes more memory than there is."""
-
-
-def batch_ladder(batch: int) -> list[int]:
-    """Sizes into which `batch` examples can be parted evenly, each at most half of the one before.
-
-    The largest is `batch` itself, the last is 1, so a step over all parts sees the same examples.
-
-    >>> batch_ladder(24), batch_ladder(5)
-    ([24, 12, 6, 3, 1], [5, 1])
-    """
-    sizes = [batch]
-    while sizes[-1] > 1:
-        sizes.append(next(size for size in range(sizes[-1] // 2, 0, -1) if batch % size == 0))
-    return sizes
-
-
-def with_smaller_batches(
-    device: Device,
-    work: str,
-    batch: int,
-    start: int,
-    attempt: Callable[[int], T],
-    fix: str,
-    repeats: int = 1,
-) -> T:
-    """Try a training with fewer and fewer examples in a pass, as many in a step.
-
-    Args:
-        work: names it in what is told and kept.
-        batch: examples in a pass, all going well; every size tried divides it.
-        start: the first size to try, one of `batch_ladder(batch)`; a smaller one that was found in
-            this session is taken instead.
-        attempt: trains from its beginning (or its last saved state) with so many in a pass.
-        fix: what to lower where not even one fits.
-        repeats: passes of `batch` examples in an optimiser step.
-
-    Raises:
-        MemoryFullError: memory runs out with a single example.
-    """
-    start = min(start, device.use.batch_sizes.get(work, start))
-    sizes = [size for size in batch_ladder(batch) if size <= start]
-    for size, smaller in zip(sizes, [*sizes[1:], None], strict=True):
-        done, result = _attempt(lambda size=size: attempt(size))  # type: ignore[misc]
-        if done:
-            return result[0]
-        give_back_memory(device)
-        if smaller is None:
-            break
-        device.use.back_off(work, size, smaller, f" x {repeats * batch // smaller} accumulated")
-    raise _full(work, 1, fix)
-
-
-def in_batches_that_fit(
-    device: Device,
-    work: str,
-    batch: Sequence[T],
-    run: Callable[[Sequence[T]], R],
-    fix: str,
-    smallest: int = 1,
-) -> Iterator[tuple[Sequence[T], R]]:
-    """Run a batch, or its halves where memory runs out, or theirs; yield parts in order.
-
-    Args:
-        work: names it in what is told and kept.
-        run: must not change the items, since a part may be run again.
-        fix: what to lower where not even `smallest` items fit.
-        smallest: items under which nothing is gained by a smaller batch.
-
-    Raises:
-        MemoryFullError: memory runs out with `smallest` items or fewer.
-    """
-    waiting = [batch]
-    while waiting:
-        part = waiting.pop(0)
-        most = device.use.batch_sizes.get(work, len(part))
-        if len(part) > most:
-            waiting[:0] = [part[place : place + most] for place in range(0, len(part), most)]
-            continue
-        done, result = _attempt(lambda part=part: run(part))  # type: ignore[misc]
-        if done:
-            yield part, result[0]
-            continue
-        give_back_memory(device)
-        if len(part) <= smallest:
-            raise _full(work, len(part), fix)
-        device.use.back_off(work, len(part), max(len(part) // 2, smallest))
-        waiting.insert(0, part)
-
-
-def _attempt(run: Callable[[], R]) -> tuple[bool, list[R]]:
-    """Whether memory was enough, and then the result; nothing of a failed attempt stays alive."""
-    from torch import OutOfMemoryError
-
-    try:
-        return True, [run()]
-    except OutOfMemoryError:
-        return False, []
-
-
-def _full(work: str, batch: int, fix: str) -> MemoryFullError:
-    return MemoryFullError(
-        f"memory runs out even with a batch of {batch}",
-        where=work,
-        fix=f"{fix}; or take a card with more memory, or a smaller model",
-    )
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """What a model's config says of its size.
-
-    Attributes:
-        parameters: all of them.
-        linear: weights of the linear layers but the head: what nf4 packs and LoRA adapts.
-        lora_width: inputs plus outputs of those layers, summed: LoRA parameters for each rank.
-        linear_inputs: their inputs alone, summed.
-        layers, hidden, vocab: decoder layers, residual stream, vocabulary.
-        query, key_value: width of all query heads, and of all key heads.
-        feed_forward: width of the feed-forward layer.
-    """
-
-    parameters: int
-    linear: int
-    lora_width: int
-    linear_inputs: int
-    layers: int
-    hidden: int
-    query: int
-    key_value: int
-    feed_forward: int
-    vocab: int
-
-    def cache_bytes(self, width: int) -> int:
-        """Key-value cache of one token: keys and values of every layer."""
-        return 2 * self.layers * self.key_value * width
-
-    def layer_activations(self, width: int, copied: int = 0) -> int:
-        """Bytes that one decoder layer keeps of one token for the backward pass.
-
-        Of the residual stream: both norms' inputs in float32 and their results before and after
-        weighing, 4 d + 8. Of the queries: themselves and the attention's output, 2 d. Keys and
-        values, d each. Of the feed-forward layer: gate, its activation, up, and their product, 4 d.
-
-        Args:
-            width: bytes of the dtype, d.
-            copied: bytes in which each linear layer's adapter keeps its own copy of the input; 0
-                where adapter and model have one dtype and share it.
-        """
-        return (
-            self.hidden * (4 * width + 8)
-            + 2 * self.query * width
-            + 2 * self.key_value * width
-            + 4 * self.feed_forward * width
-            + copied * self.linear_inputs // self.layers
-        )
-
-
-@lru_cache(maxsize=16)
-def model_size(ref: ModelRef) -> ModelSize:
-    """The size of a model, from its config alone.
-
-    Raises:
-        ModelError: there is no such config, or it is of no causal language model.
-    """
-    from transformers import AutoConfig
-
-    try:
-        return config_size(AutoConfig.from_pretrained(ref.path, local_files_only=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"the model's config cannot be read: {first_line(error)}",
-            where=ref.path,
-            fix="check that it is a causal language model that this transformers version knows",
-        ) from error
-
-
-def config_size(config: Any) -> ModelSize:
-    """The size of a model of that config, built without memory for its weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    head = model.get_output_embeddings()
-    linear = [
-        module.weight if isinstance(module, torch.nn.Linear) else module.weight.T
-        for module in model.modules()
-        # GPT-2's own linear layer is of a class of transformers, with the weight transposed.
-        if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D")
-        and module is not head
-    ]
-    text = config.get_text_config()
-    heads = text.num_attention_heads
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return ModelSize(
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        linear=sum(weight.numel() for weight in linear),
-        lora_width=sum(sum(weight.shape) for weight in linear),
-        linear_inputs=sum(weight.shape[1] for weight in linear),
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        query=heads * head_width,
-        key_value=(getattr(text, "num_key_value_heads", None) or heads) * head_width,
-        feed_forward=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-        vocab=text.vocab_size,
-    )
-
+from refine_dagster.models.batches import MemoryFullError, batch_ladder
+from refine_dagster.models.device import Device, free_memory
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.models.size import ModelSize, model_size
 
 GIB = 2**30
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -247,9 +25,9 @@ WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 # Tiles in which TRL's fused head makes logits (tokens, entries of the vocabulary).
 HEAD_TILE = (4096, 32768)
-# A budget above this share of the memory at hand is tight: the allocator loses some to gaps.
+# A budget above this share of the free memory is tight: the allocator loses some to gaps.
 TIGHT = 0.9
-# Share of the memory at hand that a batch size found from memory plans with.
+# Share of the free memory that a batch size found from memory plans with.
 PLANNED_SHARE = 0.8
 # A batch found from memory has at most so many requests: each batch is committed as one.
 MOST_REQUESTS = 512
@@ -289,8 +67,8 @@ class MemoryBudget:
 
     def markdown(self) -> str:
         """The lines as a Markdown table, for the UI."""
-        told = [*self.lines, self._sum()]
-        rows = [f"| {line.what} | {_gib(line.bytes)} | {line.how} |" for line in told]
+        lines = [*self.lines, self._sum()]
+        rows = [f"| {line.what} | {_gib(line.bytes)} | {line.how} |" for line in lines]
         return "\n".join(["| what | GiB | from |", "|---|---:|---|", *rows])
 
     def text(self) -> str:
@@ -484,37 +262,38 @@ def first_batch(size: ModelSize, plan: TrainingPlan, device: Device) -> int:
     if device.name == "cpu":
         return plan.batch
     room = free_memory(device) * TIGHT
-    ladder = batch_ladder(plan.batch)
-    budgets = {one: training_budget(size, replace(plan, batch=one), device) for one in ladder}
-    return next((one for one in ladder if budgets[one].total <= room), ladder[-1])
+    for batch in batch_ladder(plan.batch):
+        if training_budget(size, replace(plan, batch=batch), device).total <= room:
+            return batch
+    return 1
 
 
-def announce(budget: MemoryBudget, device: Device, fix: str, at_hand: int | None = None) -> None:
+def announce(budget: MemoryBudget, device: Device, fix: str, free: int | None = None) -> None:
     """Show a budget before its work begins and compare it with what the card has.
 
     Args:
         fix: what to lower.
-        at_hand: bytes there are; None asks the device, and compares nothing on a CPU.
+        free: bytes there are; None asks the device, and compares nothing on a CPU.
 
     Raises:
         MemoryFullError: what is held all the time is more than there is, so that no batch fits.
     """
     device.use.budgets[budget.title] = budget.markdown()
     progress.note(budget.line() if device.name == "cpu" else budget.text())
-    if at_hand is None:
+    if free is None:
         if device.name == "cpu":
             return
-        at_hand = free_memory(device)
-    if budget.of("held") > at_hand:
+        free = free_memory(device)
+    if budget.of("held") > free:
         raise MemoryFullError(
             f"it needs {_gib(budget.of('held'))} GiB whatever the batch, "
-            f"and {_gib(at_hand)} GiB are at hand",
+            f"and {_gib(free)} GiB are free",
             where=budget.title,
             fix=fix,
         )
-    if budget.total > TIGHT * at_hand:
+    if budget.total > TIGHT * free:
         progress.note(
-            f"{budget.title}: memory is tight, {_gib(budget.total)} GiB of {_gib(at_hand)} GiB; "
+            f"{budget.title}: memory is tight, {_gib(budget.total)} GiB of {_gib(free)} GiB; "
             f"if it runs out the batch is halved. To make room: {fix}"
         )
 

@@ -38,15 +38,10 @@ from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.evaluation.diversity import distinct_bigrams
 from refine_dagster.generation.rollouts import Rollout, sample_rollouts
 from refine_dagster.hashing import content_id
+from refine_dagster.models.batches import in_batches_that_fit
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, load_tokenizer, save_adapter
-from refine_dagster.models.memory import (
-    ROLLOUTS,
-    Trainer,
-    TrainingPlan,
-    budgeted_batch,
-    in_batches_that_fit,
-)
+from refine_dagster.models.memory import ROLLOUTS, Trainer, TrainingPlan, budgeted_batch
 from refine_dagster.prompts.instance import STOP
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.seeding import request_seed

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING
 from refine_dagster import progress
 from refine_dagster.files import replacing
 from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.models.batches import in_batches_that_fit, with_smaller_batches
 from refine_dagster.models.language_model import LoadedModel, loaded_model
-from refine_dagster.models.memory import in_batches_that_fit, with_smaller_batches
 from refine_dagster.models.padding import pad_left, pad_right, positions
 from refine_dagster.seeding import request_seed
 from refine_dagster.training import ppo_math

@@ -15,6 +15,7 @@ from typing import Any
 
 from refine_dagster import progress
 from refine_dagster.config.learning import SupervisedConfig
+from refine_dagster.models.batches import with_smaller_batches
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import (
     ModelRef,
@@ -22,7 +23,7 @@ from refine_dagster.models.language_model import (
     loaded_model,
     save_adapter,
 )
-from refine_dagster.models.memory import TrainingPlan, budgeted_batch, with_smaller_batches
+from refine_dagster.models.memory import TrainingPlan, budgeted_batch
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.zero_shot import zero_shot_prompt
 from refine_dagster.training.trainer_session import TrainingError, listen, lora, trainer_session

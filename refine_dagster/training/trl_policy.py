@@ -18,8 +18,8 @@ from refine_dagster import progress
 from refine_dagster.files import write_atomically
 from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.hashing import canonical_json
+from refine_dagster.models.batches import with_smaller_batches
 from refine_dagster.models.language_model import loaded_model
-from refine_dagster.models.memory import with_smaller_batches
 from refine_dagster.prompts.instance import STOP
 from refine_dagster.training.colocated_engine import (
     engine_arguments,
