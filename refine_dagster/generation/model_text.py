@@ -1,9 +1,7 @@
-"""A model's tokens, apart from what runs the model: prompts in, completions out, and what fits.
+"""A model's tokens and limits, apart from what runs the model.
 
-Both backends turn prompts into the same tokens and tokens into the same text by it, so that one and
-the same choice of tokens is one and the same completion.
-
-Names of a model as a backend runs it.
+Every backend and the rollouts turn prompts into tokens and tokens into text by it, so that equal
+tokens are equal completions.
 """
 
 from __future__ import annotations
@@ -13,15 +11,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refine_dagster.errors import RefineError, first_line
+from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Completion, FinishReason, Role, Sampling
 from refine_dagster.hashing import json_hash
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelError, ModelRef, load_tokenizer
+from refine_dagster.models.language_model import ModelRef, load_config, load_tokenizer, reading
 from refine_dagster.registry import BACKENDS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        GenerationConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 # Prompt tokens decoded in front of a completion: some tokenizers drop a text's first blank.
 LEAD = 8
@@ -48,13 +51,16 @@ class ModelText:
         context_length: longest sequence, prompt and completion together, in tokens.
 
     Args:
-        config: the model's.
-        generation_config: the model's; None where it has none.
+        config, generation_config: the model's; it may have no generation config.
         longest: a bound on the context length, by config field `generator.vllm_max_model_len`.
     """
 
     def __init__(
-        self, tokenizer: Any, config: Any, generation_config: Any, longest: int | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        generation_config: GenerationConfig | None,
+        longest: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.eos = _eos_ids(tokenizer, config, generation_config)
@@ -68,7 +74,7 @@ class ModelText:
         return cls(tokenizer, model.config, getattr(model, "generation_config", None))
 
     def count_tokens(self, text: str) -> int:
-        """Length of `text` in tokens, without the marks some models put around a text."""
+        """Length of `text` in tokens, without special tokens around it."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @cached_property
@@ -78,18 +84,18 @@ class ModelText:
 
     def cut(self, text: str, max_tokens: int) -> str:
         """The longest start of `text` of at most `max_tokens` tokens."""
-        # No token stands for more characters than the longest, so nothing beyond this can fit.
-        text_in_reach = text[: max_tokens * self._longest_token]
-        if self.count_tokens(text_in_reach) <= max_tokens:
-            return text_in_reach
-        fits, too_long = 0, len(text_in_reach)
+        # No token stands for more characters than the longest one.
+        start = text[: max_tokens * self._longest_token]
+        if self.count_tokens(start) <= max_tokens:
+            return start
+        fits, too_long = 0, len(start)
         while too_long - fits > 1:
             middle = (fits + too_long) // 2
-            if self.count_tokens(text_in_reach[:middle]) <= max_tokens:
+            if self.count_tokens(start[:middle]) <= max_tokens:
                 fits = middle
             else:
                 too_long = middle
-        return text_in_reach[:fits]
+        return start[:fits]
 
     def prompt(self, text: str) -> list[int]:
         """Tokens of a prompt; never empty."""
@@ -133,7 +139,7 @@ class ModelText:
             )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens, marks of the model's left out."""
+        """The text of tokens, special tokens left out."""
         text: str = self.tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -168,20 +174,13 @@ def model_text(ref: ModelRef, longest: int | None) -> ModelText:
     Raises:
         ModelError: tokenizer or config cannot be read.
     """
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
-    tokenizer, generation = load_tokenizer(ref), None
-    try:
-        config = AutoConfig.from_pretrained(ref.path, local_files_only=True)
-        if (Path(ref.path) / "generation_config.json").is_file():
+    generation = None
+    if (Path(ref.path) / "generation_config.json").is_file():
+        with reading(ref, "generation config", "check generation_config.json"):
             generation = GenerationConfig.from_pretrained(ref.path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"the model's config cannot be read: {first_line(error)}",
-            where=ref.path,
-            fix="check config.json and generation_config.json",
-        ) from error
-    return ModelText(tokenizer, config, generation, longest)
+    return ModelText(load_tokenizer(ref), load_config(ref), generation, longest)
 
 
 def _eos_ids(*owners: Any) -> frozenset[int]:
@@ -194,7 +193,7 @@ def _eos_ids(*owners: Any) -> frozenset[int]:
 
 
 def backend_fingerprint(backend: str, ref: ModelRef, device: Device) -> str:
-    """Names model, backend, and what its rounding depends on; 64 hex digits.
+    """The name of a model as a backend runs it: what its rounding depends on; 64 hex digits.
 
     A backend of another package counts with the package's version.
 

@@ -1,13 +1,9 @@
 """Where models run: one session on one device, which leaves the process as it found it.
 
 A session chooses device and threads, turns PyTorch's deterministic mode on, bounds the share of a
-card's memory, and at its end restores each setting and gives the memory back, so that assets that
-run one after another in one process do not see each other.
-
-What a session did with its device: recorded beside a materialization, part of no result.
-
-It names the hardware and its driver, counts seconds and memory, keeps the batch sizes that were
-found to fit, and says where memory ran out. None of it enters a data version or a manifest.
+card's memory, and at its end restores each setting and releases the memory, so that assets that run
+one after another in one process do not see each other. What it records of itself (`DeviceUse`)
+stands beside a materialization and enters no data version or manifest.
 """
 
 from __future__ import annotations
@@ -26,11 +22,14 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refine_dagster import progress
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.errors import RefineError
+
+if TYPE_CHECKING:
+    import torch
 
 # cuBLAS is deterministic only with a workspace of fixed size, set before its first use.
 CUBLAS_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
@@ -43,14 +42,14 @@ class DeviceError(RefineError):
 
 @dataclass
 class DeviceUse:
-    """A session's own account of itself.
+    """What a session records of itself.
 
     Attributes:
         hardware: the card's or the processor's name.
-        driver: version of the card's driver; None on a CPU, or where nothing tells it.
-        seconds: how long the session lasted; None while it does.
-        peak_memory_mb: most memory held, MiB (`device.peak_memory_mb`); None while it lasts.
-        batch_sizes: work -> the largest batch that is known to fit, once memory ran out.
+        driver: version of the card's driver; None on a CPU, or if unknown.
+        seconds: how long the session lasted; None until it ends.
+        peak_memory_mb: most memory held, MiB (see `peak_memory_mb`); None until it ends.
+        batch_sizes: work -> the largest batch known to fit, once memory ran out.
         backed_off: a sentence for each time memory ran out.
         budgets: title -> memory budget as a Markdown table.
     """
@@ -67,14 +66,14 @@ class DeviceUse:
     def back_off(self, work: str, batch: int, smaller: int, besides: str = "") -> None:
         """Keep `smaller` as the batch size of `work`, record that memory ran out, and say so."""
         self.batch_sizes[work] = smaller
-        told = f"{work}: out of memory with a batch of {batch}, going on with {smaller}{besides}"
-        self.backed_off.append(told)
-        progress.note(told)
+        note = f"{work}: out of memory with a batch of {batch}, going on with {smaller}{besides}"
+        self.backed_off.append(note)
+        progress.note(note)
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device lent by a session.
+    """The device of a session.
 
     Attributes:
         name: `cpu`, `cuda` or `mps`.
@@ -83,7 +82,7 @@ class Device:
         deterministic: whether operations without a deterministic implementation are refused.
         quantization: `none`, or `nf4`: language models' weights are held in four bits.
         memory_share: largest share of a card's memory that the session may take.
-        use: the session's own account; no part of what the device is.
+        use: what the session records; two devices may be equal without it.
     """
 
     name: str
@@ -95,16 +94,17 @@ class Device:
     use: DeviceUse = field(default_factory=DeviceUse, compare=False, repr=False)
 
     @property
-    def torch_dtype(self) -> Any:
-        """The `torch.dtype` of that name."""
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of that name."""
         import torch
 
-        return getattr(torch, self.dtype)
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
 
 
 @contextmanager
 def device_session(config: DeviceConfig) -> Iterator[Device]:
-    """Lend a device; restore threads and modes and give memory back at the end.
+    """Open a session on a device; restore threads and modes and release memory at the end.
 
     Raises:
         DeviceError: the named device is not available on this machine, or quantization is asked
@@ -155,7 +155,7 @@ def device_session(config: DeviceConfig) -> Iterator[Device]:
 
 
 def release_memory(device: Device) -> None:
-    """Collect what nothing refers to any more and return cached memory to the card."""
+    """Collect garbage and return cached memory to the card."""
     import torch
 
     gc.collect()
@@ -167,9 +167,9 @@ def release_memory(device: Device) -> None:
 
 
 def set_imports_aside() -> None:
-    """Let no collection look at what is alive now, above all imported libraries.
+    """Exclude what is alive now, above all imported libraries, from garbage collection.
 
-    Going through their million objects takes half a second each time. They are put back at exit.
+    Going through their million objects takes half a second each time. It ends at exit.
     """
     gc.freeze()
     atexit.register(gc.unfreeze)
@@ -219,10 +219,9 @@ def free_memory(device: Device) -> int:
 
 
 def session_figures(device: Device) -> dict[str, Any]:
-    """What the ledger keeps of a session, over or not; JSON values.
+    """What the ledger keeps of a session so far; JSON values.
 
-    `driver` is None on a CPU; `seconds` are those of the session so far; `batch_sizes` and
-    `backed_off` are there only where memory ran out.
+    `batch_sizes` and `backed_off` are there only where memory ran out.
     """
     use = device.use
     peak = peak_memory_mb(device) if use.peak_memory_mb is None else use.peak_memory_mb
@@ -295,19 +294,19 @@ def hardware_name(device: str) -> str:
 
 @cache
 def driver_version(device: str) -> str | None:
-    """The version of the card's driver; None on a device without one, or where nothing tells it."""
+    """The version of the card's driver; None on a device without one, or if unknown."""
     if device != "cuda":
         return None
     if shutil.which("nvidia-smi"):
-        asked = subprocess.run(
+        answer = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=DRIVER_SECONDS,
             check=False,
         )
-        if asked.returncode == 0 and asked.stdout.strip():
-            return asked.stdout.splitlines()[0].strip()
+        if answer.returncode == 0 and answer.stdout.strip():
+            return answer.stdout.splitlines()[0].strip()
     if NVIDIA_FACTS.is_file():
         return NVIDIA_FACTS.read_text(encoding="utf-8").splitlines()[0].strip()
     return None

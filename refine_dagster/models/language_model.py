@@ -2,12 +2,8 @@
 
 The fingerprint hashes the files that decide what the model says (config, weights, tokenizer, and
 the adapter's), not where they lie: the same model in two folders has one name, and every completion
-and every row that came from it carries that name.
-
-The models that rows of the warehouse speak of, found in the artifact root.
-
-A row names a checkpoint by its content; these functions turn the name into a model on disk, and say
-which asset makes it again where its folder is gone.
+and every row that came from it carries that name. A row of the warehouse names a checkpoint by its
+content; `registered_base` and `registered_policy` find that model in the artifact root.
 """
 
 from __future__ import annotations
@@ -18,12 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.hashing import file_hash, json_hash, readable_json
 from refine_dagster.models.device import Device, release_memory
 from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 CONFIG = ("config.json", "generation_config.json")
 SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
@@ -65,8 +65,8 @@ class ModelRef:
 class LoadedModel:
     """A model in memory, in eval mode, with its tokenizer."""
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     ref: ModelRef
     device: Device
 
@@ -98,7 +98,7 @@ def resolve_model(id_or_path: str, revision: str | None = None) -> ModelRef:
 
 
 def with_adapter(base: ModelRef, folder: Path) -> ModelRef:
-    """The model `base`, which may have adapters already, with the PEFT adapter in `folder` on top.
+    """The model `base` with its adapters, and the PEFT adapter in `folder` on top.
 
     Raises:
         ModelError: the folder is no adapter.
@@ -123,11 +123,11 @@ def loaded_model(ref: ModelRef, device: Device) -> Iterator[LoadedModel]:
     try:
         yield loaded
     finally:
-        loaded.model = None
+        del loaded.model
         release_memory(device)
 
 
-def save_adapter(peft_model: Any, folder: Path) -> None:
+def save_adapter(peft_model: PeftModel, folder: Path) -> None:
     """Write a PEFT model's adapter: weights and config, nothing else, equal bytes for equal values.
 
     PEFT's own writer lists `target_modules` in set order and names the base model's folder, so that
@@ -160,7 +160,7 @@ def _plain(value: Any) -> Any:
 
 
 def _fingerprint(folder: Path, shown: str) -> str:
-    """Hash what decides the model's answers, after checking that it is all there."""
+    """Hash the files that decide what the model says; `shown` names the folder in errors."""
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     weights = _matching(names, SAFETENSORS) or _matching(names, PICKLED)
     missing = []
@@ -187,7 +187,7 @@ def _matching(names: list[str], patterns: tuple[str, ...]) -> list[str]:
 
 
 def _absent_shards(folder: Path, weights: list[str]) -> list[str]:
-    """Weight files that an index names and the folder lacks."""
+    """Weight files that an index lists and the folder lacks."""
     absent: set[str] = set()
     for name in weights:
         if name.endswith(".index.json"):
@@ -197,7 +197,7 @@ def _absent_shards(folder: Path, weights: list[str]) -> list[str]:
                 raise ModelError(
                     f"the weight index is not readable: {error}",
                     where=str(folder / name),
-                    fix="fetch the model anew",
+                    fix="download the model again",
                 ) from error
             absent |= {shard for shard in shards if not (folder / shard).is_file()}
     return sorted(absent)
@@ -237,7 +237,7 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(
-            f"there is no revision {revision!r}", where=name, fix="mend base_model.revision"
+            f"there is no revision {revision!r}", where=name, fix="correct base_model.revision"
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(
@@ -261,13 +261,13 @@ def _download(name: str, revision: str | None) -> Path:
     return folder
 
 
-def _load(ref: ModelRef, device: Device) -> Any:
+def _load(ref: ModelRef, device: Device) -> PreTrainedModel:
     from safetensors import SafetensorError
     from torch import OutOfMemoryError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    # Progress is told through `progress`; a bar for each file would tear the display.
+    # Its bars would break the display of `progress`.
     logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -288,9 +288,8 @@ def _load(ref: ModelRef, device: Device) -> Any:
             "on the card, or take a smaller model",
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = first_line(error)
         raise ModelError(
-            f"the model cannot be loaded: {reason}",
+            f"the model cannot be loaded: {first_line(error)}",
             where=ref.adapters[-1] if ref.adapters else ref.path,
             fix="check that it is a causal language model that this transformers version knows",
         ) from error
@@ -299,11 +298,10 @@ def _load(ref: ModelRef, device: Device) -> Any:
 
 
 def quantized(device: Device) -> dict[str, Any]:
-    """What `from_pretrained` is told besides, so that weights are held as the device says.
+    """Arguments of `from_pretrained` that hold the weights as the device says.
 
     `nf4` is QLoRA's setting (arXiv 2305.14314): four-bit NormalFloat with double quantization, and
-    arithmetic in the device's dtype. Such a model is placed while it is loaded. An adapter merged
-    into it is rounded to the four bits of the weights.
+    arithmetic in the device's dtype. An adapter merged into such a model is rounded to four bits.
     """
     if device.quantization == "none":
         return {}
@@ -320,23 +318,39 @@ def quantized(device: Device) -> dict[str, Any]:
     }
 
 
-def load_tokenizer(ref: ModelRef) -> Any:
-    """A model's tokenizer, which pads on the left.
+@contextmanager
+def reading(ref: ModelRef, what: str, fix: str) -> Iterator[None]:
+    """Turn the errors of reading a file of a model into a `ModelError`."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"the model's {what} cannot be read: {first_line(error)}", where=ref.path, fix=fix
+        ) from error
+
+
+def load_config(ref: ModelRef) -> PreTrainedConfig:
+    """A model's config.
+
+    Raises:
+        ModelError: it cannot be read, or is of an unknown architecture.
+    """
+    from transformers import AutoConfig
+
+    with reading(ref, "config", "check config.json, and that this transformers version knows it"):
+        return AutoConfig.from_pretrained(ref.path, local_files_only=True)
+
+
+def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, with a padding token, which pads on the left.
 
     Raises:
         ModelError: its files cannot be read.
     """
     from transformers import AutoTokenizer
 
-    try:
+    with reading(ref, "tokenizer", "check the tokenizer's files"):
         tokenizer = AutoTokenizer.from_pretrained(ref.path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = first_line(error)
-        raise ModelError(
-            f"the tokenizer cannot be loaded: {reason}",
-            where=ref.path,
-            fix="check the tokenizer's files",
-        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
@@ -354,13 +368,13 @@ def checkpoint_folder(store: CheckpointStore, asset: str, content_hash: str) -> 
         raise CheckpointError(
             "the checkpoint's folder is gone",
             where=str(path),
-            fix=f"materialise {asset} again: it is made anew from its manifest",
+            fix=f"materialise {asset} again: its manifest says how it was trained",
         )
     return path
 
 
 def registered_base(store: CheckpointStore, row: Mapping[str, Any]) -> ModelRef:
-    """The model that a row of `base_model` speaks of, checked against its fingerprint.
+    """The model of a row of `base_model`, checked against its fingerprint.
 
     Raises:
         ModelError: the files are not those that the row was made from.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from refine_dagster.errors import first_line
-from refine_dagster.models.language_model import ModelError, ModelRef
+from refine_dagster.models.language_model import ModelRef, load_config, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -73,16 +72,9 @@ def model_size(ref: ModelRef) -> ModelSize:
     Raises:
         ModelError: there is no such config, or it is of no causal language model.
     """
-    from transformers import AutoConfig
-
-    try:
-        return config_size(AutoConfig.from_pretrained(ref.path, local_files_only=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"the model's config cannot be read: {first_line(error)}",
-            where=ref.path,
-            fix="check that it is a causal language model that this transformers version knows",
-        ) from error
+    config = load_config(ref)
+    with reading(ref, "config", "check that it is of a causal language model"):
+        return config_size(config)
 
 
 def config_size(config: PreTrainedConfig) -> ModelSize:
