@@ -1,8 +1,8 @@
-"""Progress of long work, told once and shown wherever the work runs.
+"""Progress of long work, reported once and shown wherever the work runs.
 
 Engine code says `with progress.task("scoring", total=160) as advance: ... advance(8, reward=0.2)`.
-Who shows it is the door's business: the command line installs a rich bar, a Dagster step logs a
-line every few seconds, a test listens. With no reporter installed, progress costs nothing.
+The caller decides how it is shown: the command line installs a rich bar, a Dagster step logs a
+line every few seconds, a test collects it. Without a reporter, progress costs nothing.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _reporter: ContextVar[Reporter | None] = ContextVar("refine_dagster_reporter", d
 
 
 @contextmanager
-def reporting(reporter: Reporter) -> Iterator[None]:
-    """Show progress through `reporter` inside the block."""
+def reporting(reporter: Reporter | None) -> Iterator[None]:
+    """Show progress through `reporter` inside the block; None shows nothing."""
     token = _reporter.set(reporter)
     try:
         yield
@@ -74,7 +74,7 @@ def task(description: str, total: int | None = None) -> Iterator[Advance]:
 
 
 def note(message: str) -> None:
-    """Show one line, where anybody listens."""
+    """Show one line of text."""
     reporter = _reporter.get()
     if reporter is not None:
         reporter.note(message)

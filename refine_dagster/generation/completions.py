@@ -56,7 +56,7 @@ class CompletionsStore:
 
     Attributes:
         usage: role -> what was asked, reused and sent since the store was opened.
-        uses: key of each completion lent since then -> whether it had to be sent.
+        uses: key of each completion used since then -> whether it had to be sent.
 
     Args:
         file: the warehouse, or the path of a DuckDB file of the store's own, which is made where

@@ -1,8 +1,8 @@
-"""What is asked of a language model, and what it answers.
+"""Requests to a language model, and their completions.
 
 A request is everything that decides its completion besides the model itself: the rendered prompt,
 the sampling parameters and a seed of its own. Its key, taken together with the model's fingerprint,
-names the completion for ever (architecture 3.1): equal keys are answered from the store.
+names the completion for ever: equal keys are answered from the store.
 """
 
 from __future__ import annotations
@@ -39,13 +39,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Nothing is written: the log-probability of each label after the prompt is the completion.
-
-    It stands in a request where `Sampling` does, and so in its key and in the store.
+    """Score labels instead of writing: the completion is each label's log-probability.
 
     Attributes:
-        labels: texts that could follow the prompt, the blank before them included; read back with
-            `label_scores`.
+        labels: texts that could follow the prompt, the blank before them included; `label_scores`
+            reads their scores.
     """
 
     labels: tuple[str, ...]
@@ -53,7 +51,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Request:
-    """One completion asked for. `seed` is the source of all its sampling noise (63 bits)."""
+    """A completion to be made. `seed` is the source of all its sampling noise (63 bits)."""
 
     role: Role
     prompt: str
@@ -128,7 +126,7 @@ class Backend(Protocol):
         """
 
     def count_tokens(self, text: str) -> int:
-        """Length of `text` in the model's tokens."""
+        """Length of `text` in the model's tokens, without special tokens around it."""
 
     def cut(self, text: str, max_tokens: int) -> str:
         """The longest start of `text` of at most `max_tokens` tokens."""

@@ -44,7 +44,7 @@ class GeneratorSession:
 def open_generator(
     ref: ModelRef, device: Device, store: CompletionsStore, config: GeneratorConfig
 ) -> Iterator[GeneratorSession]:
-    """Load a model, lend it, give its memory back."""
+    """Load a model for the block; release its memory at the end."""
     also: tuple[str, ...] = ()
     if config.reuse_other_backends:
         also = tuple(

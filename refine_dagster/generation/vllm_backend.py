@@ -5,12 +5,6 @@ Prompts go to the engine as tokens and completions come back as tokens, turned b
 seeded by its seed, so its noise does not depend on its neighbours. Its logits do, in their last
 digits: vLLM's matrix products have the shape of whatever is decoded together, and a token may flip
 where two are almost as likely.
-
-Several LoRA adapters as one, for engines that take one adapter a request.
-
-Each adapter was trained on the weights W + s1 B1 A1 + ... with all those before it, so their
-updates add up. The sum is a LoRA update too: the A matrices one below the other, the B matrices
-side by side, each B times its scale s = alpha / r (rsLoRA: alpha / sqrt(r)).
 """
 
 from __future__ import annotations
@@ -48,11 +42,15 @@ from refine_dagster.models.language_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
 def as_one_adapter(adapters: Sequence[str], scratch: Path) -> tuple[str, int]:
-    """One folder with the update of all adapters together.
+    """One folder with the update of all adapters together, as vLLM takes one adapter a request.
+
+    Each adapter was trained on the weights W + s1 B1 A1 + ... with all those before it, so their
+    updates add up. The sum is a LoRA update too: the A matrices one below the other, the B matrices
+    side by side, each B times its scale s = alpha / r (rsLoRA: alpha / sqrt(r)).
 
     Args:
-        adapters: folders of PEFT LoRA adapters, in the order of training; one at least.
-        scratch: where a folder is written if there are several; a single one is taken as it is.
+        adapters: folders of PEFT LoRA adapters, in the order of training; at least one.
+        scratch: where a folder is written if there are several.
 
     Returns:
         The folder, and its rank: the sum of the adapters'.
@@ -64,7 +62,7 @@ def as_one_adapter(adapters: Sequence[str], scratch: Path) -> tuple[str, int]:
     import torch
     from safetensors.torch import load_file, save_file
 
-    stacked: dict[str, Any] = {}
+    stacked: dict[str, torch.Tensor] = {}
     start = 0
     for folder, config in zip(adapters, configs, strict=True):
         own = int(config["r"])
@@ -82,14 +80,14 @@ def as_one_adapter(adapters: Sequence[str], scratch: Path) -> tuple[str, int]:
                 stacked[name][:, place] = weights * scale
         start += own
     modules = sorted({module for config in configs for module in config["target_modules"]})
-    one = configs[0] | {
+    whole = configs[0] | {
         "r": rank,
         "lora_alpha": rank,
         "use_rslora": False,
         "target_modules": modules,
     }
     save_file(stacked, scratch / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    (scratch / ADAPTER_CONFIG).write_text(json.dumps(one, indent=2) + "\n", encoding="utf-8")
+    (scratch / ADAPTER_CONFIG).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     return str(scratch), rank
 
 
@@ -136,7 +134,7 @@ class VllmBackend:
     def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
         """Yield batches of (position in `requests`, completion) in the order in which they end.
 
-        The engine rests while the caller keeps a batch.
+        The engine pauses while the caller handles a batch.
 
         Raises:
             PromptTooLongError: before anything is decoded, for a prompt that does not fit.
@@ -164,7 +162,7 @@ class VllmBackend:
             if done:
                 yield done
         finally:
-            engine.abandon(running)
+            engine.cancel(running)
 
     def count_tokens(self, text: str) -> int:
         """Length of `text` in tokens, without the marks some models put around a text."""
@@ -187,10 +185,10 @@ class VllmBackend:
 
 @contextmanager
 def vllm_backend(ref: ModelRef, device: Device, config: GeneratorConfig) -> Iterator[VllmBackend]:
-    """Lend a backend for a model with its adapters, and give the engine's memory back.
+    """A backend for a model with its adapters; the engine's memory is released at the end.
 
-    The engine starts with the first request that is sent: where the store has every completion,
-    none does.
+    The engine starts with the first request that is sent: where the store has every completion, no
+    engine starts.
 
     Raises:
         VllmError: vLLM is not installed for the device.
@@ -214,7 +212,7 @@ def vllm_backend(ref: ModelRef, device: Device, config: GeneratorConfig) -> Iter
 
 
 class _Plan(Protocol):
-    """A request as questions to the engine; `position` is its place among the requests."""
+    """A request as questions to the engine; `position` is that among the requests."""
 
     position: int
 
@@ -225,12 +223,12 @@ class _Plan(Protocol):
         """Keep the answer to a question; whether it was the last one."""
 
     def completion(self) -> Completion:
-        """What all answers say together."""
+        """The completion of all answers."""
 
 
 @dataclass
 class _Writing:
-    """A text asked for."""
+    """A request for a text."""
 
     position: int
     prompt: list[int]
@@ -251,7 +249,7 @@ class _Writing:
             stop=list(self.sampling.stop),
             stop_token_ids=sorted(self.text.eos),
             seed=self.seed,
-            # Text is needed to find stop strings, and made anew from the tokens at the end.
+            # Text is needed to find stop strings; the completion's is made from the tokens.
             detokenize=bool(self.sampling.stop),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -271,7 +269,7 @@ class _Writing:
 
 @dataclass
 class _Labels:
-    """Labels to be scored: for every start of a label, how likely is the token after it?
+    """A request for scores: for every start of a label, how likely is the token after it?
 
     Labels that share a start share its question, and all questions share the prompt in the cache.
     """

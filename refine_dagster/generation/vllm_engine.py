@@ -1,14 +1,8 @@
 """vLLM's offline engine: started on one model, asked step by step, closed with its memory.
 
 The engine works in processes of its own unless `VLLM_ENABLE_V1_MULTIPROCESSING=0` says otherwise.
-What it logs goes to a file, and the last lines stand in the error that its death becomes.
-
-Environment variables that other libraries set or read, as they were before.
-
-What vLLM changes in the process that starts it, and how each of it is put back.
-
-In this process vLLM sets torch's threads, modes and random state, and logs to the terminal; what it
-starts reads the environment.
+It logs to a file, whose last lines stand in the error when it dies. In this process vLLM sets
+torch's threads, modes and random state; all of it is restored.
 """
 
 from __future__ import annotations
@@ -32,11 +26,12 @@ from refine_dagster.generation.model_text import ModelText
 from refine_dagster.models.device import Device, free_memory, release_memory, set_imports_aside
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.models.size import model_size
+from refine_dagster.seeding import restored_generators
 
 
 @contextmanager
-def variables_as_found(names: Collection[str]) -> Iterator[None]:
-    """Let anything set these variables, and put the old values back."""
+def restored_variables(names: Collection[str]) -> Iterator[None]:
+    """Restore these environment variables at the end."""
     before = {name: os.environ.get(name) for name in names}
     try:
         yield
@@ -50,8 +45,8 @@ def variables_as_found(names: Collection[str]) -> Iterator[None]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables and put the old ones back."""
-    with variables_as_found(values):
+    """Set environment variables for the block."""
+    with restored_variables(values):
         os.environ.update(values)
         yield
 
@@ -75,42 +70,36 @@ def vllm_logging(log: Path) -> Iterator[Path]:
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()
-        # What vLLM says without an engine is dropped.
+        # Without an engine, vLLM's log is dropped.
         logger.addHandler(logging.NullHandler())
 
 
 @contextmanager
-def torch_as_found(device: Device) -> Iterator[None]:
-    """Let vLLM change torch's settings and random state in this process, and put them back."""
-    import random
-
-    import numpy as np
+def restored_torch(device: Device) -> Iterator[None]:
+    """Restore torch's settings and all random states, which vLLM changes, at the end."""
     import torch
     import torch._dynamo
 
     mode = torch.get_deterministic_debug_mode()
     set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
     compiles_nothing = torch._dynamo.config.disable
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     # In deterministic mode torch fills every new tensor, the cache included, with NaN.
     torch.set_deterministic_debug_mode(0)
     # On a CPU, compiling a handful of small functions takes a C++ compiler and minutes.
     torch._dynamo.config.disable = compiles_nothing or device.name == "cpu"
     try:
-        yield
+        with restored_generators(cards=False):
+            yield
     finally:
         # On a CPU vLLM puts a function in its place that does nothing.
         torch.set_num_threads = set_num_threads
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(mode)
         torch._dynamo.config.disable = compiles_nothing
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 def _to_file(log: Path) -> dict[str, Any]:
-    """A `logging.config` that writes what vLLM says to a file."""
+    """A `logging.config` that writes vLLM's log to a file."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -141,7 +130,7 @@ INSTALL = {
 # Ranks that vLLM makes room for.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 LOG_LINES = 20
-DEATH_IS_SEEN_S = 1.0
+WATCH_INTERVAL_S = 1.0
 
 
 class VllmError(RefineError):
@@ -167,7 +156,7 @@ class VllmEngine:
         self._closed = threading.Event()
         if hasattr(self._engine.engine_core, "outputs_queue"):
             watch = (self._engine.engine_core, self._closed)
-            threading.Thread(target=_tell_of_death, args=watch, daemon=True).start()
+            threading.Thread(target=_watch_for_death, args=watch, daemon=True).start()
 
     def submit(self, prompt: Sequence[int], sampling: Any, adapter: str | None) -> str:
         """Queue a request and return its name.
@@ -198,8 +187,8 @@ class VllmEngine:
             outputs = self._engine.step()
         return [(one.request_id, one.outputs[0]) for one in outputs if one.finished]
 
-    def abandon(self, names: Iterable[str]) -> None:
-        """Take requests back; does nothing once the engine has died."""
+    def cancel(self, names: Iterable[str]) -> None:
+        """Cancel requests; does nothing once the engine has died."""
         if not self._dead:
             with self._at_work():
                 self._engine.abort_request(list(names))
@@ -223,21 +212,21 @@ class VllmEngine:
         from vllm.exceptions import VLLMError
 
         try:
-            with torch_as_found(self._device):
+            with restored_torch(self._device):
                 yield
         except (VLLMError, RuntimeError) as error:
             self._dead = True
             raise _failed("vLLM's engine died", error, self._log) from error
 
 
-def _tell_of_death(core: Any, closed: threading.Event) -> None:
-    """Wake whoever waits for an engine process that has been killed.
+def _watch_for_death(core: Any, closed: threading.Event) -> None:
+    """Wake the caller that waits for an engine process that was killed.
 
     vLLM 0.31 marks its client as dead then, and lets a step that is under way wait for ever.
     """
     from vllm.v1.engine.exceptions import EngineDeadError
 
-    while not closed.wait(DEATH_IS_SEEN_S):
+    while not closed.wait(WATCH_INTERVAL_S):
         if core.resources.engine_dead:
             core.outputs_queue.put_nowait(EngineDeadError())
             return
@@ -247,7 +236,7 @@ def _tell_of_death(core: Any, closed: threading.Event) -> None:
 def vllm_engine(
     base: ModelRef, text: ModelText, device: Device, config: GeneratorConfig, lora_rank: int = 0
 ) -> Iterator[VllmEngine]:
-    """Start an engine on a model without adapters, lend it, and give its memory back.
+    """Start an engine on a model without adapters; release its memory at the end.
 
     Args:
         text: the model's tokens and limits; longer sequences have no room.
@@ -264,11 +253,11 @@ def vllm_engine(
             try:
                 yield engine
             finally:
-                with torch_as_found(device):
+                with restored_torch(device):
                     engine.close()
                 del engine
                 release_memory(device)
-                # An engine in this process lets collections look at imported libraries again.
+                # An engine in this process includes imported libraries in collections again.
                 if gc.get_freeze_count() == 0:
                     set_imports_aside()
 
@@ -288,11 +277,11 @@ def _start(
         "OMP_NUM_THREADS": str(device.threads),
         # A forked child of a process with OpenMP threads may hang.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        # The device says how many threads; which cores they run on is not ours to take.
+        # The device says how many threads, not which cores they run on.
         "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
         **({"TORCH_COMPILE_DISABLE": "1"} if device.name == "cpu" else {}),
     }
-    with environment(variables), torch_as_found(device):
+    with environment(variables), restored_torch(device):
         LLM = _import_llm(device)  # noqa: N806
         from vllm.config.logging import LoggingConfig
         from vllm.exceptions import VLLMError
@@ -321,7 +310,7 @@ def _lora_room(rank: int, base: ModelRef) -> dict[str, Any]:
     """Engine arguments for adapters of up to that rank."""
     if not rank:
         return {}
-    room = next((one for one in RANKS if one >= rank), None)
+    room = next((most for most in RANKS if most >= rank), None)
     if room is None:
         raise VllmError(
             f"adapters of rank {rank} together are beyond vLLM's {RANKS[-1]}",
@@ -337,7 +326,7 @@ def _on_a_cpu(
 ) -> dict[str, Any]:
     """Engine arguments without which vLLM compiles for minutes and takes gigabytes for its cache.
 
-    The cache has room for a full batch of longest sequences, within the share of what is at hand.
+    The cache has room for a full batch of longest sequences, within the share of free memory.
     """
     if device.name != "cpu":
         return {}
@@ -391,9 +380,9 @@ def _unfit(what: str, fix: str) -> VllmError:
 
 def _failed(what: str, error: Exception, log: Path) -> VllmError:
     lines = log.read_text("utf-8", "replace").splitlines() if log.is_file() else []
-    told = "".join(f"\n    {line}" for line in lines[-LOG_LINES:])
+    last = "".join(f"\n    {line}" for line in lines[-LOG_LINES:])
     return VllmError(
-        f"{what}: {first_line(error)}\n  The last lines of its log:{told or ' none'}",
+        f"{what}: {first_line(error)}\n  The last lines of its log:{last or ' none'}",
         where=KNOB,
         fix="see docs/vllm.md; run again to go on, since every batch that came back is kept",
     )

@@ -39,7 +39,7 @@ from refine_dagster import progress
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.evaluation.diversity import vendi_score
 from refine_dagster.files import replacing
-from refine_dagster.seeding import request_seed
+from refine_dagster.seeding import request_seed, restored_generators
 from refine_dagster.teams_rl.chain import Episodes, Evolver, Outcome, Seed
 from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.learned_policy import (
@@ -391,14 +391,9 @@ def _generators(run_seed: str, *name: str | int) -> Iterator[None]:
     import numpy
     import torch
 
-    states = random.getstate(), numpy.random.get_state()
     seed = request_seed(run_seed, "instructor", *name) >> 31
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            numpy.random.seed(seed)
-            random.seed(seed)
-            yield
-    finally:
-        random.setstate(states[0])
-        numpy.random.set_state(states[1])
+    with restored_generators(cards=False):
+        torch.manual_seed(seed)
+        numpy.random.seed(seed)
+        random.seed(seed)
+        yield

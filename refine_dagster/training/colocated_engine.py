@@ -17,20 +17,20 @@ from typing import Any, Literal
 from refine_dagster import progress
 from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.generation.rollouts import Rollout
-from refine_dagster.generation.vllm_engine import variables_as_found
+from refine_dagster.generation.vllm_engine import restored_variables
 from refine_dagster.models.device import Device
 from refine_dagster.training.trainer_session import TrainingError
 
 RolloutEngine = Literal["policy", "vllm"]
-# What TRL sets for the engine, and what would make later trainers believe in other processes.
+# TRL sets them for the engine; later trainers would take them for a distributed training.
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def engine_for(config: ReinforcementConfig, device: Device) -> RolloutEngine:
-    """What writes the rollouts: `auto` takes vLLM where it can be had, and says so where not.
+    """What writes the rollouts: `auto` takes vLLM where it can run, and says so where not.
 
     Raises:
-        TrainingError: `vllm` is asked for and cannot be had.
+        TrainingError: `vllm` is asked for and cannot run.
     """
     if config.rollout_engine == "policy":
         return "policy"
@@ -41,7 +41,7 @@ def engine_for(config: ReinforcementConfig, device: Device) -> RolloutEngine:
         raise TrainingError(
             f"vLLM cannot write the rollouts: {obstacle}",
             where="knob reinforcement.rollout_engine",
-            fix="set it to `auto` or `policy`, or mend that",
+            fix="set it to `auto` or `policy`, or remove the obstacle",
         )
     progress.note(f"reinforcement: the policy writes its rollouts itself, {obstacle}")
     return "policy"
@@ -56,7 +56,7 @@ def _obstacle(config: ReinforcementConfig, device: Device) -> str | None:
         # huggingface/trl issue 4973: packed weights arrive in shapes that the engine refuses.
         return "TRL cannot hand four-bit weights to vLLM (device.quantization)"
     if device.name != "cuda":
-        # vLLM's CPU build packs weights once and for all: the policy's cannot be pushed into it.
+        # vLLM's CPU build packs weights at its start: the policy's cannot be pushed into it.
         return f"the device is {device.name}, not cuda"
     return None
 
@@ -82,15 +82,16 @@ def engine_arguments(config: ReinforcementConfig, length: int) -> dict[str, Any]
 
 @contextmanager
 def engine_room(engine: RolloutEngine) -> Iterator[list[Any]]:
-    """Around a trainer with an engine: afterwards its variables are as before and it is gone.
+    """Around a trainer with an engine: restores the variables and closes the engine at the end.
 
-    The list that is lent takes the trainer, whose engine is let go at the end.
+    Yields:
+        A list to which the trainer is added.
     """
     trainers: list[Any] = []
     if engine != "vllm":
         yield trainers
         return
-    with variables_as_found(VARIABLES):
+    with restored_variables(VARIABLES):
         try:
             yield trainers
         finally:
@@ -124,7 +125,7 @@ def engine_rollouts(
     """
     from vllm import SamplingParams
 
-    asked = [{"prompt_token_ids": list(ids)} for ids in prompts]
+    requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
     sampling = [
         SamplingParams(
             max_tokens=max_new_tokens,
@@ -136,7 +137,7 @@ def engine_rollouts(
         )
         for seed in seeds
     ]
-    written = [answer.outputs[0] for answer in llm.generate(asked, sampling, use_tqdm=False)]
+    written = [answer.outputs[0] for answer in llm.generate(requests, sampling, use_tqdm=False)]
     rollouts = [
         Rollout(list(ids), list(one.token_ids), one.text, one.finish_reason == "stop")
         for ids, one in zip(prompts, written, strict=True)

@@ -1,24 +1,15 @@
 """What every policy-gradient algorithm here takes and gives: prompts, rewards, and a row a step.
 
-GRPO, RLOO and PPO differ in how they turn rewards into gradients and in nothing else. They sample
-the same rollouts, are paid by the same feedback, write the same rows, and stop for the same
-reasons, so that what an ablation over `reinforcement.algorithm` shows is the algorithm.
+GRPO, RLOO and PPO differ in how they turn rewards into gradients and in nothing else: rollouts,
+rewards, rows and the reasons to stop are the same, so that an ablation over
+`reinforcement.algorithm` shows the algorithm.
 
-Guards: reasons to end a policy's training before its last step.
+What is trained is either a LoRA adapter, and the reference policy is the model with the adapter
+switched off; or all weights, and the reference is a frozen copy of the model.
 
-A reward learnt from data is right only near the data. A policy that goes on climbing it ends in
-text that the judge overrates, and what that looks like is known: the policy is far from the one
-that it began as (`kl`), it says the same again and again while its reward rises (`diversity`), or
-it no longer keeps the format (`invalid_format`). Each guard is a function of the steps so far and
-nothing else, so a training that was killed and goes on ends where an undisturbed one does.
-
-Figures of a step are means over some dozen rollouts and noisy: what is compared is the mean of the
-last `guard_window` steps, and where a guard speaks of a change, with the mean of the first ones.
-
-What a policy's training changes of a model, and how the result is written.
-
-Either a LoRA adapter, whose base is the reference policy once the adapter is switched off; or all
-weights, and then the reference is a frozen copy of the model as it was.
+A reward learned from data is right only near the data. A policy that goes on climbing it ends in
+text that the judge overrates, so a *guard* ends the training once the policy is far from its base,
+says the same again and again while its reward rises, or no longer keeps the format (`guard_of`).
 """
 
 from __future__ import annotations
@@ -30,7 +21,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from refine_dagster import progress
 from refine_dagster.config.dataset import InstanceConfig
@@ -47,6 +38,9 @@ from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.seeding import request_seed
 from refine_dagster.training.colocated_engine import RolloutEngine, engine_bytes
 from refine_dagster.training.trainer_session import lora
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EndedBy = Literal["steps", "kl", "diversity", "invalid_format"]
 WARMUP_SHARE = 0.1
@@ -68,7 +62,7 @@ class PolicyPrompt:
 
     @classmethod
     def of(cls, instruction: str, prompt: str) -> PolicyPrompt:
-        """With the id that the instruction's text gives it."""
+        """A prompt whose id is the hash of the instruction's text."""
         return cls(content_id("prompt", instruction), instruction, prompt)
 
 
@@ -98,7 +92,7 @@ class PolicyStep:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> PolicyStep:
-        """The step that gave the record."""
+        """The step of a record."""
         own = {field.name for field in fields(cls)} - {"parts"}
         parts = {name: value for name, value in record.items() if name not in own}
         return cls(parts=parts, **{name: record[name] for name in own})
@@ -118,7 +112,7 @@ class PolicyTraining:
 
 @dataclass(frozen=True)
 class PolicyTask:
-    """What an algorithm is given.
+    """The input of an algorithm.
 
     Attributes:
         base: the policy to begin with, also the reference of the KL penalty.
@@ -128,7 +122,7 @@ class PolicyTask:
         sampling: bounds the length of rollouts.
         out: folder of the trained policy.
         device: where to train.
-        run seed: names all noise.
+        run_seed: names all noise.
         resume: folder for the state of an unfinished training; None keeps none.
         engine: what writes the rollouts.
     """
@@ -146,7 +140,7 @@ class PolicyTask:
 
     @property
     def prompts_per_step(self) -> int:
-        """As asked for, or all there are."""
+        """As many as the config says, or all there are."""
         return min(self.config.prompts_per_step, len(self.prompts))
 
     @property
@@ -206,11 +200,15 @@ class PolicyTask:
         return request_seed(self.run_seed, "rollout", step, row.instruction_id, slot)
 
     def rollouts(
-        self, model: Any, tokenizer: Any, prompts: Sequence[PolicyPrompt], step: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[PolicyPrompt],
+        step: int,
     ) -> list[Rollout]:
         """`group_size` rollouts of each prompt, prompt by prompt; noise named by step and slot.
 
-        Where memory runs out fewer are written at once, each with the noise that it would have had.
+        Where memory runs out fewer are written at once, each with the same noise.
         """
         slots = [(row, slot) for row in prompts for slot in range(self.config.group_size)]
 
@@ -233,22 +231,6 @@ class PolicyTask:
         return [rollout for _, rollouts in parts for rollout in rollouts]
 
 
-class _Quiet:
-    """Shows nothing of what the judge tells."""
-
-    def start(self, description: str, total: int | None) -> int:
-        return 0
-
-    def advance(self, handle: int, steps: int, figures: dict[str, progress.Figure]) -> None:
-        return None
-
-    def finish(self, handle: int) -> None:
-        return None
-
-    def note(self, message: str) -> None:
-        return None
-
-
 class StepRewards:
     """Scores a step's rollouts and keeps what the step's row needs of them."""
 
@@ -261,8 +243,8 @@ class StepRewards:
         self, instructions: Sequence[str], texts: Sequence[str], finished: Sequence[bool]
     ) -> list[float]:
         """The reward of each rollout, in order."""
-        # The judge would announce a task of its own at every step.
-        with progress.reporting(_Quiet()):
+        # The judge would show a task of its own at every step.
+        with progress.reporting(None):
             self._scored = self._feedback.score_rollouts(instructions, texts, finished)
         self._texts = list(texts)
         return [scored.reward for scored in self._scored]
@@ -294,17 +276,15 @@ class StepRewards:
 def guard_of(steps: Sequence[PolicyStep], config: ReinforcementConfig) -> EndedBy | None:
     """The guard that ends the training after these steps; None where it may go on.
 
-    The first that fires, in this order:
+    A function of the steps alone, so a resumed training ends where an undisturbed one does. A
+    step's figures are means over some dozen rollouts and noisy, so windows of `guard_window` steps
+    are compared. The first guard that fires, in this order:
 
     - `kl`: the mean divergence of the last window is above `max_kl`.
     - `diversity`: its mean reward is above the first window's, and its mean share of distinct
       bigrams below `min_diversity_share` of the first window's.
     - `invalid_format`: its share of rollouts refused by the format gate is more than
       `max_invalid_rise` above the first window's.
-
-    Args:
-        steps: all steps so far, in order.
-        config: the bounds and the window, in steps.
     """
     window = config.guard_window
     if len(steps) < window:
@@ -324,8 +304,10 @@ def guard_of(steps: Sequence[PolicyStep], config: ReinforcementConfig) -> EndedB
     return None
 
 
-def trainable(model: Any, config: ReinforcementConfig) -> tuple[Any, Any]:
-    """The model to train, and the frozen copy of it; None where the adapter can be switched off."""
+def trainable(
+    model: PreTrainedModel, config: ReinforcementConfig
+) -> tuple[PreTrainedModel, PreTrainedModel | None]:
+    """The model to train, and a frozen copy; None where the adapter can be switched off."""
     if config.weights == "full":
         return model, copy.deepcopy(model).requires_grad_(False)
     from peft import get_peft_model, prepare_model_for_kbit_training
@@ -336,8 +318,10 @@ def trainable(model: Any, config: ReinforcementConfig) -> tuple[Any, Any]:
 
 
 @contextmanager
-def reference_policy(model: Any, frozen: Any) -> Iterator[Any]:
-    """Lend the reference policy."""
+def reference_policy(
+    model: PreTrainedModel, frozen: PreTrainedModel | None
+) -> Iterator[PreTrainedModel]:
+    """The reference policy, for the time of the block."""
     if frozen is not None:
         yield frozen
         return
@@ -345,8 +329,8 @@ def reference_policy(model: Any, frozen: Any) -> Iterator[Any]:
         yield model
 
 
-def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write an adapter's weights and config; of a fully trained model the model and tokenizer."""
+def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the adapter; if all weights were trained, the model and its tokenizer."""
     if hasattr(model, "peft_config"):
         save_adapter(model, folder)
         return

@@ -49,7 +49,7 @@ from refine_dagster.training.policy_steps import (
 )
 from refine_dagster.training.trainer_session import (
     MAX_GRADIENT_NORM,
-    TrainingError,
+    check_loss,
     trainer_session,
 )
 
@@ -346,11 +346,7 @@ class PPO:
             if len(part) < len(places):
                 loss = loss * (seen.batch.mask[part].sum() / tokens)
             value += float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss is {value} at step {len(self.steps) + 1}",
-                    fix="lower the learning rate",
-                )
+            check_loss(value, len(self.steps) + 1)
             loss.backward()
         return value
 

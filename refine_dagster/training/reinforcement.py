@@ -1,9 +1,8 @@
 """Reinforcement learning from automated feedback: REFINE-AF's stage 2, by a named algorithm.
 
 The policy writes several instances of each instruction, the judge rewards them, and the rewards
-weigh the gradient of their tokens, at a price for leaving the base policy. The paper used PPO
-[methods A] and publishes neither its coefficients nor its sizes: they are config. This module is
-the door to every algorithm; what they share, and what stops them, is in `policy_steps`.
+weigh the gradient of their tokens, with a KL penalty for leaving the base policy. The paper used
+PPO and publishes neither its coefficients nor its sizes (`docs/methods.md`): they are config.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def train_policy(
             no nucleus, since the gradient is that of the whole distribution.
         out: folder of the adapter, or of the whole model where `config.weights` is `full`; made if
             it does not exist.
-        run seed: names all noise: equal arguments give equal files on one machine.
+        run_seed: names all noise: equal arguments give equal files on one machine.
         resume: folder for the state, saved every `config.save_every` steps. A training that finds
             the state of a killed one there goes on from it and ends with the same files and steps;
             so a folder belongs to one set of arguments. The caller removes it. None saves none.

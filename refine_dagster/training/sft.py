@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from refine_dagster import progress
 from refine_dagster.config.learning import SupervisedConfig
@@ -26,9 +26,17 @@ from refine_dagster.models.language_model import (
 from refine_dagster.models.memory import TrainingPlan, budgeted_batch
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.zero_shot import zero_shot_prompt
-from refine_dagster.training.trainer_session import TrainingError, listen, lora, trainer_session
+from refine_dagster.training.trainer_session import (
+    TrainingError,
+    lora,
+    replace_printing,
+    trainer_session,
+)
 
-# What the trainers of PyTorch take for a token without loss.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# PyTorch's label of a token without loss.
 NO_LOSS = -100
 WARMUP_SHARE = 0.05
 # Names this work in progress, budgets and the ledger.
@@ -46,7 +54,7 @@ class SupervisedStep:
 
 @dataclass(frozen=True)
 class SupervisedTraining:
-    """A fine-tuning's steps in order, and the examples it learned from and left out (too long)."""
+    """A fine-tuning's steps in order, and how many examples it learned from and left out."""
 
     steps: list[SupervisedStep]
     rows: int
@@ -54,7 +62,7 @@ class SupervisedTraining:
 
 
 def steps_for(instructions: int, config: SupervisedConfig) -> int:
-    """The optimiser steps of every arm that shares a pool of so many instructions."""
+    """Optimiser steps of every arm on a pool of so many instructions."""
     return math.ceil(instructions / config.batch_size) * config.epochs
 
 
@@ -74,7 +82,7 @@ def train_supervised(
         config: examples longer than `max_tokens` are left out whole, never cut.
         steps: optimiser steps, exactly.
         out: folder of the adapter; made if it does not exist.
-        run seed: names all noise: equal arguments give equal files on one machine.
+        run_seed: names all noise: equal arguments give equal files on one machine.
 
     Raises:
         TrainingError: no example is short enough, or the loss is no longer a number.
@@ -144,17 +152,17 @@ def _train(
             peft_config=lora(config.lora_rank, config.lora_alpha),
         )
 
-        def heard(step: int, logs: Mapping[str, float]) -> None:
+        def on_log(step: int, logs: Mapping[str, float]) -> None:
             trained.append(SupervisedStep(step, logs["loss"]))
             advance(1, loss=logs["loss"])
 
-        listen(trainer, heard)
+        replace_printing(trainer, on_log)
         trainer.train()
         save_adapter(trainer.model, out)
     return trained
 
 
-def training_example(tokenizer: Any, example: Example) -> dict[str, list[int]]:
+def training_example(tokenizer: PreTrainedTokenizerBase, example: Example) -> dict[str, list[int]]:
     """Tokens of prompt, output and end-of-sequence, with labels on the latter two only.
 
     The prompt ends in `Output:` and the completion begins with a space. Its tokens are those that

@@ -1,29 +1,33 @@
-"""What both TRL trainers need around them: a quiet room that leaves nothing behind.
+"""What TRL's trainers need around them: a session that leaves nothing behind.
 
 TRL's trainers write folders, print logs, seed global generators and report their use to the Hub.
 Inside a session they write to a temporary folder, print nothing, send nothing, and the generators'
-states are put back at the end, so that a training is a function of its arguments alone.
+states are restored at the end, so that a training is a function of its arguments alone.
 """
 
 from __future__ import annotations
 
-import random
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refine_dagster.errors import RefineError
 from refine_dagster.models.device import Device
-from refine_dagster.seeding import request_seed
+from refine_dagster.seeding import request_seed, restored_generators
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import Trainer, TrainerCallback
 
 MAX_GRADIENT_NORM = 1.0
 
 
 class TrainingError(RefineError):
-    """A training cannot begin with what it was given, or its loss is no longer a number."""
+    """A training cannot begin with its arguments, or its loss is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class TrainerSession:
             "bf16": self.device.dtype == "bfloat16",
             "fp16": False,
             "use_cpu": on_cpu,
-            # Activations are recomputed where memory is dear, kept where time is.
+            # A card lacks memory, a CPU time.
             "gradient_checkpointing": not on_cpu,
             "dataloader_pin_memory": not on_cpu,
             "logging_strategy": "steps",
@@ -65,13 +69,10 @@ class TrainerSession:
 
 @contextmanager
 def trainer_session(device: Device, *name: str) -> Iterator[TrainerSession]:
-    """Lend a session whose seed is drawn from `name`; undo all that it touched at the end."""
-    import numpy
-    import torch
+    """Open a session whose seed is drawn from `name`; undo at the end what trainers change."""
     from huggingface_hub import constants
     from torch.utils import deterministic
 
-    states = random.getstate(), numpy.random.get_state()
     telemetry_off = constants.HF_HUB_DISABLE_TELEMETRY
     filling = deterministic.fill_uninitialized_memory
     constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -81,7 +82,7 @@ def trainer_session(device: Device, *name: str) -> Iterator[TrainerSession]:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="refine_trainer_") as folder,
-            torch.random.fork_rng(),
+            restored_generators(),
             warnings.catch_warnings(),
         ):
             warnings.filterwarnings("ignore", message=".*rollout_func.*", category=UserWarning)
@@ -89,11 +90,9 @@ def trainer_session(device: Device, *name: str) -> Iterator[TrainerSession]:
     finally:
         constants.HF_HUB_DISABLE_TELEMETRY = telemetry_off
         deterministic.fill_uninitialized_memory = filling
-        random.setstate(states[0])
-        numpy.random.set_state(states[1])
 
 
-def lora(rank: int, alpha: int) -> Any:
+def lora(rank: int, alpha: int) -> LoraConfig:
     """A LoRA config on every linear layer but the language model's head."""
     from peft import LoraConfig
 
@@ -106,31 +105,36 @@ def lora(rank: int, alpha: int) -> Any:
     )
 
 
-def listen(trainer: Any, heard: Callable[[int, Mapping[str, float]], None]) -> None:
-    """Call `heard(step, logs)` for every optimiser step's log instead of printing it.
+def replace_printing(trainer: Trainer, on_log: Callable[[int, Mapping[str, float]], None]) -> None:
+    """Have `on_log(step, logs)` called at every optimiser step, from 1; print nothing.
 
-    Args:
-        trainer: a Trainer that logs at every step.
-        heard: takes the step, from 1, and what the trainer logged at it.
-
-    The call raises `TrainingError` out of `trainer.train()` where the loss is not a finite number.
+    The callback raises `TrainingError` out of `trainer.train()` where the loss is not finite.
     """
-    import math
+    from transformers import PrinterCallback
 
-    from transformers import PrinterCallback, TrainerCallback
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_log_callback(on_log))
 
-    class Listener(TrainerCallback):
+
+def _log_callback(on_log: Callable[[int, Mapping[str, float]], None]) -> TrainerCallback:
+    from transformers import TrainerCallback
+
+    class LogCallback(TrainerCallback):
         def on_log(
             self, args: Any, state: Any, control: Any, logs: dict[str, float], **rest: Any
         ) -> None:
-            if "loss" not in logs:
-                return
-            if not math.isfinite(logs["loss"]):
-                raise TrainingError(
-                    f"the loss is {logs['loss']} at step {state.global_step}",
-                    fix="lower the learning rate",
-                )
-            heard(state.global_step, logs)
+            if "loss" in logs:
+                check_loss(logs["loss"], state.global_step)
+                on_log(state.global_step, logs)
 
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Listener())
+    return LogCallback()
+
+
+def check_loss(loss: float, step: int) -> None:
+    """Refuse a loss that is not finite.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(f"the loss is {loss} at step {step}", fix="lower the learning rate")

@@ -1,10 +1,10 @@
 """GRPO and RLOO, on TRL's trainers: the completions of one instruction are judged by each other.
 
 GRPO (arXiv 2402.03300) divides a reward's distance from its group's mean by the group's deviation
-and adds the divergence to the loss, a price for each token. RLOO (arXiv 2402.14740) takes the
-distance from the mean of the group's *other* rewards, and takes the divergence of the whole
-completion off the reward. So one `kl_coefficient` is a larger price under RLOO, by about the length
-of a completion. Neither needs a value model.
+and adds a KL penalty for each token to the loss. RLOO (arXiv 2402.14740) takes the distance from
+the mean of the group's *other* rewards, and the KL penalty of the whole completion off the reward.
+So one `kl_coefficient` is a larger penalty under RLOO, by about the length of a completion. Neither
+needs a value model.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refine_dagster import progress
+from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.files import write_atomically
 from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.hashing import canonical_json
@@ -29,7 +30,6 @@ from refine_dagster.training.colocated_engine import (
 from refine_dagster.training.policy_steps import (
     LOWER,
     WORK,
-    EndedBy,
     PolicyPrompt,
     PolicyStep,
     PolicyTask,
@@ -38,9 +38,17 @@ from refine_dagster.training.policy_steps import (
     guard_of,
     save_policy,
 )
-from refine_dagster.training.trainer_session import TrainerSession, listen, lora, trainer_session
+from refine_dagster.training.trainer_session import (
+    TrainerSession,
+    lora,
+    replace_printing,
+    trainer_session,
+)
 
-# With no penalty the trainer would not measure the divergence; this weight changes nothing else.
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerCallback
+
+# Without a penalty the trainer would not measure the divergence; this weight changes nothing else.
 MEASURING_WEIGHT = 1e-12
 # Written last into a saved state's folder: without it the state is not whole.
 STEPS_FILE = "policy_steps.json"
@@ -93,7 +101,6 @@ def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTrainin
     rollouts = _Rollouts(task)
     saved = _last_state(task.resume)
     steps = _read_steps(saved)
-    ended_by: EndedBy = guard_of(steps, config) or "steps"
     with (
         progress.task(WORK, total=config.steps) as advance,
         trainer_session(task.device, "reinforcement", task.run_seed) as session,
@@ -115,24 +122,19 @@ def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTrainin
         trainer = make(arguments, rollouts, common)
         room.append(trainer)
         if steps:
-            _pass_over(trainer, len(steps) // (len(task.prompts) // task.prompts_per_step))
+            _skip_passes(trainer, len(steps) // (len(task.prompts) // task.prompts_per_step))
             advance(len(steps), reward=steps[-1].reward, kl=steps[-1].kl)
 
-        def heard(step: int, logs: Mapping[str, float]) -> None:
+        def on_log(step: int, logs: Mapping[str, float]) -> None:
             figures = {**logs, "length": logs["completions/mean_length"]}
             steps.append(rewards.row(step, figures))
             advance(1, reward=steps[-1].reward, kl=steps[-1].kl)
 
-        def ended() -> bool:
-            nonlocal ended_by
-            ended_by = guard_of(steps, config) or "steps"
-            return ended_by != "steps"
-
-        listen(trainer, heard)
-        trainer.add_callback(_attendant(steps, ended))
+        replace_printing(trainer, on_log)
+        trainer.add_callback(_guard_callback(steps, config))
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
         save_policy(trainer.model, loaded.tokenizer, task.out)
-    return PolicyTraining(steps, ended_by)
+    return PolicyTraining(steps, guard_of(steps, config) or "steps")
 
 
 def _arguments(task: PolicyTask, session: TrainerSession, size: int) -> dict[str, Any]:
@@ -236,32 +238,30 @@ def _reward_function(rewards: StepRewards, rollouts: _Rollouts) -> Any:
     return automated_feedback
 
 
-def _attendant(steps: list[PolicyStep], ended: Any) -> Any:
+def _guard_callback(steps: list[PolicyStep], config: ReinforcementConfig) -> TrainerCallback:
     """A callback that stops the training where a guard does, and saves the steps with a state."""
     from transformers import TrainerCallback
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-    class Attendant(TrainerCallback):
+    class GuardCallback(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            if ended():
+            if guard_of(steps, config):
                 control.should_training_stop = True
 
-        def on_log(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            if ended():
-                control.should_training_stop = True
+        on_log = on_train_begin
 
         def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             write_atomically(folder / STEPS_FILE, canonical_json([step.record() for step in steps]))
 
-    return Attendant()
+    return GuardCallback()
 
 
-def _pass_over(trainer: Any, passes: int) -> None:
-    """Let the sampler draw the orders of whole passes that were taken before the state was saved.
+def _skip_passes(trainer: Trainer, passes: int) -> None:
+    """Let the sampler draw the orders of the passes that were taken before the state was saved.
 
-    It has a generator of its own, which is in no saved state: without this a resumed training would
-    see the prompts in the order of the first pass again.
+    Its generator is in no saved state: without this a resumed training would see the prompts in the
+    order of the first pass again.
     """
     fresh = trainer._get_train_sampler
 
