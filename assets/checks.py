@@ -14,7 +14,8 @@ from assets.privacy_checks import negative_controls_at_chance, over_fitting_is_s
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound, later_rounds, rounds_until
 from refine_dagster.judge.judge import PARTS
 from refine_dagster.self_instruct.decisions import EVOLVED
-from refine_dagster.warehouse.tables import assets_beyond
+from refine_dagster.warehouse.ledger import MIGRATION
+from refine_dagster.warehouse.tables import is_beyond, slice_of
 from refine_dagster.warehouse.warehouse import Warehouse
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
@@ -23,19 +24,19 @@ from resources.warehouse import WarehouseResource
 STANDARD_ERRORS = 2.0
 # AUC that every part of the judge must exceed with its whole interval; one half is guessing.
 AUC_FLOOR = 0.5
-# Commands that write to the ledger beside Dagster.
+# Commands that write to the ledger beside Dagster; migrations do too.
 BESIDE_DAGSTER = ("exports", "prune")
 
 
 def funnel_reconciles(policy_round: PolicyRound) -> dg.AssetChecksDefinition:
     """The check of a policy round's candidates and decisions."""
-    raw = policy_round.name("raw_instructions")
-    decisions = policy_round.name("instruction_decisions")
+    raw = slice_of(policy_round.name("raw_instructions"))
+    decisions = slice_of(policy_round.name("instruction_decisions"))
     evolved = (
         f"UNION ALL SELECT method, round, row_id FROM {EVOLVED}" if policy_round.is_first else ""
     )
 
-    @dg.asset_check(asset=decisions, name="funnel_reconciles", blocking=True)
+    @dg.asset_check(asset=decisions.asset, name="funnel_reconciles", blocking=True)
     def reconciles(warehouse: WarehouseResource) -> dg.AssetCheckResult:
         """Candidates = kept + rejected + unparsed in every round of the loop and at every place of
         the evolution, one decision for each candidate."""
@@ -43,14 +44,14 @@ def funnel_reconciles(policy_round: PolicyRound) -> dg.AssetChecksDefinition:
             f"""
             WITH candidates AS (
                 SELECT method, round, count(*) AS candidates, count(DISTINCT row_id) AS ids
-                FROM (SELECT method, round, row_id FROM {raw} {evolved}) GROUP BY ALL
+                FROM (SELECT method, round, row_id FROM {raw.live} {evolved}) GROUP BY ALL
             ), decided AS (
                 SELECT method, round, count(*) AS decisions,
                        count(DISTINCT candidate_id) AS ids,
                        count(*) FILTER (kept AND rule = 'kept') AS kept,
                        count(*) FILTER (NOT kept AND rule = 'unparsed') AS failed,
                        count(*) FILTER (NOT kept AND rule NOT IN ('kept', 'unparsed')) AS rejected
-                FROM {decisions} GROUP BY ALL
+                FROM {decisions.live} GROUP BY ALL
             )
             SELECT method, round, candidates, kept, rejected, failed
             FROM candidates FULL JOIN decided USING (method, round)
@@ -67,7 +68,7 @@ def funnel_reconciles(policy_round: PolicyRound) -> dg.AssetChecksDefinition:
 
 def instances_reconcile(last: PolicyRound) -> dg.AssetChecksDefinition:
     """The check of the dataset's instances against the last policy round's pool."""
-    pool = last.name("filtered_instructions")
+    pool = slice_of(last.name("filtered_instructions")).live
 
     @dg.asset_check(asset="instruction_dataset", name="instances_reconcile", blocking=True)
     def reconcile(warehouse: WarehouseResource) -> dg.AssetCheckResult:
@@ -94,7 +95,7 @@ def _not_empty(asset: str) -> dg.AssetChecksDefinition:
         asset=asset, name="not_empty", blocking=True, description=f"`{asset}` has at least one row."
     )
     def not_empty(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-        rows = int(warehouse.open().query(f"SELECT count(*) FROM {asset}").item())
+        rows = int(warehouse.open().query(f"SELECT count(*) FROM {slice_of(asset).live}").item())
         return dg.AssetCheckResult(passed=rows > 0, metadata={"rows": rows})
 
     return not_empty
@@ -151,7 +152,7 @@ def _ends(
     warehouse: Warehouse, policy_round: PolicyRound, figure: str, window: int
 ) -> tuple[float, float] | None:
     """Means of a figure over the first and over the last `window` of the policy's steps."""
-    steps = policy_round.name("rl_policy_checkpoint_steps")
+    steps = slice_of(policy_round.name("rl_policy_checkpoint_steps")).live
     values = warehouse.query(
         f"SELECT {figure} FROM {steps} WHERE {figure} IS NOT NULL ORDER BY step"
     )[figure]
@@ -230,7 +231,7 @@ def _gain(warehouse: WarehouseResource, policy_round: PolicyRound) -> dict[str, 
     """The held-out reward before and after a round's training; empty where there was none."""
     rows = warehouse.open().query(
         "SELECT reward_before, reward_after, gain, gain_low, gain_high "
-        f"FROM {policy_round.name('rl_policy_checkpoint')}"
+        f"FROM {slice_of(policy_round.name('rl_policy_checkpoint')).live}"
     )
     return {name: float(rows[name].item()) for name in rows.columns} if rows.height else {}
 
@@ -266,13 +267,15 @@ def disagreements(
     """
     last = warehouse.query(
         "SELECT asset, sequence, run_id, data_version FROM lineage.materializations "
-        "WHERE NOT list_contains(?, asset) "
+        f"WHERE NOT list_contains(?, asset) AND NOT starts_with(run_id, '{MIGRATION}') "
         "QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1 ORDER BY asset",
-        [[*BESIDE_DAGSTER, *assets_beyond(rounds)]],
+        [list(BESIDE_DAGSTER)],
     )
     differing: dict[str, str] = {}
     compared = 0
     for asset, sequence, ledger_run, ledger_version in last.rows():
+        if is_beyond(asset, rounds):
+            continue
         key = dg.AssetKey(asset)
         event = instance.get_latest_materialization_event(key)
         told = event.asset_materialization if event else None

@@ -19,7 +19,7 @@ from refine_dagster.models.device import Device
 from refine_dagster.training.sft import steps_for, train_supervised
 from refine_dagster.warehouse.checkpoints import Checkpoint
 from refine_dagster.warehouse.rows import Parent, Row, make_row
-from refine_dagster.warehouse.tables import TABLES, round_table
+from refine_dagster.warehouse.tables import base_instances
 from resources.checkpoints import CheckpointsResource
 from resources.gpu import GpuResource
 from resources.profile import ProfileResource
@@ -54,11 +54,11 @@ def fine_tuned_model(last: PolicyRound) -> dg.AssetsDefinition:
 def baseline_model(last: PolicyRound) -> dg.AssetsDefinition:
     """The asset of the baselines; they share the pool of the last round with the dataset."""
     pool = last.name("filtered_instructions")
-    instances = round_table("base_scored_instructions", last)
+    instances = base_instances(last).asset
 
     @dg.asset(name="baseline_model", group_name="model", kinds={"torch", "huggingface"},
               owners=["team:models"],
-              deps=["seed_tasks", "base_model", pool, TABLES[instances].asset])  # fmt: skip
+              deps=["seed_tasks", "base_model", pool, instances])  # fmt: skip
     def baselines(
         context: dg.AssetExecutionContext,
         profile: ProfileResource,

@@ -13,7 +13,7 @@ from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.privacy.audit import NONE, Audit, AuditedArm, AuditExample, audit_arms
 from refine_dagster.privacy.report import audited_model, findings, privacy_scores
 from refine_dagster.warehouse.rows import Parent, Row, make_row
-from refine_dagster.warehouse.tables import TABLES, round_table
+from refine_dagster.warehouse.tables import base_instances
 from resources.checkpoints import CheckpointsResource
 from resources.gpu import GpuResource
 from resources.profile import ProfileResource
@@ -29,7 +29,7 @@ ARMS = {
 
 def privacy_report(last: PolicyRound) -> dg.AssetsDefinition:
     """The asset of the privacy audit of the arms that share the last round's pool."""
-    instances = TABLES[round_table("base_scored_instructions", last)].asset
+    instances = base_instances(last).asset
 
     @dg.asset(name="privacy_report", group_name="evaluation", kinds={"torch", "huggingface"},
               owners=["team:models"],

@@ -15,7 +15,7 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.instances import InstancePrompt, instance_prompts, seed_examples
 from refine_dagster.self_instruct.decisions import TEAMS_RL, Demonstration, in_slot_order
 from refine_dagster.warehouse.rows import Parent, Row
-from refine_dagster.warehouse.tables import round_table
+from refine_dagster.warehouse.tables import base_instances
 from resources.checkpoints import CheckpointsResource
 
 
@@ -117,7 +117,7 @@ def base_scores(step: Step) -> list[Scores]:
 def learnt_by(step: Step, arm: str, last: PolicyRound) -> tuple[str, list[Row]]:
     """The table that an arm learns from, and the rows of it that it learns from."""
     if arm == "self_instruct":
-        table = round_table("base_scored_instructions", last)
+        table = base_instances(last).name
         return table, [one for one in step.rows(table) if one["kept"]]
     table = {"seeds_only": "seed_tasks", "refine_af": "instruction_dataset"}[arm]
     return table, step.rows(table)

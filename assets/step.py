@@ -23,9 +23,8 @@ from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.models.device import Device, session_figures
 from refine_dagster.warehouse.checkpoints import Checkpoint
 from refine_dagster.warehouse.ledger import Commit, Record
-from refine_dagster.warehouse.retired_rounds import retire_rounds_beyond
 from refine_dagster.warehouse.rows import Parent, Row, frame
-from refine_dagster.warehouse.tables import TABLES, tables_of
+from refine_dagster.warehouse.tables import slice_of, tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
 from resources.checkpoints import CheckpointsResource
 from resources.profile import ProfileResource
@@ -66,13 +65,13 @@ class Step:
         self._code_version = code_version(self.asset, profile)
         self._config_hash = config_hash(self.asset, profile)
         with warehouse.held():
-            for asset in retire_rounds_beyond(warehouse, profile.rounds, self.run_id):
+            for asset in warehouse.retire_rounds_beyond(profile.rounds, self.run_id):
                 progress.note(f"{asset}: rows taken back, there are {profile.rounds} policy rounds")
             self._inputs = self._upstream(context)
 
     def rows(self, table: str) -> list[Row]:
-        """The live rows of an upstream table, by row id."""
-        owner = TABLES[table].asset
+        """The live rows of an upstream table, or of its slice of a later round, by row id."""
+        owner = slice_of(table).asset
         if owner != self.asset and owner not in self._inputs:
             raise KeyError(f"{self.asset} reads {table} without depending on {owner}")
         return self.warehouse.read(table).to_dicts()
@@ -83,7 +82,7 @@ class Step:
         if len(found) != 1:
             raise RefineError(
                 f"{table} has {len(found)} live rows, one was expected",
-                fix=f"materialise {TABLES[table].asset} again",
+                fix=f"materialise {slice_of(table).asset} again",
             )
         return found[0]
 
@@ -161,7 +160,7 @@ class Step:
             f"{self.asset}: {commit.rows_total} rows ({told}), {sent} requests sent, "
             f"{seconds:.1f} s"
         )
-        main = tables_of(self.asset)[0]
+        main = tables_of(self.asset)[0].table
         shown: dict[str, Any] = {
             "dagster/row_count": commit.rows_total,
             "rows_added": commit.rows_added,
@@ -208,11 +207,9 @@ class Step:
     def _pictures(self) -> dict[str, Any]:
         """The asset's first rows, and plots of its training steps if it has a table of them."""
         tables = tables_of(self.asset)
-        first = self.warehouse.query(
-            f"SELECT * EXCLUDE (parents) FROM main.{tables[0].name} LIMIT 5"
-        )
+        first = self.warehouse.query(f"SELECT * EXCLUDE (parents) FROM {tables[0].live} LIMIT 5")
         pictures = {"preview": dg.MetadataValue.md(markdown_table(first))}
-        steps = [table.name for table in tables if "step" in table.columns]
+        steps = [one.name for one in tables if "step" in one.table.columns]
         if steps:
             pictures["training"] = dg.MetadataValue.md(step_plots(self.warehouse.read(steps[0])))
         return pictures

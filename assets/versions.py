@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.config.evaluation import EvaluationConfig
-from refine_dagster.config.policy_round import base_name
+from refine_dagster.config.policy_round import split_name
 from refine_dagster.config.profile import Profile
 from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.errors import RefineError
@@ -58,7 +58,7 @@ def config_of(asset: str, profile: Profile) -> dict[str, Any]:
     Of the generator's what decides completions; as long as it is as by default it is not named.
     What other packages provide is named with its version.
     """
-    _, sections = REVISIONS[base_name(asset)]
+    _, sections = REVISIONS[split_name(asset)[0]]
     config = {
         name: getattr(profile, name).model_dump(mode="json")
         for name in sections
@@ -79,7 +79,7 @@ def code_version(asset: str, profile: Profile) -> str:
 
     Never fails on a bad file: its version is `unreadable`, and the run reports the errors.
     """
-    revision, _ = REVISIONS[base_name(asset)]
+    revision, _ = REVISIONS[split_name(asset)[0]]
     version = f"{revision}.{config_hash(asset, profile)[:12]}"
     if asset == "seed_tasks":
         return f"{version}.{_seeds_version(profile.seeds.path)[:12]}"

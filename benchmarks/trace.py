@@ -133,10 +133,11 @@ def layer(
     )
     connection.execute(
         "INSERT INTO lineage.parents "
-        f"SELECT '{table}', md5('{table}' || i)::UUID, asset, row_id::UUID, role "
+        f"SELECT '{table}', 1, md5('{table}' || i)::UUID, asset, 1, row_id::UUID, role "
         "FROM made_edges ORDER BY ALL"
     )
-    payload = ", ".join(
+    structural = "1 AS policy_round, " if TABLES[table].rounds_from else ""
+    payload = structural + ", ".join(
         f"{value(name, kind, table)} AS {name}" for name, (kind, _) in TABLES[table].columns.items()
     )
     connection.execute(

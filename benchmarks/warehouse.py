@@ -29,10 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from refine_dagster.lineage.trace import trace
+from refine_dagster.warehouse.content import content_hash
 from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import Parent, frame, make_row, schema_of
-from refine_dagster.warehouse.tables import TABLES
-from refine_dagster.warehouse.warehouse import Warehouse, content_hash
+from refine_dagster.warehouse.tables import TABLES, slice_of
+from refine_dagster.warehouse.warehouse import Warehouse
 
 TABLE = "raw_instructions"
 SEEDS = 200
@@ -102,7 +103,7 @@ def measure(folder: Path, count: int) -> dict[str, tuple[float, float]]:
     with timed(found, "read as of the first"):
         assert warehouse.read(TABLE, as_of=1).equals(first.sort("row_id"))
     with timed(found, "content hash"), warehouse.connect() as connection:
-        content_hash(connection, TABLE)
+        content_hash(connection, slice_of(TABLE))
     newest = second["row_id"][-1]
     with timed(found, "trace of one row"):
         ancestors = trace(warehouse, newest).rows.height

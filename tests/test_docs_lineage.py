@@ -31,7 +31,6 @@ from typer.testing import CliRunner
 from refine_dagster.cli import app
 from refine_dagster.commands import audit, diff, impact, output, prune, show, trace, why
 from refine_dagster.commands import output as door
-from refine_dagster.config.policy_round import base_name, round_of
 from refine_dagster.home import HOME_VARIABLE, Home
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -192,7 +191,7 @@ def test_documented_relations_are_those_of_a_new_warehouse(document: str, tmp_pa
     with warehouse.connect() as connection:
         found = connection.execute(
             "SELECT schema_name || '.' || table_name, list(column_name) FROM duckdb_columns() "
-            "WHERE NOT internal AND schema_name NOT IN ('history', 'rounds') GROUP BY ALL"
+            "WHERE NOT internal AND schema_name <> 'history' GROUP BY ALL"
         ).fetchall()
         macros = connection.execute(
             "SELECT schema_name || '.' || function_name FROM duckdb_functions() WHERE NOT internal"
@@ -209,12 +208,14 @@ def test_documented_relations_are_those_of_a_new_warehouse(document: str, tmp_pa
 
 
 def test_documented_data_tables_are_the_declared_ones(document: str) -> None:
-    listed = document.partition("each of these data tables;")[2].partition("Policy rounds")[0]
+    listed = document.partition("each of these data tables;")[2].partition("Those with")[0]
     documented = re.findall(r"`(\w+)`[;,.]", listed)
     assert documented == list(dict.fromkeys(documented))
-    assert set(documented) == {name for name in TABLES if round_of(name).is_first}
-    later = {base_name(name) for name in TABLES if not round_of(name).is_first}
-    assert later - set(documented) == {"base_scored_instructions"}
+    assert set(documented) == set(TABLES)
+    with_rounds = document.partition("Those with")[2].partition(": ")[2].partition(". ")[0]
+    assert set(re.findall(r"`(\w+)`", with_rounds)) == {
+        name for name, table in TABLES.items() if table.rounds_from
+    }
 
 
 if __name__ == "__main__":

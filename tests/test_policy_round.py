@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+import duckdb
 import pytest
 
 from assets.automation import automated
@@ -11,16 +12,23 @@ from refine_dagster.config.policy_round import (
     FIRST_ROUND,
     MOST_ROUNDS,
     PolicyRound,
-    base_name,
     later_rounds,
-    round_of,
+    name_sql,
     rounds_until,
+    split_name,
+    split_sql,
 )
 from refine_dagster.config.problems import ProfileError
 from refine_dagster.config.profile import load_profile
 from refine_dagster.definitions import build_definitions
-from refine_dagster.warehouse.round_views import round_views
-from refine_dagster.warehouse.tables import ROUND_TABLES, TABLES, assets_beyond, graph_assets
+from refine_dagster.warehouse.tables import (
+    TABLES,
+    base_instances,
+    graph_assets,
+    is_beyond,
+    slice_of,
+    tables_of,
+)
 from resources.profile import ProfileResource
 
 
@@ -31,41 +39,65 @@ def rounds(request: pytest.FixtureRequest) -> int:
 
 def test_names_go_there_and_back() -> None:
     assert [one.name("x") for one in rounds_until(3)] == ["x", "x_round_2", "x_round_3"]
-    assert [base_name(one.name("x")) for one in rounds_until(3)] == ["x", "x", "x"]
-    assert [round_of(one.name("x")) for one in rounds_until(3)] == list(rounds_until(3))
+    assert [split_name(one.name("x")) for one in rounds_until(3)] == [
+        ("x", one) for one in rounds_until(3)
+    ]
     assert later_rounds(1) == ()
     assert PolicyRound(3).before == PolicyRound(2)
     with pytest.raises(ValueError, match="before the first"):
         _ = FIRST_ROUND.before
 
 
+def test_names_are_the_same_in_sql() -> None:
+    parts = ", ".join(split_sql("name"))
+    for one in rounds_until(MOST_ROUNDS):
+        found = duckdb.execute(f"SELECT {parts} FROM (SELECT ? AS name)", [one.name("x_y")])
+        assert found.fetchall() == [("x_y", one.number)]
+        found = duckdb.execute(f"SELECT {name_sql('base', 'n')} FROM (SELECT 'x' AS base, ? AS n)",
+                               [one.number])  # fmt: skip
+        assert found.fetchall() == [(one.name("x"),)]
+
+
 def test_salts_and_slots_differ_from_round_to_round() -> None:
     assert FIRST_ROUND.run_seed("refine") == "refine"
     assert FIRST_ROUND.slot("0000/0001/000") == "0000/0001/000"
     assert len({one.run_seed("refine") for one in rounds_until(3)}) == 3
-    slots = [one.slot(slot) for one in rounds_until(3) for slot in ("0000/0001/000", "0039/0047/9")]
+    slots = [
+        one.slot(slot)
+        for one in rounds_until(MOST_ROUNDS)
+        for slot in ("0000/0001/000", "0039/0047/9")
+    ]
     assert sorted(slots) == slots
     assert len(set(slots)) == len(slots)
 
 
-def test_tables_of_a_later_round_are_those_of_the_first() -> None:
-    for one in later_rounds():
-        for base, first in ROUND_TABLES.items():
-            table = TABLES[one.name(base)]
-            further = set(table.columns) - set(TABLES[first].columns)
-            assert further == ({"accepted_in"} if base == "filtered_instructions" else set())
-            assert table.asset == one.name(TABLES[first].asset)
-    told = TABLES["instruction_decisions_round_2"].columns["candidate_id"][1]
-    assert told == "Row of `raw_instructions_round_2`."
+def test_an_asset_of_a_later_round_owns_its_slice_of_the_tables() -> None:
+    with_rounds = {name for name, table in TABLES.items() if table.rounds_from}
+    for one in later_rounds(MOST_ROUNDS):
+        owned = [part for name in graph_assets() for part in tables_of(one.name(name))]
+        assert {part.table.name for part in owned} == with_rounds
+        for part in owned:
+            assert part.policy_round == one
+            assert part.name == one.name(part.table.name)
+            assert part.condition == f"policy_round = {one.number}"
+            assert slice_of(part.name).asset == part.asset == one.name(part.table.asset)
+        assert base_instances(one).name == one.name("base_scored_instructions")
+    assert base_instances(FIRST_ROUND).name == "reward_scored_instructions"
+    assert [part.name for part in tables_of("seed_tasks")] == ["seed_tasks"]
+    assert slice_of("seed_tasks").condition == "true"
+    for name in ("base_scored_instructions", "seed_tasks_round_2", "nonsense"):
+        assert tables_of(name) == []
+        with pytest.raises(KeyError):
+            slice_of(name)
 
 
 def test_assets_of_the_graph_and_beyond_are_all() -> None:
+    every = set(graph_assets(MOST_ROUNDS))
     for rounds in range(1, MOST_ROUNDS + 1):
-        within, beyond = set(graph_assets(rounds)), set(assets_beyond(rounds))
-        assert not within & beyond
-        assert within | beyond == {*graph_assets(MOST_ROUNDS)}
+        within = set(graph_assets(rounds))
+        assert {one for one in every if is_beyond(one, rounds)} == every - within
     assert set(graph_assets()) == set(REVISIONS)
-    assert assets_beyond(MOST_ROUNDS) == ()
+    assert not is_beyond("a_mart_round_2", 1)
 
 
 def test_the_graph_is_unrolled(rounds: int) -> None:
@@ -144,12 +176,3 @@ def test_a_run_cannot_have_another_number_than_the_graph() -> None:
         ProfileResource(name="offline", overrides={"rounds": 1}, rounds=2).load()
     assert "REFINE_ROUNDS=1" in str(caught.value)
     assert ProfileResource(name="offline", overrides={"rounds": 2}, rounds=2).load().rounds == 2
-
-
-def test_views_show_every_round() -> None:
-    by_name = {view.name: view for view in round_views()}
-    assert by_name.keys() == ROUND_TABLES.keys()
-    scored = by_name["base_scored_instructions"].tables
-    assert scored[FIRST_ROUND] == "reward_scored_instructions"
-    assert scored[PolicyRound(2)] == "base_scored_instructions_round_2"
-    assert "CAST(1 AS BIGINT) AS accepted_in" in by_name["filtered_instructions"].sql

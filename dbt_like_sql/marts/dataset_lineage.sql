@@ -27,7 +27,7 @@ seeds AS (
     SELECT e.row_id, list(DISTINCT s.seed_id ORDER BY s.seed_id) AS shown
     FROM staging.stg_parents AS e
     JOIN staging.stg_seed_tasks AS s ON e.parent_asset = 'seed_tasks' AND s.row_id = e.parent_id
-    WHERE starts_with(e.table_name, 'raw_instructions') OR e.table_name = 'instruction_dataset'
+    WHERE e.table_name IN ('raw_instructions', 'instruction_dataset')
     GROUP BY e.row_id
     UNION ALL
     SELECT row_id, [seed_id] FROM staging.stg_evolved_instructions
@@ -36,7 +36,7 @@ machine AS (
     SELECT e.row_id, list(DISTINCT e.parent_id ORDER BY e.parent_id) AS shown
     FROM staging.stg_parents AS e
     WHERE e.parent_asset <> 'seed_tasks' AND (
-        (starts_with(e.table_name, 'raw_instructions') AND e.role = 'demonstration')
+        (e.table_name = 'raw_instructions' AND e.role = 'demonstration')
         OR (e.table_name = 'evolved_instructions' AND e.role = 'evolved')
     )
     GROUP BY e.row_id

@@ -1,5 +1,11 @@
 -- The base policy's instances of every policy round's pool, scored, sorted into kept, rejected and
 -- failed. The Self-Instruct baseline learns from the kept ones of the last round.
+WITH instances AS (
+    -- The first round begins with the base policy.
+    SELECT * EXCLUDE (parents) FROM main.reward_scored_instructions WHERE policy_round = 1
+    UNION ALL
+    SELECT * EXCLUDE (parents) FROM main.base_scored_instructions
+)
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
     instruction_id,                                    -- Row of `filtered_instructions` that the instance is for. #not_null
@@ -28,4 +34,4 @@ SELECT
     len(regexp_extract_all(input, '\S+')) AS input_words,              -- Words of the input.
     len(regexp_extract_all(output, '\S+')) AS output_words,            -- Words of the output.
     lower(regexp_extract(instruction, '[[:alpha:]]+')) AS first_word   -- First word, lower case.
-FROM rounds.base_scored_instructions
+FROM instances

@@ -3,7 +3,7 @@
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
     candidate_id,                                      -- Row of `raw_instructions` or `evolved_instructions`. #unique #not_null
-    policy_round,                                      -- Policy round in whose table the row stands, from 1. #not_null
+    policy_round,                                      -- Policy round that it was made in, from 1. #not_null
     method,                                            -- What proposed the candidate. #not_null #accepted{self_instruct,teams_rl}
     slot,
     round,
@@ -18,4 +18,4 @@ SELECT
     nearest_asset,
     nearest_id,
     nearest_score
-FROM rounds.instruction_decisions
+FROM main.instruction_decisions

@@ -1,37 +1,28 @@
--- The edges of row-level lineage: one row for each parent of each row of the dataset tables, those of
--- all policy rounds included.
-WITH rows_of_rounds AS (
-    SELECT 'raw_instructions' AS kind, policy_round, row_id, parents FROM rounds.raw_instructions
-    UNION ALL
-    SELECT 'instruction_decisions', policy_round, row_id, parents FROM rounds.instruction_decisions
-    UNION ALL
-    SELECT 'filtered_instructions', policy_round, row_id, parents FROM rounds.filtered_instructions
-    UNION ALL
-    SELECT 'reward_scored_instructions', policy_round, row_id, parents FROM rounds.reward_scored_instructions
-    UNION ALL
-    -- In the first round they are the rows above.
-    SELECT 'base_scored_instructions', policy_round, row_id, parents FROM rounds.base_scored_instructions
-    WHERE policy_round > 1
-    UNION ALL
-    SELECT 'rl_policy_checkpoint', policy_round, row_id, parents FROM rounds.rl_policy_checkpoint
-),
-rows_and_parents AS (
+-- The edges of row-level lineage: one row for each parent of each row of the dataset tables.
+WITH rows_and_parents AS (
     SELECT 'base_model' AS table_name, row_id, unnest(parents) AS parent FROM main.base_model
     UNION ALL
-    SELECT 'instructor_policy' AS table_name, row_id, unnest(parents) AS parent FROM main.instructor_policy
+    SELECT 'feedback_judge', row_id, unnest(parents) FROM main.feedback_judge
     UNION ALL
-    SELECT 'evolved_instructions' AS table_name, row_id, unnest(parents) AS parent FROM main.evolved_instructions
+    SELECT 'instructor_policy', row_id, unnest(parents) FROM main.instructor_policy
     UNION ALL
-    SELECT 'feedback_judge' AS table_name, row_id, unnest(parents) AS parent FROM main.feedback_judge
+    SELECT 'evolved_instructions', row_id, unnest(parents) FROM main.evolved_instructions
     UNION ALL
-    SELECT
-        kind || CASE WHEN policy_round > 1 THEN '_round_' || policy_round ELSE '' END AS table_name,
-        row_id, unnest(parents) AS parent
-    FROM rows_of_rounds
+    SELECT 'raw_instructions', row_id, unnest(parents) FROM main.raw_instructions
     UNION ALL
-    SELECT 'instance_decisions' AS table_name, row_id, unnest(parents) AS parent FROM main.instance_decisions
+    SELECT 'instruction_decisions', row_id, unnest(parents) FROM main.instruction_decisions
     UNION ALL
-    SELECT 'instruction_dataset' AS table_name, row_id, unnest(parents) AS parent FROM main.instruction_dataset
+    SELECT 'filtered_instructions', row_id, unnest(parents) FROM main.filtered_instructions
+    UNION ALL
+    SELECT 'reward_scored_instructions', row_id, unnest(parents) FROM main.reward_scored_instructions
+    UNION ALL
+    SELECT 'base_scored_instructions', row_id, unnest(parents) FROM main.base_scored_instructions
+    UNION ALL
+    SELECT 'rl_policy_checkpoint', row_id, unnest(parents) FROM main.rl_policy_checkpoint
+    UNION ALL
+    SELECT 'instance_decisions', row_id, unnest(parents) FROM main.instance_decisions
+    UNION ALL
+    SELECT 'instruction_dataset', row_id, unnest(parents) FROM main.instruction_dataset
 )
 SELECT
     table_name,                                        -- Table of the row. #not_null

@@ -2,7 +2,7 @@
 -- policy rounds.
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
-    policy_round,                                      -- Policy round in whose table the row stands, from 1. #not_null
+    policy_round,                                      -- Policy round that it was made in, from 1. #not_null
     method,                                            -- What proposed the candidate. #not_null #accepted{self_instruct,teams_rl}
     slot,
     round,
@@ -16,4 +16,4 @@ SELECT
     len(regexp_extract_all(instruction, '\S+')) AS instruction_words,  -- Words of the candidate.
     len(list_filter(parents, lambda parent: parent.asset = 'seed_tasks'))
         AS seeds_shown                                 -- Seeds shown in the prompt that led to it.
-FROM rounds.raw_instructions
+FROM main.raw_instructions

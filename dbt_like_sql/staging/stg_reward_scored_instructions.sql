@@ -6,7 +6,7 @@ SELECT
     instruction,
     input,
     output,
-    policy_round,                                      -- Policy round in whose table the row stands, from 1. #not_null
+    policy_round,                                      -- Policy round that it was made in, from 1. #not_null
     method,                                            -- What proposed the instruction. #not_null #accepted{self_instruct,teams_rl}
     policy,                                            -- Fingerprint of the policy that wrote the instance. #not_null
     completion_key,
@@ -28,4 +28,4 @@ SELECT
     len(regexp_extract_all(input, '\S+')) AS input_words,              -- Words of the input.
     len(regexp_extract_all(output, '\S+')) AS output_words,            -- Words of the output.
     lower(regexp_extract(instruction, '[[:alpha:]]+')) AS first_word   -- First word, lower case.
-FROM rounds.reward_scored_instructions
+FROM main.reward_scored_instructions

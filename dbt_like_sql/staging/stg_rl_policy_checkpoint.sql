@@ -14,4 +14,4 @@ SELECT
     gain_low,
     gain_high,
     gain_low > 0 AS gain_is_clear                      -- Whether the gain's whole interval lies above 0.
-FROM rounds.rl_policy_checkpoint
+FROM main.rl_policy_checkpoint

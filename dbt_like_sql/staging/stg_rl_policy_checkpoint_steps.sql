@@ -16,4 +16,4 @@ SELECT
     length,
     diversity,
     loss
-FROM rounds.rl_policy_checkpoint_steps
+FROM main.rl_policy_checkpoint_steps

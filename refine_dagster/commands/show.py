@@ -81,7 +81,7 @@ def _past(warehouse: Warehouse, table: str, sequence: int) -> str:
         )
     with warehouse.connect() as connection:
         require_as_of(connection, sequence)
-    columns = ", ".join(["row_id", *TABLES[table].columns])
+    columns = ", ".join(TABLES[table].stored)
     return (
         f"(SELECT {columns} FROM history.{table} WHERE added_in <= {sequence} "
         f"AND (removed_in IS NULL OR removed_in > {sequence}) ORDER BY row_id)"

@@ -11,16 +11,17 @@ from refine_dagster.warehouse.warehouse import Warehouse
 
 FUNNELS = """
     SELECT 'instructions' AS stage, policy_round AS round, rule AS outcome, count(*) AS rows
-    FROM rounds.instruction_decisions GROUP BY ALL
+    FROM instruction_decisions GROUP BY ALL
+    UNION ALL
+    SELECT if(policy_round = 1, 'instances, base policy', 'instances, former policy'),
+           policy_round, rule, count(*)
+    FROM reward_scored_instructions GROUP BY ALL
     UNION ALL
     SELECT 'instances, base policy', policy_round, rule, count(*)
-    FROM rounds.base_scored_instructions GROUP BY ALL
-    UNION ALL
-    SELECT 'instances, former policy', policy_round, rule, count(*)
-    FROM rounds.reward_scored_instructions WHERE policy_round > 1 GROUP BY ALL
+    FROM base_scored_instructions GROUP BY ALL
     UNION ALL
     SELECT 'instances, refined policy',
-           (SELECT max(policy_round) FROM rounds.filtered_instructions), rule, count(*)
+           (SELECT max(policy_round) FROM filtered_instructions), rule, count(*)
     FROM instance_decisions GROUP BY ALL
     ORDER BY stage, round, outcome <> 'kept', rows DESC, outcome
 """
@@ -29,7 +30,7 @@ REWARD = """
            reward_before AS before, reward_after AS after,
            format('{:.4f} [{:.4f}, {:.4f}]', gain, gain_low, gain_high)
                AS "gain, 95 % interval"
-    FROM rounds.rl_policy_checkpoint ORDER BY round
+    FROM rl_policy_checkpoint ORDER BY round
 """
 JUDGE = """
     SELECT dimension, accuracy, chance, examples FROM feedback_judge_accuracy

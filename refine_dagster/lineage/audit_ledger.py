@@ -25,7 +25,7 @@ from refine_dagster.lineage.audit_rows import AuditReport
 from refine_dagster.lineage.prune import needed_keys_sql
 from refine_dagster.warehouse.checkpoints import hash_files, hash_manifest
 from refine_dagster.warehouse.ledger import GENESIS, USE_DIGEST, read_prunes, record_digest
-from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.tables import TABLES, asset_sql
 
 ATTACHED = ("inputs", "requests", "uses", "checkpoints")
 
@@ -277,7 +277,7 @@ def _live_checkpoints(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, s
     """(asset, content hash) of every checkpoint that a live row names."""
     named = connection.execute(
         " UNION ".join(
-            f"SELECT '{table.asset}', checkpoint_hash FROM history.{name} "
+            f"SELECT {asset_sql(table)}, checkpoint_hash FROM history.{name} "
             "WHERE removed_in IS NULL AND checkpoint_hash IS NOT NULL"
             for name, table in TABLES.items()
             if "checkpoint_hash" in table.columns

@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from refine_dagster.hashing import content_id
+from refine_dagster.config.policy_round import PolicyRound, split_sql
+from refine_dagster.warehouse.content import (
+    content_hash,
+    relation_content,
+    row_hash_sql,
+    slices_in,
+)
 from refine_dagster.warehouse.database import HERE, beside
-from refine_dagster.warehouse.ledger import content_of, read_prunes
-from refine_dagster.warehouse.schema import declarations_fingerprint, migrate
-from refine_dagster.warehouse.tables import TABLES, Table
-from refine_dagster.warehouse.warehouse import content_hash, row_hash_sql
+from refine_dagster.warehouse.ledger import MIGRATION, read_prunes
+from refine_dagster.warehouse.rows import row_id
+from refine_dagster.warehouse.schema import declarations_fingerprint, new_schema
+from refine_dagster.warehouse.tables import TABLES, round_sql
 
 # Broken places of one kind that are listed one by one; the rest is counted.
 LISTED = 10
@@ -91,34 +95,32 @@ BATCH = 10_000
 def check_tables(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """Rows give their hashes, and the live ones are those of the last materialization."""
     last = _recorded_hashes(connection)
-    later = _later_columns(connection)
-    for name, table in _told_of(connection).items():
-        rows = "true" if report.deep else "removed_in IS NULL"
-        count = _rows(connection, f"SELECT count(*) FROM history.{name} WHERE {rows}")[0][0]
-        hashes = " AND ".join(
-            f"row_hash <> (CASE WHEN {absent} THEN {row_hash_sql(names)} ELSE '' END)"
-            for names, absent in _shapes(table, later[name])
-        )
+    for owned in slices_in(connection):
+        rows = owned.condition if report.deep else f"{owned.condition} AND removed_in IS NULL"
+        source = f"FROM history.{owned.table.name} WHERE {rows}"
+        count = _rows(connection, f"SELECT count(*) {source}")[0][0]
         unlike = _rows(
-            connection, f"SELECT row_id FROM history.{name} WHERE {rows} AND {hashes} ORDER BY 1"
+            connection,
+            f"SELECT row_id {source} AND row_hash <> {row_hash_sql(owned.table)} ORDER BY 1",
         )
         report.broken_each(
-            (f"{name} row {row_id}", "its cells do not give the hash kept with it")
+            (f"{owned.name} row {row_id}", "its cells do not give the hash kept with it")
             for (row_id,) in unlike
         )
         report.looked_at("rows", count)
-        states = last.get(table.asset, [])
-        live = content_hash(connection, name)
-        if states and states[-1][1].get(name, live) != live:
-            where = f"materialization {states[-1][0]} of {table.asset}"
-            report.broken(f"table {name}", f"its live rows are not those that {where} left")
+        states = last.get(owned.asset, [])
+        live = content_hash(connection, owned)
+        if states and states[-1][1].get(owned.name, live) != live:
+            where = f"materialization {states[-1][0]} of {owned.asset}"
+            report.broken(f"table {owned.name}", f"its live rows are not those that {where} left")
 
 
 def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """Each row came and went with a materialization of its asset that says how many did."""
     prunes = read_prunes(connection)
     pruned = max((prune.sequence for prune in prunes if prune.horizon), default=0)
-    for name, table in _told_of(connection).items():
+    for owned in slices_in(connection):
+        name, table = owned.name, f"history.{owned.table.name} WHERE {owned.condition}"
         for column, figure, did in (
             ("added_in", "rows_added", "added"),
             ("removed_in", "rows_removed", "removed"),
@@ -128,7 +130,7 @@ def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
                 SELECT coalesce(counted.sequence, made.sequence), made.{figure}, rows, one
                 FROM (
                     SELECT {column} AS sequence, count(*) AS rows, min(row_id) AS one
-                    FROM history.{name} WHERE {column} IS NOT NULL GROUP BY ALL
+                    FROM {table} AND {column} IS NOT NULL GROUP BY ALL
                 ) AS counted
                 FULL JOIN (
                     SELECT sequence, {figure} FROM lineage.materializations WHERE asset = ?
@@ -138,10 +140,10 @@ def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
                     ELSE coalesce(rows, 0) <> made.{figure} END)
                 ORDER BY made.sequence NULLS FIRST, counted.sequence
                 """,
-                [table.asset, name == table.asset, pruned],
+                [owned.asset, name == owned.asset, pruned],
             ).fetchall()
             report.broken_each(
-                (f"{name} row {one}", f"{did} in {sequence}, no materialization of {table.asset}")
+                (f"{name} row {one}", f"{did} in {sequence}, no materialization of {owned.asset}")
                 if told is None
                 else (
                     f"table {name}",
@@ -151,7 +153,7 @@ def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
             )
         turned = _rows(
             connection,
-            f"SELECT row_id FROM history.{name} WHERE removed_in <= added_in ORDER BY row_id",
+            f"SELECT row_id FROM {table} AND removed_in <= added_in ORDER BY row_id",
         )
         report.broken_each(
             (f"{name} row {row_id}", "was removed before it was added") for (row_id,) in turned
@@ -160,21 +162,19 @@ def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
 
 def check_parents(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """`lineage.parents` holds the parents of all rows, each once, and no others."""
-    told_of = _told_of(connection)
-    named = {
-        name for (name,) in _rows(connection, "SELECT DISTINCT table_name FROM lineage.parents")
-    }
-    for name in TABLES:
-        if name not in told_of and name not in named:
-            continue
+    told_of = {(one.table.name, one.policy_round.number): one for one in slices_in(connection)}
+    named = set(_rows(connection, "SELECT DISTINCT table_name, policy_round FROM lineage.parents"))
+    parent_table, parent_round = split_sql("parent.asset")
+    for table, number in sorted(told_of.keys() | {one for one in named if one[0] in TABLES}):
         kept = (
-            "SELECT row_id, parent_table, parent_id, role FROM lineage.parents "
-            f"WHERE table_name = '{name}'"
+            "SELECT row_id, parent_table, parent_round, parent_id, role FROM lineage.parents "
+            f"WHERE table_name = '{table}' AND policy_round = {number}"
         )
         listed = (
-            "SELECT DISTINCT TRY_CAST(row_id AS UUID), parent.asset, "
+            f"SELECT DISTINCT TRY_CAST(row_id AS UUID), {parent_table}, {parent_round}, "
             "TRY_CAST(parent.row_id AS UUID), parent.role FROM ("
-            f"SELECT row_id, unnest(parents) AS parent FROM history.{name})"
+            f"SELECT row_id, unnest(parents) AS parent FROM history.{table} "
+            f"WHERE {round_sql(TABLES[table])} = {number})"
         )
         for first, second, what in (
             (listed, kept, "is a parent of the row, and not in lineage.parents"),
@@ -183,14 +183,14 @@ def check_parents(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
             unlike = _rows(connection, f"{first} EXCEPT ALL {second} ORDER BY ALL")
             report.broken_each(
                 (
-                    f"lineage.parents of {name} row {_hex(row_id)}",
-                    f"{parent_table} row {_hex(parent_id)} ({role}) {what}",
+                    f"lineage.parents of {PolicyRound(number).name(table)} row {_hex(row_id)}",
+                    f"{PolicyRound(above_round).name(above)} row {_hex(parent_id)} ({role}) {what}",
                 )
-                for row_id, parent_table, parent_id, role in unlike
+                for row_id, above, above_round, parent_id, role in unlike
             )
     report.broken_each(
         (f"lineage.parents of {name}", "there is no such table")
-        for name in sorted(named - TABLES.keys())
+        for name in sorted({name for name, _ in named} - TABLES.keys())
     )
     edges = _rows(connection, "SELECT count(*) FROM lineage.parents")[0][0]
     report.looked_at("edges", edges)
@@ -200,27 +200,32 @@ def check_past_states(connection: duckdb.DuckDBPyConnection, report: AuditReport
     """Every materialization's tables, as of then, are what it recorded."""
     horizon = max((prune.horizon for prune in read_prunes(connection)), default=0)
     recorded = _recorded_hashes(connection)
-    pruned = 0
-    for name, table in TABLES.items():
+    rewritten = _rewrites(connection)
+    pruned = in_old_form = 0
+    for owned in slices_in(connection):
+        name, rows = owned.name, f"history.{owned.table.name} WHERE {owned.condition}"
         turns = [
             turn
             for (turn,) in _rows(
                 connection,
-                f"SELECT added_in FROM history.{name} UNION "
-                f"SELECT removed_in FROM history.{name} WHERE removed_in IS NOT NULL ORDER BY 1",
+                f"SELECT added_in FROM {rows} UNION "
+                f"SELECT removed_in FROM {rows} AND removed_in IS NOT NULL ORDER BY 1",
             )
         ]
         known: dict[int, str] = {}
-        for sequence, hashes in recorded.get(table.asset, []):
+        for sequence, hashes in recorded.get(owned.asset, []):
             if sequence <= horizon:
                 pruned += 1
                 continue
             if name not in hashes:
                 continue
+            if sequence < rewritten.get(name, 0):
+                in_old_form += 1
+                continue
             # Between two turns nothing came or went: one hash serves for all that lie there.
             turn = bisect_right(turns, sequence)
             if turn not in known:
-                known[turn] = content_hash(connection, name, sequence)
+                known[turn] = content_hash(connection, owned, sequence)
             if known[turn] != hashes[name]:
                 report.broken(
                     f"table {name} as of {sequence}",
@@ -229,82 +234,45 @@ def check_past_states(connection: duckdb.DuckDBPyConnection, report: AuditReport
             report.looked_at("past states", 1)
     if pruned:
         report.skipped.append(f"{pruned} past states up to materialization {horizon}: pruned")
+    if in_old_form:
+        report.skipped.append(
+            f"{in_old_form} past states recorded before a migration changed how rows are hashed: "
+            "their rows were checked one by one"
+        )
 
 
 def check_row_ids(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """Live rows are named by their content and their parents."""
-    later = _later_columns(connection)
-    for name, table in TABLES.items():
-        columns = ["row_id", *table.columns, "parents"]
+    for owned in slices_in(connection):
+        columns = ["row_id", *owned.table.columns, "parents"]
         cursor = beside(connection)
-        cursor.execute(
-            f"SELECT {', '.join(columns)} FROM history.{name} WHERE removed_in IS NULL "
-            "ORDER BY row_id"
-        )
+        cursor.execute(f"SELECT {', '.join(columns)} FROM {owned.live} ORDER BY row_id")
         while batch := cursor.fetchmany(BATCH):
             rows = [dict(zip(columns, values, strict=True)) for values in batch]
             report.broken_each(
-                (f"{name} row {row['row_id']}", "its content and parents do not give its id")
+                (f"{owned.name} row {row['row_id']}", "its content and parents do not give its id")
                 for row in rows
-                if all(
-                    content_id(name, payload, row["parents"]) != row["row_id"]
-                    for payload in _payloads(table, row, later[name])
-                )
+                if row_id(owned.name, row, row["parents"]) != row["row_id"]
             )
         cursor.close()
 
 
-def _told_of(connection: duckdb.DuckDBPyConnection) -> dict[str, Table]:
-    """The tables that have rows or a materialization; of the others nothing is said."""
-    rows = " UNION ALL ".join(
-        f"SELECT '{name}' WHERE EXISTS (FROM history.{name})" for name in TABLES
-    )
-    filled = {name for (name,) in _rows(connection, rows)}
-    made = {
-        asset
-        for (asset,) in _rows(connection, "SELECT DISTINCT asset FROM lineage.materializations")
+def _rewrites(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Slice -> the last record of a migration that changed the form of its content hash."""
+    return {
+        name: sequence
+        for sequence, tables, before in _rows(
+            connection,
+            f"""
+            SELECT sequence, tables, before FROM (
+                SELECT *, lag(tables) OVER (PARTITION BY asset ORDER BY sequence) AS before
+                FROM lineage.materializations
+            ) WHERE starts_with(run_id, '{MIGRATION}') ORDER BY sequence
+            """,
+        )
+        for name, content in json.loads(tables).items()
+        if content != json.loads(before).get(name)
     }
-    return {name: table for name, table in TABLES.items() if name in filled or table.asset in made}
-
-
-def _payloads(table: Table, row: dict[str, Any], later: list[str]) -> Iterator[dict[str, Any]]:
-    """The payloads that a row may have been named by, the likeliest first.
-
-    A column that was declared after the row was made is null and was no part of it.
-    """
-    payload = {name: row[name] for name in table.columns}
-    for known in range(len(later), -1, -1):
-        absent = later[known:]
-        if any(row[name] is not None for name in absent):
-            return
-        yield {name: value for name, value in payload.items() if name not in absent}
-
-
-def _shapes(table: Table, later: list[str]) -> list[tuple[list[str], str]]:
-    """The columns that a row's hash may cover, and the SQL that says when: the newest shape first.
-
-    A column declared later is added behind `removed_in`, and is null in the rows that were there.
-    """
-    shapes = []
-    for known in range(len(later), -1, -1):
-        absent = later[known:]
-        names = [name for name in table.columns if name not in absent]
-        condition = " AND ".join(f"{name} IS NULL" for name in absent) or "true"
-        shapes.append((["row_id", *names, "parents"], condition))
-    return shapes
-
-
-def _later_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
-    """Table -> its payload columns that were declared after it was made, oldest first."""
-    physical: dict[str, list[str]] = {}
-    for table, column in _rows(
-        connection,
-        "SELECT table_name, column_name FROM duckdb_columns() "
-        f"WHERE {HERE} AND schema_name = 'history' "
-        "ORDER BY table_name, column_index",
-    ):
-        physical.setdefault(table, []).append(column)
-    return {name: physical[name][physical[name].index("removed_in") + 1 :] for name in TABLES}
 
 
 def _recorded_hashes(
@@ -336,10 +304,11 @@ def check_models(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> 
     standing = _standing(connection)
     records = connection.execute(
         """
-        SELECT sequence, tables, config
-        FROM lineage.materializations LEFT JOIN lineage.configs USING (config_hash)
+        SELECT sequence, tables, config FROM (
+            FROM lineage.materializations
+            QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1
+        ) LEFT JOIN lineage.configs USING (config_hash)
         WHERE regexp_matches(tables, '^\\{"(staging|marts)\\.')
-        QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1
         ORDER BY sequence
         """
     ).fetchall()
@@ -355,7 +324,7 @@ def check_models(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> 
                 relation,
                 f"materialization {sequence} made a {model.get('materialized')}, here is {kind}",
             )
-        elif kind == "table" and content_of(connection, relation)[2] != content:
+        elif kind == "table" and relation_content(connection, relation)[2] != content:
             report.broken(relation, f"its cells are not those that materialization {sequence} made")
         elif kind == "view" and definition != _definition(connection, model["query"]):
             report.broken(
@@ -383,19 +352,12 @@ def check_schema(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> 
         report.broken("main.schema_migrations", "are not the migrations of this version")
 
 
-@contextmanager
-def _new_warehouse() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect(":memory:") as fresh:
-        migrate(fresh, Path(":memory:"))
-        yield fresh
-
-
 @cache
 def _declared(
     fingerprint: str, applied: tuple[tuple[int, str], ...]
 ) -> tuple[dict[str, str], tuple[tuple[int, str], ...]]:
     """Views and migrations of a new warehouse; made once for what the arguments name."""
-    with _new_warehouse() as fresh:
+    with new_schema() as fresh:
         return _views(fresh), tuple(fresh.execute(APPLIED).fetchall())
 
 
@@ -425,7 +387,7 @@ def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     found = connection.execute(
         "SELECT schema_name || '.' || view_name, sql FROM duckdb_views() "
         f"WHERE {HERE} AND NOT internal AND NOT temporary "
-        "AND schema_name IN ('main', 'rounds', 'lineage') "
+        "AND schema_name IN ('main', 'lineage') "
         "ORDER BY 1"
     ).fetchall()
     macros = connection.execute(
@@ -440,7 +402,7 @@ def _written_anew(name: str, definition: str | None) -> str | None:
     """A view's text as this DuckDB writes it; None where there is no view."""
     if definition is None or not definition.startswith("CREATE VIEW"):
         return definition
-    with _new_warehouse() as fresh:
+    with new_schema() as fresh:
         fresh.execute(f"DROP VIEW {name}")
         try:
             fresh.execute(definition)

@@ -29,12 +29,14 @@ import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import duckdb
 
-from refine_dagster.warehouse.tables import REFERENCES, TABLES, key_sql
+from refine_dagster.config.policy_round import name_sql
+from refine_dagster.warehouse.ledger import MIGRATION
+from refine_dagster.warehouse.tables import REFERENCES, TABLES, key_sql, slice_of, tables_of
 from refine_dagster.warehouse.warehouse import OUTSIDE
 
 Kind = Literal["row", "rows", "config", "code", "file", "first", "unknown"]
@@ -160,6 +162,7 @@ class Timeline:
             "SELECT sequence, asset, data_version FROM lineage.inputs ORDER BY ALL"
         ).fetchall():
             self.inputs[sequence][asset] = version
+        self._translate_rewritten()
         self.configs: dict[str, dict[str, Any]] = {
             name: json.loads(config)
             for name, config in connection.execute("SELECT * FROM lineage.configs").fetchall()
@@ -168,6 +171,21 @@ class Timeline:
         for one in self.all.values():
             self._of[one.asset].append(one.sequence)
         self._parents = _parent_assets(connection)
+
+    def _translate_rewritten(self) -> None:
+        """Name the content that migrations stored in another form by its new data versions."""
+        last: dict[str, Materialization] = {}
+        renamed: dict[tuple[str, str], str] = {}
+        for one in self.all.values():
+            if one.run_id.startswith(MIGRATION) and tables_of(one.asset):
+                renamed[one.asset, last[one.asset].data_version] = one.data_version
+            last[one.asset] = one
+        for sequence, one in self.all.items():
+            version = renamed.get((one.asset, one.data_version), one.data_version)
+            self.all[sequence] = replace(one, data_version=version)
+        for read in self.inputs.values():
+            for asset, version in read.items():
+                read[asset] = renamed.get((asset, version), version)
 
     def assets(self) -> list[str]:
         """Assets that were ever materialised, in the order of their first materialization."""
@@ -283,9 +301,10 @@ class Timeline:
 def _parent_assets(connection: duckdb.DuckDBPyConnection) -> defaultdict[str, set[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for child, parent in connection.execute(
-        "SELECT DISTINCT table_name, parent_table FROM lineage.parents"
+        f"SELECT DISTINCT {name_sql('table_name', 'policy_round')}, "
+        f"{name_sql('parent_table', 'parent_round')} FROM lineage.parents"
     ).fetchall():
-        found[TABLES[child].asset].add(TABLES[parent].asset)
+        found[slice_of(child).asset].add(slice_of(parent).asset)
     return found
 
 
@@ -299,23 +318,23 @@ def collect(connection: duckdb.DuckDBPyConnection, name: str, window: Window) ->
         "CREATE OR REPLACE TEMP TABLE sides "
         "(asset VARCHAR, table_name VARCHAR, row_id VARCHAR, is_new BOOLEAN, key VARCHAR)"
     )
-    for table in TABLES.values():
-        before, after = window.before.get(table.asset, 0), window.after.get(table.asset, 0)
-        if before == after:
-            continue
-        key, join = key_sql(table.name, "one")
+    for asset in sorted(window.before.keys() | window.after.keys()):
+        before, after = window.before.get(asset, 0), window.after.get(asset, 0)
         touched = min(before, after)
-        connection.execute(
-            f"""
-            INSERT INTO sides
-            SELECT ?, ?, one.row_id, bool_or({_live("one", after)}), any_value({key})
-            FROM history.{table.name} AS one {join}
-            WHERE one.added_in > {touched} OR one.removed_in > {touched}
-            GROUP BY one.row_id
-            HAVING bool_or({_live("one", after)}) <> bool_or({_live("one", before)})
-            """,
-            [table.asset, table.name],
-        )
+        for owned in tables_of(asset) if before != after else ():
+            table = owned.table.name
+            key, join = key_sql(table, "one")
+            connection.execute(
+                f"""
+                INSERT INTO sides
+                SELECT ?, ?, one.row_id, bool_or({_live("one", after)}), any_value({key})
+                FROM history.{table} AS one {join}
+                WHERE {owned.condition} AND (one.added_in > {touched} OR one.removed_in > {touched})
+                GROUP BY one.row_id
+                HAVING bool_or({_live("one", after)}) <> bool_or({_live("one", before)})
+                """,
+                [asset, table],
+            )
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE {name} AS
@@ -340,8 +359,8 @@ def link(connection: duckdb.DuckDBPyConnection, name: str, models: Collection[st
 
     A changed row hangs on a changed parent that its new version has and its old one had not, or the
     other way round. Table `ids` (`node`, `asset`, `table_name`, `id`, `is_new`) lists the ids of
-    both as `lineage.parents` has them. Column `model` names the parent's table where it is one of
-    `models` and of another asset, and is empty otherwise; `indirect` is false.
+    both as `lineage.parents` has them. Column `model` names the parent's asset where it is another
+    one and its table is one of `models`, and is empty otherwise; `indirect` is false.
     """
     connection.execute(
         f"""
@@ -357,7 +376,9 @@ def link(connection: duckdb.DuckDBPyConnection, name: str, models: Collection[st
         CREATE OR REPLACE TEMP TABLE links AS
         WITH hung AS (
             SELECT one.node, above.node AS parent,
-                   any_value(if(above.asset <> one.asset, above.table_name, '')) AS through
+                   any_value(if(above.asset <> one.asset
+                                AND above.table_name IN (SELECT unnest(?::VARCHAR[])),
+                                above.asset, '')) AS model
             FROM ids AS one
             JOIN lineage.parents AS edge
               ON edge.row_id = one.id AND edge.table_name = one.table_name
@@ -368,10 +389,7 @@ def link(connection: duckdb.DuckDBPyConnection, name: str, models: Collection[st
             HAVING count(DISTINCT one.is_new) = 1
                AND any_value(one.is_new) = any_value(above.is_new)
         )
-        SELECT DISTINCT node, parent,
-               if(through IN (SELECT unnest(?::VARCHAR[])), through, '') AS model,
-               false AS indirect
-        FROM hung
+        SELECT DISTINCT node, parent, model, false AS indirect FROM hung
         """,
         [list(models)],
     )

@@ -29,7 +29,7 @@ import duckdb
 import polars as pl
 
 from refine_dagster.lineage.trace import RowError, find_row, is_prefix
-from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.tables import TABLES, asset_sql
 from refine_dagster.warehouse.warehouse import Warehouse, require_as_of
 
 
@@ -338,17 +338,18 @@ def _dataset(connection: duckdb.DuckDBPyConnection, moment: int) -> DatasetImpac
 
 # Every row of a model, with its folder and whether its checkpoint serves a live model.
 _MODEL_ROWS = " UNION ALL ".join(
-    f"SELECT '{name}' AS table_name, row_id, checkpoint_hash, removed_in FROM history.{name}"
+    f"SELECT '{name}' AS table_name, {asset_sql(TABLES[name])} AS asset, row_id, checkpoint_hash, "
+    f"removed_in FROM history.{name}"
     for name in MODELS
 )
 _CHECKPOINTS = f"""
     WITH models AS ({_MODEL_ROWS}),
     folders AS (
-        SELECT asset AS table_name, content_hash AS checkpoint_hash, any_value(path) AS path
+        SELECT asset, content_hash AS checkpoint_hash, any_value(path) AS path
         FROM lineage.checkpoints GROUP BY ALL
     ),
     living AS (
-        SELECT DISTINCT table_name, checkpoint_hash FROM models WHERE removed_in IS NULL
+        SELECT DISTINCT asset, checkpoint_hash FROM models WHERE removed_in IS NULL
     )
 """
 
@@ -357,10 +358,10 @@ def _checkpoints(connection: duckdb.DuckDBPyConnection) -> tuple[CheckpointImpac
     found = connection.execute(
         f"""
         {_CHECKPOINTS}
-        SELECT DISTINCT table_name, row_id, checkpoint_hash, path, how,
-               (table_name, checkpoint_hash) IN (FROM living)
+        SELECT DISTINCT asset, row_id, checkpoint_hash, path, how,
+               (asset, checkpoint_hash) IN (FROM living)
         FROM touched JOIN models USING (table_name, row_id)
-        LEFT JOIN folders USING (table_name, checkpoint_hash)
+        LEFT JOIN folders USING (asset, checkpoint_hash)
         WHERE lived AND checkpoint_hash IS NOT NULL
         ORDER BY ALL
         """
@@ -373,12 +374,12 @@ def _live_checkpoints(connection: duckdb.DuckDBPyConnection) -> tuple[Checkpoint
         f"""
         {_CHECKPOINTS},
         holding AS (
-            SELECT DISTINCT table_name, checkpoint_hash
+            SELECT DISTINCT asset, checkpoint_hash
             FROM touched JOIN models USING (table_name, row_id) WHERE how = '{TRAINED}'
         )
-        SELECT DISTINCT table_name, row_id, checkpoint_hash, path, '{TRAINED}', true
-        FROM models JOIN holding USING (table_name, checkpoint_hash)
-        LEFT JOIN folders USING (table_name, checkpoint_hash)
+        SELECT DISTINCT asset, row_id, checkpoint_hash, path, '{TRAINED}', true
+        FROM models JOIN holding USING (asset, checkpoint_hash)
+        LEFT JOIN folders USING (asset, checkpoint_hash)
         WHERE removed_in IS NULL
         ORDER BY ALL
         """

@@ -24,7 +24,7 @@ import duckdb
 
 from refine_dagster.hashing import content_id, json_hash
 from refine_dagster.warehouse.ledger import PRUNE, Commit, Record, next_link, write_record
-from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.tables import TABLES, asset_sql
 from refine_dagster.warehouse.warehouse import Warehouse
 
 # A file that no record names may belong to a training that is under way, unless it is this old.
@@ -200,7 +200,7 @@ def _unneeded_paths(connection: duckdb.DuckDBPyConnection, root: Path) -> list[P
     with_checkpoints = [name for name in TABLES if "checkpoint_hash" in TABLES[name].columns]
     named = connection.execute(
         " UNION ".join(
-            f"SELECT '{TABLES[name].asset}' AS asset, left(checkpoint_hash, 16) "
+            f"SELECT {asset_sql(TABLES[name])} AS asset, left(checkpoint_hash, 16) "
             f"FROM history.{name} WHERE checkpoint_hash IS NOT NULL"
             for name in with_checkpoints
         )

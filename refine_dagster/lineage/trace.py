@@ -29,9 +29,9 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from refine_dagster.config.policy_round import base_name
 from refine_dagster.errors import RefineError
 from refine_dagster.hashing import ID_DIGITS
+from refine_dagster.warehouse.table import POLICY_ROUND
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -46,10 +46,11 @@ class RowError(RefineError):
 
 @dataclass(frozen=True)
 class RowName:
-    """A row, live or removed."""
+    """A row, live or removed, of a table and of the asset that commits it there."""
 
     table: str
     row_id: str
+    asset: str
 
 
 def is_prefix(text: str) -> bool:
@@ -72,7 +73,7 @@ def find_row(connection: duckdb.DuckDBPyConnection, text: str) -> RowName:
     prefix = text.lower()
     # A range and not LIKE: row groups that cannot hold it are then not read. 'g' follows 'f'.
     found = connection.execute(
-        "SELECT DISTINCT table_name, row_id FROM lineage.rows "
+        "SELECT DISTINCT table_name, row_id, asset FROM lineage.rows "
         "WHERE row_id >= ? AND row_id < ? ORDER BY ALL LIMIT ?",
         [prefix, prefix + "g", LISTED_ROWS + 1],
     ).fetchall()
@@ -82,7 +83,7 @@ def find_row(connection: duckdb.DuckDBPyConnection, text: str) -> RowName:
             fix="`refine-dagster show TABLE` lists the ids of live rows",
         )
     if len(found) > 1:
-        listed = "; ".join(f"{table} {row_id}" for table, row_id in found[:LISTED_ROWS])
+        listed = "; ".join(f"{table} {row_id}" for table, row_id, _ in found[:LISTED_ROWS])
         more = " and more" if len(found) > LISTED_ROWS else ""
         raise RowError(
             f"several rows have ids that begin with {prefix}: {listed}{more}",
@@ -95,8 +96,7 @@ LABEL_SHOWN = 200
 
 _HASH = "left({}, 12)"
 _MODEL = f"arm || ', ' || {_HASH.format('fingerprint')}"
-# What a person knows a row by, as SQL over its table, by the name that the table has in the first
-# policy round; tables with an instruction go by it.
+# What a person knows a row by, as SQL over its table; tables with an instruction go by it.
 _LABELS: Mapping[str, str] = MappingProxyType(
     {
         "seed_tasks": "seed_id || ': ' || instruction",
@@ -245,12 +245,15 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 def _label(table: str) -> str:
     columns = TABLES[table].columns
-    if label := _LABELS.get(base_name(table)):
+    label = _LABELS.get(table)
+    if label is None and "instruction" in columns:
+        label = "instruction"
+    if label is None:
+        arm = "arm || ', ' || " if "arm" in columns else ""
+        label = f"{arm}'step ' || step" if "step" in columns else "row_id"
+    if TABLES[table].rounds_from is None:
         return label
-    if "instruction" in columns:
-        return "instruction"
-    arm = "arm || ', ' || " if "arm" in columns else ""
-    return f"{arm}'step ' || step" if "step" in columns else "row_id"
+    return f"if({POLICY_ROUND} > 1, 'round ' || {POLICY_ROUND} || ', ', '') || {label}"
 
 
 def _key(table: str) -> str:

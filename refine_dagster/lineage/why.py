@@ -24,9 +24,9 @@ from refine_dagster.lineage.changes import (
     compared,
     contents,
 )
-from refine_dagster.lineage.trace import find_row, is_prefix
+from refine_dagster.lineage.trace import RowName, find_row, is_prefix
 from refine_dagster.warehouse.ledger import read_prunes
-from refine_dagster.warehouse.tables import TABLES, key_sql, tables_of
+from refine_dagster.warehouse.tables import TABLES, Slice, key_sql, slice_of, tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
 
 
@@ -119,7 +119,7 @@ def explain_asset(
         made=made,
         since=None if last is made else compare(timeline, asset, last.sequence - 1, last.sequence),
         change=compare(timeline, asset, made.sequence - 1, made.sequence),
-        tables=tuple(_count(connection, table.name, made.sequence) for table in tables_of(asset)),
+        tables=tuple(_count(connection, one, made.sequence) for one in tables_of(asset)),
         requests=tuple(
             Requests(*row)
             for row in connection.execute(
@@ -137,21 +137,22 @@ def explain_asset(
     )
 
 
-def _count(connection: duckdb.DuckDBPyConnection, table: str, sequence: int) -> TableCount:
+def _count(connection: duckdb.DuckDBPyConnection, owned: Slice, sequence: int) -> TableCount:
     total, added, removed = connection.execute(
         f"""
         SELECT count(*) FILTER (added_in <= {sequence} AND coalesce(removed_in > {sequence}, true)),
                count(*) FILTER (added_in = {sequence}), count(*) FILTER (removed_in = {sequence})
-        FROM history.{table}
+        FROM history.{owned.table.name} WHERE {owned.condition}
         """
     ).fetchall()[0]
-    return TableCount(table, total, added, removed, reused=total - added)
+    return TableCount(owned.table.name, total, added, removed, reused=total - added)
 
 
 def _checkpoints(
     connection: duckdb.DuckDBPyConnection, asset: str, sequence: int
 ) -> tuple[CheckpointUse, ...]:
-    if "checkpoint_hash" not in TABLES[asset].columns:
+    owned = tables_of(asset)[0]
+    if "checkpoint_hash" not in owned.table.columns:
         return ()
     found = connection.execute(
         f"""
@@ -160,8 +161,8 @@ def _checkpoints(
             WHERE known.asset = ? AND known.content_hash = checkpoint_hash
               AND known.sequence = {sequence}
         )
-        FROM history.{asset}
-        WHERE checkpoint_hash IS NOT NULL
+        FROM history.{owned.table.name}
+        WHERE {owned.condition} AND checkpoint_hash IS NOT NULL
           AND added_in <= {sequence} AND coalesce(removed_in > {sequence}, true)
         ORDER BY ALL
         """,
@@ -234,16 +235,16 @@ class RowExplanation:
 
 
 def explain_row(
-    connection: duckdb.DuckDBPyConnection, timeline: Timeline, table: str, row_id: str
+    connection: duckdb.DuckDBPyConnection, timeline: Timeline, row: RowName
 ) -> RowExplanation:
     """Explain a row that is or was in a table."""
+    table, row_id, asset = row.table, row.row_id, row.asset
     lives = connection.execute(
         f"SELECT added_in, removed_in FROM history.{table} WHERE row_id = ? ORDER BY added_in",
         [row_id],
     ).fetchall()
     added_in, removed_in = lives[-1]
     key, join = key_sql(table, "one")
-    asset = TABLES[table].asset
     until = removed_in or max(timeline.all) + 1
     later = [one for one in timeline.all.values() if added_in < one.sequence < until]
     payload = contents(connection, table, [row_id])[row_id]
@@ -256,8 +257,8 @@ def explain_row(
             [row_id],
         ).fetchall()[0][0],
         payload=payload,
-        added=_event(connection, timeline, table, row_id, added_in),
-        removed=_event(connection, timeline, table, row_id, removed_in) if removed_in else None,
+        added=_event(connection, timeline, row, added_in),
+        removed=_event(connection, timeline, row, removed_in) if removed_in else None,
         kept=sum(one.asset == asset for one in later),
         completion=_completion(connection, payload.get("completion_key"), added_in),
         earlier=tuple((added, removed) for added, removed in lives[:-1]),
@@ -267,26 +268,24 @@ def explain_row(
 def _event(
     connection: duckdb.DuckDBPyConnection,
     timeline: Timeline,
-    table: str,
-    row_id: str,
+    row: RowName,
     sequence: int,
 ) -> Event:
     causes = Causes(connection, timeline, timeline.window_of(sequence))
     node, old_id, new_id = connection.execute(
         "SELECT node, old_id, new_id FROM changed WHERE table_name = ? AND ? IN (old_id, new_id)",
-        [table, row_id],
+        [row.table, row.row_id],
     ).fetchall()[0]
-    payload = contents(connection, table, {one for one in (old_id, new_id) if one})
+    payload = contents(connection, row.table, {one for one in (old_id, new_id) if one})
     paired = old_id is not None and new_id is not None
     old, new = compared(payload[old_id], payload[new_id]) if paired else ({}, {})
-    asset = TABLES[table].asset
     return Event(
         by=timeline.all[sequence],
-        other_id=new_id if row_id == old_id else old_id,
+        other_id=new_id if row.row_id == old_id else old_id,
         old=old,
         new=new,
         reasons=causes.of_node(node),
-        change=compare(timeline, asset, sequence - 1, sequence),
+        change=compare(timeline, row.asset, sequence - 1, sequence),
     )
 
 
@@ -315,21 +314,31 @@ def explain(warehouse: Warehouse, name: str) -> AssetExplanation | RowExplanatio
         ExplainError: the name is neither, or the asset was never materialised.
         RowError: no row has that id, or several rows have.
     """
-    assets = dict.fromkeys(table.asset for table in TABLES.values())
-    asset = TABLES[name].asset if name in TABLES else name
-    if asset not in assets and not is_prefix(name):
+    asset = _asset_of(name)
+    if asset is None and not is_prefix(name):
+        assets = dict.fromkeys(table.asset for table in TABLES.values())
         raise ExplainError(
             f"{name!r} is no asset and no row id",
             fix="give a row_id or at least its first digits (`refine-dagster show TABLE` prints "
-            f"them), or an asset: {', '.join(assets)}",
+            f"them), or an asset: {', '.join(assets)}; those of a later policy round end in "
+            "`_round_2`",
         )
     with warehouse.connect() as connection:
         timeline = Timeline(connection)
-        if asset not in assets:
-            row = find_row(connection, name)
-            return explain_row(connection, timeline, row.table, row.row_id)
+        if asset is None:
+            return explain_row(connection, timeline, find_row(connection, name))
         if asset not in timeline.assets():
             raise ExplainError(
                 f"{asset} was never materialised", fix=f"refine-dagster run --select {asset}"
             )
         return explain_asset(connection, timeline, asset)
+
+
+def _asset_of(name: str) -> str | None:
+    """The asset of that name, or of the slice of that name; None where there is neither."""
+    if tables_of(name):
+        return name
+    try:
+        return slice_of(name).asset
+    except KeyError:
+        return None

@@ -7,8 +7,8 @@ query reads, the version, and the origin of every column are worked out from the
 that nobody has to keep them in step by hand.
 
 Names are those of the database: `staging.x` and `marts.x` for models, `x` or `main.x` for the live
-rows of a warehouse table, `rounds.x` for those of all policy rounds, `history.x`, `lineage.x` and
-`store.x` for what lies below. A query can thus be pasted into any DuckDB client.
+rows of a warehouse table, `history.x`, `lineage.x` and `store.x` for what lies below. A query can
+thus be pasted into any DuckDB client.
 """
 
 from refine_dagster.sql_models.execution import CheckResult, ModelResult, materialize, run_checks

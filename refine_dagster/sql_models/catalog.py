@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
-import sqlglot
-from sqlglot import exp
+import duckdb
 
-from refine_dagster.config.policy_round import base_name
-from refine_dagster.sql_models.model import DIALECT
-from refine_dagster.warehouse.round_views import round_views
-from refine_dagster.warehouse.tables import PARENTS_TYPE, TABLES, graph_assets
+from refine_dagster.config.policy_round import split_name
+from refine_dagster.warehouse.migrations import MIGRATIONS
+from refine_dagster.warehouse.table import PARENTS_TYPE, POLICY_ROUND
+from refine_dagster.warehouse.tables import TABLES, graph_assets, tables_of
 
+_COMMON = {
+    "row_id": ("VARCHAR", "The row's id."),
+    POLICY_ROUND: ("BIGINT", "Policy round that the row was made in, from 1."),
+    "parents": (PARENTS_TYPE, "Rows that this one was made from, each with its role."),
+}
+_KEPT = {
+    "row_hash": ("VARCHAR", "sha256 of the row."),
+    "added_in": ("BIGINT", "Sequence of the materialization that added the row."),
+    "removed_in": ("BIGINT", "Sequence of the one that removed it; null while it lives."),
+}
 # `store.completions` is filled by whatever calls a model, so a model over it comes after these, in
 # every policy round.
 MODEL_CALLERS = (
@@ -32,14 +40,15 @@ MODEL_CALLERS = (
 class Relation:
     """A stored table or a model, as the queries see it.
 
-    `columns` maps a name to (DuckDB type, meaning); `assets` come before whatever reads it. A view
-    over the tables of several policy rounds has no maker and `stands_for` them: relation -> maker.
+    Attributes:
+        columns: name -> (DuckDB type, meaning).
+        assets: what comes before whatever reads it.
+        makers: the assets whose rows it holds; None for the ledger and the completions store.
     """
 
     columns: Mapping[str, tuple[str, str]]
     assets: tuple[str, ...]
-    maker: str | None
-    stands_for: Mapping[str, str] = field(default_factory=dict)
+    makers: tuple[str | None, ...]
 
 
 @cache
@@ -50,36 +59,30 @@ def stored_relations(rounds: int = 1) -> Mapping[str, Relation]:
         rounds: policy rounds of the graph, whose assets alone can come before anything.
     """
     graph = graph_assets(rounds)
-    callers = tuple(asset for asset in graph if base_name(asset) in MODEL_CALLERS)
-    parents = (PARENTS_TYPE, "Rows that this one was made from, each with its role.")
     found: dict[str, Relation] = {}
     for table in TABLES.values():
-        columns = {"row_id": ("VARCHAR", "The row's id."), **table.columns, "parents": parents}
-        makers = (table.asset,) if table.asset in graph else ()
-        found[f"main.{table.name}"] = Relation(columns, makers, table.asset)
-        kept = {
-            **columns,
-            "row_hash": ("VARCHAR", "sha256 of the row."),
-            "added_in": ("BIGINT", "Sequence of the materialization that added the row."),
-            "removed_in": ("BIGINT", "Sequence of the one that removed it; null while it lives."),
-        }
-        found[f"history.{table.name}"] = Relation(kept, makers, table.asset)
-    for view in round_views():
-        made = {f"main.{table}": TABLES[table].asset for table in view.tables.values()}
-        of_graph = {relation: asset for relation, asset in made.items() if asset in graph}
-        found[view.relation] = Relation(view.columns, tuple(of_graph.values()), None, of_graph)
-    for path in files("refine_dagster.warehouse.migrations").iterdir():
-        if not path.name.endswith(".sql"):
-            continue
-        for statement in sqlglot.parse(path.read_text(encoding="utf-8"), read=DIALECT):
-            if not isinstance(statement, exp.Create) or statement.kind != "TABLE":
-                continue
-            table_name = statement.this.this
-            defined = {
-                column.name: (column.kind.sql(dialect=DIALECT), "")
-                for column in statement.this.find_all(exp.ColumnDef)
-                if column.parent is statement.this and column.kind
-            }
-            assets = callers if table_name.db == "store" else graph
-            found[f"{table_name.db}.{table_name.name}"] = Relation(defined, assets, None)
+        every = tuple(one for one in graph if any(part.table is table for part in tables_of(one)))
+        makers = every or (table.asset,)
+        live = {name: _COMMON.get(name) or table.columns[name] for name in table.stored}
+        found[f"main.{table.name}"] = Relation(live, every, makers)
+        found[f"history.{table.name}"] = Relation({**live, **_KEPT}, every, makers)
+    callers = tuple(asset for asset in graph if split_name(asset)[0] in MODEL_CALLERS)
+    for relation, columns in _fixed_tables().items():
+        assets = callers if relation.startswith("store.") else graph
+        found[relation] = Relation(columns, assets, (None,))
+    return found
+
+
+def _fixed_tables() -> dict[str, dict[str, tuple[str, str]]]:
+    """Tables of the ledger and of the store -> their columns."""
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    with duckdb.connect(":memory:") as fresh:
+        for migration in MIGRATIONS:
+            migration.apply(fresh)
+        for relation, column, kind in fresh.execute(
+            "SELECT schema_name || '.' || table_name, column_name, data_type FROM duckdb_columns() "
+            "SEMI JOIN duckdb_tables() USING (database_name, schema_name, table_name) "
+            "WHERE schema_name IN ('lineage', 'store') ORDER BY 1, column_index"
+        ).fetchall():
+            found.setdefault(relation, {})[column] = (kind, "")
     return found

@@ -19,10 +19,10 @@ import polars as pl
 
 from refine_dagster.hashing import content_id
 from refine_dagster.sql_models.model import LAYERS, Check, SqlModel, SqlModelError, SqlProblem
-from refine_dagster.warehouse.ledger import Commit, Record, content_of, next_link, write_record
-from refine_dagster.warehouse.round_views import SCHEMA as ROUNDS_SCHEMA
-from refine_dagster.warehouse.round_views import round_views
-from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.content import relation_content
+from refine_dagster.warehouse.ledger import Commit, Record, next_link, write_record
+from refine_dagster.warehouse.sql import identifier, literal
+from refine_dagster.warehouse.tables import tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
 
 _T = TypeVar("_T")
@@ -82,7 +82,7 @@ def materialize(
         _drop(connection, model)
         connection.execute(f"CREATE {model.materialized.upper()} {model.relation} AS {model.query}")
         _comment_on(connection, model)
-        columns, rows, content = content_of(connection, model.relation)
+        columns, rows, content = relation_content(connection, model.relation)
         preview = connection.sql(f"SELECT * FROM {model.relation} LIMIT {preview_rows}").pl()
         config = {"materialized": model.materialized, "query": model.query}
         record = Record(
@@ -130,16 +130,16 @@ def _with_connection(
 def _inputs(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> dict[str, str]:
     """The latest data version of each asset and model that the query reads."""
     reads = [relation.split(".") for relation in model.reads]
-    read = {TABLES[name].asset for schema, name in reads if schema in ("main", "history")}
-    read |= {name for schema, name in reads if schema in LAYERS}
-    views = {view.name: view for view in round_views()}
-    for schema, name in reads:
-        if schema == ROUNDS_SCHEMA:
-            read |= {TABLES[table].asset for table in views[name].tables.values()}
+    tables = {name for schema, name in reads if schema in ("main", "history")}
+    models = {name for schema, name in reads if schema in LAYERS}
     found = connection.execute(
         "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations GROUP BY asset"
     ).fetchall()
-    return {asset: version for asset, version in found if asset in read}
+    return {
+        asset: version
+        for asset, version in found
+        if asset in models or any(one.table.name in tables for one in tables_of(asset))
+    }
 
 
 def _next_commit(
@@ -177,17 +177,17 @@ def _drop(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> None:
 
 def _comment_on(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> None:
     kind = model.materialized.upper()
-    connection.execute(f"COMMENT ON {kind} {model.relation} IS {_literal(model.description)}")
+    connection.execute(f"COMMENT ON {kind} {model.relation} IS {literal(model.description)}")
     for column in model.columns:
         if column.description:
             connection.execute(
-                f"COMMENT ON COLUMN {model.relation}.{_identifier(column.name)} "
-                f"IS {_literal(column.description)}"
+                f"COMMENT ON COLUMN {model.relation}.{identifier(column.name)} "
+                f"IS {literal(column.description)}"
             )
 
 
 def _run_check(connection: duckdb.DuckDBPyConnection, model: SqlModel, check: Check) -> CheckResult:
-    column = _identifier(check.column)
+    column = identifier(check.column)
     having, parameters = "", list[Any]()
     if check.kind == "unique":
         condition, having = f"{column} IS NOT NULL", "HAVING count(*) > 1"
@@ -207,11 +207,3 @@ def _run_check(connection: duckdb.DuckDBPyConnection, model: SqlModel, check: Ch
         failing_rows=found[0][1] if found else 0,
         examples=tuple(value for value, _ in found),
     )
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

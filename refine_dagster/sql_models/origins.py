@@ -111,31 +111,25 @@ def _origins(node: Node, catalog: Mapping[str, Relation]) -> tuple[Origin, ...]:
             relation = f"{table.db or 'main'}.{table.name}".lower()
             if relation not in catalog:
                 continue
-            column, known = leaf.name.rsplit(".", 1)[-1].strip('"'), catalog[relation]
-            if column not in known.columns or not known.stands_for:
-                found.add(Origin(relation, column, known.maker))
-                continue
-            found |= {
-                Origin(one, column, maker)
-                for one, maker in known.stands_for.items()
-                if column in catalog[one].columns
-            }
-    return tuple(sorted(found, key=lambda origin: (origin.relation, origin.column)))
+            column = leaf.name.rsplit(".", 1)[-1].strip('"')
+            found |= {Origin(relation, column, maker) for maker in catalog[relation].makers}
+    return tuple(sorted(found, key=lambda one: (one.relation, one.column, one.asset or "")))
 
 
 def _meaning(node: Node, catalog: Mapping[str, Relation]) -> str:
-    """What the one stored column that the column is computed from means; empty for several."""
+    """What the stored columns that the column is computed from mean; empty where they differ."""
     read = {
         (f"{leaf.expression.db or 'main'}.{leaf.expression.name}".lower(), leaf.name)
         for leaf in node.walk()
         if isinstance(leaf.expression, exp.Table)
     }
-    if len(read) != 1:
-        return ""
-    ((relation, name),) = read
-    column = name.rsplit(".", 1)[-1].strip('"')
-    known = catalog.get(relation)
-    return known.columns.get(column, ("", ""))[1] if known else ""
+    meanings = {
+        catalog[relation].columns.get(name.rsplit(".", 1)[-1].strip('"'), ("", ""))[1]
+        if relation in catalog
+        else ""
+        for relation, name in read
+    }
+    return meanings.pop() if len(meanings) == 1 else ""
 
 
 def _is_passed_on(node: Node) -> bool:

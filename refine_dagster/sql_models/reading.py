@@ -23,7 +23,7 @@ from refine_dagster.sql_models.model import (
     SqlProblem,
 )
 from refine_dagster.sql_models.origins import Catalog, with_columns
-from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.tables import TABLES, tables_of
 
 MODELS_FOLDER = Path(__file__).resolve().parents[2] / "dbt_like_sql"
 
@@ -35,8 +35,8 @@ def read_models(folder: Path = MODELS_FOLDER, rounds: int = 1) -> list[SqlModel]
     """The models of a folder, each after the models that it reads.
 
     Args:
-        rounds: policy rounds of the graph: a model that reads `rounds.x` comes after the assets of
-            so many.
+        rounds: policy rounds of the graph: a model that reads a table with rounds comes after the
+            assets of so many.
 
     Raises:
         SqlModelError: with every problem found in any file.
@@ -67,7 +67,7 @@ def _read(folder: Path, rounds: int) -> list[SqlModel]:
     for draft in order:
         model = with_columns(draft, catalog, problems)
         columns = {column.name: ("UNKNOWN", column.description) for column in model.columns}
-        catalog.add(model.relation, Relation(columns, assets=(model.name,), maker=model.name))
+        catalog.add(model.relation, Relation(columns, (model.name,), (model.name,)))
         models.append(model)
     if problems:
         raise SqlModelError(problems, where=str(folder))
@@ -93,9 +93,10 @@ def _model_files(folder: Path, problems: list[SqlProblem]) -> list[tuple[Layer, 
 
 def _check_names(drafts: Sequence[Draft], problems: list[SqlProblem]) -> None:
     taken = {table.name: "a warehouse table" for table in TABLES.values()}
-    taken |= {table.asset: "an asset" for table in TABLES.values()}
     for draft in drafts:
         name = draft.model.name
+        if tables_of(name):
+            taken.setdefault(name, "an asset")
         if name in taken:
             problems.append(draft.problem(1, f"the name {name!r} belongs to {taken[name]} already"))
         else:
@@ -136,9 +137,7 @@ def _find_reads(draft: Draft, models: Mapping[str, Draft], problems: list[SqlPro
 
 def _meant(name: str, known: Collection[str]) -> str | None:
     """The relation that somebody who writes `name` is likely to want."""
-    likely = (
-        f"{schema}.{name}" for schema in ("main", "rounds", *LAYERS, "store", "lineage", "history")
-    )
+    likely = (f"{schema}.{name}" for schema in ("main", *LAYERS, "store", "lineage", "history"))
     return next((relation for relation in likely if relation in known), None)
 
 

@@ -4,10 +4,6 @@ Rows of `lineage.materializations` and of the tables attached to it (`inputs`, `
 `checkpoints`, `configs`) are only ever added, in the transaction that changes the data they speak
 of (`warehouse/warehouse.py`). Each row's digest covers the row, what is attached to it and the
 digest before it.
-
-The content of a view or table of any shape, as one hash.
-
-Marts have no row ids: what names their content is the multiset of their rows, and their columns.
 """
 
 from __future__ import annotations
@@ -21,12 +17,14 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from refine_dagster.hashing import canonical_json, json_hash, text_hash
+from refine_dagster.hashing import canonical_json, json_hash
 from refine_dagster.warehouse.checkpoints import Checkpoint
 
 GENESIS = "0" * 64
 # The ledger's name for a prune (`lineage/prune.py`), which is no asset.
 PRUNE = "prune"
+# The run of a record that a migration wrote (`warehouse/rewrites.py`) begins with this.
+MIGRATION = "migration "
 # What a use says of its completion: SQL over `sent` and a row `completion` of the store.
 USE_DIGEST = "sha256(sent || CAST(to_json(completion) AS VARCHAR))"
 
@@ -260,18 +258,3 @@ def _insert(
     if rows:
         marks = ", ".join("?" * len(rows[0]))
         connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
-
-
-def content_of(
-    connection: duckdb.DuckDBPyConnection, relation: str
-) -> tuple[tuple[tuple[str, str], ...], int, str]:
-    """Columns (name, DuckDB type), number of rows and content hash of a view or table."""
-    described = connection.execute(f"DESCRIBE {relation}").fetchall()
-    columns = tuple((str(row[0]), str(row[1])) for row in described)
-    rows, content = connection.execute(
-        "SELECT count(*), sha256(coalesce(string_agg(part, '' ORDER BY part), '')) FROM ("
-        "SELECT sha256(CAST(to_json(model_row) AS VARCHAR)) AS part "
-        f"FROM {relation} AS model_row)"
-    ).fetchall()[0]
-    whole = canonical_json([[list(column) for column in columns], content])
-    return columns, rows, text_hash(whole)

@@ -1,8 +1,8 @@
 """Rows on their way into the warehouse: declared columns, typed frames, Merkle ids.
 
-`make_row` names a row by the hash of its table, its payload and its parents' ids; `frame` lays rows
-out with the column types of `warehouse/tables.py`, so that an empty table is as well-typed as a
-full one and a missing or unknown column is caught here and not in SQL.
+`make_row` names a row by the hash of its slice, its payload and its parents' ids; `frame` lays rows
+out with the declared column types, so that an empty table is as well-typed as a full one and a
+missing or unknown column is caught here and not in SQL.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 import polars as pl
 
 from refine_dagster.hashing import content_id
-from refine_dagster.warehouse.tables import TABLES, Table
+from refine_dagster.warehouse.table import MAP_TYPE, Table
+from refine_dagster.warehouse.tables import slice_of
 
 Row = dict[str, Any]
 
@@ -25,6 +26,7 @@ _TYPES: dict[str, pl.DataType] = {
     "BIGINT": pl.Int64(),
     "DOUBLE": pl.Float64(),
     "BOOLEAN": pl.Boolean(),
+    MAP_TYPE: pl.Map(pl.String, pl.Float64),
     "STRUCT(input VARCHAR, output VARCHAR)[]": pl.List(
         pl.Struct({"input": pl.String, "output": pl.String})
     ),
@@ -33,42 +35,75 @@ _TYPES: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True, order=True)
 class Parent:
-    """A row that another row was made from, and in which role."""
+    """A row that another row was made from, and in which role; `asset` names its slice."""
 
     asset: str
     row_id: str
     role: str
 
 
-def make_row(table: str, payload: Mapping[str, Any], parents: Iterable[Parent] = ()) -> Row:
-    """A row of `table` with its id; equal payloads of equal parents are the same row.
+def make_row(name: str, payload: Mapping[str, Any], parents: Iterable[Parent] = ()) -> Row:
+    """A row of a slice with its id; equal payloads of equal parents are the same row.
+
+    Args:
+        name: the slice, such as `raw_instructions_round_2`.
+        payload: a value for each of the table's columns; optional ones may be left out.
+        parents: the rows that it is made from.
 
     Raises:
-        KeyError: the payload's columns are not exactly the table's.
+        KeyError: there is no such slice, or the payload's columns are not the table's.
     """
-    declared = TABLES[table].columns
-    if payload.keys() != declared.keys():
-        missing, unknown = declared.keys() - payload.keys(), payload.keys() - declared.keys()
-        raise KeyError(f"{table}: missing columns {sorted(missing)}, unknown {sorted(unknown)}")
+    table = slice_of(name).table
+    given = {**dict.fromkeys(table.optional), **payload}
+    if given.keys() != table.columns.keys():
+        missing, unknown = table.columns.keys() - given.keys(), given.keys() - table.columns.keys()
+        raise KeyError(f"{name}: missing columns {sorted(missing)}, unknown {sorted(unknown)}")
     ordered = [
         {"asset": parent.asset, "row_id": parent.row_id, "role": parent.role}
         for parent in sorted(set(parents))
     ]
-    values = {name: _as_stored(payload[name], declared[name][0]) for name in declared}
-    return {"row_id": content_id(table, values, ordered), **values, "parents": ordered}
+    values = {
+        column: _as_stored(given[column], kind) for column, (kind, _) in table.columns.items()
+    }
+    return {"row_id": row_id(name, values, ordered), **values, "parents": ordered}
 
 
-def _as_stored(value: Any, duckdb_type: str) -> Any:
+def row_id(name: str, values: Mapping[str, Any], parents: Sequence[Mapping[str, str]]) -> str:
+    """The id of a row of a slice, 32 hex digits.
+
+    The entries of a mapping count as columns of their own, and an optional column without a value
+    as none: a table can gather columns in a mapping, or get a new one, and its rows keep their ids.
+
+    Raises:
+        KeyError: a mapping has an entry that is named like a column.
+    """
+    table = slice_of(name).table
+    named: Row = {}
+    for column, (kind, _) in table.columns.items():
+        value = values[column]
+        if kind != MAP_TYPE:
+            if value is not None or column not in table.optional:
+                named[column] = value
+            continue
+        if taken := value.keys() & (table.columns.keys() | named.keys()):
+            raise KeyError(f"{name}: {column} has entries named like columns: {sorted(taken)}")
+        named |= value
+    return content_id(name, named, list(parents))
+
+
+def _as_stored(value: Any, kind: str) -> Any:
     """A value as the warehouse gives it back: 3 in a DOUBLE column is 3.0, and has its hash."""
-    return float(value) if duckdb_type == "DOUBLE" and isinstance(value, int) else value
+    if kind == MAP_TYPE:
+        return {key: _as_stored(value[key], "DOUBLE") for key in sorted(value)}
+    return float(value) if kind == "DOUBLE" and isinstance(value, int) else value
 
 
 def schema_of(table: Table) -> dict[str, pl.DataType]:
-    """Column name -> polars type, `row_id` and `parents` included."""
-    payload = {name: _TYPES[duckdb_type] for name, (duckdb_type, _) in table.columns.items()}
+    """Column name -> polars type of a slice's rows, `row_id` and `parents` included."""
+    payload = {name: _TYPES[kind] for name, (kind, _) in table.columns.items()}
     return {"row_id": pl.String(), **payload, "parents": pl.List(_PARENT)}
 
 
-def frame(table: str, rows: Sequence[Row]) -> pl.DataFrame:
-    """Rows of `table` as a typed frame."""
-    return pl.DataFrame(rows, schema=schema_of(TABLES[table]), orient="row")
+def frame(name: str, rows: Sequence[Row]) -> pl.DataFrame:
+    """Rows of a slice as a typed frame."""
+    return pl.DataFrame(rows, schema=schema_of(slice_of(name).table), orient="row")

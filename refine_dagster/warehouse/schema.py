@@ -1,13 +1,13 @@
 """The warehouse's schema: its migrations, and the history table and live view of each table.
 
-Fixed tables come from the numbered files under `migrations/`, each applied once and recorded;
-history tables and views come from `warehouse/tables.py`, and views over the tables of all policy
-rounds from `warehouse/round_views.py`. What the declarations say is the same whatever the number of
-rounds that are run, so a home opens under any.
+Fixed tables come from the numbered steps of `migrations/`, each applied once and recorded; history
+tables and views come from the declarations in `warehouse/tables.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -18,9 +18,10 @@ import duckdb
 
 from refine_dagster.errors import RefineError
 from refine_dagster.hashing import content_id
-from refine_dagster.warehouse.round_views import SCHEMA as ROUNDS_SCHEMA
-from refine_dagster.warehouse.round_views import round_views
-from refine_dagster.warehouse.tables import PARENTS_TYPE, TABLES, Table
+from refine_dagster.warehouse.migrations import MIGRATIONS
+from refine_dagster.warehouse.sql import literal
+from refine_dagster.warehouse.table import PARENTS_TYPE, POLICY_ROUND, Table
+from refine_dagster.warehouse.tables import TABLES, asset_sql, round_sql
 
 
 class WarehouseError(RefineError):
@@ -37,33 +38,30 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     Raises:
         WarehouseError: the database was written by a newer version.
     """
-    known = _migrations()
     version, fingerprint = _state(connection)
-    if version > len(known):
+    known = len(MIGRATIONS)
+    if version > known:
         raise WarehouseError(
-            f"written by a newer version (schema {version}, this one knows {len(known)})",
+            f"written by a newer version (schema {version}, this one knows {known})",
             where=str(path),
             fix="upgrade refine-dagster, or choose another REFINE_HOME",
         )
     declared = declarations_fingerprint()
-    if (version, fingerprint) == (len(known), declared):
+    if (version, fingerprint) == (known, declared):
         return
     connection.execute("BEGIN TRANSACTION")
     connection.execute(
         "CREATE TABLE IF NOT EXISTS main.schema_migrations "
         "(version BIGINT PRIMARY KEY, name VARCHAR NOT NULL, applied_at VARCHAR NOT NULL)"
     )
-    for number, (name, sql) in enumerate(known[version:], version + 1):
-        connection.execute(sql)
+    for number, migration in enumerate(MIGRATIONS[version:], version + 1):
+        migration.apply(connection)
         connection.execute(
             "INSERT INTO main.schema_migrations VALUES (?, ?, ?)",
-            [number, name, datetime.now(UTC).isoformat()],
+            [number, migration.name, datetime.now(UTC).isoformat()],
         )
     for table in TABLES.values():
         create_table(connection, table)
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {ROUNDS_SCHEMA}")
-    for view in round_views():
-        connection.execute(view.sql)
     _create_lineage_views(connection)
     connection.execute("DELETE FROM lineage.declarations")
     connection.execute("INSERT INTO lineage.declarations VALUES (?)", [declared])
@@ -74,44 +72,47 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 def declarations_fingerprint() -> str:
     """A hash of everything that history tables and views are made from."""
     declared = [
-        [table.name, table.asset, table.description, [list(c) for c in table.columns.items()]]
+        [table.name, table.asset, table.description, table.stored, [*table.columns.values()]]
         for table in TABLES.values()
     ]
-    rounds = [view.sql for view in round_views()]
-    return content_id("declarations", declared, rounds, _lineage_views())
+    return content_id("declarations", declared, _lineage_views())
 
 
 def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """The history table and the live view of a declaration, with its texts as comments."""
+    structural = f"{POLICY_ROUND} BIGINT NOT NULL, " if table.rounds_from else ""
     payload = "".join(f"{name} {kind}, " for name, (kind, _) in table.columns.items())
     connection.execute(
-        f"CREATE TABLE IF NOT EXISTS history.{table.name} (row_id VARCHAR NOT NULL, {payload}"
-        f"parents {PARENTS_TYPE}, row_hash VARCHAR NOT NULL, added_in BIGINT NOT NULL, "
+        f"CREATE TABLE IF NOT EXISTS history.{table.name} (row_id VARCHAR NOT NULL, {structural}"
+        f"{payload}parents {PARENTS_TYPE}, row_hash VARCHAR NOT NULL, added_in BIGINT NOT NULL, "
         "removed_in BIGINT)"
     )
     for name, (kind, _) in table.columns.items():
         connection.execute(
             f"ALTER TABLE history.{table.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
         )
-    columns = ", ".join(["row_id", *table.columns, "parents"])
     connection.execute(
         f"CREATE OR REPLACE VIEW main.{table.name} AS "
-        f"SELECT {columns} FROM history.{table.name} WHERE removed_in IS NULL"
+        f"SELECT {', '.join(table.stored)} FROM history.{table.name} WHERE removed_in IS NULL"
     )
-    connection.execute(f"COMMENT ON VIEW main.{table.name} IS {_quoted(table.description)}")
+    connection.execute(f"COMMENT ON VIEW main.{table.name} IS {literal(table.description)}")
     for name, (_, meaning) in table.columns.items():
-        connection.execute(f"COMMENT ON COLUMN history.{table.name}.{name} IS {_quoted(meaning)}")
+        connection.execute(f"COMMENT ON COLUMN history.{table.name}.{name} IS {literal(meaning)}")
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+@contextmanager
+def new_schema() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A new warehouse in memory: the schema that every other one is to have."""
+    with duckdb.connect(":memory:") as fresh:
+        migrate(fresh, Path(":memory:"))
+        yield fresh
 
 
 def _create_lineage_views(connection: duckdb.DuckDBPyConnection) -> None:
     """`lineage.rows`, every row of every table with its life, and the views over it."""
     union = " UNION ALL ".join(
-        f"SELECT '{name}' AS table_name, '{table.asset}' AS asset, row_id, added_in, removed_in "
-        f"FROM history.{name}"
+        f"SELECT '{name}' AS table_name, CAST({round_sql(table)} AS BIGINT) AS policy_round, "
+        f"{asset_sql(table)} AS asset, row_id, added_in, removed_in FROM history.{name}"
         for name, table in TABLES.items()
     )
     connection.execute(f"CREATE OR REPLACE VIEW lineage.rows AS {union}")
@@ -129,20 +130,10 @@ def _state(connection: duckdb.DuckDBPyConnection) -> tuple[int, str | None]:
     except duckdb.CatalogException:
         return 0, None
     version = int(row[0]) if row and row[0] is not None else 0
-    if version > len(_migrations()):
+    if version > len(MIGRATIONS):
         return version, None
     declared = first_row(connection, "SELECT fingerprint FROM lineage.declarations")
     return version, str(declared[0]) if declared else None
-
-
-@cache
-def _migrations() -> list[tuple[str, str]]:
-    folder = files("refine_dagster.warehouse") / "migrations"
-    entries = sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
-        key=lambda entry: entry.name,
-    )
-    return [(entry.name, entry.read_text(encoding="utf-8")) for entry in entries]
 
 
 def first_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...] | None:

@@ -4,8 +4,10 @@
 CREATE OR REPLACE VIEW lineage.edges AS
 SELECT
     table_name,
+    policy_round,
     replace(CAST(row_id AS VARCHAR), '-', '') AS row_id,
     parent_table,
+    parent_round,
     replace(CAST(parent_id AS VARCHAR), '-', '') AS parent_id,
     role
 FROM lineage.parents;

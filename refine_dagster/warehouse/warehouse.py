@@ -13,15 +13,15 @@ with the process that holds it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
 
-from refine_dagster.hashing import json_hash
+from refine_dagster.config.policy_round import PolicyRound, split_sql
+from refine_dagster.hashing import content_id, json_hash
 from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.content import content_hash, row_hash_sql, slices_in
 from refine_dagster.warehouse.database import DatabaseFile
 from refine_dagster.warehouse.ledger import (
     Commit,
@@ -32,16 +32,15 @@ from refine_dagster.warehouse.ledger import (
     read_prunes,
     write_record,
 )
+from refine_dagster.warehouse.rows import frame
 from refine_dagster.warehouse.schema import WarehouseError, first_row, migrate
-from refine_dagster.warehouse.tables import TABLES, Table, tables_of
+from refine_dagster.warehouse.table import POLICY_ROUND
+from refine_dagster.warehouse.tables import TABLES, Slice, slice_of, tables_of
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+# The code version of a record that empties a slice whose asset the graph no longer has.
+RETIRED = "retired"
 # Inputs that are no assets are named with this prefix: `file:seeds`.
 OUTSIDE = "file:"
-# Rows whose ids and hashes are in memory together while a content hash is made.
-ROWS_AT_ONCE = 100_000
 
 
 class StaleInputsError(WarehouseError):
@@ -59,23 +58,29 @@ class Warehouse(DatabaseFile):
         """
         migrate(connection, self.path)
 
-    def read(self, table: str, *, as_of: int | None = None) -> pl.DataFrame:
-        """The rows of a table, by `row_id`: live, or as they were after materialization `as_of`.
+    def read(self, name: str, *, as_of: int | None = None) -> pl.DataFrame:
+        """The rows of a slice, by `row_id`: live, or as they were after materialization `as_of`.
+
+        Args:
+            name: a table, or its rows of a later policy round such as `raw_instructions_round_2`;
+                of a table with rounds the plain name stands for the first.
 
         Raises:
-            WarehouseError: there is no such table or no such materialization, or the rows of that
+            WarehouseError: there is no such slice or no such materialization, or the rows of that
                 time were pruned.
         """
-        declared = _declared(table)
-        columns = ", ".join(["row_id", *declared.columns, "parents"])
+        owned = _declared(name)
+        columns = ", ".join(["row_id", *owned.table.columns, "parents"])
         with self.connect() as connection:
             if as_of is None:
-                source, parameters = f"main.{table}", []
+                alive, parameters = "removed_in IS NULL", []
             else:
                 require_as_of(connection, as_of)
-                source = f"history.{table} WHERE added_in <= ? AND coalesce(removed_in > ?, true)"
-                parameters = [as_of, as_of]
-            sql = f"SELECT {columns} FROM {source} ORDER BY row_id"
+                alive, parameters = "added_in <= ? AND coalesce(removed_in > ?, true)", [as_of] * 2
+            sql = (
+                f"SELECT {columns} FROM history.{owned.table.name} "
+                f"WHERE {owned.condition} AND {alive} ORDER BY row_id"
+            )
             return connection.sql(sql, params=parameters).pl()
 
     def relations(self) -> dict[str, str]:
@@ -86,6 +91,11 @@ class Warehouse(DatabaseFile):
             "AND table_schema IN ('main', 'staging', 'marts') ORDER BY ALL"
         )
         return {name: f"{schema}.{name}" for schema, name in found.rows()}
+
+    def slices(self) -> list[Slice]:
+        """The slices that have rows, live or removed, or a materialization."""
+        with self.connect() as connection:
+            return slices_in(connection)
 
     def data_version(self, asset: str) -> str | None:
         """The data version of an asset's last materialization; None where there is none."""
@@ -115,8 +125,8 @@ class Warehouse(DatabaseFile):
 
         Args:
             record: what the materialization says of itself.
-            tables: every table that the asset owns -> all its rows (`lineage.rows.frame`), named by
-                their content (`lineage.rows.make_row`); None records that they stand as they are.
+            tables: every slice that the asset owns -> all its rows (`rows.frame`), named by their
+                content (`rows.make_row`); None records that they stand as they are.
             checkpoints: folders that the rows refer to, already published.
 
         Raises:
@@ -124,21 +134,21 @@ class Warehouse(DatabaseFile):
             StaleInputsError: an input was materialised anew since it was read.
         """
         owned = tables_of(record.asset)
-        if tables is not None and {table.name for table in owned} != set(tables):
+        if tables is not None and {one.name for one in owned} != set(tables):
             raise WarehouseError(
-                f"{record.asset} owns {[t.name for t in owned]}, not {sorted(tables)}"
+                f"{record.asset} owns {[one.name for one in owned]}, not {sorted(tables)}"
             )
         with self.connect() as connection:
             connection.execute("BEGIN TRANSACTION")
             _require_fresh(connection, record)
             sequence, previous = next_link(connection)
             counts = [
-                _replace_rows(connection, table, tables[table.name], sequence)
+                _replace_rows(connection, one, tables[one.name], sequence)
                 if tables is not None
-                else (_live_rows(connection, table), 0, 0)
-                for table in owned
+                else (_live_rows(connection, one), 0, 0)
+                for one in owned
             ]
-            hashes = {table.name: content_hash(connection, table.name) for table in owned}
+            hashes = {one.name: content_hash(connection, one) for one in owned}
             commit = Commit(
                 sequence=sequence,
                 data_version=json_hash(hashes),
@@ -151,54 +161,45 @@ class Warehouse(DatabaseFile):
             connection.execute("COMMIT")
         return commit
 
+    def retire_rounds_beyond(self, rounds: int, run_id: str) -> list[str]:
+        """Empty the slices of all policy rounds after `rounds`; the assets that had live rows.
 
-def content_hash(
-    connection: duckdb.DuckDBPyConnection, table: str, as_of: int | None = None
-) -> str:
-    """One hash of a table's rows, independent of their physical order, 64 hex digits.
+        With the config field `rounds` lowered, no asset is left that would replace those rows: a
+        removed seed would keep live descendants there. So the first step of a run under the lower
+        number empties them, by an ordinary commit each: history keeps the rows, the ledger says
+        when and why, completions and checkpoints stay. With `rounds` raised again, the rows come
+        back from what is stored.
 
-    Args:
-        as_of: the sequence after which the rows lived; None takes the live rows.
-    """
-    alive = "removed_in IS NULL"
-    if as_of is not None:
-        alive = f"added_in <= {as_of} AND coalesce(removed_in > {as_of}, true)"
-    rows = f"FROM history.{table} WHERE {alive}"
-    # Rows by the first two digits of their ids: each such part has a hash, and these have one.
-    sizes = connection.execute(
-        "SELECT sum(strlen(row_id) + strlen(row_hash))::BIGINT "
-        f"{rows} GROUP BY left(row_id, 2) ORDER BY left(row_id, 2)"
-    ).fetchall()
-    reader = connection.sql(f"SELECT row_id || row_hash {rows} ORDER BY row_id").to_arrow_reader(
-        ROWS_AT_ONCE
-    )
-    texts, text = (_text(batch.column(0)) for batch in reader), memoryview(b"")
-    whole = hashlib.sha256()
-    for (size,) in sizes:
-        part = hashlib.sha256()
-        while size:
-            text = text or next(texts)
-            part.update(text[:size])
-            text, size = text[size:], size - min(size, len(text))
-        whole.update(part.hexdigest().encode())
-    # A result read to its end lets the connection go on, whoever still holds it.
-    left = next(texts, None)
-    assert left is None
-    reader.close()
-    return whole.hexdigest()
-
-
-def _text(strings: pa.StringArray) -> memoryview:
-    """The bytes of all strings, one behind the other, as they lie in memory."""
-    _, offsets, data = strings.buffers()
-    ends = memoryview(offsets).cast("i")[strings.offset : strings.offset + len(strings) + 1]
-    return memoryview(data)[ends[0] : ends[-1]]
-
-
-def row_hash_sql(names: Sequence[str]) -> str:
-    """The SQL of a row's hash over the named columns: `row_id`, payload in order, `parents`."""
-    packed = ", ".join(f"{name} := {name}" for name in names)
-    return f"sha256(CAST(to_json(struct_pack({packed})) AS VARCHAR))"
+        Raises:
+            WarehouseError: the warehouse cannot be opened or written.
+        """
+        tables = [table for table in TABLES.values() if table.rounds_from is not None]
+        alive = self.query(
+            " UNION ".join(
+                f"SELECT {POLICY_ROUND}, '{table.asset}' AS asset FROM main.{table.name} "
+                f"WHERE {POLICY_ROUND} > {rounds}"
+                for table in tables
+            )
+        )
+        order = [table.asset for table in tables]
+        # The last made first: nothing that is live is left without what it was made from.
+        retired = [
+            PolicyRound(number).name(asset)
+            for number, asset in sorted(
+                alive.rows(), key=lambda row: (row[0], order.index(row[1])), reverse=True
+            )
+        ]
+        config = {"rounds": rounds}
+        for asset in retired:
+            record = Record(
+                asset=asset,
+                run_id=run_id,
+                code_version=RETIRED,
+                config_hash=content_id("config", config),
+                config=config,
+            )
+            self.commit(record, {one.name: frame(one.name, []) for one in tables_of(asset)})
+        return retired
 
 
 def require_as_of(connection: duckdb.DuckDBPyConnection, as_of: int) -> None:
@@ -242,21 +243,27 @@ def _require_fresh(connection: duckdb.DuckDBPyConnection, record: Record) -> Non
         )
 
 
-def _declared(table: str) -> Table:
-    if table not in TABLES:
-        raise WarehouseError(f"there is no table {table!r}", fix=f"one of {', '.join(TABLES)}")
-    return TABLES[table]
+def _declared(name: str) -> Slice:
+    try:
+        return slice_of(name)
+    except KeyError:
+        raise WarehouseError(
+            f"there is no table {name!r}", fix=f"one of {', '.join(TABLES)}"
+        ) from None
 
 
 def _replace_rows(
-    connection: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame, sequence: int
+    connection: duckdb.DuckDBPyConnection, owned: Slice, rows: pl.DataFrame, sequence: int
 ) -> tuple[int, int, int]:
     """Close the rows that are gone, open the new ones; (total, added, removed).
 
     An id names a row's content, so a row whose id is live stands: its cells are not looked at.
     """
+    table = owned.table
     names = ["row_id", *table.columns, "parents"]
     listed = ", ".join(names)
+    if table.rounds_from is not None:
+        listed += f", {owned.policy_round.number} AS {POLICY_ROUND}"
     # Views of strings go to DuckDB as they are, without a copy.
     arrow = rows.select(names).to_arrow(compat_level=pl.CompatLevel.newest())
     connection.register("incoming_rows", arrow)
@@ -265,10 +272,11 @@ def _replace_rows(
         twice = connection.execute(
             "SELECT row_id FROM incoming GROUP BY row_id HAVING count(*) > 1 ORDER BY 1 LIMIT 3"
         ).fetchall()
-        raise WarehouseError(f"{table.name}: row ids occur twice: {[row[0] for row in twice]}")
-    live = f"(SELECT row_id FROM history.{table.name} WHERE removed_in IS NULL)"
+        raise WarehouseError(f"{owned.name}: row ids occur twice: {[row[0] for row in twice]}")
+    alive = f"{owned.condition} AND removed_in IS NULL"
+    live = f"(SELECT row_id FROM history.{table.name} WHERE {alive})"
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {listed}, {row_hash_sql(names)} AS row_hash "
+        f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {listed}, {row_hash_sql(table)} AS row_hash "
         f"FROM incoming_rows ANTI JOIN {live} USING (row_id)"
     )
     connection.unregister("incoming_rows")
@@ -276,7 +284,7 @@ def _replace_rows(
         connection,
         f"""
         UPDATE history.{table.name} AS old SET removed_in = {sequence}
-        WHERE old.removed_in IS NULL
+        WHERE {alive}
           AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.row_id = old.row_id)
         """,
     )
@@ -286,10 +294,12 @@ def _replace_rows(
         f"SELECT *, {sequence} AS added_in FROM fresh ORDER BY row_id",
     )
     # A row that comes back has its edges already.
+    parent_table, parent_round = split_sql("parent.asset")
     connection.execute(
         f"""
         INSERT INTO lineage.parents
-        SELECT '{table.name}', row_id, parent.asset, parent.row_id, parent.role
+        SELECT '{table.name}', {owned.policy_round.number}, row_id,
+               {parent_table}, {parent_round}, parent.row_id, parent.role
         FROM (SELECT row_id::UUID AS row_id, unnest(parents) AS parent FROM fresh)
         WHERE row_id NOT IN (
             SELECT row_id FROM lineage.parents
@@ -303,8 +313,8 @@ def _replace_rows(
     return rows.height, added, removed
 
 
-def _live_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
-    return _count(connection, f"SELECT count(*) FROM history.{table.name} WHERE removed_in IS NULL")
+def _live_rows(connection: duckdb.DuckDBPyConnection, owned: Slice) -> int:
+    return _count(connection, f"SELECT count(*) FROM {owned.live}")
 
 
 def _count(connection: duckdb.DuckDBPyConnection, sql: str) -> int:

@@ -13,11 +13,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.hashing import canonical_json
 from refine_dagster.warehouse.ledger import GENESIS, Record, RoleUsage, record_digest
 from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
 from refine_dagster.warehouse.schema import WarehouseError, WarehouseLockedError
-from refine_dagster.warehouse.tables import TABLES, tables_of
+from refine_dagster.warehouse.tables import TABLES, slice_of, tables_of
 from refine_dagster.warehouse.warehouse import StaleInputsError, Warehouse
 
 
@@ -160,7 +161,15 @@ def test_parents_are_kept_once_for_ever(warehouse: Warehouse) -> None:
         warehouse.commit(record("filtered_instructions"), tables)
     edges = warehouse.query("SELECT * FROM lineage.edges").rows()
     assert edges == [
-        ("filtered_instructions", child["row_id"], "seed_tasks", one["row_id"], "demonstration")
+        (
+            "filtered_instructions",
+            1,
+            child["row_id"],
+            "seed_tasks",
+            1,
+            one["row_id"],
+            "demonstration",
+        )
     ]
     lives = warehouse.query(
         "SELECT added_in, removed_in FROM lineage.rows WHERE row_id = ? ORDER BY 1",
@@ -197,9 +206,10 @@ def test_rows_name_their_content_and_parents() -> None:
 
 
 def test_every_table_is_typed_and_owned(warehouse: Warehouse) -> None:
-    for name, table in TABLES.items():
+    for table in TABLES.values():
+        name = PolicyRound(table.rounds_from or 1).name(table.name)
         assert warehouse.read(name).schema == frame(name, []).schema
-        assert table.name in {one.name for one in tables_of(table.asset)}
+        assert name in {one.name for one in tables_of(slice_of(name).asset)}
     assert set(TABLES) <= set(warehouse.relations())
 
 

@@ -11,7 +11,6 @@ from refine_dagster.home import Home
 from refine_dagster.lineage import prune
 from refine_dagster.lineage.audit import verify
 from refine_dagster.run import run_pipeline
-from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
@@ -32,7 +31,7 @@ def test_prune_and_run_again(copied_home: Home, tmp_path: Path) -> None:
             "FROM store.completions LIMIT 1"
         )
 
-    live = {name: warehouse.read(name) for name in TABLES}
+    live = {one.name: warehouse.read(one.name) for one in warehouse.slices()}
     checkpoints = set(home.checkpoints.glob("*/*"))
     plan = prune.plan(warehouse, home.checkpoints)
     assert (plan.completions, plan.unvouched, plan.rows) == (1, 1, {"seed_tasks": 2})

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 from refine_dagster.home import Home
-from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import run_command
 from tests.pipeline.conftest import TINY_SEEDS
@@ -55,7 +54,7 @@ def test_retraction(tiny_home: Home, tmp_path: Path) -> None:
     after = warehouse.query(DESCENDANTS, [row_id])
     assert after.filter(after["removed_in"].is_null()).is_empty()
     removed = {row_id, *after["row_id"]}
-    for name in TABLES:
+    for name in (one.name for one in warehouse.slices()):
         for row in warehouse.read(name).iter_rows(named=True):
             assert row["row_id"] not in removed
             assert not removed & {parent["row_id"] for parent in row["parents"]}, name

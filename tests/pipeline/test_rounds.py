@@ -10,15 +10,16 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from refine_dagster.config.policy_round import round_of
+from refine_dagster.config.policy_round import split_name
 from refine_dagster.home import Home
 from refine_dagster.lineage.audit import verify
 from refine_dagster.lineage.impact import impact
 from refine_dagster.lineage.trace import trace
 from refine_dagster.lineage.why import explain
-from refine_dagster.warehouse.tables import TABLES, assets_beyond, graph_assets
+from refine_dagster.warehouse.tables import graph_assets, tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import run_command
 from tests.pipeline.conftest import TINY_SEEDS
@@ -80,14 +81,16 @@ def test_only_what_the_second_round_reaches_is_made_anew(
     before = dict(Warehouse(tiny_home.warehouse).query(VERSIONS).rows())
     after = dict(warehouse.query(VERSIONS).rows())
     changed = {one for one in graph_assets(2) if before.get(one) != after[one]}
-    later = {one for one in graph_assets(2) if not round_of(one).is_first}
+    later = {one for one in graph_assets(2) if not split_name(one)[1].is_first}
     anew = NOT_BEFORE_THE_DATASET - later | {"instruction_dataset"}
     assert changed == later | anew
 
 
 def test_every_table_of_the_second_round_has_rows(warehouse: Warehouse) -> None:
-    assert [n for n in TABLES if round_of(n).number == 2 and warehouse.read(n).is_empty()] == []
-    assert [n for n in TABLES if round_of(n).number == 3 and warehouse.read(n).height] == []
+    later = set(graph_assets(2)) - set(graph_assets(1))
+    second = [one.name for asset in later for one in tables_of(asset)]
+    assert [name for name in second if warehouse.read(name).is_empty()] == []
+    assert {one.policy_round.number for one in warehouse.slices()} == {1, 2}
 
 
 def test_rows_name_the_policy_that_made_them(warehouse: Warehouse) -> None:
@@ -137,28 +140,45 @@ def test_novelty_is_measured_against_the_former_pool(warehouse: Warehouse) -> No
     assert nearest <= {"seed_tasks", "filtered_instructions", "raw_instructions_round_2"}
     assert "filtered_instructions" in nearest
     shown = warehouse.query(
-        "SELECT DISTINCT parent_table FROM lineage.edges "
-        "WHERE table_name = 'raw_instructions_round_2' AND role = 'demonstration'"
+        "SELECT DISTINCT parent_table, parent_round FROM lineage.edges "
+        "WHERE table_name = 'raw_instructions' AND policy_round = 2 AND role = 'demonstration'"
     )
-    assert "filtered_instructions" in set(shown["parent_table"])
+    assert ("filtered_instructions", 1) in shown.rows()
 
 
 def test_traces_reach_the_first_policy_and_the_seeds(warehouse: Warehouse) -> None:
     found = warehouse.query(
-        "SELECT d.row_id FROM instruction_dataset AS d JOIN filtered_instructions_round_2 AS f "
-        "ON f.row_id = d.instruction_id WHERE f.accepted_in = 2 ORDER BY 1"
+        "SELECT d.row_id FROM instruction_dataset AS d JOIN filtered_instructions AS f "
+        "ON f.row_id = d.instruction_id WHERE f.accepted_in = 2 AND f.policy_round = 2 ORDER BY 1"
     )
     assert not found.is_empty()
     reached = trace(warehouse, found["row_id"][0])
-    tables = set(reached.rows["table"])
-    assert {"rl_policy_checkpoint_round_2", "raw_instructions_round_2", "rl_policy_checkpoint",
-            "filtered_instructions", "seed_tasks", "base_model"} <= tables  # fmt: skip
+    assert {
+        "rl_policy_checkpoint_round_2",
+        "raw_instructions_round_2",
+        "rl_policy_checkpoint",
+        "filtered_instructions",
+        "seed_tasks",
+        "base_model",
+    } <= _assets(warehouse, reached.rows)
     assert reached.rows["added_in"].null_count() == 0
     seed = reached.rows.filter(reached.rows["table"] == "seed_tasks")["row_id"][0]
-    down = set(trace(warehouse, seed, down=True).rows["table"])
-    assert {"filtered_instructions_round_2", "base_scored_instructions_round_2"} <= down
+    down = trace(warehouse, seed, down=True).rows
+    assert {"filtered_instructions_round_2", "reward_scored_instructions_round_2"} <= _assets(
+        warehouse, down
+    )
+    assert "base_scored_instructions" in set(down["table"])
     touched = impact(warehouse, seed)
-    assert "raw_instructions_round_2" in {one.table for one in touched.tables}
+    assert "raw_instructions_round_2" in _assets(warehouse, touched.rows)
+
+
+def _assets(warehouse: Warehouse, rows: pl.DataFrame) -> set[str]:
+    """The assets that rows of a trace or an impact belong to."""
+    found = warehouse.query(
+        "SELECT DISTINCT asset FROM lineage.rows WHERE list_contains(?, row_id)",
+        [rows["row_id"].to_list()],
+    )
+    return set(found["asset"])
 
 
 def test_every_row_can_be_explained(warehouse: Warehouse) -> None:
@@ -234,7 +254,7 @@ def test_back_to_one_round_is_as_if_there_had_been_no_second(
     retired = warehouse.query(
         "SELECT DISTINCT asset FROM lineage.materializations WHERE code_version = 'retired'"
     )
-    assert set(retired["asset"]) == set(assets_beyond(1)) - set(assets_beyond(2))
+    assert set(retired["asset"]) == set(graph_assets(2)) - set(graph_assets(1))
     assert set(
         warehouse.query("SELECT policy_round FROM marts.funnel_balance")["policy_round"]
     ) == {1}
@@ -250,7 +270,7 @@ def test_a_removed_seed_leaves_no_live_descendant(home: Home, folder: Path) -> N
     warehouse = Warehouse(less.warehouse)
     seed_id, row_id = warehouse.query(
         "SELECT s.seed_id, s.row_id FROM seed_tasks AS s JOIN lineage.edges AS e "
-        "ON e.parent_id = s.row_id WHERE e.table_name = 'raw_instructions_round_2' "
+        "ON e.parent_id = s.row_id WHERE e.table_name = 'raw_instructions' AND e.policy_round = 2 "
         "GROUP BY ALL ORDER BY count(*) DESC, s.seed_id LIMIT 1"
     ).row(0)
     remaining = [one for one in packaged_seeds(TINY_SEEDS) if one["id"] != seed_id]
@@ -272,7 +292,6 @@ def test_a_removed_seed_leaves_no_live_descendant(home: Home, folder: Path) -> N
     assert warehouse.read("instruction_dataset").height > 0
     assert not set(touched.filter(touched["alive"])["asset"]) & made
     # The very row of a removed seed, found without the recorded edges.
-    for name, table in TABLES.items():
-        if table.asset in made:
-            for parents in warehouse.read(name)["parents"]:
-                assert row_id not in {parent["row_id"] for parent in parents}, name
+    for name in (one.name for asset in made for one in tables_of(asset)):
+        for parents in warehouse.read(name)["parents"]:
+            assert row_id not in {parent["row_id"] for parent in parents}, name

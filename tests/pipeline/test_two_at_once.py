@@ -18,7 +18,7 @@ from refine_dagster.home import Home
 from refine_dagster.run import prepare_dagster_home, run_pipeline
 from refine_dagster.warehouse.ledger import GENESIS
 from refine_dagster.warehouse.run_lock import LOCK_FILE, RunLockedError, holding_run_lock
-from refine_dagster.warehouse.tables import TABLES, tables_of
+from refine_dagster.warehouse.tables import tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 from tests.pipeline.home_content import base_model_folder
@@ -125,7 +125,7 @@ def one_run_each(warehouse: Warehouse, count: int) -> None:
     assert [row[3] for row in rows] == [GENESIS, *(row[4] for row in rows[:-1])]
     once = warehouse.query("SELECT count(*) = count(DISTINCT key) FROM store.completions")
     assert once.item() is True
-    for table in (table.name for asset in STAGES for table in tables_of(asset)):
+    for table in (one.table.name for asset in STAGES for one in tables_of(asset)):
         found = warehouse.query(
             f"SELECT count(*), count(DISTINCT row_id), count(*) FILTER (removed_in IS NULL) "
             f"FROM history.{table}"
@@ -135,7 +135,7 @@ def one_run_each(warehouse: Warehouse, count: int) -> None:
 
 def contents(warehouse: Warehouse) -> dict[str, list[str]]:
     """The row ids of every table."""
-    return {table: warehouse.read(table)["row_id"].to_list() for table in TABLES}
+    return {one.name: warehouse.read(one.name)["row_id"].to_list() for one in warehouse.slices()}
 
 
 def test_a_run_of_the_ui_holds_its_home_too(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,17 +16,26 @@ from refine_dagster.hashing import content_id
 from refine_dagster.lineage.audit import verify
 from refine_dagster.warehouse import schema, tables
 from refine_dagster.warehouse.ledger import Record
+from refine_dagster.warehouse.migrations import MIGRATIONS, Migration
 from refine_dagster.warehouse.rows import Row, frame, make_row
 from refine_dagster.warehouse.schema import WarehouseError
-from refine_dagster.warehouse.tables import Table
+from refine_dagster.warehouse.table import Table
 from refine_dagster.warehouse.warehouse import Warehouse
 
-KNOWN = schema._migrations()
-ADDS_A_TABLE = (
+KNOWN = MIGRATIONS
+
+
+def script(name: str, sql: str) -> Migration:
+    return Migration(name, lambda connection: connection.execute(sql))
+
+
+ADDS_A_TABLE = script(
     "9001_extra.sql",
     "CREATE TABLE lineage.extra (n BIGINT); INSERT INTO lineage.extra VALUES (7);",
 )
-FAILS = ("9002_broken.sql", "CREATE TABLE lineage.half (n BIGINT); SELECT * FROM nowhere.at_all;")
+FAILS = script(
+    "9002_broken.sql", "CREATE TABLE lineage.half (n BIGINT); SELECT * FROM nowhere.at_all;"
+)
 Declare = Callable[[Mapping[str, Table]], None]
 
 
@@ -51,9 +61,9 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Declare]:
     schema.declarations_fingerprint.cache_clear()
 
 
-def knowing(monkeypatch: pytest.MonkeyPatch, *migrations: tuple[str, str]) -> None:
+def knowing(monkeypatch: pytest.MonkeyPatch, *migrations: Migration) -> None:
     """Play a version of this project that knows these migrations."""
-    monkeypatch.setattr(schema, "_migrations", lambda: list(migrations))
+    monkeypatch.setattr(schema, "MIGRATIONS", migrations)
 
 
 def applied(warehouse: Warehouse) -> list[tuple[int, str]]:
@@ -88,7 +98,7 @@ def commit(warehouse: Warehouse, *rows: Row) -> None:
 
 def test_all_are_applied_in_order_and_recorded(warehouse: Warehouse) -> None:
     warehouse.query("SELECT 1")
-    names = [name for name, _ in KNOWN]
+    names = [one.name for one in KNOWN]
     assert names == sorted(names)
     assert applied(warehouse) == list(enumerate(names, 1))
 
@@ -100,7 +110,7 @@ def test_an_older_database_is_brought_up(
     before = warehouse.read("base_model_steps")
     knowing(monkeypatch, *KNOWN, ADDS_A_TABLE)
     assert warehouse.query("SELECT n FROM lineage.extra").item() == 7
-    assert applied(warehouse)[-1] == (len(KNOWN) + 1, ADDS_A_TABLE[0])
+    assert applied(warehouse)[-1] == (len(KNOWN) + 1, ADDS_A_TABLE.name)
     assert warehouse.read("base_model_steps").equals(before)
     assert warehouse.query("SELECT count(*) FROM lineage.extra").item() == 1
 
@@ -152,15 +162,18 @@ def test_a_new_table_appears(warehouse: Warehouse, declare: Declare) -> None:
 def test_a_new_column_appears_and_old_rows_stay_true(
     warehouse: Warehouse, declare: Declare
 ) -> None:
-    """The audit tells rows from before a column was declared from rows that lost its value."""
+    """A row without the value is the row that it was before; one that lost its value is found."""
     commit(warehouse, step())
+    version = warehouse.data_version("base_model")
     old = tables.TABLES["base_model_steps"]
     columns = {"note": ("VARCHAR", "A remark."), **old.columns}
-    declare({old.name: Table(old.name, old.asset, MappingProxyType(columns), old.description)})
+    declare({old.name: replace(old, columns=columns, optional=("note",))})
     rows = warehouse.read("base_model_steps")
     assert rows.columns == ["row_id", "note", "step", "loss", "learning_rate", "parents"]
     assert rows["note"].to_list() == [None]
     assert verify(warehouse, warehouse.path.parent, True).findings == []
+    commit(warehouse, step())
+    assert warehouse.data_version("base_model") == version
     commit(warehouse, step(note="seen"), step(note=None))
     assert warehouse.read("base_model_steps").height == 2
     assert verify(warehouse, warehouse.path.parent, True).findings == []
@@ -169,23 +182,27 @@ def test_a_new_column_appears_and_old_rows_stay_true(
     assert not verify(warehouse, warehouse.path.parent).whole
 
 
-def test_digests_of_uses_are_filled_in(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_digests_of_uses_are_filled_in(warehouse: Warehouse) -> None:
     """Migration 2 gives uses recorded by version 1 the digests that their records add up to."""
-    with monkeypatch.context() as older:
-        knowing(older, *KNOWN[:1])
-        completion = pl.DataFrame({"sequence": [1], "key": ["k"], "sent": [True]})
-        with warehouse.connect() as connection:
-            connection.execute(
-                "INSERT INTO store.completions VALUES "
-                "('k', 'propose', 'm', 'p', '{}', 1, 'text', 'eos', 1, 1, 0.5, 'run')"
-            )
-            connection.register("used", completion.to_arrow())
-            connection.execute("INSERT INTO lineage.uses BY NAME FROM used")
-            recorded = connection.execute(
-                "SELECT sha256(sha256(sent || CAST(to_json(completion) AS VARCHAR))) "
-                "FROM lineage.uses JOIN store.completions AS completion USING (key)"
-            ).fetchall()
+    completion = pl.DataFrame({"sequence": [1], "key": ["k"], "sent": [True]})
+    with duckdb.connect(str(warehouse.path)) as connection:
+        KNOWN[0].apply(connection)
+        connection.execute(
+            "CREATE TABLE main.schema_migrations "
+            "(version BIGINT PRIMARY KEY, name VARCHAR NOT NULL, applied_at VARCHAR NOT NULL)"
+        )
+        connection.execute(
+            "INSERT INTO main.schema_migrations VALUES (1, ?, 'then')", [KNOWN[0].name]
+        )
+        connection.execute(
+            "INSERT INTO store.completions VALUES "
+            "('k', 'propose', 'm', 'p', '{}', 1, 'text', 'eos', 1, 1, 0.5, 'run')"
+        )
+        connection.register("used", completion.to_arrow())
+        connection.execute("INSERT INTO lineage.uses BY NAME FROM used")
+        recorded = connection.execute(
+            "SELECT sha256(sha256(sent || CAST(to_json(completion) AS VARCHAR))) "
+            "FROM lineage.uses JOIN store.completions AS completion USING (key)"
+        ).fetchall()
     filled = warehouse.query("SELECT sha256(digest) FROM lineage.uses").rows()
     assert filled == recorded

@@ -1,0 +1,147 @@
+"""Rewrites: what a migration that stores the same rows in another form says in the ledger.
+
+Records are never changed. Where a migration changes the form in which rows are hashed, their slices
+get other content hashes and their assets other data versions, although no row changed. It then adds
+a record for each such asset: the last one again, with the new hashes and versions, nothing asked,
+added or removed. An asset that was up to date stays so. Older records are in the ledger as they
+were, and their hashes speak of the old form: the audit compares with the rows what was recorded
+from the rewrite on.
+
+Slices that do not agree with their last record get no new one: what an audit would have found
+before the migration, it finds after it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+
+from refine_dagster.hashing import json_hash
+from refine_dagster.warehouse.content import content_hash
+from refine_dagster.warehouse.ledger import (
+    MIGRATION,
+    Commit,
+    Record,
+    next_link,
+    write_record,
+)
+from refine_dagster.warehouse.sql import identifier
+from refine_dagster.warehouse.tables import tables_of
+
+_LAST = """
+    SELECT * EXCLUDE (config), coalesce(config, '{}') AS config
+    FROM lineage.materializations LEFT JOIN lineage.configs USING (config_hash)
+    QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1
+    ORDER BY sequence
+"""
+
+
+@contextmanager
+def rewriting(
+    connection: duckdb.DuckDBPyConnection, migration: int, tables: Collection[str]
+) -> Iterator[None]:
+    """Around the change of the form in which rows of some tables are stored and hashed.
+
+    Records are added for the assets of these tables, and for those whose last record read them.
+
+    Args:
+        migration: its number.
+        tables: names of the tables.
+    """
+    last = _last_records(connection)
+    kept = {
+        asset
+        for asset, row in last.items()
+        if any(one.table.name in tables for one in tables_of(asset))
+        and all(
+            content_hash(connection, one) == json.loads(row["tables"]).get(one.name)
+            for one in tables_of(asset)
+        )
+    }
+    yield
+    hashes = {
+        asset: {one.name: content_hash(connection, one) for one in tables_of(asset)}
+        for asset in kept
+    }
+    renamed = {
+        (asset, last[asset]["data_version"]): json_hash(hashes[asset])
+        for asset in kept
+        if json_hash(hashes[asset]) != last[asset]["data_version"]
+    }
+    for asset, row in last.items():
+        inputs = _inputs(connection, row["sequence"])
+        read = {name: renamed.get((name, version), version) for name, version in inputs.items()}
+        told = hashes.get(asset, json.loads(row["tables"]))
+        if tables_of(asset) and (read != inputs or (asset, row["data_version"]) in renamed):
+            _repeat(connection, migration, row, read, told)
+
+
+def drop_models_of(
+    connection: duckdb.DuckDBPyConnection, migration: int, tables: Collection[str]
+) -> None:
+    """Drop the views of SQL models that read a table, and say so in the ledger.
+
+    The next run makes them from the models of the running code.
+
+    Args:
+        migration: its number.
+        tables: qualified names, such as `history.raw_instructions`; they must still be there.
+    """
+    views = connection.execute(
+        "SELECT schema_name, view_name, sql FROM duckdb_views() "
+        "WHERE database_name = current_database() AND schema_name IN ('staging', 'marts')"
+    ).fetchall()
+    last = _last_records(connection)
+    for schema, name, sql in views:
+        if not connection.get_table_names(sql.partition(" AS ")[2], qualified=True) & set(tables):
+            continue
+        connection.execute(f"DROP VIEW {schema}.{identifier(name)}")
+        if name in last:
+            row = last[name]
+            _repeat(connection, migration, row, _inputs(connection, row["sequence"]), {})
+
+
+def _repeat(
+    connection: duckdb.DuckDBPyConnection,
+    migration: int,
+    row: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    hashes: Mapping[str, str],
+) -> None:
+    """Write an asset's last record again with other inputs and hashes."""
+    sequence, previous = next_link(connection)
+    record = Record(
+        asset=row["asset"],
+        run_id=f"{MIGRATION}{migration}",
+        code_version=row["code_version"],
+        config_hash=row["config_hash"],
+        inputs=inputs,
+        config=json.loads(row["config"]),
+        metrics=json.loads(row["metrics"]),
+    )
+    rows = row["rows_total"] if hashes else 0
+    commit = Commit(
+        sequence=sequence,
+        data_version=json_hash(hashes),
+        rows_total=rows,
+        rows_added=0,
+        rows_removed=row["rows_total"] - rows,
+        rows_reused=rows,
+    )
+    write_record(connection, record, commit, hashes, (), previous)
+
+
+def _last_records(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
+    return {row["asset"]: row for row in connection.sql(_LAST).pl().to_dicts()}
+
+
+def _inputs(connection: duckdb.DuckDBPyConnection, sequence: int) -> dict[str, str]:
+    return dict(
+        connection.execute(
+            "SELECT asset, data_version FROM lineage.inputs WHERE sequence = ?", [sequence]
+        ).fetchall()
+    )
