@@ -245,11 +245,11 @@ def _list_what_is_sent(sent: Path) -> None:
 
     decode = TransformersBackend._decode
 
-    def listed(self: TransformersBackend, batch: Sequence[Any]) -> None:
+    def listed(self: TransformersBackend, batch: Sequence[Any]) -> Any:
         keys = [row.request.key(self.fingerprint) for row in batch]
         with sent.open("a", encoding="utf-8") as file:
             file.write(json.dumps(keys) + "\n")
-        decode(self, batch)
+        return decode(self, batch)
 
     generate = TransformersBackend.generate
 
