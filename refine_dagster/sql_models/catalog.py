@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-import duckdb
+import sqlglot
+from sqlglot import exp
 
 from refine_dagster.config.policy_round import split_name
-from refine_dagster.warehouse.migrations import MIGRATIONS
+from refine_dagster.sql_models.model import DIALECT
+from refine_dagster.warehouse.migrations import MIGRATIONS, script
 from refine_dagster.warehouse.table import PARENTS_TYPE, POLICY_ROUND
 from refine_dagster.warehouse.tables import TABLES, graph_assets, tables_of
 
@@ -74,15 +76,16 @@ def stored_relations(rounds: int = 1) -> Mapping[str, Relation]:
 
 
 def _fixed_tables() -> dict[str, dict[str, tuple[str, str]]]:
-    """Tables of the ledger and of the store -> their columns."""
+    """Tables of the ledger and of the store -> their columns, as the migrations make them."""
     found: dict[str, dict[str, tuple[str, str]]] = {}
-    with duckdb.connect(":memory:") as fresh:
-        for migration in MIGRATIONS:
-            migration.apply(fresh)
-        for relation, column, kind in fresh.execute(
-            "SELECT schema_name || '.' || table_name, column_name, data_type FROM duckdb_columns() "
-            "SEMI JOIN duckdb_tables() USING (database_name, schema_name, table_name) "
-            "WHERE schema_name IN ('lineage', 'store') ORDER BY 1, column_index"
-        ).fetchall():
-            found.setdefault(relation, {})[column] = (kind, "")
+    for migration in MIGRATIONS:
+        for statement in sqlglot.parse(script(migration.name), read=DIALECT):
+            if not isinstance(statement, exp.Create) or statement.kind != "TABLE":
+                continue
+            name = statement.this.this
+            found[f"{name.db}.{name.name}"] = {
+                column.name: (column.kind.sql(dialect=DIALECT), "")
+                for column in statement.this.find_all(exp.ColumnDef)
+                if column.parent is statement.this and column.kind
+            }
     return found

@@ -24,13 +24,26 @@ class Migration:
     apply: Callable[[duckdb.DuckDBPyConnection], object]
 
 
-def _script(name: str) -> Migration:
-    sql = (files(__package__) / name).read_text(encoding="utf-8")
-    return Migration(name, lambda connection: connection.execute(sql))
+def script(name: str) -> str:
+    """The text of a file beside this one."""
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _migration(
+    name: str, first: Callable[[duckdb.DuckDBPyConnection], object] | None = None
+) -> Migration:
+    """The script of that name, after what SQL alone cannot do."""
+
+    def apply(connection: duckdb.DuckDBPyConnection) -> None:
+        if first is not None:
+            first(connection)
+        connection.execute(script(name))
+
+    return Migration(name, apply)
 
 
 MIGRATIONS = (
-    _script("0001_initial.sql"),
-    _script("0002_use_digests.sql"),
-    Migration("0003_policy_rounds", merge_policy_rounds),
+    _migration("0001_initial.sql"),
+    _migration("0002_use_digests.sql"),
+    _migration("0003_policy_rounds.sql", merge_policy_rounds),
 )

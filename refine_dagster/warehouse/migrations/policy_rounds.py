@@ -11,14 +11,13 @@ import re
 
 import duckdb
 
-from refine_dagster.config.policy_round import split_sql
 from refine_dagster.warehouse.rewrites import drop_models_of
 
 _LATER = re.compile(r"(?P<base>\w+)_round_(?P<number>\d+)")
 
 
 def merge_policy_rounds(connection: duckdb.DuckDBPyConnection) -> None:
-    """Merge the tables and give `lineage.parents` the rounds as columns."""
+    """Merge the tables, and drop the views of SQL models that read them."""
     tables = _history_tables(connection)
     later = sorted(
         (int(found["number"]), found["base"])
@@ -48,7 +47,6 @@ def merge_policy_rounds(connection: duckdb.DuckDBPyConnection) -> None:
             f"SELECT *, {number} AS policy_round FROM history.{name}"
         )
         connection.execute(f"DROP TABLE history.{name}")
-    _split_parents(connection)
 
 
 def _history_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -73,28 +71,3 @@ def _add_round(connection: duckdb.DuckDBPyConnection, table: str, number: int) -
     )
     connection.execute(f"ALTER TABLE history.{table} ALTER COLUMN policy_round DROP DEFAULT")
     connection.execute(f"ALTER TABLE history.{table} ALTER COLUMN policy_round SET NOT NULL")
-
-
-def _split_parents(connection: duckdb.DuckDBPyConnection) -> None:
-    """Name tables and rounds apart in `lineage.parents`; its rows keep their order."""
-    table, policy_round = split_sql("table_name")
-    parent_table, parent_round = split_sql("parent_table")
-    connection.execute(
-        """
-        CREATE TABLE lineage.split_parents (
-            table_name VARCHAR NOT NULL,
-            policy_round BIGINT NOT NULL,
-            row_id UUID NOT NULL,
-            parent_table VARCHAR NOT NULL,
-            parent_round BIGINT NOT NULL,
-            parent_id UUID NOT NULL,
-            role VARCHAR NOT NULL
-        )
-        """
-    )
-    connection.execute(
-        f"INSERT INTO lineage.split_parents SELECT {table}, {policy_round}, row_id, "
-        f"{parent_table}, {parent_round}, parent_id, role FROM lineage.parents"
-    )
-    connection.execute("DROP TABLE lineage.parents")
-    connection.execute("ALTER TABLE lineage.split_parents RENAME TO parents")
