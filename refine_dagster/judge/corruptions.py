@@ -1,16 +1,13 @@
 """Rule-made corruptions of good examples: the negatives that the offline judge learns from.
 
-UniEval (arXiv 2210.07197) trains its evaluators on good text against rule-made damage of it. Each
-kind of damage here says which dimensions it harms and which it leaves as they were; a dimension in
-neither set is left open, since the rule cannot know (a repeated answer may still be an answer).
-Three groups: damage to the text, a mismatch between task and answer, and near misses, which are
-well written, of the right kind, and wrong; the last are what a small policy gets wrong most.
+UniEval (arXiv 2210.07197, section 3.2) trains its evaluators on good text against rule-made damage
+of it. Each kind of corruption names the dimensions that it harms and those that it provably leaves
+alone; any other dimension is unknown (a repeated answer may still be an answer). There are three
+groups: damage to the text; a mismatch of task and answer; and near misses, which are well written,
+of the right kind, and wrong, as most errors of a small policy are.
 
-The rules that make a good example worse without looking at other examples.
-
-Each takes an example and a source of chance and returns the worse example, the same one where
-chance changed nothing, or None where the rule has nothing to take hold of. `corruptions.py` names
-the kinds, says what each harms, and adds the rules that borrow from other examples.
+A rule takes an example and a random generator. It returns the worse example, the same example where
+the draw changed nothing, or None where it does not apply.
 """
 
 from __future__ import annotations
@@ -25,10 +22,10 @@ from typing import Literal
 from refine_dagster.prompts.example import NO_INPUT, Example
 from refine_dagster.seeding import request_seed
 
-# Words of a text below which damage to their order or number would not show.
+# Damage to the order or number of words does not show in texts of fewer words.
 MIN_WORDS = 4
 DROPPED_SHARE = 0.35
-# Share of an output's words that stand in its task from which it counts as a rearrangement of it.
+# An output with at least this share of words from its task counts as a rearrangement of them.
 REARRANGED_SHARE = 0.6
 LEFTOVERS = (
     "Output: {output}",
@@ -42,9 +39,10 @@ LEFTOVERS = (
 )
 NUMBER = re.compile(r"\d+")
 WORD = re.compile(r"[^\W\d_]+")
+Rule = Callable[[Example, Random], Example | None]
 
 
-def task(example: Example) -> str:
+def task_text(example: Example) -> str:
     return f"{example.instruction} {example.input}"
 
 
@@ -58,19 +56,16 @@ def content_words(text: str) -> set[str]:
     return words | set(NUMBER.findall(text))
 
 
-def squeezed_text(text: str) -> str:
+def normalised(text: str) -> str:
+    """`text` without differences of case, spaces and the marks around it."""
     return " ".join(text.lower().split()).strip(" .!?")
 
 
-def squeezed(example: Example) -> tuple[str, str]:
-    return squeezed_text(example.input), squeezed_text(example.output)
-
-
 def _is_prose(text: str) -> bool:
-    """Whether the order of the words matters: several words, and no mere list of them."""
+    """Whether the order of the words matters: a sentence, and not a list of items."""
     words = text.split()
-    separate = sum(word.endswith(",") or word in {"and", "or"} for word in words)
-    return len(words) >= MIN_WORDS and separate * 2 < len(words) - 1 and text[-1:] in ".!?"
+    separators = sum(word.endswith(",") or word in {"and", "or"} for word in words)
+    return len(words) >= MIN_WORDS and separators * 2 < len(words) - 1 and text[-1:] in ".!?"
 
 
 def _shuffle(text: str, random: Random) -> str:
@@ -116,10 +111,10 @@ def truncated(example: Example, random: Random) -> Example | None:
 def misspelt(example: Example, random: Random) -> Example | None:
     """In one or two words, two letters change places, one is lost or doubled, or the end is cut."""
     words = example.output.split()
-    places = [at for at, word in enumerate(words) if len(word) >= MIN_WORDS and word.isalpha()]
-    if not places:
+    long = [at for at, word in enumerate(words) if len(word) >= MIN_WORDS and word.isalpha()]
+    if not long:
         return None
-    for at in random.sample(places, min(len(places), random.randint(1, 2))):
+    for at in random.sample(long, min(len(long), random.randint(1, 2))):
         word = words[at]
         letter = random.randint(1, len(word) - 2)
         change = random.choice(("swap", "lose", "double", "cut"))
@@ -181,28 +176,29 @@ def wrong_number(example: Example, random: Random) -> Example | None:
     others = [
         other for other in (*range(value - 3, value + 4), value + 10, value * 2) if other >= 0
     ]
-    told = [int(one) for one in NUMBER.findall(task(example))]
-    changed = str(random.choice(others + told))
+    of_task = [int(digits) for digits in NUMBER.findall(task_text(example))]
+    changed = str(random.choice(others + of_task))
     text = example.output
     return with_output(example, text[: number.start()] + changed + text[number.end() :])
 
 
 def wrong_order(example: Example, random: Random) -> Example | None:
     """Two items of a rearrangement of the task's own words change places, or one is lost."""
-    joint = ", " if ", " in example.output else " "
+    separator = ", " if ", " in example.output else " "
     ending = example.output[-1:] if example.output[-1:] in ".!?" else ""
-    items = example.output.removesuffix(ending).split(joint)
-    told = Counter(WORD.findall(task(example).lower()) + NUMBER.findall(task(example)))
-    own = WORD.findall(example.output.lower()) + NUMBER.findall(example.output)
-    known = sum(word in told for word in own)
-    if len(items) < 3 or _is_prose(example.output) or known < REARRANGED_SHARE * len(own):
+    items = example.output.removesuffix(ending).split(separator)
+    task = task_text(example)
+    of_task = {*WORD.findall(task.lower()), *NUMBER.findall(task)}
+    words = WORD.findall(example.output.lower()) + NUMBER.findall(example.output)
+    taken = sum(word in of_task for word in words)
+    if len(items) < 3 or _is_prose(example.output) or taken < REARRANGED_SHARE * len(words):
         return None
     if random.random() < 0.25:
         del items[random.randrange(len(items))]
     else:
-        one, other = random.sample(range(len(items)), 2)
-        items[one], items[other] = items[other], items[one]
-    return with_output(example, joint.join(items) + ending)
+        first, second = random.sample(range(len(items)), 2)
+        items[first], items[second] = items[second], items[first]
+    return with_output(example, separator.join(items) + ending)
 
 
 Dimension = Literal["naturalness", "coherence", "understandability"]
@@ -212,8 +208,8 @@ C: Dimension = "coherence"
 U: Dimension = "understandability"
 DIMENSIONS: tuple[Dimension, ...] = (N, C, U)
 
-# Neighbours by wording from which a near miss takes its answer; the power by which nearer ones are
-# preferred; redraws of a rule that gave the original back.
+# A near miss takes its answer from one of so many neighbours; nearer ones are preferred by this
+# power. A rule that changed nothing draws again, so many times.
 NEIGHBOURS = 12
 NEARNESS = 3
 TRIES = 8
@@ -221,7 +217,7 @@ TRIES = 8
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of corruption: its group, what it harms, and what it provably leaves as it was."""
+    """A kind of corruption: its group, and the dimensions that it harms and leaves alone."""
 
     group: Group
     harms: frozenset[Dimension]
@@ -259,7 +255,7 @@ class Corruption:
     example: Example
 
     def label(self, dimension: Dimension) -> bool | None:
-        """True where the example is still good, False where it is harmed, None where unknown."""
+        """Whether the example is still good in this dimension; None where that is unknown."""
         kind = KINDS[self.kind]
         if dimension in kind.harms:
             return False
@@ -267,12 +263,11 @@ class Corruption:
 
 
 class Corruptor:
-    """Corrupts examples; wrong inputs and outputs are taken from `sources`.
-
-    Equal sources in any order give equal corruptions.
+    """Corrupts examples.
 
     Args:
-        sources: the good examples to take other inputs and outputs from.
+        sources: good examples, from which wrong inputs and outputs are taken. Their order makes no
+            difference.
     """
 
     def __init__(self, sources: Sequence[Example]) -> None:
@@ -280,28 +275,21 @@ class Corruptor:
             set(sources), key=lambda example: (example.instruction, example.input, example.output)
         )
         self._words = [wording(source.instruction) for source in self._sources]
-        # Equally near sources come in an order that has nothing to do with the alphabet.
+        # Equally near sources are ordered by a hash, not by the alphabet.
         self._tie_breaks = [request_seed(*astuple(source)) for source in self._sources]
         self._with_word: dict[str, list[int]] = defaultdict(list)
         for position, words in enumerate(self._words):
             for word in sorted(words):
                 self._with_word[word].append(position)
         self._neighbours: dict[Example, list[Example]] = {}
-        self._rules: dict[str, Callable[[Example, Random], Example | None]] = {
-            "shuffled_words": shuffled_words,
-            "dropped_words": dropped_words,
-            "truncated": truncated,
-            "misspelt": misspelt,
-            "repeated": repeated,
-            "garbled_input": garbled_input,
-            "format_leftover": format_leftover,
+        own: list[Rule] = [shuffled_words, dropped_words, truncated, misspelt, repeated]
+        own += [garbled_input, format_leftover, missing_input, copied_input]
+        own += [wrong_number, wrong_order]
+        self._rules: dict[str, Rule] = {
+            **{rule.__name__: rule for rule in own},
             "other_output": self._other_output,
             "other_input": self._other_input,
-            "missing_input": missing_input,
-            "copied_input": copied_input,
             "near_output": self._near_output,
-            "wrong_number": wrong_number,
-            "wrong_order": wrong_order,
             "wrong_word": self._wrong_word,
         }
 
@@ -315,17 +303,17 @@ class Corruptor:
         )
         rule = self._rules[kind]
         for _ in range(TRIES):
-            made = rule(example, random)
-            if made is None:
+            worse = rule(example, random)
+            if worse is None:
                 return None
-            if squeezed(made) != squeezed(example):
-                return Corruption(kind, made)
+            if _content(worse) != _content(example):
+                return Corruption(kind, worse)
         return None
 
     def corruptions(self, example: Example, run_seed: str) -> list[Corruption]:
         """One corruption of every kind that applies, in the order of `KINDS`."""
-        made = (self.corrupt(example, kind, run_seed) for kind in KINDS)
-        return [one for one in made if one is not None]
+        corruptions = (self.corrupt(example, kind, run_seed) for kind in KINDS)
+        return [corruption for corruption in corruptions if corruption is not None]
 
     def _other_output(self, example: Example, random: Random) -> Example | None:
         donor = random.choice(self._sources)
@@ -335,43 +323,41 @@ class Corruptor:
         donor = random.choice(self._sources)
         same_kind = content_words(donor.instruction) & content_words(example.instruction)
         if same_kind or not donor.input:
-            # Told apart from the original by nothing, so drawn again.
             return example
         return Example(example.instruction, donor.input, example.output)
 
     def _near_output(self, example: Example, random: Random) -> Example | None:
-        donor = self._near_one(example, random)
+        donor = self._neighbour(example, random)
         return with_output(example, donor.output) if donor else None
 
     def _wrong_word(self, example: Example, random: Random) -> Example | None:
         words = example.output.split()
-        told = content_words(task(example))
-        places = [at for at, word in enumerate(words) if content_words(word)]
-        donor = self._near_one(example, random)
-        if len(words) < 2 or not places or donor is None:
+        task = content_words(task_text(example))
+        content = [at for at, word in enumerate(words) if content_words(word)]
+        donor = self._neighbour(example, random)
+        if len(words) < 2 or not content or donor is None:
             return None
-        of_task = [at for at in places if content_words(words[at]) & told]
-        at = random.choice(of_task or places)
+        of_task = [at for at in content if content_words(words[at]) & task]
+        at = random.choice(of_task or content)
         donors = sorted(content_words(donor.output) - content_words(example.output))
         if not donors:
             return example
         words[at] = WORD.sub(random.choice(donors), words[at], count=1)
-        return Example(example.instruction, example.input, " ".join(words))
+        return with_output(example, " ".join(words))
 
-    def _near_one(self, example: Example, random: Random) -> Example | None:
-        """A neighbour, the nearer the likelier."""
-        near = self._near(example)
+    def _neighbour(self, example: Example, random: Random) -> Example | None:
+        """A neighbour; nearer ones are more likely."""
+        near = self._nearest(example)
         return near[int(len(near) * random.random() ** NEARNESS)] if near else None
 
-    def _near(self, example: Example) -> list[Example]:
-        """Sources worded most like this one (shared over all words) whose outputs differ.
+    def _nearest(self, example: Example) -> list[Example]:
+        """Sources with other outputs, by the Jaccard similarity of their instructions' words.
 
-        Without an input to tell two tasks apart, an output that shares a word with the right one
-        may be right as well; it is passed over.
+        Where the example has no input, an output that shares a word with the right one may be
+        right too, so it is left out.
         """
-        found = self._neighbours.get(example)
-        if found is not None:
-            return found
+        if example in self._neighbours:
+            return self._neighbours[example]
         words = wording(example.instruction)
         shared = Counter(at for word in words for at in self._with_word.get(word, ()))
         ranked = sorted(
@@ -381,13 +367,13 @@ class Corruptor:
                 self._tie_breaks[at],
             ),
         )
-        own = content_words(example.output)
+        own_words = content_words(example.output)
         near: list[Example] = []
-        outputs = {squeezed_text(example.output)}
+        outputs = {normalised(example.output)}
         for at in ranked:
             donor = self._sources[at]
-            text = squeezed_text(donor.output)
-            if text in outputs or (not example.input and content_words(donor.output) & own):
+            text = normalised(donor.output)
+            if text in outputs or (not example.input and content_words(donor.output) & own_words):
                 continue
             outputs.add(text)
             near.append(donor)
@@ -395,3 +381,7 @@ class Corruptor:
                 break
         self._neighbours[example] = near
         return near
+
+
+def _content(example: Example) -> tuple[str, str]:
+    return normalised(example.input), normalised(example.output)

@@ -1,12 +1,7 @@
-"""The judge, whose four scores of an example are the automated feedback (methods A, stage 2).
+"""The judge, whose scores of an example are the automated feedback (REFINE-AF, section 3.2).
 
-The offline judge's network (`judge_network.py`) answers with understandability, with naturalness
-and coherence given that the text can be understood, and with a Bradley-Terry reward. Text that
-cannot be understood is neither natural nor an answer, so those two probabilities are products and
-never exceed understandability.
-
-A score must not depend on what else was scored in the same call, since it becomes part of a row's
-content. So every pass through the network has one of a few fixed shapes.
+A score becomes part of a row's content, so it must not depend on what else is scored in the same
+call: see `passes.py`.
 """
 
 from __future__ import annotations
@@ -25,16 +20,16 @@ from refine_dagster.judge.network import (
     log_probabilities,
     read_network,
 )
+from refine_dagster.judge.passes import passes
 from refine_dagster.models.device import Device, release_memory
 from refine_dagster.prompts.example import Example
 
 DECIMALS = 6
-# Rows of every pass, and the lengths in tokens that a pass may have; both are part of a score.
+# Rows of a pass of the offline judge, and its lengths in tokens; both are part of a score.
 ROWS = 16
 LENGTHS = (32, 48, 64, 96, 128, 192, 256, 384, MAX_LENGTH)
-# A pass over a long text has fewer rows, so that attention's memory stays bounded.
+# A pass over a long text has fewer rows, which bounds the memory that attention takes.
 MAX_TOKENS_A_PASS = 4096
-
 
 # Part -> score of one example.
 Scores = Mapping[str, float]
@@ -53,7 +48,7 @@ class Part:
     probability: bool = False
 
 
-# The indicators of REFINE-AF (arXiv 2505.06548, section 3.2), which both judges give.
+# The indicators of REFINE-AF, which the offline and the published judge give.
 PARTS = (
     Part("naturalness", "Probability that the text reads naturally.", probability=True),
     Part("coherence", "Probability that the output answers the task.", probability=True),
@@ -81,7 +76,7 @@ class Judge(Protocol):
 
 
 class TrainedJudge:
-    """A judge read from a folder."""
+    """The offline judge. Naturalness and coherence never exceed understandability."""
 
     parts: tuple[Part, ...] = PARTS
 
@@ -91,28 +86,21 @@ class TrainedJudge:
 
     def score(self, examples: Sequence[Example]) -> list[Scores]:
         """Scores, rounded to six decimals; equal examples are read once."""
-        found: dict[Example, Scores] = {}
-        waiting: dict[int, list[Example]] = {}
         encoded = {example: self._network.encode(example) for example in dict.fromkeys(examples)}
-        for example, one in encoded.items():
-            waiting.setdefault(padded_length(len(one.ids), self._network.max_length), []).append(
-                example
-            )
-        for length, ready in sorted(waiting.items()):
-            rows = max(1, min(ROWS, MAX_TOKENS_A_PASS // length))
-            for start in range(0, len(ready), rows):
-                chunk = ready[start : start + rows]
-                batch = [encoded[example] for example in chunk]
-                found.update(zip(chunk, self._pass(batch, rows, length), strict=True))
+        sizes = {example: len(text.ids) for example, text in encoded.items()}
+        found: dict[Example, Scores] = {}
+        for batch in passes(sizes, _rows, self._network.max_length, LENGTHS):
+            rows = [encoded[example] for example in batch.rows]
+            scores = self._read(rows, batch.length, len(batch.texts))
+            found.update(zip(batch.texts, scores, strict=True))
         return [found[example] for example in examples]
 
-    def _pass(self, batch: list[Encoded], rows: int, length: int) -> list[Scores]:
+    def _read(self, rows: list[Encoded], length: int, wanted: int) -> list[Scores]:
+        """Scores of the first `wanted` rows."""
         import torch
 
-        # Rows that nobody asked for fill the pass up to its fixed shape.
-        filled = batch + [batch[0]] * (rows - len(batch))
         with torch.no_grad():
-            raw = self._network.read(filled, length).raw[: len(batch)]
+            raw = self._network.read(rows, length).raw[:wanted]
             values = torch.cat([log_probabilities(raw).exp(), raw[:, 3:]], dim=-1)
         return [
             {part.name: round(value, DECIMALS) for part, value in zip(PARTS, row, strict=True)}
@@ -120,12 +108,16 @@ class TrainedJudge:
         ]
 
 
+def _rows(length: int) -> int:
+    return max(1, min(ROWS, MAX_TOKENS_A_PASS // length))
+
+
 @contextmanager
 def loaded_judge(folder: Path, device: Device) -> Iterator[Judge]:
-    """Load the judge that `train_judge` wrote; give its memory back at the end.
+    """Load the judge that `train_judge` wrote; free its memory at the end.
 
     Raises:
-        JudgeError: the folder does not hold a whole judge, or one of another format.
+        JudgeError: files of the judge are missing or damaged, or of another format.
     """
     judge = TrainedJudge(read_network(folder, device), judge_fingerprint(folder))
     try:
@@ -138,8 +130,3 @@ def loaded_judge(folder: Path, device: Device) -> Iterator[Judge]:
 def judge_fingerprint(folder: Path) -> str:
     """The name of the judge in `folder`: sha256 over its files and their names, 64 hex digits."""
     return json_hash(["judge", folder_files(folder)])
-
-
-def padded_length(tokens: int, longest: int) -> int:
-    """The shortest of the fixed lengths, or `longest`, that holds `tokens`."""
-    return next((length for length in LENGTHS if tokens <= length < longest), longest)

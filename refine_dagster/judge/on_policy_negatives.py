@@ -1,16 +1,13 @@
-"""What the base model itself answers where the right answer is known: the judge's hard cases.
+"""On-policy negatives: the base model's own wrong answers to tasks with one right answer.
 
-Rule-made corruptions are wrong in ways that somebody thought of. A policy is wrong in ways of its
-own, and reinforcement learning looks for just those that the judge overlooks: against a judge that
-has seen corruptions alone, it finds that a bare number is paid for as the answer to everything, to
-sorting words as to upper case. So the judge also sees answers sampled from the model that the
-policy starts from (on-policy negatives, as a reward model is trained on samples of the policy that
-it will judge; Stiennon et al., arXiv 2009.01325).
+Reinforcement learning finds the errors that a judge overlooks. Against a judge trained on
+rule-made corruptions alone it found that a bare number is rewarded as the answer to everything. So
+the judge also learns from samples of the model that the policy starts from, as a reward model is
+trained on samples of the policy that it will judge (Stiennon et al., arXiv 2009.01325).
 
-No judge is needed to label them. The tasks are of the primer's closed families, which have one
-right answer, so an answer that is not that one is wrong. Two sorts are kept: what the model
-answered to the task itself, and what it answered to another task, which is what a policy gives that
-has stopped to read its task.
+No judge is needed to label them: the tasks are of the primer's closed families, where any other
+answer is wrong. Besides the model's wrong answers to a task there are its answers to other tasks,
+as a policy gives them that no longer reads its task.
 """
 
 from __future__ import annotations
@@ -23,34 +20,33 @@ from typing import Any
 from refine_dagster import progress
 from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.generation.rollouts import sample_rollouts
-from refine_dagster.judge.corruptions import squeezed_text
+from refine_dagster.judge.corruptions import normalised
 from refine_dagster.offline.primer import CLOSED_FAMILIES, primer_tasks
 from refine_dagster.prompts.example import NO_INPUT, Example
 from refine_dagster.prompts.instance import instance_prompt
 from refine_dagster.seeding import request_seed
 
-# Answers sampled to a task.
+# Answers sampled to a task, at the temperature of the dataset.
 SAMPLES = 4
-# As the dataset is sampled; what a policy turns to under reward is likely already, not rare.
 TEMPERATURE = 0.7
 # Longest answer in tokens. Closed families ask for a few words.
 MAX_NEW_TOKENS = 32
-# Tasks shown before the one asked; and tasks asked in one batch.
+# Demonstrations in a prompt, and tasks in a batch.
 DEMONSTRATIONS = 2
 BATCH = 16
 STOP = ("\n",)
-# Primer tasks drawn for each one wanted: about seven in ten are of a closed family.
+# Primer tasks drawn for each task that is wanted: about 70 % are of a closed family.
 DRAWN = 2
 
 
 @dataclass(frozen=True)
 class AnsweredTask:
-    """A task with its right answer, and what else the model said.
+    """A task and a model's answers to it.
 
     Attributes:
         example: the task with its right answer.
-        wrong: different answers of the model to this task that are not right, in sampling order.
-        right: how many of its `SAMPLES` answers were.
+        wrong: the model's different wrong answers, in sampling order.
+        right: how many of its `SAMPLES` answers are right.
     """
 
     example: Example
@@ -59,10 +55,9 @@ class AnsweredTask:
 
 
 def own_tasks(config: JudgeConfig, run_seed: str) -> list[Example]:
-    """The tasks that the model is asked, with their right answers: `config.on_policy_negatives` at
-    most.
+    """Up to `config.on_policy_negatives` tasks for the model, with their right answers.
 
-    They are drawn apart from the judge's other primer tasks; equal arguments give equal tasks.
+    They are drawn apart from the judge's other primer tasks.
     """
     drawn = primer_tasks(
         DRAWN * config.on_policy_negatives, request_seed(run_seed, "judge", "own_answers")
@@ -74,48 +69,48 @@ def own_tasks(config: JudgeConfig, run_seed: str) -> list[Example]:
 def answered_tasks(
     model: Any, tokenizer: Any, tasks: Iterable[Example], run_seed: str
 ) -> list[AnsweredTask]:
-    """Let a model answer tasks, and compare with what is right.
+    """Sample a model's answers to tasks and compare them with the right ones.
 
     Args:
         model: a causal language model of `transformers`.
         tokenizer: the model's.
-        tasks: with their right answers; others of them are shown as demonstrations.
-        run seed: seeds the demonstrations and the sampling.
+        tasks: with their right answers; they also serve each other as demonstrations.
+        run_seed: seeds the demonstrations and the sampling.
     """
-    asked = list(tasks)
+    tasks = list(tasks)
     answered: list[AnsweredTask] = []
-    with progress.task("the base model's own answers", len(asked)) as advance:
-        for start in range(0, len(asked), BATCH):
-            batch = asked[start : start + BATCH]
+    with progress.task("the base model's own answers", len(tasks)) as advance:
+        for start in range(0, len(tasks), BATCH):
+            batch = tasks[start : start + BATCH]
             rollouts = sample_rollouts(
                 model,
                 tokenizer,
-                [_prompt(task, asked, run_seed) for task in batch],
+                [_prompt(task, tasks, run_seed) for task in batch],
                 [[_seed(task, run_seed, sample) for sample in range(SAMPLES)] for task in batch],
                 max_new_tokens=MAX_NEW_TOKENS,
                 temperature=TEMPERATURE,
                 stop=STOP,
             )
-            for place, task in enumerate(batch):
-                said = rollouts[place * SAMPLES : (place + 1) * SAMPLES]
-                answered.append(compared(task, [one.text.strip() for one in said]))
+            for number, task in enumerate(batch):
+                own = rollouts[number * SAMPLES : (number + 1) * SAMPLES]
+                answered.append(compared(task, [rollout.text.strip() for rollout in own]))
             advance(len(batch))
     return answered
 
 
 def compared(task: Example, answers: Iterable[str]) -> AnsweredTask:
-    """Which answers are wrong; case, spaces and the last full stop make no difference.
+    """Which answers are wrong, whatever their case, spaces and last full stop.
 
-    >>> one = compared(Example("Add 2 and 3.", "", "5"), ["6", "5.", "", "6"])
-    >>> one.wrong, one.right
+    >>> answered = compared(Example("Add 2 and 3.", "", "5"), ["6", "5.", "", "6"])
+    >>> answered.wrong, answered.right
     (('6',), 1)
     """
-    own = squeezed_text(task.output)
+    expected = normalised(task.output)
     wrong: dict[str, str] = {}
     right = 0
     for answer in answers:
-        text = squeezed_text(answer)
-        if text == own:
+        text = normalised(answer)
+        if text == expected:
             right += 1
         elif text:
             wrong.setdefault(text, answer)
@@ -123,21 +118,21 @@ def compared(task: Example, answers: Iterable[str]) -> AnsweredTask:
 
 
 def wrong_answers(
-    answered: AnsweredTask, others: list[AnsweredTask], own: int, strange: int, random: Random
+    answered: AnsweredTask, others: list[AnsweredTask], own: int, foreign: int, random: Random
 ) -> list[Example]:
-    """The task with wrong answers: up to `own` of the model's to it, then some to other tasks.
+    """The task with up to `own` wrong answers of the model, then with answers to other tasks.
 
-    Where the model gave fewer to the task itself, more of `others`' answers take their places; a
-    draw that is the right answer here is left out.
+    Together up to `own + foreign`: answers to other tasks stand in for those that the model did not
+    give. A draw that is right for this task, or is there already, is left out.
     """
     task = answered.example
     chosen = random.sample(answered.wrong, min(own, len(answered.wrong)))
-    met = {squeezed_text(text) for text in (task.output, *chosen)}
-    for _ in range(own - len(chosen) + strange):
+    taken = {normalised(text) for text in (task.output, *chosen)}
+    for _ in range(own - len(chosen) + foreign):
         texts = random.choice(others).wrong
         text = random.choice(texts) if texts else task.output
-        if squeezed_text(text) not in met:
-            met.add(squeezed_text(text))
+        if normalised(text) not in taken:
+            taken.add(normalised(text))
             chosen.append(text)
     return [Example(task.instruction, task.input, text) for text in chosen]
 

@@ -1,8 +1,8 @@
-"""The published judge: UniEval and the OpenAssistant reward model behind one interface.
+"""The published judge: UniEval and the OpenAssistant reward model together.
 
-Nothing is trained here. The judge is named by the files of both models and by what decides how a
-text is cut and laid out; how well it tells good examples from bad is measured on the very examples
-that the offline judge is tested on, so that the two can be compared.
+Nothing is trained. Its fingerprint covers the files of both models and what decides how a text is
+cut and padded. Its accuracy is measured on the examples that the offline judge is tested on, so
+that the two compare.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.hashing import json_hash
 from refine_dagster.judge.judge import DECIMALS, PARTS, Judge, Part, Scores
 from refine_dagster.judge.network import JudgeError
+from refine_dagster.judge.published_model import find_published
 from refine_dagster.judge.quality import JudgeAccuracy, judge_accuracies
-from refine_dagster.judge.reward_model import RewardModel, find_published, loaded_reward_model
-from refine_dagster.judge.training import is_held_out
+from refine_dagster.judge.reward_model import RewardModel, loaded_reward_model
+from refine_dagster.judge.training import split_examples
 from refine_dagster.judge.unieval import UniEval, loaded_unieval
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
-from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
-from refine_dagster.seeding import request_seed
 
 PUBLISHED = "published"
 FORMAT = 1
@@ -39,7 +38,7 @@ class PublishedModels:
 
 @dataclass(frozen=True)
 class PublishedMeasure:
-    """How well the judge does; `fingerprint` is the one that the loaded judge has."""
+    """The judge's accuracies; `fingerprint` is that of the loaded judge."""
 
     accuracies: list[JudgeAccuracy]
     held_out_examples: int
@@ -63,8 +62,9 @@ class PublishedJudge:
     def score(self, examples: Sequence[Example]) -> list[Scores]:
         """Scores, rounded to six decimals; equal examples are read once."""
         different = list(dict.fromkeys(examples))
-        asked = [self._unieval.questions(example) for example in different]
-        shares = self._unieval.score([question for questions in asked for question in questions])
+        shares = self._unieval.score(
+            [question for example in different for question in self._unieval.questions(example)]
+        )
         rewards = self._reward_model.score(
             [self._reward_model.conversation(example) for example in different]
         )
@@ -72,10 +72,10 @@ class PublishedJudge:
             example: {
                 part.name: round(value, DECIMALS)
                 for part, value in zip(
-                    PARTS, (*shares[3 * place : 3 * place + 3], rewards[place]), strict=True
+                    PARTS, (*shares[3 * number : 3 * number + 3], rewards[number]), strict=True
                 )
             }
-            for place, example in enumerate(different)
+            for number, example in enumerate(different)
         }
         return [found[example] for example in examples]
 
@@ -84,7 +84,7 @@ def find_published_models(config: JudgeConfig) -> PublishedModels:
     """Both models, found and hashed.
 
     Raises:
-        PublishedModelError: one is not there or not whole.
+        PublishedModelError: one is not there, or files are missing.
     """
     return PublishedModels(
         find_published(config.unieval, config.unieval_revision, "judge.unieval"),
@@ -93,7 +93,7 @@ def find_published_models(config: JudgeConfig) -> PublishedModels:
 
 
 def published_fingerprint(models: PublishedModels, config: JudgeConfig) -> str:
-    """The judge's name: sha256 over both models and what lays the texts out, 64 hex digits."""
+    """The judge's name: sha256 over both models and the fields that shape texts, 64 hex digits."""
     parts = {
         "format": FORMAT,
         "unieval": models.unieval.fingerprint,
@@ -109,19 +109,19 @@ def published_fingerprint(models: PublishedModels, config: JudgeConfig) -> str:
 def loaded_published_judge(
     models: PublishedModels, config: JudgeConfig, device: Device, expected: str | None = None
 ) -> Iterator[Judge]:
-    """Load both models; give their memory back at the end.
+    """Load both models; free their memory at the end.
 
     Args:
-        expected: the fingerprint that the judge must have; None takes it as it is.
+        expected: the fingerprint that the judge must have; None accepts any.
 
     Raises:
-        JudgeError: the judge is not the expected one.
-        PublishedModelError: a model is not what its indicator needs.
+        JudgeError: the fingerprint is another.
+        PublishedModelError: a model is of another architecture than is needed.
     """
     fingerprint = published_fingerprint(models, config)
     if expected not in (None, fingerprint):
         raise JudgeError(
-            "the published judge's files or knobs have changed since feedback_judge was "
+            "the published judge's files or config have changed since feedback_judge was "
             "materialised",
             where=f"{models.unieval.path}, {models.reward_model.path}",
             fix="materialise feedback_judge again",
@@ -146,33 +146,21 @@ def measure_published_judge(
     """Accuracies on the held-out seeds and primer tasks and their corruptions.
 
     Args:
-        seeds: good examples, in any order; `config.primer_tasks` primer tasks are put beside them.
-        run seed: decides which are held out, and seeds the corruptions.
+        seeds: good examples, in any order, to which `config.primer_tasks` primer tasks are added.
+        run_seed: decides which are held out, and seeds the corruptions.
 
     Raises:
         JudgeError: no example is held out.
-        PublishedModelError: a model is not what its indicator needs.
+        PublishedModelError: a model is of another architecture than is needed.
     """
-    testing = held_out_examples(seeds, config, run_seed)
+    _, testing = split_examples(seeds, config, run_seed)
     if not testing:
         raise JudgeError(
             f"of {len(set(seeds))} seeds and {config.primer_tasks} primer tasks none is held out "
             "to measure the judge on",
-            where="knobs judge.primer_tasks and judge.held_out_share",
-            fix="give more seeds, or raise one of the knobs",
+            where="config fields judge.primer_tasks and judge.held_out_share",
+            fix="give more seeds, or raise one of the fields",
         )
     with loaded_published_judge(models, config, device) as judge:
         accuracies, examples = judge_accuracies(judge, testing, run_seed)
         return PublishedMeasure(accuracies, examples, judge.fingerprint)
-
-
-def held_out_examples(
-    seeds: Sequence[Example], config: JudgeConfig, run_seed: str
-) -> list[Example]:
-    """The good examples that an offline judge of this config would be tested on, in text order."""
-    primer = primer_tasks(config.primer_tasks, request_seed(run_seed, "judge", "primer"))
-    good = {*seeds, *(task.example for task in primer)}
-    return sorted(
-        (example for example in good if is_held_out(example, config.held_out_share, run_seed)),
-        key=lambda example: (example.instruction, example.input, example.output),
-    )

@@ -1,30 +1,25 @@
-"""How good the judge is, measured where right and wrong are known.
+"""How good a judge is, measured where right and wrong are known.
 
-Everything after the judge believes it, so its errors become the policy's aims. Accuracy on the
-corruptions that it learnt from (`judge_accuracy.py`) says whether training worked. This module asks
-what a user of the scores needs to know, on primer tasks that training never saw:
+Accuracy on held-out corruptions (`judge_accuracies`) says whether training worked. `judge_quality`
+measures what a user of the scores needs to know, on primer tasks that training never saw:
 
-- *Does a better text get a higher score?* The area under the ROC curve (AUC) of each part: the
-  chance that it puts a good text above a bad one. It needs no threshold, so it also fits the
-  Bradley-Terry reward. `auc` takes each part at its own word (naturalness: whole against damaged
-  text; coherence: right answers against wrong ones of every sort). `auc_correctness` asks all
-  parts the hard question: the right answer against a wrong one of the very same kind. A part that
-  only sees fluency or the kind of answer has 0.5 there, and what a reward cannot see, it cannot
-  teach.
+- *Does a better text get a higher score?* The area under the ROC curve (AUC) of each part, which
+  needs no threshold and so fits the Bradley-Terry reward too. `auc` measures a part by its own
+  meaning (naturalness: intact against damaged text; coherence: right answers against wrong ones of
+  every sort). `auc_correctness` compares, for every part, the right answer with a wrong one of the
+  same kind. A part that only sees fluency or the kind of answer has 0.5 there, and what a reward
+  cannot see, it cannot teach.
 - *Does 0.8 mean 0.8?* Reliability: predictions in bins against the share that was good, and the
-  expected calibration error (ECE), the mean distance of the two over examples.
-- *How many opinions are four parts?* Spearman's rank correlation of each pair. The published
-  judge's naturalness and understandability are nearly one number (methods A).
+  expected calibration error (ECE), their mean distance over examples.
+- *Do the parts measure different things?* Spearman's rank correlation of each pair. The published
+  judge's naturalness and understandability are nearly one number (`docs/methods.md`).
 
 Each task gives its right answer and up to three bad texts: `wrong`, the right answer to another
-task of the same family, such as a sum of other numbers, of the right kind, length and style;
-`foreign`, the right answer to a task of another family; and `damaged`, the right answer harmed by a
-rule. The first two are certainly wrong, since only families with one right answer are used.
-Intervals are percentile bootstraps over tasks, not texts, as the texts of one task stand or fall
-together. The offline judge's backbone was trained on primer tasks of the same families, so the
-figures say how well it judges what the offline world is made of.
-
-How well a judge tells good examples from corrupted ones, by dimension and kind of corruption.
+task of the same family, so of the same kind, length and style; `foreign`, the right answer to a
+task of another family; and `damaged`, the right answer corrupted by a rule. The first two are
+certainly wrong, since only families with one right answer are used. Intervals are percentile
+bootstraps over tasks, not texts. The offline judge's backbone was trained on tasks of the same
+families, so the figures hold for the offline world only.
 """
 
 from __future__ import annotations
@@ -41,7 +36,7 @@ from refine_dagster.judge.corruptions import (
     KINDS,
     Corruption,
     Corruptor,
-    squeezed_text,
+    normalised,
 )
 from refine_dagster.judge.judge import Judge
 from refine_dagster.judge.on_policy_negatives import own_tasks
@@ -50,11 +45,11 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import DECIMALS, CalibrationBin, auc_interval, calibration, spearman
 
-# Damage to the text whose harm to each dimension is known (`corruptions.KINDS`).
+# Kinds of corruption for `damaged` texts.
 DAMAGE = ("shuffled_words", "dropped_words", "truncated", "misspelt", "repeated")
 Sort = Literal["right", "wrong", "foreign", "damaged"]
 TASKS = 400
-# Primer tasks drawn to find that many; a share has been trained on or is of an open family.
+# Primer tasks drawn to find so many that are of a closed family and not trained on.
 DRAWN = 4 * TASKS
 
 
@@ -89,10 +84,10 @@ class QualityExample:
     """A text of known quality.
 
     Attributes:
-        task: the place of its task; texts of one task are resampled together.
+        task: number of its task; texts of one task are resampled together.
         sort: what the text is.
         example: the text.
-        corruption: the rule that made it; None where it is right.
+        corruption: how it was made; None for the right answer.
     """
 
     task: int
@@ -101,9 +96,9 @@ class QualityExample:
     corruption: Corruption | None
 
     def label(self, part: str) -> bool | None:
-        """Whether the text is good in this respect; None where that is not known.
+        """Whether the text is good by this part; None where that is unknown.
 
-        A part that is no dimension of text is to put what is right above anything else.
+        A part that is no dimension of text should rank the right answer above all others.
         """
         if self.corruption is None:
             return True
@@ -113,12 +108,12 @@ class QualityExample:
 def judge_quality(
     judge: Judge, seeds: Sequence[Example], config: JudgeConfig, run_seed: str
 ) -> JudgeQuality:
-    """Measure a judge on primer tasks that are neither its seeds nor drawn for its training.
+    """Measure a judge on primer tasks that it was not trained on.
 
     Args:
-        judge: trained (or, a published one, tested) with these config and this run seed.
-        seeds: the good examples given to its training beside the primer.
-        run seed: names the tasks, all draws and the resampling; equal arguments give equal figures.
+        judge: trained (or, if published, tested) with this config and run seed.
+        seeds: the seeds that it was trained on.
+        run_seed: seeds the tasks, all draws and the resampling.
     """
     primer = primer_tasks(config.primer_tasks, request_seed(run_seed, "judge", "primer"))
     known = [*seeds, *(task.example for task in primer), *own_tasks(config, run_seed)]
@@ -126,82 +121,82 @@ def judge_quality(
 
 
 def quality_examples(known: Iterable[Example], run_seed: str) -> list[QualityExample]:
-    """Right and bad texts of primer tasks that are not among `known`; see the module.
+    """Right and bad texts of primer tasks whose instruction and input are not among `known`.
 
-    A task is known where its instruction and input are, whatever the output. Bad texts that no
-    rule can make of a task are left out.
+    A task lacks the bad texts that cannot be made of it.
     """
-    met = {(example.instruction, example.input) for example in known}
+    excluded = {(example.instruction, example.input) for example in known}
     drawn = primer_tasks(DRAWN, request_seed(run_seed, "judge", "quality"))
     tasks = [
         task
         for task in drawn
         if task.family in CLOSED_FAMILIES
-        and (task.example.instruction, task.example.input) not in met
+        and (task.example.instruction, task.example.input) not in excluded
     ][:TASKS]
     corruptor = Corruptor([task.example for task in tasks])
     examples: list[QualityExample] = []
-    for place, task in enumerate(tasks):
+    for number, task in enumerate(tasks):
         example = task.example
         random = Random(
             request_seed(run_seed, "quality", example.instruction, example.input, example.output)
         )
-        kin = [one.example.output for one in tasks if one.family == task.family]
-        others = [one.example.output for one in tasks if one.family != task.family]
-        made: list[tuple[Sort, Corruption | None]] = [
-            ("wrong", _answered(example, kin, random)),
+        same = [other.example.output for other in tasks if other.family == task.family]
+        others = [other.example.output for other in tasks if other.family != task.family]
+        bad: list[tuple[Sort, Corruption | None]] = [
+            ("wrong", _answered(example, same, random)),
             ("foreign", _answered(example, others, random)),
             ("damaged", _damaged(example, corruptor, random, run_seed)),
         ]
-        examples.append(QualityExample(place, "right", example, None))
+        examples.append(QualityExample(number, "right", example, None))
         examples += [
-            QualityExample(place, sort, one.example, one) for sort, one in made if one is not None
+            QualityExample(number, sort, corruption.example, corruption)
+            for sort, corruption in bad
+            if corruption is not None
         ]
     return examples
 
 
 def measure_judge(judge: Judge, examples: Sequence[QualityExample], run_seed: str) -> JudgeQuality:
-    """Score the examples and measure; see the module for what the figures mean.
+    """Score the examples and measure.
 
-    A figure is left out where there are not two classes, or a part does not vary.
+    There is no figure where there are not two classes, or a part does not vary.
     """
     scores = judge.score([example.example for example in examples])
     measures: list[QualityMeasure] = []
     bins: list[CalibrationBin] = []
-    for at, (part, probability) in enumerate((part.name, part.probability) for part in judge.parts):
-        seed = request_seed(run_seed, "quality", "bootstrap", part)
-        values = [one[part] for one in scores]
-        labels = [example.label(part) for example in examples]
+    for number, part in enumerate(judge.parts):
+        name = part.name
+        seed = request_seed(run_seed, "quality", "bootstrap", name)
+        values = [score[name] for score in scores]
+        labels = [example.label(name) for example in examples]
         answers: list[bool | None] = [
             example.sort == "right" if example.sort in ("right", "wrong") else None
             for example in examples
         ]
         tasks = [example.task for example in examples]
-        measures += _auc_measures(part, "auc", values, labels, tasks, seed)
-        measures += _auc_measures(part, "auc_correctness", values, answers, tasks, seed)
-        if probability:
-            known = [place for place, label in enumerate(labels) if label is not None]
-            found = calibration(
-                part, [values[place] for place in known], [bool(labels[place]) for place in known]
+        measures += _auc_measures(name, "auc", values, labels, tasks, seed)
+        measures += _auc_measures(name, "auc_correctness", values, answers, tasks, seed)
+        if part.probability:
+            known = [at for at, label in enumerate(labels) if label is not None]
+            reliability = calibration(
+                name, [values[at] for at in known], [bool(labels[at]) for at in known]
             )
-            bins += found.bins
-            if found.bins:
-                measures.append(QualityMeasure(part, "ece", len(known), found.error))
-        for other in judge.parts[at + 1 :]:
-            value = spearman(values, [one[other.name] for one in scores])
+            bins += reliability.bins
+            if reliability.bins:
+                measures.append(QualityMeasure(name, "ece", len(known), reliability.error))
+        for other in judge.parts[number + 1 :]:
+            value = spearman(values, [score[other.name] for score in scores])
             if value is not None:
-                measures.append(
-                    QualityMeasure(
-                        part, f"spearman_{other.name}", len(values), round(value, DECIMALS)
-                    )
-                )
+                measure = f"spearman_{other.name}"
+                rounded = round(value, DECIMALS)
+                measures.append(QualityMeasure(name, measure, len(values), rounded))
     return JudgeQuality(tuple(measures), tuple(bins))
 
 
 def _answered(example: Example, answers: Sequence[str], random: Random) -> Corruption | None:
-    """The example with one of other tasks' answers, unless all of them are its own."""
-    own = squeezed_text(example.output)
-    others = sorted({answer for answer in answers if squeezed_text(answer) != own})
+    """The example with another task's answer; None where all answers are its own."""
+    own = normalised(example.output)
+    others = sorted({answer for answer in answers if normalised(answer) != own})
     if not others:
         return None
     chosen = Example(example.instruction, example.input, random.choice(others))
@@ -213,8 +208,8 @@ def _damaged(
 ) -> Corruption | None:
     kinds = list(DAMAGE)
     random.shuffle(kinds)
-    made = (corruptor.corrupt(example, kind, f"{run_seed}/quality") for kind in kinds)
-    return next((one for one in made if one is not None), None)
+    corruptions = (corruptor.corrupt(example, kind, f"{run_seed}/quality") for kind in kinds)
+    return next((corruption for corruption in corruptions if corruption is not None), None)
 
 
 def _auc_measures(
@@ -226,18 +221,18 @@ def _auc_measures(
     seed: int,
 ) -> list[QualityMeasure]:
     """The AUC of the labelled texts, with the bounds of its interval."""
-    known = [place for place, label in enumerate(labels) if label is not None]
-    if len({labels[place] for place in known}) < 2:
+    known = [at for at, label in enumerate(labels) if label is not None]
+    if len({labels[at] for at in known}) < 2:
         return []
-    found = auc_interval(
-        [values[place] for place in known],
-        [bool(labels[place]) for place in known],
-        [tasks[place] for place in known],
+    interval = auc_interval(
+        [values[at] for at in known],
+        [bool(labels[at]) for at in known],
+        [tasks[at] for at in known],
         seed=seed,
     )
     return [
         QualityMeasure(part, f"{measure}{end}", len(known), round(value, DECIMALS))
-        for end, value in zip(("", "_low", "_high"), found, strict=True)
+        for end, value in zip(("", "_low", "_high"), interval, strict=True)
     ]
 
 
@@ -271,32 +266,35 @@ def judge_accuracies(
     """Accuracies on the sources and one corruption of each kind of each, and how many examples."""
     ranked = [part.name for part in judge.parts if not part.probability]
     corruptor = Corruptor(sources)
-    made = [(source, corruptor.corruptions(source, f"{run_seed}/held_out")) for source in sources]
+    pairs = [(source, corruptor.corruptions(source, f"{run_seed}/held_out")) for source in sources]
     examples = [
-        example for source, worse in made for example in (source, *(one.example for one in worse))
+        example
+        for source, corruptions in pairs
+        for example in (source, *(corruption.example for corruption in corruptions))
     ]
     scores = iter(judge.score(examples))
+    # (part, kind, whether the example is good) -> 1 for right and 0 for wrong, an example each.
     right: dict[tuple[str, str, bool], list[float]] = defaultdict(list)
-    for _, worse in made:
-        whole = next(scores)
+    for _, corruptions in pairs:
+        good = next(scores)
         for dimension in DIMENSIONS:
-            passed = float(whole[dimension] > CHANCE)
+            passed = float(good[dimension] > CHANCE)
             for kind in (ALL, *(name for name in KINDS if dimension in KINDS[name].harms)):
                 right[dimension, kind, True].append(passed)
-        for one in worse:
-            found = next(scores)
+        for corruption in corruptions:
+            worse = next(scores)
             for part in ranked:
-                order = _order(whole[part], found[part])
+                order = _order(good[part], worse[part])
                 right[part, ALL, False].append(order)
-                right[part, one.kind, False].append(order)
+                right[part, corruption.kind, False].append(order)
             for dimension in DIMENSIONS:
-                label = one.label(dimension)
+                label = corruption.label(dimension)
                 if label is None:
                     continue
-                correct = float((found[dimension] > CHANCE) == label)
+                correct = float((worse[dimension] > CHANCE) == label)
                 right[dimension, ALL, label].append(correct)
                 if not label:
-                    right[dimension, one.kind, False].append(correct)
+                    right[dimension, corruption.kind, False].append(correct)
     return _accuracies([*DIMENSIONS, *ranked], right), len(examples)
 
 
@@ -311,15 +309,15 @@ def _accuracies(
     for dimension in names:
         for kind in (ALL, *KINDS):
             harmed = right.get((dimension, kind, False), [])
-            whole = right.get((dimension, kind, True), [])
+            good = right.get((dimension, kind, True), [])
             if not harmed:
                 continue
-            shares = [sum(side) / len(side) for side in (harmed, whole) if side]
+            shares = [sum(side) / len(side) for side in (harmed, good) if side]
             accuracies.append(
                 JudgeAccuracy(
                     dimension,
                     kind,
-                    len(harmed) + len(whole),
+                    len(harmed) + len(good),
                     round(sum(shares) / len(shares), 6),
                     CHANCE,
                 )

@@ -1,26 +1,23 @@
-"""Trains the offline judge on good examples and worse ones, and tests it on tasks it never saw.
+"""Trains the offline judge on good examples and worse ones, and tests it on other tasks.
 
-Source tasks are split before anything is made of them: a task's corruptions and the base model's
-answers to it are all for training or all for testing, and wrong inputs and outputs are taken from
-tasks on the same side. A task's side is decided by its own text alone, so adding a seed moves no
-other task across.
+Source tasks are split first: a task's corruptions and the base model's answers to it are all for
+training or all for testing, and wrong inputs and outputs come from tasks on the same side. A hash
+of the task's own text decides its side, so adding a seed moves no other task across.
 
-What the offline judge is trained on, batch by batch: groups of a good example and worse ones.
-
-Half of the groups hold rule-made corruptions of any good example (`corruptions.py`), half what the
-base model itself says to tasks with one right answer (`on_policy_negatives.py`). The first teach
-what good text is, whoever writes it; the second, how the writer goes wrong whom the judge is to
-reward.
+A batch is made of groups: a good example and worse ones. Half of the groups hold rule-made
+corruptions of any good example (`corruptions.py`), which teach what good text is; the other half
+hold the base model's own answers to tasks with one right answer (`on_policy_negatives.py`), which
+teach the errors of the policy that the judge is to reward.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from refine_dagster import progress
 from refine_dagster.config.learning import JudgeConfig
@@ -49,14 +46,17 @@ from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
 from refine_dagster.seeding import request_seed
 
-# The corruptions that stand beside each good example in training: one place for each, by group.
-# Near misses are the hardest to tell and the commonest in what a policy writes.
-PLACES = ("damage", "mismatch", "near_miss", "near_miss")
-# Share of the groups that are of tasks which the base model has answered; the places in such a
-# group for its wrong answers to the task, for its answers to other tasks, and for corruptions.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The group of each corruption in a training group. Near misses are the hardest to recognise and the
+# most frequent in what a policy writes.
+CORRUPTIONS = ("damage", "mismatch", "near_miss", "near_miss")
+# Share of the training groups that hold the base model's answers; in such a group the number of its
+# wrong answers to the task, the number of its answers to other tasks, and the corruptions.
 OWN_SHARE = 0.5
-OWN_PLACES = 2
-STRANGE_PLACES = 1
+OWN_ANSWERS = 2
+OTHER_ANSWERS = 1
 OWN_CORRUPTIONS = ("near_miss",)
 # Groups of similar length are batched together within stretches of this many steps.
 STRETCH_STEPS = 25
@@ -64,7 +64,7 @@ STRETCH_STEPS = 25
 
 @dataclass(frozen=True)
 class LabelledText:
-    """An example with what is known of it, one label for each of `DIMENSIONS`."""
+    """An example, and for each of `DIMENSIONS` whether it is good; None where that is unknown."""
 
     encoded: Encoded
     labels: tuple[bool | None, ...]
@@ -81,13 +81,13 @@ def training_batches(
     config: JudgeConfig,
     run_seed: str,
 ) -> list[list[Group]]:
-    """`config.steps` batches of groups; each pass over the sources corrupts them anew.
+    """`config.steps` batches of groups; each pass over the sources draws new corruptions.
 
-    Where the model has answered tasks, they are the source of `OWN_SHARE` of the groups.
+    If there are answered tasks, `OWN_SHARE` of the groups are theirs.
     """
     random = Random(request_seed(run_seed, "judge", "batches"))
     corruptor = Corruptor(sources)
-    groups_a_step = max(1, config.batch_size // (1 + len(PLACES)))
+    groups_a_step = max(1, config.batch_size // (1 + len(CORRUPTIONS)))
     wanted = config.steps * groups_a_step
     of_answers = round(wanted * OWN_SHARE) if answered else 0
     groups = [
@@ -128,16 +128,16 @@ def _answer_group(
     others: list[AnsweredTask],
     run_seed: str,
 ) -> Group:
-    """The right answer, whether or not the model found it, its wrong ones, and one corruption.
+    """The right answer, wrong answers of the model, and one corruption.
 
-    What the model writes may be fluent or not, so only coherence is known of its answers.
+    The model's answers may be fluent or not, so only their coherence is known.
     """
     task = answered.example
     random = Random(request_seed(run_seed, "answers", task.instruction, task.input, task.output))
-    wrong = wrong_answers(answered, others, OWN_PLACES, STRANGE_PLACES, random)
+    wrong = wrong_answers(answered, others, OWN_ANSWERS, OTHER_ANSWERS, random)
     labels = tuple(False if dimension == "coherence" else None for dimension in DIMENSIONS)
     good, *corrupted = _group(network, corruptor, task, run_seed, OWN_CORRUPTIONS)
-    return [good, *(LabelledText(network.encode(one), labels) for one in wrong), *corrupted]
+    return [good, *(LabelledText(network.encode(example), labels) for example in wrong), *corrupted]
 
 
 def _group(
@@ -145,29 +145,28 @@ def _group(
     corruptor: Corruptor,
     source: Example,
     run_seed: str,
-    places: Sequence[str] = PLACES,
+    wanted: Sequence[str] = CORRUPTIONS,
 ) -> Group:
-    """The good example and its corruptions, one for each of `places` that a kind can fill."""
+    """The good example and a corruption of each wanted group, or of another that applies."""
     random = Random(
         request_seed(run_seed, "group", source.instruction, source.input, source.output)
     )
     kinds = list(KINDS)
     random.shuffle(kinds)
     chosen: dict[str, Corruption] = {}
-    for place in places:
-        # Kinds of the place's own group first, any other where none of them applies.
-        for kind in sorted(kinds, key=lambda name: KINDS[name].group != place):
-            made = None if kind in chosen else corruptor.corrupt(source, kind, run_seed)
-            if made is not None:
-                chosen[kind] = made
+    for group in wanted:
+        for kind in sorted(kinds, key=lambda name: KINDS[name].group != group):
+            corruption = None if kind in chosen else corruptor.corrupt(source, kind, run_seed)
+            if corruption is not None:
+                chosen[kind] = corruption
                 break
     return [
         LabelledText(network.encode(source), (True,) * len(DIMENSIONS)),
-        *(_example(network, one) for one in chosen.values()),
+        *(_labelled(network, corruption) for corruption in chosen.values()),
     ]
 
 
-def _example(network: Network, corruption: Corruption) -> LabelledText:
+def _labelled(network: Network, corruption: Corruption) -> LabelledText:
     labels = tuple(corruption.label(dimension) for dimension in DIMENSIONS)
     return LabelledText(network.encode(corruption.example), labels)
 
@@ -178,16 +177,16 @@ def group_length(group: Group) -> int:
 
 
 def class_weights(groups: list[Group]) -> list[tuple[float, float]]:
-    """For each dimension the weight of a harmed and of a good example; both classes then weigh one
-    half, so that one half is where the probability decides.
+    """For each dimension the weights of a harmed and of a good example, which balance the classes.
+
+    So the threshold of a probability is one half.
     """
     weights = []
-    for place in range(len(DIMENSIONS)):
-        labels = [example.labels[place] for group in groups for example in group]
+    for labels in zip(*(example.labels for group in groups for example in group), strict=True):
         known = sum(label is not None for label in labels)
-        counts = [sum(label is wanted for label in labels) for wanted in (False, True)]
-        harmed, whole = (known / (2 * count) if count else 0.0 for count in counts)
-        weights.append((harmed, whole))
+        counts = [labels.count(wanted) for wanted in (False, True)]
+        harmed, good = (known / (2 * count) if count else 0.0 for count in counts)
+        weights.append((harmed, good))
     return weights
 
 
@@ -200,13 +199,13 @@ MAX_GRADIENT_NORM = 1.0
 PAIR_WEIGHT = 1.0
 # Weight of the language modelling loss on the good examples, nats a token.
 LANGUAGE_WEIGHT = 1.0
-# Log-probabilities nearer to 0 than this count as this in the loss.
-LEAST_DOUBT = -1e-6
+# Upper bound of log-probabilities in the loss, so that those of the complement are finite.
+HIGHEST_LOG = -1e-6
 
 
 @dataclass(frozen=True)
 class JudgeTraining:
-    """What training gave; `fingerprint` is the one that `loaded_judge` gives the judge."""
+    """The result of training; `fingerprint` is that of the judge in the folder."""
 
     accuracies: list[JudgeAccuracy]
     held_out_examples: int
@@ -221,43 +220,34 @@ def train_judge(
     device: Device,
     run_seed: str,
 ) -> JudgeTraining:
-    """Train a judge and save it in the folder `out`, which then stands alone.
+    """Train a judge and save it in the folder `out`, which needs no other file.
 
     Equal arguments on one machine give equal files. Weights are float32 whatever the device's
-    dtype: scores are compared at six decimals.
+    dtype, as scores are compared at six decimals.
 
     Args:
-        base: the language model whose body is fine-tuned, and whose tokenizer is used.
-        seeds: good examples, in any order; `config.primer_tasks` primer tasks are put beside them.
-        run seed: seeds every draw.
+        base: the language model to fine-tune.
+        seeds: good examples, in any order, to which `config.primer_tasks` primer tasks are added.
+        run_seed: seeds every draw.
 
     Raises:
-        JudgeError: there are too few good examples to train on some and test on others, or the
-            loss is no longer a number.
+        JudgeError: there are too few good examples to split, or the loss is not finite.
     """
-    primer = primer_tasks(config.primer_tasks, request_seed(run_seed, "judge", "primer"))
-    good = sorted(
-        {*seeds, *(task.example for task in primer)},
-        key=lambda example: (example.instruction, example.input, example.output),
-    )
-    testing = [example for example in good if is_held_out(example, config.held_out_share, run_seed)]
-    training = [
-        example for example in good if not is_held_out(example, config.held_out_share, run_seed)
-    ]
+    training, testing = split_examples(seeds, config, run_seed)
     if not training or not testing:
         raise JudgeError(
-            f"{len(good)} good triples leave {len(training)} to train on and {len(testing)} to "
-            "test on",
-            where="knobs judge.primer_tasks and judge.held_out_share",
+            f"of {len(training) + len(testing)} good examples {len(training)} are for training and "
+            f"{len(testing)} for testing",
+            where="config fields judge.primer_tasks and judge.held_out_share",
             fix="give more seeds, or raise judge.primer_tasks",
         )
     with loaded_model(base, replace(device, dtype="float32", quantization="none")) as loaded:
-        asked = [
+        tasks = [
             task
             for task in own_tasks(config, run_seed)
             if not is_held_out(task, config.held_out_share, run_seed)
         ]
-        answered = answered_tasks(loaded.model, loaded.tokenizer, asked, run_seed)
+        answered = answered_tasks(loaded.model, loaded.tokenizer, tasks, run_seed)
         heads = new_heads(loaded.model).to(device.name)
         network = Network(loaded.model, heads, loaded.tokenizer, device)
         _train(network, training, answered, config, run_seed)
@@ -266,7 +256,7 @@ def train_judge(
         card = {
             "accuracies": [vars(accuracy) for accuracy in accuracies],
             "answered_tasks": len(answered),
-            "answers_right": sum(one.right for one in answered),
+            "answers_right": sum(task.right for task in answered),
             "base_fingerprint": base.fingerprint,
             "held_out_examples": examples,
             "knobs": config.model_dump(mode="json", by_alias=True),
@@ -278,8 +268,19 @@ def train_judge(
     return JudgeTraining(accuracies, examples, judge_fingerprint(out))
 
 
+def split_examples(
+    seeds: Iterable[Example], config: JudgeConfig, run_seed: str
+) -> tuple[list[Example], list[Example]]:
+    """Seeds and primer tasks to train on, and those to test on, in the order of their texts."""
+    primer = primer_tasks(config.primer_tasks, request_seed(run_seed, "judge", "primer"))
+    sides: tuple[list[Example], list[Example]] = [], []
+    for example in sorted({*seeds, *(task.example for task in primer)}, key=astuple):
+        sides[is_held_out(example, config.held_out_share, run_seed)].append(example)
+    return sides
+
+
 def is_held_out(example: Example, share: float, run_seed: str) -> bool:
-    """Whether a source task is only tested on; decided by its instruction and input alone."""
+    """Whether a source task is only for testing, by a hash of its instruction and input."""
     return falls_under(share, "judge", "held_out", run_seed, example.instruction, example.input)
 
 
@@ -313,19 +314,19 @@ def _train(
             if not math.isfinite(value):
                 raise JudgeError(
                     f"the judge's loss is {value} at step {step + 1}",
-                    where="knob judge.learning_rate",
+                    where="config field judge.learning_rate",
                     fix="lower it",
                 )
             advance(1, loss=value)
     network.backbone.eval()
 
 
-def _loss(network: Network, batch: list[Group], weights: list[tuple[float, float]]) -> Any:
-    """Weighted cross-entropy of the dimensions, and the Bradley-Terry loss of two sorts of pairs.
+def _loss(network: Network, batch: list[Group], weights: list[tuple[float, float]]) -> Tensor:
+    """Cross-entropy of the dimensions, Bradley-Terry loss of pairs, and language modelling loss.
 
-    Within a group a good example meets its own corruptions; this is what a policy is rewarded by.
-    Across groups it meets those of other tasks, so that rewards of different tasks are on one
-    scale, as the whitening of the reward's parts assumes.
+    Pairs within a group compare a good example with its own corruptions, as a policy's answers to
+    one task are compared. Pairs across groups bring the rewards of different tasks to one scale,
+    which the whitening of reward parts assumes.
     """
     import torch
     from torch.nn.functional import logsigmoid
@@ -346,25 +347,25 @@ def _loss(network: Network, batch: list[Group], weights: list[tuple[float, float
         ]
     ).to(raw.device)
     logs = log_probabilities(raw)
-    against = torch.log(-torch.expm1(logs.clamp(max=LEAST_DOUBT)))
-    losses = -(known * torch.where(targets, logs, against)).sum()
-    pairs = []
-    good = []
+    log_complements = torch.log(-torch.expm1(logs.clamp(max=HIGHEST_LOG)))
+    cross_entropy = -(known * torch.where(targets, logs, log_complements)).sum()
+    own_pairs = []
+    likelihoods = []
     best = []
     worse = []
     start = 0
     for group in batch:
         rewards = raw[start : start + len(group), -1]
-        good.append(reading.log_likelihood[start])
-        pairs.append(-logsigmoid(rewards[0] - rewards[1:]))
+        likelihoods.append(reading.log_likelihood[start])
+        own_pairs.append(-logsigmoid(rewards[0] - rewards[1:]))
         best.append(rewards[0])
         worse.append(rewards[1:])
         start += len(group)
-    across = -logsigmoid(torch.stack(best)[:, None] - torch.cat(worse)[None, :])
+    all_pairs = -logsigmoid(torch.stack(best)[:, None] - torch.cat(worse)[None, :])
     return (
-        losses / len(examples)
-        + PAIR_WEIGHT * (torch.cat(pairs).mean() + across.mean()) / 2
-        - LANGUAGE_WEIGHT * torch.stack(good).mean()
+        cross_entropy / len(examples)
+        + PAIR_WEIGHT * (torch.cat(own_pairs).mean() + all_pairs.mean()) / 2
+        - LANGUAGE_WEIGHT * torch.stack(likelihoods).mean()
     )
 
 
@@ -373,5 +374,5 @@ def _rate_share(step: int, steps: int) -> float:
     warmup = max(1, round(steps * WARMUP_SHARE))
     if step < warmup:
         return (step + 1) / warmup
-    way = (step - warmup) / max(1, steps - warmup)
-    return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * (1 + math.cos(math.pi * way)) / 2
+    progressed = (step - warmup) / max(1, steps - warmup)
+    return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * (1 + math.cos(math.pi * progressed)) / 2

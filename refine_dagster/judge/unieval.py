@@ -1,27 +1,27 @@
-"""UniEval for dialogue: three of the four indicators of REFINE-AF (methods A, stage 2).
+"""UniEval for dialogue, which gives three of the indicators of REFINE-AF (section 3.2).
 
 UniEval (arXiv 2210.07197, section 3) puts each dimension as a question with a yes-or-no answer to a
-T5 that was trained on rule-made corruptions of good text labelled No. The score is what the first
-step of the decoder gives to `Yes`, as a share of what it gives to `Yes` and `No` together:
+T5 that was trained on rule-made corruptions of good text labelled No. The score is the probability
+of `Yes` at the first step of the decoder, as a share of that of `Yes` and `No` together:
 
     score = P(Yes) / (P(Yes) + P(No)) = 1 / (1 + exp(logit(No) - logit(Yes)))
 
-The right-hand form is the same number, and is also one where both probabilities vanish. The
-questions are the published ones to the letter, the `</s>` inside them included, which the tokenizer
-reads as its end mark. A text over the limit loses its end, and the last `</s>` stays, as published:
-of a coherence question that is the history, of the others the response. Weights are float32.
+The right-hand form holds even where both probabilities vanish. The questions are the published
+ones to the letter, with the `</s>` inside them, which the tokenizer reads as its end mark. A
+question over the limit loses its end, and the last `</s>` stays, as published: of a coherence
+question the end is the history, of the others the response. Weights are float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from refine_dagster.judge.passes import Pass, Tokens, passes
-from refine_dagster.judge.reward_model import (
+from refine_dagster.judge.passes import score_tokens
+from refine_dagster.judge.published_model import (
     PublishedModelError,
-    defused,
+    escaped,
     load_config,
     load_tokenizer,
     load_whole,
@@ -30,6 +30,9 @@ from refine_dagster.judge.reward_model import (
 from refine_dagster.models.device import Device, release_memory
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.prompts.example import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL_TYPE = "t5"
 ARCHITECTURE = "T5ForConditionalGeneration"
@@ -48,16 +51,16 @@ COHERENCE = (
 
 
 class UniEval:
-    """A T5 that answers questions, lent by `loaded_unieval`.
+    """A T5 that answers questions; see `loaded_unieval`.
 
     Args:
-        model: `T5ForConditionalGeneration` in eval mode on `device`; None once it is given back.
+        model: `T5ForConditionalGeneration` in eval mode on `device`; None once it is freed.
         tokenizer: the model's.
         rows: rows of every pass.
         max_tokens: most tokens of a question, the end mark included.
 
     Raises:
-        PublishedModelError: the tokenizer has no tokens of their own for `Yes` and `No`.
+        PublishedModelError: the tokenizer does not have a token each for `Yes` and `No`.
     """
 
     def __init__(
@@ -72,20 +75,20 @@ class UniEval:
         self._answers = [tokenizer(answer)["input_ids"][0] for answer in (YES, NO)]
         if len(set(self._answers)) < 2 or tokenizer.unk_token_id in self._answers:
             raise PublishedModelError(
-                f"the tokenizer has no tokens of their own for {YES!r} and {NO!r}",
+                f"the tokenizer does not have a token each for {YES!r} and {NO!r}",
                 where=str(tokenizer.name_or_path),
                 fix=f"name a model with {NEEDS}",
             )
 
     def questions(self, example: Example) -> tuple[str, str, str]:
-        """What is asked of an example: naturalness, coherence, understandability.
+        """The questions on naturalness, coherence and understandability.
 
-        The output is the response. Instruction and input are the turn before it; as in the
+        The output is the response; instruction and input are the turn before it. As in the
         published example, turns end in a line break and the history in two.
         """
-        output = defused(example.output, self._marks)
+        output = escaped(example.output, self._marks)
         turns = [text for text in (example.instruction, example.input) if text]
-        source = defused("\n".join(turns), self._marks) + "\n\n"
+        source = escaped("\n".join(turns), self._marks) + "\n\n"
         return (
             NATURALNESS.format(output=output),
             COHERENCE.format(output=output, source=source),
@@ -94,40 +97,34 @@ class UniEval:
 
     def score(self, questions: Sequence[str]) -> list[float]:
         """The share of Yes, 0 to 1, of each question; equal questions are read once."""
-        encoded = [self._encode(question) for question in questions]
-        found: dict[Tokens, float] = {}
-        for one in passes(encoded, self._rows, self._max_tokens, self._tokenizer.pad_token_id):
-            found.update(zip(one.texts, self._read(one), strict=True))
-        return [found[text] for text in encoded]
+        limit = self._max_tokens
+        encoded = [
+            tuple(self._tokenizer(question, truncation=True, max_length=limit)["input_ids"])
+            for question in questions
+        ]
+        pad = self._tokenizer.pad_token_id
+        return score_tokens(encoded, self._rows, limit, pad, self._device.name, self._read)
 
-    def _encode(self, question: str) -> Tokens:
-        return tuple(
-            self._tokenizer(question, truncation=True, max_length=self._max_tokens)["input_ids"]
-        )
-
-    def _read(self, one: Pass) -> list[float]:
+    def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
         import torch
 
-        name = self._device.name
         start = self.model.config.decoder_start_token_id
-        with torch.no_grad():
-            logits = self.model(
-                input_ids=torch.tensor(one.ids, device=name),
-                attention_mask=torch.tensor(one.mask, device=name),
-                decoder_input_ids=torch.full((len(one.ids), 1), start, device=name),
-                use_cache=False,
-            ).logits[: len(one.texts), 0]
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            decoder_input_ids=torch.full((len(ids), 1), start, device=ids.device),
+            use_cache=False,
+        ).logits[:, 0]
         yes, no = logits[:, self._answers].double().cpu().unbind(dim=-1)
-        shares: list[float] = torch.sigmoid(yes - no).tolist()
-        return shares
+        return torch.sigmoid(yes - no)
 
 
 @contextmanager
 def loaded_unieval(ref: ModelRef, device: Device, rows: int, max_tokens: int) -> Iterator[UniEval]:
-    """Load the model, and give its memory back at the end.
+    """Load the model; free its memory at the end.
 
     Raises:
-        PublishedModelError: it is no T5 with a language model head, or not whole.
+        PublishedModelError: it is no T5 with a language model head, or weights are missing.
     """
     from transformers import T5ForConditionalGeneration
 
@@ -135,7 +132,7 @@ def loaded_unieval(ref: ModelRef, device: Device, rows: int, max_tokens: int) ->
     named = config.architectures or [ARCHITECTURE]
     if not set(named) & set(ARCHITECTURES):
         raise PublishedModelError(
-            f"a T5 without language model head: its architecture is {', '.join(named)}",
+            f"a T5 without a language model head: its architecture is {', '.join(named)}",
             where=ref.path,
             fix=f"name a model with {NEEDS}",
         )

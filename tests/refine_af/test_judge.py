@@ -14,9 +14,10 @@ from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.hashing import folder_files
 from refine_dagster.judge.corruptions import DIMENSIONS, KINDS
-from refine_dagster.judge.judge import LENGTHS, Judge, Scores, loaded_judge, padded_length
+from refine_dagster.judge.judge import LENGTHS, Judge, Scores, loaded_judge
 from refine_dagster.judge.network import JudgeError, read_network
 from refine_dagster.judge.on_policy_negatives import answered_tasks, own_tasks
+from refine_dagster.judge.passes import padded_length
 from refine_dagster.judge.training import JudgeTraining, is_held_out, train_judge
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model
@@ -198,7 +199,7 @@ def test_a_folder_that_is_no_judge_is_refused(
 
 def test_too_few_good_triples_are_refused(base: ModelRef, device: Device, tmp_path: Path) -> None:
     config = JudgeConfig(primer_tasks=0, steps=1)
-    with pytest.raises(JudgeError, match="1 good triples"):
+    with pytest.raises(JudgeError, match="of 1 good examples"):
         train_judge(base, SEEDS[:1], config, tmp_path / "judge", device, "salt")
     assert not (tmp_path / "judge").exists()
 
@@ -214,6 +215,6 @@ def test_held_out_is_decided_by_task_alone() -> None:
 def test_padded_lengths_hold_the_text_and_never_pass_the_longest() -> None:
     for longest in (100, 512):
         for tokens in range(1, longest + 1):
-            length = padded_length(tokens, longest)
+            length = padded_length(tokens, longest, LENGTHS)
             assert tokens <= length <= longest
             assert length in LENGTHS or length == longest

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from refine_dagster.config.learning import JudgeConfig
-from refine_dagster.judge.corruptions import squeezed_text
+from refine_dagster.judge.corruptions import normalised
 from refine_dagster.judge.on_policy_negatives import (
     SAMPLES,
     AnsweredTask,
@@ -76,5 +76,5 @@ def test_a_models_answers_are_the_same_twice(tiny_model_folder: Path, cpu_device
     assert sum(len(one.wrong) for one in first) > len(tasks)
     for one in first:
         assert len(one.wrong) + one.right <= SAMPLES
-        assert squeezed_text(one.example.output) not in map(squeezed_text, one.wrong)
+        assert normalised(one.example.output) not in map(normalised, one.wrong)
         assert not any("\n" in text for text in one.wrong)

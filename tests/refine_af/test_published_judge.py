@@ -17,13 +17,13 @@ from refine_dagster.judge.network import JudgeError
 from refine_dagster.judge.published import (
     PublishedJudge,
     find_published_models,
-    held_out_examples,
     loaded_published_judge,
     measure_published_judge,
     published_fingerprint,
 )
-from refine_dagster.judge.reward_model import PublishedModelError, loaded_reward_model
-from refine_dagster.judge.training import is_held_out
+from refine_dagster.judge.published_model import PublishedModelError
+from refine_dagster.judge.reward_model import loaded_reward_model
+from refine_dagster.judge.training import is_held_out, split_examples
 from refine_dagster.judge.unieval import loaded_unieval
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import resolve_model
@@ -107,9 +107,9 @@ def test_measured_on_what_the_offline_judge_is_tested_on(
     config: JudgeConfig, device: Device
 ) -> None:
     seeds = [task.example for task in primer_tasks(30, 5)]
-    testing = held_out_examples(seeds, config, "salt")
+    training, testing = split_examples(seeds, config, "salt")
     assert 0 < len(testing) < 50
-    assert testing == held_out_examples(seeds[::-1], config, "salt")
+    assert (training, testing) == split_examples(seeds[::-1], config, "salt")
     assert all(is_held_out(example, config.held_out_share, "salt") for example in testing)
     models = find_published_models(config)
     measure = measure_published_judge(models, seeds, config, device, "salt")
@@ -149,14 +149,18 @@ def test_another_judge_than_the_recorded_one_is_refused(
         assert feedback.judge.fingerprint == row["fingerprint"]
 
 
-def test_missing_models_name_their_knob(config: JudgeConfig, tmp_path: Path) -> None:
+def test_missing_models_name_their_config_field(config: JudgeConfig, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("unieval", "reward_model"):
         empty = config.model_copy(update={name: str(tmp_path / "empty")})
-        with pytest.raises(PublishedModelError, match=rf"knob judge\.{name} .*missing: .*weights"):
+        with pytest.raises(
+            PublishedModelError, match=rf"config field judge\.{name} .*missing: .*weights"
+        ):
             find_published_models(empty)
         absent = config.model_copy(update={name: str(tmp_path / "absent")})
-        with pytest.raises(PublishedModelError, match=rf"knob judge\.{name} .*no such folder"):
+        with pytest.raises(
+            PublishedModelError, match=rf"config field judge\.{name} .*no such folder"
+        ):
             find_published_models(absent)
 
 

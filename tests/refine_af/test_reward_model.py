@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from refine_dagster.config.models import DeviceConfig
-from refine_dagster.judge.reward_model import PublishedModelError, RewardModel, loaded_reward_model
+from refine_dagster.judge.published_model import PublishedModelError
+from refine_dagster.judge.reward_model import RewardModel, loaded_reward_model
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.prompts.example import Example

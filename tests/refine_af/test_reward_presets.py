@@ -21,7 +21,7 @@ BASE = [
 ]
 
 
-def test_the_knob_names_exactly_the_presets() -> None:
+def test_the_config_field_names_exactly_the_presets() -> None:
     named = get_args(RewardConfig.model_fields["preset"].annotation)
     assert set(named) == set(PRESETS)
     assert all(rule.name == name for name, rule in PRESETS.items())
@@ -52,7 +52,7 @@ def test_balanced_gives_the_answer_as_much_as_all_the_rest() -> None:
 
 
 def test_the_published_rule_prefers_what_is_harder_to_understand() -> None:
-    """The known trouble, which is why there are other presets (methods A)."""
+    """The known trouble, which is why there are other presets (docs/methods.md)."""
     rule = PRESETS["refine_af"].whitened(BASE)
     clear = BASE[1]
     assert rule.reward({**clear, "understandability": 0.5}) > rule.reward(clear)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from refine_dagster.config.models import DeviceConfig
-from refine_dagster.judge.passes import passes
-from refine_dagster.judge.reward_model import PublishedModelError
+from refine_dagster.judge.passes import passes, score_tokens
+from refine_dagster.judge.published_model import PublishedModelError
 from refine_dagster.judge.unieval import UniEval, loaded_unieval
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import resolve_model
@@ -147,16 +147,24 @@ def test_memory_is_given_back(folder: Path, device: Device) -> None:
 
 def test_passes_answer_for_every_text_once() -> None:
     texts = [(1,) * 5, (2,) * 40, (1,) * 5, (3,) * 31, (4,) * 70]
-    made = list(passes(texts, rows=2, longest=70, pad=0))
-    assert sorted(text for one in made for text in one.texts) == sorted(set(texts))
-    for one in made:
-        assert len(one.ids) == len(one.mask) == 2
-        for text, ids, mask in zip(one.texts, one.ids, one.mask, strict=False):
-            assert tuple(ids[: sum(mask)]) == text
-            assert set(ids[sum(mask) :]) <= {0}
-    assert [len(one.ids[0]) for one in made] == [32, 64, 70]
+    shapes = []
+    read: list[tuple[int, ...]] = []
+
+    def sums(ids: Any, mask: Any) -> Any:
+        shapes.append(tuple(ids.shape))
+        assert ids.shape == mask.shape
+        for row, present in zip(ids.tolist(), mask.tolist(), strict=True):
+            read.append(tuple(row[: sum(present)]))
+            assert set(row[sum(present) :]) <= {9}
+        return (ids * mask).sum(dim=1).double()
+
+    scores = score_tokens(texts, rows=2, longest=70, pad=9, device="cpu", read=sums)
+    assert scores == [sum(text) for text in texts]
+    assert shapes == [(2, 32), (2, 64), (2, 70)]
+    # Two passes are filled up with a copy of their only text.
+    assert sorted(read) == sorted([*set(texts), texts[1], texts[4]])
     with pytest.raises(ValueError, match="71 tokens"):
-        list(passes([(1,) * 71], rows=2, longest=70, pad=0))
+        list(passes({"long": 71}, lambda _: 2, longest=70))
 
 
 def test_other_models_are_refused_by_name(
@@ -167,7 +175,7 @@ def test_other_models_are_refused_by_name(
     whole = write_unieval(tmp_path / "whole")
     encoder = shutil.copytree(whole, tmp_path / "encoder")
     edit_json(encoder / "config.json", architectures=["T5EncoderModel"])
-    with pytest.raises(PublishedModelError, match=r"without language model head.*T5EncoderModel"):
+    with pytest.raises(PublishedModelError, match=r"without a language model head.*T5EncoderModel"):
         load(encoder, device).__enter__()
     edit_json(encoder / "config.json", architectures=["T5ForConditionalGeneration"])
     _keep_weights(encoder, "encoder.", "shared.")
@@ -178,7 +186,7 @@ def test_other_models_are_refused_by_name(
     with pytest.raises(PublishedModelError, match=r"config\.json cannot be read.*no_such_type"):
         load(unknown, device).__enter__()
     silent = write_unieval(tmp_path / "silent", answers=False)
-    with pytest.raises(PublishedModelError, match="no tokens of their own for 'Yes' and 'No'"):
+    with pytest.raises(PublishedModelError, match="does not have a token each for 'Yes' and 'No'"):
         load(silent, device).__enter__()
 
 

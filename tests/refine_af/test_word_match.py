@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.config.models import DeviceConfig
-from refine_dagster.judge.network import JudgeError, Mark, Network, marked_words, new_heads
+from refine_dagster.judge.network import JudgeError, Network, new_heads
+from refine_dagster.judge.word_marks import Mark, marked_words
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import loaded_model, resolve_model
 from refine_dagster.prompts.example import Example
@@ -93,7 +94,7 @@ def test_every_token_has_the_mark_of_its_word(network: Network) -> None:
 def test_a_tokenizer_that_gives_no_places_is_refused(network: Network, cpu_device: Device) -> None:
     from transformers import ByT5Tokenizer
 
-    with pytest.raises(JudgeError, match="ByT5Tokenizer gives none"):
+    with pytest.raises(JudgeError, match="ByT5Tokenizer does not give the characters"):
         Network(network.backbone, network.heads, ByT5Tokenizer(), cpu_device)
 
 
