@@ -1,6 +1,6 @@
 """Rule-made corruptions of good examples: the negatives that the offline judge learns from.
 
-UniEval (arXiv 2210.07197, section 3.2) trains its evaluators on good text against rule-made damage
+UniEval (arXiv 2210.07197) trains its evaluators on good text against rule-made damage
 of it. Each kind of corruption names the dimensions that it harms and those that it provably leaves
 alone; any other dimension is unknown (a repeated answer may still be an answer). There are three
 groups: damage to the text; a mismatch of task and answer; and near misses, which are well written,

@@ -1,4 +1,4 @@
-"""The judge, whose scores of an example are the automated feedback (REFINE-AF, section 3.2).
+"""The judge, whose scores of an example are the automated feedback (docs/methods.md, section 2.2).
 
 A score becomes part of a row's content, so it must not depend on what else is scored in the same
 call: see `passes.py`.

@@ -1,4 +1,4 @@
-"""The OpenAssistant reward model, the fourth indicator of REFINE-AF (section 3.2).
+"""The OpenAssistant reward model, the fourth indicator of REFINE-AF (docs/methods.md, section 2.5).
 
 A GPT-NeoX body with one linear output, read at the last token of a conversation. Its checkpoint
 names an architecture of its own, `gpt_neox_reward_model` with the output `out_proj`, which

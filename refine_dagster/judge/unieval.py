@@ -1,6 +1,6 @@
-"""UniEval for dialogue, which gives three of the indicators of REFINE-AF (section 3.2).
+"""UniEval for dialogue: three of the indicators of REFINE-AF (docs/methods.md, section 2.4).
 
-UniEval (arXiv 2210.07197, section 3) puts each dimension as a question with a yes-or-no answer to a
+UniEval (arXiv 2210.07197) puts each dimension as a question with a yes-or-no answer to a
 T5 that was trained on rule-made corruptions of good text labelled No. The score is the probability
 of `Yes` at the first step of the decoder, as a share of that of `Yes` and `No` together:
 

@@ -1,10 +1,8 @@
-"""The automated feedback: a completion in, its instance, the judge's parts and a reward out.
+"""The automated feedback: a completion in; its instance, scores and reward out.
 
-One place for what reinforcement learning is rewarded by and what the datasets are scored by, so
-that both mean the same. The format gate stands before the judge: text that cannot be read as one
-input and one output is never judged, and costs a fixed reward.
-
-The judge that a row of `feedback_judge` speaks of, loaded, and the feedback made with it.
+Reinforcement learning is rewarded by it and datasets are scored by it, so both mean the same. The
+format gate comes first: a completion that cannot be read as one input and one output is not judged
+and gets a fixed reward.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ from refine_dagster.warehouse.checkpoints import CheckpointStore
 
 @dataclass(frozen=True)
 class ScoredInstance:
-    """A completion read and scored.
+    """A completion, read and scored.
 
     Attributes:
-        instance: what was read, with the gate's reason where it refuses it.
-        scores: the raw parts; None where the gate refuses.
-        reward: the rule's reward; the fixed one where the gate refuses.
+        instance: its input and output, or the reason why the gate refuses it.
+        scores: the raw parts; None if the gate refuses it.
+        reward: by the rule; fixed if the gate refuses it.
     """
 
     instance: Instance
@@ -59,7 +57,7 @@ class Feedback:
     def score(
         self, instructions: Sequence[str], completions: Sequence[str], finished: Sequence[bool]
     ) -> list[ScoredInstance]:
-        """One scored instance a completion, in order.
+        """The scored instance of each completion.
 
         Args:
             instructions: the instruction that each completion is for.
@@ -78,9 +76,9 @@ class Feedback:
             for instruction, instance in zip(instructions, instances, strict=True)
             if instance.format_valid
         ]
-        judged = iter(self.judge.score(examples) if examples else [])
+        scores = iter(self.judge.score(examples) if examples else [])
         return [
-            self._rewarded(instance, next(judged))
+            self._rewarded(instance, next(scores))
             if instance.format_valid
             else ScoredInstance(instance, None, self.invalid_reward)
             for instance in instances
@@ -89,38 +87,30 @@ class Feedback:
     def score_rollouts(
         self, instructions: Sequence[str], completions: Sequence[str], finished: Sequence[bool]
     ) -> list[ScoredInstance]:
-        """`score` for all the rollouts of one training step, less the rule's diversity term.
+        """`score` for all rollouts of a training step, with the rule's diversity term.
 
-        The term looks at outputs: an input that several instructions share may suit them all. The
-        parts are as `score` gives them. What fails the format gate keeps its fixed reward, and
-        takes no part in what counts as repeated.
+        The term looks at outputs, as several instructions may share a good input. Completions that
+        fail the format gate keep their reward and do not count as repetitions.
         """
         scored = self.score(instructions, completions, finished)
         if not self.rule.diversity:
             return scored
-        valid = [place for place, one in enumerate(scored) if one.scores is not None]
+        valid = [at for at, instance in enumerate(scored) if instance.scores is not None]
         repeated = repetition(
-            [instructions[place] for place in valid],
-            [scored[place].instance.output for place in valid],
+            [instructions[at] for at in valid], [scored[at].instance.output for at in valid]
         )
-        for place, share in zip(valid, repeated, strict=True):
-            charged = scored[place].reward - self.rule.diversity * share
-            scored[place] = replace(scored[place], reward=charged)
+        for at, share in zip(valid, repeated, strict=True):
+            charged = scored[at].reward - self.rule.diversity * share
+            scored[at] = replace(scored[at], reward=charged)
         return scored
 
     def whitened(self, base: Sequence[Scores]) -> Feedback:
         """This feedback with the rule's parts standardised over the base policy's scores.
 
-        Presets differ in scale, so a fixed reward behind the gate could be more than a valid but
-        poor instance earns, and a policy would learn to fail the gate. Therefore the gate never
-        gives more than the worst of these valid ones.
-
-        The diversity term is then counted in standard deviations of these rewards: what a preset
-        pays at most differs by a factor of four, and a fixed charge would drown one and spare the
-        other.
-
-        Where the base policy has no valid instance there is nothing to standardise over, and the
-        rule stays as it is.
+        Presets differ in scale by up to a factor of four. So the reward of failing the gate is at
+        most that of the worst of these valid instances, or a policy could learn to fail it; and the
+        diversity term is counted in standard deviations of these rewards. Without scores there is
+        nothing to standardise over, and nothing changes.
         """
         if not base:
             return self
@@ -132,10 +122,10 @@ class Feedback:
     def weigh(self, scored: Sequence[ScoredInstance]) -> list[ScoredInstance]:
         """The same scores with this feedback's rewards; nothing is judged again."""
         return [
-            ScoredInstance(one.instance, None, self.invalid_reward)
-            if one.scores is None
-            else self._rewarded(one.instance, one.scores)
-            for one in scored
+            ScoredInstance(old.instance, None, self.invalid_reward)
+            if old.scores is None
+            else self._rewarded(old.instance, old.scores)
+            for old in scored
         ]
 
     def _rewarded(self, instance: Instance, scores: Scores) -> ScoredInstance:
@@ -146,11 +136,11 @@ class Feedback:
 def open_judge(
     row: Mapping[str, Any], store: CheckpointStore, device: Device, config: JudgeConfig
 ) -> Iterator[Judge]:
-    """The judge of the row: a checkpoint in the store, or the published models.
+    """Load the judge of a row of `feedback_judge`: a checkpoint, or the published models.
 
     Raises:
         CheckpointError: the checkpoint is gone.
-        JudgeError: the judge is not the one that the row was made of.
+        JudgeError: the judge cannot be loaded, or is not the one of the row.
     """
     if row["kind"] == PUBLISHED:
         models = find_published_models(config)

@@ -1,40 +1,23 @@
-"""The reward rule: the judge's four parts weighed into one number, by a named preset.
+"""The reward rule: parts weighed into one number, by a named preset (docs/methods.md, section 2.3).
 
-`refine_af` is the published rule, InstructMining's (arXiv 2307.06290) with its sign turned
-(methods A, stage 2):
+`refine_af` is the published rule,
 
     R = 0.0078 Rew - 0.4421 Und + 0.3212 Nat + 0.1520 Coh - 0.0274
 
-InstructMining fitted those numbers to the *loss of a model* trained on a dataset, from the means of
-a few hundred datasets, where naturalness and understandability are nearly one number. A regression
-may give two such columns any pair of opposite weights, so long as their sum is right: here about
--0.12. Used as a reward for single texts, the rule then pays for whatever drives the two apart, and
-takes reward away from text that is both natural and understandable. It is kept as published,
-because a comparison with the paper needs it, and it is the reason for the two presets beside it.
+fitted to the loss of models from the means of whole datasets. Naturalness and understandability are
+nearly one number there, and only the sum of their weights, about -0.12, was determined. As a reward
+for single texts the rule pays for whatever drives the two apart, and takes reward away from text
+that is both. It is kept for comparison with the paper; two presets stand beside it:
 
-`coherence_only` is the ablation: the one part that looks at the task. Of the published judge's
-parts it agrees best with people on overall quality (0.50, methods A), and it cannot be earned with
-fluent text that answers something else. What it leaves out, it cannot protect: a policy may let its
-wording decay for as long as the answer is recognised.
+- `coherence_only`: the one part that looks at the task. It cannot be earned with fluent text that
+  answers something else, but does not protect the wording.
+- `balanced`, this project's own. Every part has the sign of its meaning. A question counts once,
+  however many parts answer it: does the output answer the task (coherence), would it be preferred
+  (the Bradley-Terry reward), does it read well (naturalness and understandability). The first asks
+  for what the dataset is for, so it weighs one half; the others one quarter each. Its weights
+  assume whitened parts: raw, the Bradley-Terry reward has no bounds and outweighs the others.
 
-`balanced` is this project's own, made of three considerations instead of a fit:
-
-1. *Every part has the sign of its meaning.* Nothing is paid for being harder to understand. A wrong
-   sign is worse than a bad weight: a policy finds it within a few dozen steps.
-2. *A question counts once, however many parts answer it.* Three are asked: does the output answer
-   the task (coherence), would it be preferred (the Bradley-Terry reward), does it read well
-   (naturalness and understandability). The two parts of the last agree with each other more than
-   any others, so they share one weight between them.
-3. *The answer weighs as much as all the rest.* Of the three, only the first asks for what the
-   dataset is for, so it has one half, and the other two questions one quarter each.
-
-The weights of `balanced` speak of parts in standard deviations, as `reward.whiten` gives them. On
-raw parts the Bradley-Terry reward has no bounds and outweighs three probabilities.
-
-The raw parts are stored beside every reward, so any rule can be applied afterwards without asking
-the judge again, and an ablation is one config field.
-
-A rule may also have a *diversity term*, off by default, for rollouts alone: see `repetition`.
+Raw parts are stored beside every reward, so another rule can be applied without judging again.
 """
 
 from __future__ import annotations
@@ -48,20 +31,19 @@ from typing import Any
 
 from refine_dagster.judge.judge import Scores
 
-# A part that does not vary over the base policy's scores (its deviation is rounding) cannot be
-# standardised; it is only centred.
+# A part with a smaller deviation does not vary but by rounding; it is centred and not scaled.
 LEAST_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation (of the population) of one part."""
+    """Mean and population standard deviation of a part."""
 
     mean: float
     deviation: float
 
     def standardised(self, value: float) -> float:
-        """`value` in deviations from the mean; only centred where the part does not vary."""
+        """`value` in deviations from the mean."""
         centred = value - self.mean
         return centred / self.deviation if self.deviation > LEAST_DEVIATION else centred
 
@@ -86,16 +68,15 @@ def fit_whitening(scores: Sequence[Scores]) -> Whitening:
 class RewardRule:
     """A linear rule over reward parts.
 
-    With a whitening, the parts are standardised first and the constant is added as it stands, so an
-    example of average parts has the constant as its reward.
+    With whitening, an example of average parts has the constant as its reward.
 
     Attributes:
         name: the preset's name.
         weights: part -> weight, in the order in which the products are added.
         constant: added to the weighed parts.
-        whitening: None weighs the raw parts, as published.
-        diversity: taken off a rollout's reward times its `repetition`; 0 or more. Rows of a
-            dataset are not charged: the reward of a row must not depend on the others.
+        whitening: standardises the parts first; None weighs the raw parts, as published.
+        diversity: this times a rollout's `repetition` is taken off its reward; 0 or more. Rows of a
+            dataset are not charged, as the reward of a row must not depend on other rows.
     """
 
     name: str
@@ -136,21 +117,19 @@ class RewardRule:
 
 
 def repetition(instructions: Sequence[str], texts: Sequence[str]) -> list[float]:
-    """How much of each answer is given to the other instructions of its step too, 0 to 1.
+    """How much of each answer is also given to other instructions of its step, 0 to 1.
 
-    A policy collapses when it learns one text that the judge likes and gives it as the answer to
-    everything. So an answer's different pairs of neighbouring words are looked up in the answers
-    to the *other* instructions: its repetition is the mean, over its pairs, of the share of other
-    instructions for which the pair was written. A single word stands for a pair, since it is what
-    a small policy collapses to. Answers to the same instruction do not count: where a task has one
-    right answer, agreeing on it is no collapse.
+    This detects a policy that collapses to one text that the judge likes. An answer's repetition is
+    the mean, over its different pairs of neighbouring words, of the share of other instructions
+    with an answer that has the pair. A single word counts as a pair, as small policies collapse to
+    one. Answers to the same instruction do not count, as a task may have one right answer.
 
     Args:
         instructions: the instruction of each answer; equal texts are one instruction.
         texts: the answers, in the same order.
 
     Returns:
-        One number an answer; 0 where it has no word or there is no other instruction.
+        A number for each answer; 0 where it has no word or there is no other instruction.
 
     Raises:
         ValueError: the two differ in length.
@@ -164,16 +143,16 @@ def repetition(instructions: Sequence[str], texts: Sequence[str]) -> list[float]
     """
     pairs = [_word_pairs(text) for text in texts]
     written: dict[str, set[tuple[str, str]]] = {}
-    for instruction, found in zip(instructions, pairs, strict=True):
-        written.setdefault(instruction, set()).update(found)
-    instructions_with = Counter(pair for found in written.values() for pair in found)
+    for instruction, own in zip(instructions, pairs, strict=True):
+        written.setdefault(instruction, set()).update(own)
+    instructions_with = Counter(pair for own in written.values() for pair in own)
     others = len(written) - 1
-    # Every pair of an answer is one of its own instruction's, which is taken off the count.
+    # The answer's own instruction is taken off each count.
     return [
-        sum(instructions_with[pair] - 1 for pair in found) / (others * len(found))
-        if others and found
+        sum(instructions_with[pair] - 1 for pair in own) / (others * len(own))
+        if others and own
         else 0.0
-        for found in pairs
+        for own in pairs
     ]
 
 

@@ -1,8 +1,7 @@
-"""Which instances may be learnt from: Self-Instruct's rules for instances, then the reward.
+"""Which instances are kept: Self-Instruct's rules for instances, then the share by reward.
 
-Each rule has a name and the first that fires is recorded on the row (methods B). The last rule is
-this project's own selection: of the instances that abide by all rules, the share with the highest
-reward is kept.
+The first rule that fires is recorded on the row (docs/methods.md, section 3.3). Selection by reward
+is this project's own.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from refine_dagster.self_instruct.heuristics import Rejection, answer_rejection
 
 @dataclass(frozen=True)
 class Judged:
-    """A policy's instance of one instruction, scored.
+    """A policy's scored instance of an instruction.
 
     Attributes:
-        evolved: whether an instructor evolved the instruction: then its answer is judged too.
+        evolved: whether TeaMs-RL evolved the instruction; then WizardLM's rules apply too.
     """
 
     instruction: str
@@ -33,43 +32,44 @@ class Judged:
 def decide_instances(
     instances: Sequence[Judged], config: SelectionConfig
 ) -> list[Rejection | None]:
-    """The rejection of each instance, None where it is kept.
+    """The rejection of each instance; None where it is kept.
 
-    Rules in order: `format` (the gate's own reason follows after a colon), `input_equals_output`,
-    `ends_with_colon`, `contradiction` (the same instruction and input answered differently), for
-    evolved instructions WizardLM's rules for answers (`hollow_answer`, `refused_answer`; an answer
-    that was cut off fails the format), `low_reward`.
+    Rules in order: `format:` and the gate's reason; `input_equals_output`; `ends_with_colon`;
+    `contradiction` (the same instruction and input have different outputs); for evolved
+    instructions WizardLM's `hollow_answer` and `refused_answer`; `low_reward`.
     """
     answers: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for one in instances:
-        found = one.scored.instance
-        if found.format_valid:
-            answers[one.instruction, found.input].add(found.output)
-    rejections = [_own_rejection(one, answers) for one in instances]
+    for judged in instances:
+        instance = judged.scored.instance
+        if instance.format_valid:
+            answers[judged.instruction, instance.input].add(instance.output)
+    rejections = [_rejection_by_rule(judged, answers) for judged in instances]
     rewards = sorted(
-        one.scored.reward
-        for one, rejection in zip(instances, rejections, strict=True)
+        judged.scored.reward
+        for judged, rejection in zip(instances, rejections, strict=True)
         if not rejection
     )
     if not rewards:
         return rejections
     threshold = rewards[len(rewards) - math.ceil(config.keep_share * len(rewards))]
     return [
-        Rejection("low_reward", one.scored.reward, threshold)
-        if rejection is None and one.scored.reward < threshold
+        Rejection("low_reward", judged.scored.reward, threshold)
+        if rejection is None and judged.scored.reward < threshold
         else rejection
-        for one, rejection in zip(instances, rejections, strict=True)
+        for judged, rejection in zip(instances, rejections, strict=True)
     ]
 
 
-def _own_rejection(one: Judged, answers: dict[tuple[str, str], set[str]]) -> Rejection | None:
-    found = one.scored.instance
-    if found.problem is not None:
-        return Rejection(f"format:{found.problem}")
-    if found.input == found.output:
+def _rejection_by_rule(
+    judged: Judged, answers: dict[tuple[str, str], set[str]]
+) -> Rejection | None:
+    instance = judged.scored.instance
+    if instance.problem is not None:
+        return Rejection(f"format:{instance.problem}")
+    if instance.input == instance.output:
         return Rejection("input_equals_output")
-    if found.input.endswith(":") or found.output.endswith(":"):
+    if instance.input.endswith(":") or instance.output.endswith(":"):
         return Rejection("ends_with_colon")
-    if len(answers[one.instruction, found.input]) > 1:
+    if len(answers[judged.instruction, instance.input]) > 1:
         return Rejection("contradiction")
-    return answer_rejection(found.output) if one.evolved else None
+    return answer_rejection(instance.output) if judged.evolved else None
