@@ -1,19 +1,10 @@
-"""Chains of evolutions, in lock-step: the one place where an operation is applied and judged.
+"""Chains of evolutions: `Evolver` applies operations and judges the rewrites.
 
-The training environment, the generation of a dataset and the benchmark all step chains through
-`Evolver`, so that what a policy has learnt on is what it is used for. A step of many chains sends
-one batch to the executor, and one to the reviewer for what the rules have left undecided.
-
-A rewrite that is eliminated, or judged equal, is never built upon: the chain stays at its parent.
-(The authors' chain goes on from whatever came back, stale or broken.)
-
-Which seed an episode begins at: pass after pass over all seeds, each pass in its own order.
-
-What the instructor sees of a chain.
-
-`paper` shows the last operation alone, one-hot (all zeros at first): the policy never sees the text
-and cannot know where an operation would fail. `rich` shows the text's embedding, how often each
-operation was applied and the share of the episode that is over.
+Training, the evolution of a dataset and the benchmark all step chains through `Evolver`, so that a
+policy is used for what it was trained on. A step of many chains sends one batch to the executor,
+and one to the reviewer for what the rules leave undecided. A rewrite that is rejected is never
+built upon: the chain stays at its parent. (The authors' chain continues from whatever came back,
+unchanged or broken.)
 """
 
 from __future__ import annotations
@@ -40,13 +31,13 @@ from refine_dagster.teams_rl.operations import (
 
 @dataclass(frozen=True)
 class Chain:
-    """One instruction on its way.
+    """An instruction under evolution.
 
     Attributes:
-        seed_id: the seed it began at.
-        episode: number of the episode; with the step it names all noise.
-        text: the instruction now.
-        operations: names of what was applied so far, kept or not.
+        seed_id: the seed that it began at.
+        episode: its number; all random numbers depend on it and on the step.
+        text: the present instruction.
+        operations: names of the operations so far, whether or not their rewrites were kept.
     """
 
     seed_id: str
@@ -56,13 +47,13 @@ class Chain:
 
     @property
     def step(self) -> int:
-        """Operations applied so far."""
+        """The number of operations so far."""
         return len(self.operations)
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What an executor wrote; `request` is what was asked, None where no model was."""
+    """An executor's text; `request` is None where no model was asked."""
 
     text: str
     finished: bool = True
@@ -81,9 +72,8 @@ class Review:
     """Whether a rewrite differs from its parent.
 
     Attributes:
-        different: the rejection.
-        probability: how sure a model was that they differ; None where none was asked.
-        requests: what was asked of a model.
+        probability: of `different` by a model; None where none was asked.
+        requests: to the model.
     """
 
     different: bool
@@ -95,21 +85,20 @@ class Reviewer(Protocol):
     """Compares rewrites with their parents."""
 
     def review(self, rewrites: Sequence[Rewrite]) -> list[Review]:
-        """Reviews of rewrites that no rule has eliminated, in order, in one batch."""
+        """Review rewrites that no rule has eliminated, in one batch."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One step of one chain: a row of the evolution.
+    """One step of one chain.
 
     Attributes:
-        before: the chain that the operation was applied to; its text is the parent.
+        before: the chain before the step; its text is the parent.
         operation: its name.
-        text: what the executor wrote.
-        rule: the rule that eliminated it, `equal` for the reviewer's rejection; None where kept.
-        execution, review: how it came about; no review where a rule eliminated it.
-        value, threshold: what the rule measured and what it compared that with; None where it
-            measures nothing.
+        text: the rewrite.
+        rule: the rule that rejected it, `equal` for the reviewer; None where it was kept.
+        review: None where a rule rejected it.
+        value, threshold: the rule's measurement and limit; None where it measures nothing.
     """
 
     before: Chain
@@ -127,7 +116,7 @@ class Outcome:
 
     @property
     def calls(self) -> int:
-        """Calls that this step cost: one to the executor, and the reviewer's."""
+        """Calls of executor and reviewer."""
         return 1 + (len(self.review.requests) if self.review else 0)
 
     def after(self) -> Chain:
@@ -138,11 +127,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Evolver:
-    """Applies operations to chains and judges what comes back.
+    """Applies operations to chains and judges the rewrites.
 
     Attributes:
-        executor, reviewer: who writes and who compares.
-        max_words: longest instruction that is kept.
+        max_words: of the longest instruction that is kept.
     """
 
     executor: Executor
@@ -164,23 +152,22 @@ class Evolver:
             for chain, operation, execution in zip(chains, applied, executions, strict=True)
         ]
         rejections = [first_rejection(rewrite, self.max_words) for rewrite in rewrites]
-        asked = [place for place, rejection in enumerate(rejections) if rejection is None]
-        reviews = dict(
-            zip(asked, self.reviewer.review([rewrites[place] for place in asked]), strict=True)
-        )
+        undecided = [index for index, rejection in enumerate(rejections) if rejection is None]
+        reviewed = self.reviewer.review([rewrites[index] for index in undecided])
+        reviews = dict(zip(undecided, reviewed, strict=True))
         outcomes = []
-        for place, rejection in enumerate(rejections):
-            review = reviews.get(place)
+        for index, rejection in enumerate(rejections):
+            review = reviews.get(index)
             rule = rejection.rule if rejection else None
             if review is not None and not review.different:
                 rule = "equal"
             outcomes.append(
                 Outcome(
-                    before=chains[place],
-                    operation=operations[place],
-                    text=rewrites[place].text,
+                    before=chains[index],
+                    operation=operations[index],
+                    text=rewrites[index].text,
                     rule=rule,
-                    execution=executions[place],
+                    execution=executions[index],
                     review=review,
                     value=rejection.value if rejection else None,
                     threshold=rejection.threshold if rejection else None,
@@ -191,18 +178,17 @@ class Evolver:
 
 @dataclass(frozen=True)
 class Seed:
-    """An instruction to begin at."""
+    """The first instruction of a chain."""
 
     seed_id: str
     text: str
 
 
 class Episodes:
-    """An endless sequence of chains at their first step; any of them is found by its number.
+    """An endless sequence of chains at their first step, by number.
 
-    Args:
-        seeds: at least one; their order does not matter.
-        run seed: names the order of every pass.
+    It passes over all seeds again and again, each time in another order that depends on the run
+    seed, not on the order of `seeds`.
 
     Raises:
         ValueError: there are no seeds.
@@ -218,7 +204,7 @@ class Episodes:
 
     def chain(self, number: int) -> Chain:
         """Episode `number`, from 0."""
-        turn, place = divmod(number, len(self._seeds))
+        turn, index = divmod(number, len(self._seeds))
         if turn != self._turn:
             self._turn = turn
             self._order = sorted(
@@ -228,17 +214,19 @@ class Episodes:
                     seed.text,
                 ),
             )
-        seed = self._order[place]
+        seed = self._order[index]
         return Chain(seed.seed_id, number, one_line(seed.text))
 
 
 ObservationMode = Literal["paper", "rich"]
+"""`paper`: the last operation, one-hot (all zeros at first), without the text. `rich`: the text's
+embedding, how often each operation was applied, and the share of the episode that is over."""
 
 
 def observation_size(
     mode: ObservationMode, embedding: Embedding, operations: int = len(NAMES)
 ) -> int:
-    """Length of an observation of so many operations; every number of it lies in [-1, 1]."""
+    """The length of an observation; its numbers lie in [-1, 1]."""
     return operations if mode == "paper" else embedding.dimensions + operations + 1
 
 
@@ -248,22 +236,18 @@ def observe(
     embedding: Embedding,
     operations: Sequence[str] = NAMES,
 ) -> NDArray[np.float32]:
-    """Observations, shape (chains, `observation_size`).
-
-    Args:
-        operations: names of those that may be chosen, in order.
-    """
+    """Observations, shape (chains, `observation_size`)."""
     size = observation_size(mode, embedding, len(operations))
-    seen = np.zeros((len(chains), size), dtype=np.float32)
+    observations = np.zeros((len(chains), size), dtype=np.float32)
     if mode == "paper":
-        for row, chain in enumerate(chains):
+        for row, chain in zip(observations, chains, strict=True):
             if chain.operations:
-                seen[row, operations.index(chain.operations[-1])] = 1.0
-        return seen
+                row[operations.index(chain.operations[-1])] = 1.0
+        return observations
     width = embedding.dimensions
-    seen[:, :width] = embedding.embed([chain.text for chain in chains])
-    for row, chain in enumerate(chains):
+    observations[:, :width] = embedding.embed([chain.text for chain in chains])
+    for row, chain in zip(observations, chains, strict=True):
         counts = np.array([chain.operations.count(name) for name in operations])
-        seen[row, width : width + len(operations)] = np.minimum(1.0, counts / EPISODE_LENGTH)
-        seen[row, -1] = min(1.0, chain.step / EPISODE_LENGTH)
-    return np.clip(seen, -1.0, 1.0)
+        row[width:-1] = np.minimum(1.0, counts / EPISODE_LENGTH)
+        row[-1] = min(1.0, chain.step / EPISODE_LENGTH)
+    return np.clip(observations, -1.0, 1.0)

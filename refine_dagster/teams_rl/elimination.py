@@ -1,12 +1,10 @@
-"""Rules that eliminate a failed evolution, each with a name, cheapest first.
+"""Rules that eliminate a failed rewrite without asking a model, each with a name, cheapest first.
 
 WizardLM (arXiv 2304.12244, section 3) drops an evolution that gains no information over its parent,
 that the model refuses or cannot answer, whose answer is nothing but stop words and punctuation, or
-that copies words of the evolving prompt. The first is a matter of judgement and belongs to the
-reviewer, once these rules have decided what needs no model. One rule is this project's own: a small
-model often writes something else altogether, which no reviewer would call equal (`lost_parent`).
-The rules for a rewrite are applied before anything else is asked of a model, the rules for an
-answer once there is one.
+that copies words of the evolving prompt. The first is left to the reviewer, after these rules. One
+rule is this project's own: a small model often writes something else altogether, which no reviewer
+would call equal (`lost_parent`).
 """
 
 from __future__ import annotations
@@ -20,18 +18,16 @@ from refine_dagster.self_instruct.heuristics import REFUSALS, STOP_WORDS, Reject
 from refine_dagster.teams_rl.operations import Operation
 
 MIN_WORDS = 3
-# Share of a parent's words, stop words left out, that an evolution in depth keeps at least.
+# Least share of a parent's words, stop words left out, that an evolution in depth keeps.
 LEAST_KEPT = 0.3
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What an executor made of an instruction.
+    """An executor's rewrite of an instruction.
 
     Attributes:
-        parent: the instruction before.
-        text: the one after, as it was written.
-        operation: what was asked for.
+        parent, text: before and after.
         finished: False where the model was stopped on length.
     """
 
@@ -54,8 +50,8 @@ def empty(rewrite: Rewrite, max_words: int) -> Rejection | None:
 def marker_words(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """Words of the executor's prompt that its parent did not have."""
     text, parent = rewrite.text.lower(), rewrite.parent.lower()
-    found = any(marker in text and marker not in parent for marker in rewrite.operation.markers)
-    return Rejection("marker_words") if found else None
+    leaked = any(marker in text and marker not in parent for marker in rewrite.operation.markers)
+    return Rejection("marker_words") if leaked else None
 
 
 def refusal(rewrite: Rewrite, max_words: int) -> Rejection | None:
@@ -82,7 +78,7 @@ def identical(rewrite: Rewrite, max_words: int) -> Rejection | None:
 
 
 def lost_parent(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """An operation in depth that keeps too few of the parent's words: another task altogether."""
+    """An operation in depth that keeps too few of the parent's words: another task."""
     ours = set(rouge_tokens(rewrite.parent)) - STOP_WORDS
     if not rewrite.operation.in_depth or not ours:
         return None
@@ -104,11 +100,7 @@ RULES: tuple[Callable[[Rewrite, int], Rejection | None], ...] = (
 
 def first_rejection(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """The first rule that eliminates a rewrite; None where all pass."""
-    for rule in RULES:
-        rejection = rule(rewrite, max_words)
-        if rejection is not None:
-            return rejection
-    return None
+    return next(filter(None, (rule(rewrite, max_words) for rule in RULES)), None)
 
 
 def overlap(first: str, second: str) -> float:
@@ -122,12 +114,8 @@ Sameness = Literal["equal", "different", "undecided"]
 
 
 def sameness(rewrite: Rewrite, different_below: float) -> Sameness:
-    """What wording alone says of parent and rewrite.
-
-    `different` where their overlap is at most `different_below`; `undecided` else. (`equal` is the
-    rule `identical`.)
-    """
+    """Compare parent and rewrite by wording; an overlap up to the limit is `different`."""
     if identical(rewrite, 0) is not None:
         return "equal"
-    near = overlap(rewrite.parent, rewrite.text)
-    return "different" if near <= different_below else "undecided"
+    similarity = overlap(rewrite.parent, rewrite.text)
+    return "different" if similarity <= different_below else "undecided"

@@ -1,10 +1,9 @@
-"""A text as a vector: what the instructor sees, what the archive compares, what Vendi counts.
+"""Text embeddings: for the instructor's observations, the reward's archive and the Vendi score.
 
-The default needs no model and no download: words, word pairs and character trigrams are hashed
-with a sign into a fixed number of places (feature hashing, arXiv 0902.2206), each with the square
-root of its count, and the vector has length one. Texts that share wording are near each other;
-paraphrases in other words are not, which is its known weakness. A sentence encoder may take its
-place: anything with `dimensions`, `name` and `embed` will do.
+The default needs no model and no download: words, word pairs and character trigrams are hashed with
+a sign into a fixed number of positions (feature hashing, arXiv 0902.2206), each weighted by the
+square root of its count. Texts that share wording are near each other; paraphrases in other words
+are not, which is its known weakness. A sentence encoder may replace it.
 """
 
 from __future__ import annotations
@@ -28,18 +27,17 @@ DIMENSIONS = 256
 
 
 class Embedding(Protocol):
-    """Turns texts into vectors of length one (or zero, for a text without any feature).
+    """Embeds texts as vectors of length one (or zero, for a text without features).
 
     Attributes:
-        name: names the method and its version; part of what a trained instructor depends on.
-        dimensions: length of a vector.
+        name: of the method and its version; a trained instructor depends on it.
     """
 
     name: str
     dimensions: int
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of the texts, shape (texts, dimensions); a function of each text alone."""
+        """Vectors, shape (texts, dimensions), each a function of its text alone."""
 
 
 class HashedEmbedding:
@@ -52,7 +50,6 @@ class HashedEmbedding:
         self.name = f"hashed-words-and-trigrams-1-{dimensions}"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """See `Embedding.embed`."""
         if not texts:
             return np.zeros((0, self.dimensions), dtype=np.float32)
         return np.stack([_vector(text, self.dimensions) for text in texts])
@@ -63,7 +60,7 @@ def _vector(text: str, dimensions: int) -> Vectors:
     vector = np.zeros(dimensions, dtype=np.float64)
     for feature, count in _features(text).items():
         code = zlib.crc32(feature.encode())
-        # The lowest bit is the sign, the others are the place.
+        # The lowest bit is the sign, the others give the position.
         vector[(code >> 1) % dimensions] += math.sqrt(count) * (1 if code & 1 else -1)
     length = float(np.linalg.norm(vector))
     unit: Vectors = (vector / length if length else vector).astype(np.float32)
@@ -77,5 +74,5 @@ def _features(text: str) -> Counter[str]:
     return Counter(
         [f"w:{word}" for word in words]
         + [f"p:{first} {second}" for first, second in pairwise(words)]
-        + [f"c:{line[place : place + 3]}" for place in range(len(line) - 2)]
+        + [f"c:{line[start : start + 3]}" for start in range(len(line) - 2)]
     )

@@ -1,11 +1,10 @@
-"""The environments that an instructor learns in: gymnasium's, and a vectorised one.
+"""The instructor's environments: gymnasium's, and a vectorised one.
 
-An episode begins at a fresh seed and has six steps; an action is the place of an operation in
-`Setting.operations`. An episode never ends before (it is truncated at its length, and the state at
-the end is worth nothing more, so it is reported as terminated). `VectorEnvironment` steps N
-episodes in lock-step: one batch of requests to the executor a step, whatever N is.
+An episode begins at a new seed and has six steps; an action is the index of an operation in
+`Setting.operations`. Episodes always have their full length. `VectorEnvironment` steps N episodes
+in lock-step, with one batch of requests to the executor a step, whatever N is.
 
-This module is imported inside functions: gymnasium and stable-baselines3 take seconds to load.
+Import this module inside functions: gymnasium and stable-baselines3 take seconds to load.
 """
 
 from __future__ import annotations
@@ -36,15 +35,12 @@ from refine_dagster.teams_rl.reward import Reward
 
 @dataclass(frozen=True)
 class Setting:
-    """What both environments are made of.
+    """The parts of both environments.
 
     Attributes:
         seeds: where episodes begin.
-        evolver: applies operations and judges.
-        reward: pays.
         embedding: for `rich` observations.
-        mode: what is observed.
-        run seed: names the order of seeds.
+        run_seed: decides the order of seeds.
         operations: names of the actions, in order.
     """
 
@@ -71,8 +67,8 @@ class Setting:
 class InstructionEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
     """One episode at a time.
 
-    `reset(seed=...)` begins a new sequence of episodes, named by that number, with an empty
-    archive; `reset()` goes on to the next episode.
+    `reset(seed=...)` begins the sequence of episodes of that number, with an empty archive;
+    `reset()` begins the next episode of the sequence.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
@@ -105,20 +101,16 @@ class InstructionEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
         outcomes = self._setting.evolver.step(
             [self._chain], [self._setting.operations[int(action)]]
         )
-        paid = self._setting.reward.pay(outcomes)[0]
+        reward = self._setting.reward.pay(outcomes)[0]
         self._chain = outcomes[0].after()
         over = self._chain.step >= EPISODE_LENGTH
-        return self._setting.observe([self._chain])[0], paid, over, False, _info(outcomes[0])
+        return self._setting.observe([self._chain])[0], reward, over, False, _info(outcomes[0])
 
 
 class VectorEnvironment(VecEnv):
     """N episodes in lock-step, for stable-baselines3.
 
-    Episodes are numbered: environment i of round r has number `r * N + i`. All end together, and a
-    new round begins.
-
-    Attributes:
-        outcomes: what happened since `take_outcomes` was last called, in order.
+    Environment i of round r plays episode `r * N + i`. All end together, and a new round begins.
     """
 
     def __init__(self, setting: Setting, environments: int) -> None:
@@ -128,27 +120,22 @@ class VectorEnvironment(VecEnv):
         self._round = -1
         self._chains: list[Chain] = []
         self._chosen: list[str] = []
-        self.outcomes: list[Outcome] = []
-
-    @property
-    def rounds(self) -> int:
-        """Rounds that have ended, where the last one has; `go_to` takes it back."""
-        return self._round
+        self._outcomes: list[Outcome] = []
 
     def go_to(self, rounds: int) -> None:
         """Let the next `reset` begin round `rounds`."""
         self._round = rounds - 1
 
     def take_outcomes(self) -> list[Outcome]:
-        """Outcomes since the last call, and forget them."""
-        taken, self.outcomes = self.outcomes, []
-        return taken
+        """Outcomes since the last call, in order."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
     def reset(self) -> NDArray[np.float32]:
         """Begin the next round."""
         self._round += 1
         first = self._round * self.num_envs
-        self._chains = [self._episodes.chain(first + place) for place in range(self.num_envs)]
+        self._chains = [self._episodes.chain(first + index) for index in range(self.num_envs)]
         return self._setting.observe(self._chains)
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
@@ -159,7 +146,7 @@ class VectorEnvironment(VecEnv):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         outcomes = self._setting.evolver.step(self._chains, self._chosen)
         rewards = np.array(self._setting.reward.pay(outcomes), dtype=np.float32)
-        self.outcomes += outcomes
+        self._outcomes += outcomes
         self._chains = [outcome.after() for outcome in outcomes]
         infos = [_info(outcome) for outcome in outcomes]
         over = self._chains[0].step >= EPISODE_LENGTH
@@ -172,7 +159,7 @@ class VectorEnvironment(VecEnv):
         return observations, rewards, np.full(self.num_envs, over), infos
 
     def close(self) -> None:
-        """Nothing is held open."""
+        pass
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [getattr(self, attr_name, None) for _ in self._get_indices(indices)]

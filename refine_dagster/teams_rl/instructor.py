@@ -1,26 +1,21 @@
 """Training the instructor: stable-baselines3's PPO, or TRPO as in the paper.
 
 An update plays whole episodes in all environments and learns from them once. The libraries draw
-from global generators; around each update these are put at states named by run seed and update, and
-back afterwards, so a training is a function of its arguments. It also makes states small: policy,
-optimiser, archive and rows. A training that was killed goes on from the last saved update and ends
-with the same bytes, while the completions store answers what was asked before at no cost.
+from global generators; around each update these are set to states derived from run seed and update,
+and restored afterwards, so a training is a function of its arguments. This also keeps the saved
+state small: policy, optimiser, archive and updates. A killed training continues from the last saved
+update and ends with the same bytes; what was asked before is in the completions store.
 
-The guard needs to know how varied a random policy's texts are. That is measured first, on the
-training's own seeds, with as many steps as an update has; these calls count as training.
+**The collapse guard.** A policy that is paid for rewrites that differ finds the operation that
+always differs, and then does nothing else: validity rises, the dataset narrows (docs/methods.md,
+section 5.2). The guard compares the means of the last `guard_window` updates with a random policy
+that had the same number of calls, measured first on the training's own seeds:
 
-The collapse guard: what an instructor that games its reward looks like, and when to end it.
-
-A policy that is paid for rewrites that differ finds the operation that always differs, and then
-does nothing else: validity rises, the dataset narrows (methods C). The guard looks at the means of
-the last `guard_window` updates and at what a random policy did with the same number of calls:
-
-- `diversity`: more rewrites are valid than in the first window, and the Vendi score of what was
-  kept is below the random policy's.
+- `diversity`: more rewrites are valid than in the first window, and the Vendi score of the kept
+  texts is below the random policy's.
 - `operations`: the entropy of the chosen operations is below `min_operation_entropy`.
 
-It warns, and after `guard_patience` further warnings in a row ends the training. It is a function
-of the updates so far, so a training that was killed and goes on ends where an undisturbed one does.
+It warns, and after `guard_patience` further warnings in a row ends the training.
 """
 
 from __future__ import annotations
@@ -57,22 +52,23 @@ if TYPE_CHECKING:
     from refine_dagster.teams_rl.environment import VectorEnvironment
 
 
+STATE_FILE = "instructor.pt"
 Collapse = Literal["diversity", "operations"]
 
 
 @dataclass(frozen=True)
 class InstructorUpdate:
-    """One update's episodes; a row of the training's table.
+    """One update's episodes.
 
     Attributes:
         update: from 1.
         steps: steps so far.
         reward, valid_rate: means over its steps.
-        diversity: Vendi score of the texts that were kept.
-        random_diversity: what a random policy reaches in as many steps.
+        diversity: Vendi score of the kept texts.
+        random_diversity: the random policy's, in as many steps.
         operation_entropy: entropy of the chosen operations, nats.
         calls: calls so far of executor and reviewer, the random policy's included.
-        warning: what the guard sees after this update.
+        warning: the guard's, after this update.
     """
 
     update: int
@@ -87,7 +83,7 @@ class InstructorUpdate:
 
 
 def warning_of(updates: Sequence[InstructorUpdate], config: TeamsRLConfig) -> Collapse | None:
-    """What the guard sees after the last of these updates; None where all is well."""
+    """The guard's warning after the last of these updates, if any."""
     window = config.guard_window
     if len(updates) < 2 * window:
         return None
@@ -100,7 +96,7 @@ def warning_of(updates: Sequence[InstructorUpdate], config: TeamsRLConfig) -> Co
 
 
 def guard_of(updates: Sequence[InstructorUpdate], config: TeamsRLConfig) -> Collapse | None:
-    """The reason to end the training after these updates; None where it may go on."""
+    """The reason to end the training after these updates; None where it may continue."""
     last = updates[-(config.guard_patience + 1) :]
     if len(last) <= config.guard_patience or any(row.warning is None for row in last):
         return None
@@ -118,22 +114,17 @@ def operation_entropy(operations: Sequence[str]) -> float:
     return max(0.0, -sum(share * math.log(share) for share in shares))
 
 
-STATE_FILE = "instructor.pt"
-
-
 @dataclass(frozen=True)
 class InstructorTask:
-    """What an instructor is trained with.
+    """The arguments of a training.
 
     Attributes:
         seeds: where episodes begin; at least one.
-        evolver: applies operations and judges.
         embedding: of observations, novelty and diversity.
         config: `algorithm` is `ppo` or `trpo`.
-        run seed: names all noise.
         out: folder of the trained instructor.
-        resume: folder for the state of an unfinished training; None keeps none.
-        guarded: end the training where the guard says so; it warns in any case.
+        resume: folder for the state of an unfinished training, if it is to be saved.
+        guarded: whether the guard may end the training; it warns in any case.
     """
 
     seeds: Sequence[Seed]
@@ -156,14 +147,14 @@ class InstructorTraining:
 
 @dataclass(frozen=True)
 class Reference:
-    """A random policy's mean Vendi score over updates' worth of steps, and what that cost."""
+    """A random policy's mean Vendi score over an update's number of steps, and its calls."""
 
     diversity: float
     calls: int
 
 
 def untrained_policy(config: TeamsRLConfig, run_seed: str) -> InstructorPolicy | None:
-    """The policy of a profile whose algorithm learns nothing; None where one is to be trained."""
+    """The policy of an algorithm that learns nothing; None where one has to be trained."""
     if config.algorithm == "random":
         return RandomPolicy(run_seed, config.operations)
     if config.algorithm == "round_robin":
@@ -184,19 +175,19 @@ def train_instructor(task: InstructorTask) -> InstructorTraining:
     """Train and save an instructor (`learned_policy.load_instructor` reads it).
 
     Raises:
-        ValueError: the config' algorithm is not trained, or there are no seeds.
+        ValueError: the algorithm is not trained, or there are no seeds.
     """
     config = task.config
     learner = Instructor(task)
     learner.load_state()
-    ended_by = _rejection(learner, task)
+    ended_by = _ended_by(learner, task)
     with progress.task("instructor", total=config.updates) as advance:
         if learner.updates:
             advance(len(learner.updates), reward=learner.updates[-1].reward)
         while ended_by is None and len(learner.updates) < config.updates:
             row = learner.update()
             advance(1, reward=row.reward, valid=row.valid_rate, diversity=row.diversity)
-            ended_by = _rejection(learner, task)
+            ended_by = _ended_by(learner, task)
             if row.update % config.save_every == 0:
                 learner.save_state()
     learner.save(task.out)
@@ -207,7 +198,7 @@ class Instructor:
     """An instructor in training: its network, its environments and its updates so far."""
 
     def __init__(self, task: InstructorTask) -> None:
-        """Begin with weights named by the run seed."""
+        """Initialise the weights from the run seed."""
         # The library draws random numbers while it is imported.
         with _generators(task.run_seed, "import"):
             from stable_baselines3.common.logger import Logger
@@ -239,7 +230,7 @@ class Instructor:
         config, number = self._task.config, len(self.updates) + 1
         if self._reference is None:
             self._reference = random_reference(self._task)
-        # The library begins every call where the last one stopped: at a fresh round's first step.
+        # The library continues where the last call stopped: at the first step of a new round.
         with _generators(self._task.run_seed, "update", number):
             self._model.learn(_steps(config), reset_num_timesteps=False, log_interval=None)
         outcomes = self._environment.take_outcomes()
@@ -275,7 +266,7 @@ class Instructor:
         save_instructor(form, weights, folder)
 
     def save_state(self) -> None:
-        """Write all that the next update depends on, in place of the last state, or not at all."""
+        """Replace the saved state, atomically, by all that the next update depends on."""
         import torch
 
         if self._task.resume is None:
@@ -293,7 +284,7 @@ class Instructor:
             )
 
     def load_state(self) -> None:
-        """Go on from the state in the resume folder, where there is one."""
+        """Continue from the state in the resume folder, if there is one."""
         import torch
 
         if self._task.resume is None or not (self._task.resume / STATE_FILE).is_file():
@@ -309,33 +300,33 @@ class Instructor:
 
 
 def random_reference(task: InstructorTask) -> Reference:
-    """Let a random policy play some updates' worth of episodes."""
+    """Let a random policy play the episodes of `reference_updates` updates."""
     config = task.config
     policy = RandomPolicy(f"{task.run_seed}/reference", config.operations)
     episodes = Episodes(task.seeds, f"{task.run_seed}/reference")
     size = config.environments * config.episodes_per_update
     scores, calls = [], 0
     for number in range(config.reference_updates):
-        chains = [episodes.chain(number * size + place) for place in range(size)]
+        chains = [episodes.chain(number * size + index) for index in range(size)]
         outcomes: list[Outcome] = []
         for _ in range(EPISODE_LENGTH):
-            done = task.evolver.step(chains, policy.choose(chains))
-            outcomes += done
-            chains = [outcome.after() for outcome in done]
+            step = task.evolver.step(chains, policy.choose(chains))
+            outcomes += step
+            chains = [outcome.after() for outcome in step]
         scores.append(_diversity(outcomes, task.embedding))
         calls += sum(outcome.calls for outcome in outcomes)
     return Reference(fmean(scores), calls)
 
 
 def updates_calls(updates: Sequence[InstructorUpdate], config: TeamsRLConfig) -> tuple[int, int]:
-    """Rewrites and reviews that a training asked for, the random reference's included."""
+    """Rewrites and reviews of a training, the random reference's included."""
     if not updates:
         return 0, 0
     rewrites = updates[-1].steps + config.reference_updates * _steps(config)
     return rewrites, updates[-1].calls - rewrites
 
 
-def _rejection(learner: Instructor, task: InstructorTask) -> Collapse | None:
+def _ended_by(learner: Instructor, task: InstructorTask) -> Collapse | None:
     return guard_of(learner.updates, task.config) if task.guarded else None
 
 

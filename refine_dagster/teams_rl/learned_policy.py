@@ -1,13 +1,11 @@
-"""A learnt instructor: a small network, its file, and choices from it without a training library.
+"""Policies that choose operations: those that learn nothing, and a trained instructor.
 
-A checkpoint is two files with equal bytes for equal values: `instructor.safetensors` (float32,
-named as stable-baselines3 names them, values' network included) and `instructor.json` (how to read
-them).
+A policy's version, together with the chain, decides its choices, so a row that names it can be
+replayed. The random numbers of a choice depend on run seed, seed, episode and step.
 
-Who chooses operations: the protocol, and the policies that learn nothing.
-
-Every policy has a name and a version: the version decides its choices, together with the chain, so
-that a row that names it can be replayed. All noise of a choice is named by run seed, seed and step.
+A trained instructor is a small network that is evaluated without a training library. Its checkpoint
+is two files with equal bytes for equal values: `instructor.safetensors` (float32, by
+stable-baselines3's names, value network included) and `instructor.json` (`InstructorForm`).
 """
 
 from __future__ import annotations
@@ -35,14 +33,14 @@ class InstructorPolicy(Protocol):
 
     Attributes:
         name: for reports: `random`, `round_robin`, `fixed:breadth`, `ppo`, `trpo`.
-        version: names its content, 64 hex digits.
+        version: a hash of its content, 64 hex digits.
     """
 
     name: str
     version: str
 
     def choose(self, chains: Sequence[Chain]) -> list[str]:
-        """Names of operations, one a chain; each a function of that chain alone."""
+        """The name of an operation for each chain, a function of that chain alone."""
 
 
 class RandomPolicy:
@@ -61,7 +59,7 @@ class RandomPolicy:
 
 
 class RoundRobinPolicy:
-    """All operations in turn; each seed begins at its own, the next episode at the next."""
+    """All operations in turn; a seed begins at an operation of its own, shifted by the episode."""
 
     name = "round_robin"
 
@@ -94,7 +92,7 @@ def policy_version(operations: Sequence[str], *parts: str) -> str:
 
 
 def uniform(run_seed: str, chain: Chain) -> float:
-    """A number in [0, 1) for the next choice on a chain."""
+    """The random number in [0, 1) of a chain's next choice."""
     seed = request_seed(run_seed, "operation", chain.seed_id, chain.episode, chain.step)
     # The upper 53 bits of 63, a double's worth.
     return float((seed >> 10) * 2.0**-53)
@@ -107,17 +105,16 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 class InstructorError(RefineError):
-    """An instructor's files cannot be read, or are of another form than what asks for them."""
+    """An instructor's files cannot be read, or do not fit the embedding."""
 
 
 @dataclass(frozen=True)
 class InstructorForm:
-    """How an instructor's weights are read.
+    """How to read an instructor's weights.
 
     Attributes:
         algorithm: `ppo` or `trpo`.
-        observation: `paper` or `rich`.
-        embedding: name of the embedding that was observed.
+        embedding: name of the embedding that it was trained with.
         hidden: widths of the hidden layers (tanh).
         operations: names of the actions, in order.
     """
@@ -132,14 +129,8 @@ class InstructorForm:
 class LearnedPolicy:
     """Samples from a network's distribution over operations (implements `InstructorPolicy`).
 
-    Args:
-        form: how to read the weights.
-        weights: by name.
-        embedding: the one it was trained with.
-        run seed: seeds the sampling.
-
     Raises:
-        InstructorError: the embedding is another than it was trained with, or weights are missing.
+        InstructorError: it was trained with another embedding, or weights are missing.
     """
 
     def __init__(
@@ -160,24 +151,19 @@ class LearnedPolicy:
         self._layers = _layers(form, weights, inputs)
 
     def choose(self, chains: Sequence[Chain]) -> list[str]:
-        """See `InstructorPolicy.choose`."""
         chosen = []
         for chain, shares in zip(chains, self.probabilities(chains), strict=True):
-            place = int(
-                np.searchsorted(shares.cumsum(), uniform(self._run_seed, chain), side="right")
-            )
-            chosen.append(self._form.operations[min(place, len(shares) - 1)])
+            number = uniform(self._run_seed, chain)
+            action = int(np.searchsorted(shares.cumsum(), number, side="right"))
+            chosen.append(self._form.operations[min(action, len(shares) - 1)])
         return chosen
 
     def probabilities(self, chains: Sequence[Chain]) -> NDArray[np.float64]:
-        """Shares of the form's operations, shape (chains, operations).
-
-        Each row is a function of its chain alone.
-        """
+        """Shares of the operations, shape (chains, operations), each row from its chain alone."""
         operations = self._form.operations
-        seen = observe(chains, self._form.observation, self._embedding, operations)
-        # Row by row: rounding of a product of matrices depends on how many rows there are.
-        shares = [self._row(row) for row in seen.astype(np.float64)]
+        observations = observe(chains, self._form.observation, self._embedding, operations)
+        # Row by row, because the rounding of a matrix product depends on the number of rows.
+        shares = [self._row(row) for row in observations.astype(np.float64)]
         return np.array(shares).reshape(-1, len(operations))
 
     def _row(self, hidden: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -199,7 +185,7 @@ def instructor_version(form: InstructorForm, weights: Weights) -> str:
 
 
 def save_instructor(form: InstructorForm, weights: Weights, folder: Path) -> None:
-    """Write an instructor's two files."""
+    """Write an instructor's files."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,14 +207,12 @@ def load_instructor(folder: Path, embedding: Embedding, run_seed: str) -> Learne
 
     try:
         values = json.loads((folder / FORM_FILE).read_text(encoding="utf-8"))
-        form = InstructorForm(
-            **{**values, "hidden": tuple(values["hidden"])}
-            | {"operations": tuple(values["operations"])}
-        )
+        lists = {name: tuple(values[name]) for name in ("hidden", "operations")}
+        form = InstructorForm(**values | lists)
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InstructorError(
-            f"the instructor cannot be read: {error}", where=str(folder), fix="train it anew"
+            f"the instructor cannot be read: {error}", where=str(folder), fix="train it again"
         ) from error
     return LearnedPolicy(form, weights, embedding, run_seed)
 
@@ -238,7 +222,7 @@ def _layers(
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """The policy's layers, first to last: matrix (outputs, inputs) and bias."""
     # In the library's network every hidden layer is followed by one without weights.
-    names = [f"mlp_extractor.policy_net.{2 * place}" for place in range(len(form.hidden))]
+    names = [f"mlp_extractor.policy_net.{2 * number}" for number in range(len(form.hidden))]
     layers = []
     for name, outputs in zip(
         [*names, "action_net"], [*form.hidden, len(form.operations)], strict=True
@@ -247,7 +231,7 @@ def _layers(
         if matrix is None or bias is None or matrix.shape != (outputs, inputs):
             raise InstructorError(
                 f"layer {name} is missing or not of {outputs} by {inputs} weights",
-                fix="train the instructor anew",
+                fix="train the instructor again",
             )
         layers.append((matrix.astype(np.float64), bias.astype(np.float64)))
         inputs = outputs

@@ -1,14 +1,12 @@
-"""Operations that an instructor may apply to an instruction: the paper's six, and plug-ins.
+"""Operations on instructions: the six of TeaMs-RL (docs/methods.md, section 5.1), and plug-ins.
 
-TeaMs-RL (arXiv 2403.08694) takes one operation in breadth and five in depth. Their templates here
-are this project's own, and have the form of every other task that the project asks of a model: a
-header, demonstrations, then `Instruction:`, `Input:` and an open `Output:`. The instruction line of
-an operation is word for word one that the offline base model has learnt (`primer_templates.yaml`),
-and each operation has the name of its primer family. A larger model gets what it needs from the two
-demonstrations.
+The templates are this project's own, in the format of every other task: a header, demonstrations,
+then `Instruction:`, `Input:` and an open `Output:`. The instruction line of an operation is word
+for word one that the offline base model has learnt (`primer_templates.yaml`), and the operation has
+the name of its primer family. A larger model learns what to do from the two demonstrations.
 
-An executor that does not follow may leak its prompt instead. The words of the prompt that no
-instruction contains by itself are an operation's markers; a rewrite with one is eliminated.
+An executor that does not follow may repeat its prompt instead. Words of the prompt that are in no
+instruction are an operation's markers; a rewrite with one is eliminated.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.instance import HEADER
 from refine_dagster.registry import OPERATIONS
 
-# Parts of the prompt's form, of no operation in particular; compared without regard to case.
+# Parts of the prompt's format, common to all operations; compared without regard to case.
 FORM_MARKERS = (
     "instruction:",
     "input:",
@@ -36,15 +34,15 @@ FORM_MARKERS = (
 
 @dataclass(frozen=True)
 class Operation:
-    """One textual operation.
+    """A textual operation.
 
     Attributes:
-        name: under which it is registered; that of its family in the primer, if it has one.
+        name: its name in the registry, and of its family in the primer, if it has one.
         description: what it does to an instruction, one sentence for reports.
         instruction: the line that asks the executor for it.
-        demonstrations: (before, after) pairs that are shown.
-        in_depth: whether it evolves its parent; breadth leaves it for another instruction.
-        markers: what betrays a leaked prompt, lower case.
+        demonstrations: (before, after) pairs in the prompt.
+        in_depth: whether it evolves its parent; breadth writes another instruction.
+        markers: words of a leaked prompt, lower case.
     """
 
     name: str
@@ -68,7 +66,7 @@ class Operation:
 
 
 def one_line(text: str) -> str:
-    """A text with every run of white space as one blank, none at its ends."""
+    """A text on one line, with single spaces."""
     return " ".join(text.split())
 
 
@@ -129,7 +127,7 @@ COMPLICATE_INPUT = Operation(
 )
 # The published operations, by name.
 NAMES = OPERATIONS.own
-# Operations of an episode, and of a seed's evolution.
+# The number of operations of an episode and of a seed's evolution.
 EPISODE_LENGTH = 6
 
 

@@ -1,16 +1,14 @@
-"""The reviewer: does an evolved instruction differ from its parent?
+"""Executor and reviewer on a language model, through the completions store.
 
-The authors ask for the words "Equal" or "Not Equal" and read anything else as equal, so that a
-reviewer with other manners pays nothing. Here the model writes nothing: the log-probabilities of
-two labels after the question decide, whatever it would have said. What wording alone decides is not
-asked: identical texts are equal by rule, texts that hardly share a word are different.
+The authors ask their reviewer for the words "Equal" or "Not Equal" and read anything else as equal,
+so that a reviewer that answers differently never pays. Here the model writes nothing: the
+log-probabilities of two labels after the question decide. What the wording alone decides is not
+asked: identical texts are equal by a rule, texts that hardly share a word are different.
 
-A small model prefers one label whatever it reads. The question is therefore also asked of the
-parent and itself, where the answer is known, and what counts is by how much the pair raises the
-odds of `different` over that (contextual calibration, arXiv 2102.09690). The second question is the
-same for all rewrites of a parent, and the store answers it once.
-
-The executor: a language model that applies operations, through the completions store.
+A small model prefers one label whatever it reads. So the question is also asked of the parent and
+itself, where the answer is known, and what counts is by how much the pair raises the odds of
+`different` over that (contextual calibration, arXiv 2102.09690). This second question is the same
+for all rewrites of a parent, so the store answers it once.
 """
 
 from __future__ import annotations
@@ -40,9 +38,8 @@ class ModelReviewer:
     """Rules first, then the log-probabilities of two labels (implements `chain.Reviewer`).
 
     Args:
-        complete: the completions store's door.
         different_below: overlap up to which a pair is different without a question.
-        threshold: probability of `different` above which a pair is; even odds are equal.
+        threshold: probability of `different` above which a pair is different.
         calibrated: measure the odds against those of the parent and itself.
     """
 
@@ -60,25 +57,25 @@ class ModelReviewer:
         self._calibrated = calibrated
 
     def review(self, rewrites: Sequence[Rewrite]) -> list[Review]:
-        """Requests of role `review` for the undecided, in one batch."""
-        quick = [sameness(rewrite, self._different_below) for rewrite in rewrites]
+        """Review rewrites with one batch of requests of role `review`."""
+        by_wording = [sameness(rewrite, self._different_below) for rewrite in rewrites]
         asked = {
-            place: self._requests(rewrites[place])
-            for place, said in enumerate(quick)
-            if said == "undecided"
+            index: self._requests(rewrites[index])
+            for index, verdict in enumerate(by_wording)
+            if verdict == "undecided"
         }
         requests = [request for pair in asked.values() for request in pair]
         odds = iter(
             [_log_odds(label_scores(done)) for done in self._complete(requests)] if requests else ()
         )
         reviews = []
-        for place, said in enumerate(quick):
-            if place not in asked:
-                reviews.append(Review(said == "different"))
+        for index, verdict in enumerate(by_wording):
+            if index not in asked:
+                reviews.append(Review(verdict == "different"))
                 continue
-            known = [next(odds) for _ in asked[place]]
-            probability = _sigmoid(known[0] - (known[1] if self._calibrated else 0.0))
-            reviews.append(Review(probability > self._threshold, probability, asked[place]))
+            pair_odds = [next(odds) for _ in asked[index]]
+            probability = _sigmoid(pair_odds[0] - (pair_odds[1] if self._calibrated else 0.0))
+            reviews.append(Review(probability > self._threshold, probability, asked[index]))
         return reviews
 
     def _requests(self, rewrite: Rewrite) -> tuple[Request, ...]:
@@ -89,7 +86,7 @@ class ModelReviewer:
 
 
 def review_prompt(first: str, second: str) -> str:
-    """The question about two instructions, ending where a label goes on."""
+    """The question about two instructions; a label continues it."""
     shown = [
         Example(QUESTION, f"{before} / {after}", answer).render()
         for before, after, answer in _SHOWN
@@ -114,13 +111,8 @@ STOP = ("\n\n", "\nInstruction:", "\nInput:")
 class ModelExecutor:
     """Asks a model for rewrites (implements `chain.Executor`).
 
-    Noise is named by seed, text, operation and step, not by episode: a chain that comes to the same
-    place again asks the same again, and the store answers.
-
-    Args:
-        complete: the completions store's door, or any other source of completions.
-        run seed: seeds all sampling noise.
-        max_new_tokens, temperature, top_p: how a rewrite is decoded.
+    The random seed of a request depends on seed, text, operation and step, not on the episode: a
+    chain that reaches the same text again asks the same again, and the store answers.
     """
 
     def __init__(
@@ -137,7 +129,7 @@ class ModelExecutor:
         self._sampling = Sampling(max_new_tokens, temperature, top_p, stop=STOP)
 
     def execute(self, chains: Sequence[Chain], operations: Sequence[Operation]) -> list[Execution]:
-        """One request a chain, role `rewrite`, in one batch."""
+        """Rewrite with one batch of requests of role `rewrite`."""
         requests = [
             self.request(chain, operation)
             for chain, operation in zip(chains, operations, strict=True)
@@ -148,6 +140,6 @@ class ModelExecutor:
         ]
 
     def request(self, chain: Chain, operation: Operation) -> Request:
-        """What is asked for one operation on one chain."""
+        """The request for one operation on one chain."""
         seed = request_seed(self._run_seed, "rewrite", operation.name, chain.seed_id, chain.step)
         return Request("rewrite", operation.prompt(chain.text), self._sampling, seed)

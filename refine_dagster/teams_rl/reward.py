@@ -1,17 +1,17 @@
-"""What an instructor is paid for a step.
+"""The instructor's rewards (docs/methods.md, section 5.2).
 
-`paper` pays 1 for every rewrite that is kept, as published. Nothing in it speaks of the dataset: a
-policy that has found one operation that always differs from its parent earns all there is, and a
-longer training makes the dataset narrower (methods C).
+`paper` pays 1 for every rewrite that is kept. It does not consider the dataset: a policy that has
+found one operation that always changes its parent earns the maximum, and a longer training makes
+the dataset narrower.
 
-`novelty` pays a kept rewrite by how far it is from everything that was kept lately,
+`novelty` pays a kept rewrite by its distance from everything that was kept recently,
 
     reward = valid * (1 - max cosine to the archive and to the parent) - cost * calls,
 
-so that an operation pays less the more it is used. The archive rolls: only the latest `capacity`
-texts are compared, which keeps the reward alive however long the training is. It stands for the
-dataset, in which a seed is evolved once: what earlier episodes made of the same seed is not
-compared. (With it, a training that passes over few seeds many times would learn to leave them.)
+so that an operation pays less the more it is used. The archive holds the latest `capacity` texts,
+so the reward does not vanish in a long training. It stands for the dataset, in which a seed is
+evolved once: texts of the same seed from earlier episodes are not compared. (Otherwise a training
+that passes over few seeds many times would learn to leave them.)
 """
 
 from __future__ import annotations
@@ -28,44 +28,43 @@ from refine_dagster.teams_rl.embedding import Embedding
 
 
 class Reward(Protocol):
-    """Pays for outcomes, in order; may remember what it has paid for."""
+    """Pays for outcomes, in order; may have a memory of what it has paid for."""
 
     def pay(self, outcomes: Sequence[Outcome]) -> list[float]:
-        """One reward an outcome."""
+        """One reward for each outcome."""
 
     def clear(self) -> None:
-        """Forget."""
+        """Empty the memory."""
 
     def state(self) -> list[dict[str, Any]]:
-        """What it remembers, as plain values; `restore` takes it back."""
+        """The memory, oldest first, as plain values."""
 
     def restore(self, state: Sequence[dict[str, Any]]) -> None:
-        """Remember what another one did."""
+        """Replace the memory by a saved state."""
 
 
 class PaperReward:
-    """1 for a kept rewrite, else 0 (implements `Reward`)."""
+    """1 for a kept rewrite, else 0; has no memory (implements `Reward`)."""
 
     def pay(self, outcomes: Sequence[Outcome]) -> list[float]:
         return [1.0 if outcome.kept else 0.0 for outcome in outcomes]
 
     def clear(self) -> None:
-        """Nothing is remembered."""
+        pass
 
     def state(self) -> list[dict[str, Any]]:
         return []
 
     def restore(self, state: Sequence[dict[str, Any]]) -> None:
-        """Nothing is remembered."""
+        pass
 
 
 class NoveltyReward:
-    """Validity times distance from what was kept lately, less cost (implements `Reward`).
+    """Validity times distance from recent texts, less cost (implements `Reward`).
 
     Args:
-        embedding: what distance is measured in.
         capacity: texts in the archive; the oldest leaves first.
-        cost: taken off for every call of executor and reviewer.
+        cost: deducted for every call of executor and reviewer.
     """
 
     def __init__(self, embedding: Embedding, capacity: int = 2048, cost: float = 0.0) -> None:
@@ -77,7 +76,6 @@ class NoveltyReward:
         self.clear()
 
     def pay(self, outcomes: Sequence[Outcome]) -> list[float]:
-        """Rewards; every kept text is in the archive of the next outcome."""
         rewards = []
         for outcome in outcomes:
             novelty = 0.0
@@ -88,21 +86,18 @@ class NoveltyReward:
         return rewards
 
     def clear(self) -> None:
-        """Empty the archive."""
         self._kept: deque[_Kept] = deque(maxlen=self._capacity)
         self._added = 0
         self._vectors = np.zeros((self._capacity, self._embedding.dimensions), dtype=np.float32)
-        # Who wrote each place of the archive: number of the seed, number of the episode.
+        # The number of the seed and of the episode of each archived text.
         self._seeds = np.full(self._capacity, -1, dtype=np.int64)
         self._episodes = np.full(self._capacity, -1, dtype=np.int64)
         self._numbers: dict[str, int] = {}
 
     def state(self) -> list[dict[str, Any]]:
-        """The archive, oldest first."""
         return [asdict(kept) for kept in self._kept]
 
     def restore(self, state: Sequence[dict[str, Any]]) -> None:
-        """Take an archive back."""
         self.clear()
         for kept in state:
             self._add(_Kept(**kept))
@@ -118,17 +113,17 @@ class NoveltyReward:
         return max(0.0, float(text @ parent), float(cosines.max(initial=0.0)))
 
     def _add(self, kept: _Kept) -> None:
-        place = self._added % self._capacity
-        self._vectors[place] = self._embedding.embed([kept.text])[0]
-        self._seeds[place] = self._numbers.setdefault(kept.seed_id, len(self._numbers))
-        self._episodes[place] = kept.episode
+        index = self._added % self._capacity
+        self._vectors[index] = self._embedding.embed([kept.text])[0]
+        self._seeds[index] = self._numbers.setdefault(kept.seed_id, len(self._numbers))
+        self._episodes[index] = kept.episode
         self._added += 1
         self._kept.append(kept)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A text of the archive and the episode that it was kept in."""
+    """A text of the archive and its episode."""
 
     text: str
     seed_id: str
