@@ -21,20 +21,12 @@ from typing import Any
 
 import dagster as dg
 
-from refine_dagster.config.policy_round import rounds_until
+from assets.graph import pipeline
 from refine_dagster.errors import RefineError
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.warehouse.warehouse import OUTSIDE
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
-
-# Of every policy round; besides these the dataset and every SQL model.
-AUTOMATED_IN_ROUNDS = (
-    "raw_instructions",
-    "instruction_decisions",
-    "filtered_instructions",
-    "reward_scored_instructions",
-)
 
 # How far up an asset looks for work that has to come through first. Two are enough, since most
 # automated assets read the seeds and models besides the asset before them, and so are due from
@@ -44,11 +36,7 @@ LOOKS_UP = 2
 
 def automated(rounds: int = 1) -> tuple[str, ...]:
     """What is kept fresh in a graph of so many policy rounds, besides the SQL models."""
-    proposed, *made = (
-        one.name(base) for one in rounds_until(rounds) for base in AUTOMATED_IN_ROUNDS
-    )
-    # Seeds are evolved in the first round alone.
-    return (proposed, "evolved_instructions", *made, "instruction_dataset")
+    return tuple(asset.facts.key for asset in pipeline(rounds) if asset.facts.automated)
 
 
 def keep_fresh(rounds: int = 1) -> dg.AutomationCondition[Any]:

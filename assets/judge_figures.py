@@ -8,22 +8,18 @@ import polars as pl
 
 from assets.preview import markdown_picture, markdown_table
 from refine_dagster.judge.judge import PARTS
-from refine_dagster.judge.quality import QualityMeasure
-from refine_dagster.statistics import CalibrationBin
+from refine_dagster.warehouse.rows import Row
 
 
-def auc_table(measures: Sequence[QualityMeasure]) -> str:
-    """Each part's AUCs with their intervals and its calibration error, as a Markdown table."""
-    by_name = {(one.dimension, one.measure): one for one in measures}
+def auc_table(measures: Sequence[Row]) -> str:
+    """Rows of `feedback_judge_quality`: each part's AUCs with intervals and calibration error."""
+    values: dict[tuple[str, str], float] = {
+        (row["dimension"], row["measure"]): row["value"] for row in measures
+    }
 
     def interval(part: str, measure: str) -> str | None:
-        ends = [by_name.get((part, measure + end)) for end in ("", "_low", "_high")]
-        middle, low, high = (None if one is None else one.value for one in ends)
+        middle, low, high = (values.get((part, measure + end)) for end in ("", "_low", "_high"))
         return None if middle is None else f"{middle:.3f} [{low:.3f}, {high:.3f}]"
-
-    def error(part: str) -> float | None:
-        found = by_name.get((part, "ece"))
-        return None if found is None else found.value
 
     parts = [part.name for part in PARTS]
     return markdown_table(
@@ -32,34 +28,36 @@ def auc_table(measures: Sequence[QualityMeasure]) -> str:
                 "part": parts,
                 "AUC": [interval(part, "auc") for part in parts],
                 "AUC, right against wrong": [interval(part, "auc_correctness") for part in parts],
-                "calibration error": [error(part) for part in parts],
+                "calibration error": [values.get((part, "ece")) for part in parts],
             },
             schema_overrides={"calibration error": pl.Float64},
         )
     )
 
 
-def calibration_plot(bins: Sequence[CalibrationBin]) -> str:
-    """Predicted against observed, one small plot a dimension, as a Markdown picture.
+def calibration_plot(bins: Sequence[Row]) -> str:
+    """Rows of `feedback_judge_calibration`: predicted against observed, a small plot a dimension.
 
     The diagonal is perfect calibration; a dot's area follows the number of texts in its bin.
     """
     from matplotlib.figure import Figure
 
-    dimensions = list(dict.fromkeys(one.dimension for one in bins))
+    dimensions = list(dict.fromkeys(row["dimension"] for row in bins))
     if not dimensions:
         return "*no bins*"
     figure = Figure(figsize=(3.0 * len(dimensions), 3.0), layout="constrained")
     for place, dimension in enumerate(dimensions, 1):
-        own = [one for one in bins if one.dimension == dimension]
-        largest = max(one.examples for one in own)
+        own = [row for row in bins if row["dimension"] == dimension]
+        largest = max(row["examples"] for row in own)
         axes = figure.add_subplot(1, len(dimensions), place)
         axes.plot([0, 1], [0, 1], linewidth=0.8, linestyle="--", color="grey")
-        axes.plot([one.predicted for one in own], [one.observed for one in own], linewidth=1.0)
+        axes.plot(
+            [row["predicted"] for row in own], [row["observed"] for row in own], linewidth=1.0
+        )
         axes.scatter(
-            [one.predicted for one in own],
-            [one.observed for one in own],
-            s=[8 + 60 * one.examples / largest for one in own],
+            [row["predicted"] for row in own],
+            [row["observed"] for row in own],
+            s=[8 + 60 * row["examples"] / largest for row in own],
         )
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         axes.set_title(dimension, fontsize=9)

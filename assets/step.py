@@ -1,4 +1,4 @@
-"""What every asset body does around its work: read, see whether anything changed, commit, report.
+"""What every asset does around its stage: read, see whether anything changed, commit, report.
 
 An asset is a function of its inputs' data versions, its config and its code. `Step.unchanged` finds
 the last materialization made from the same three and, where its checkpoints are still whole, lets
@@ -8,32 +8,32 @@ the body end there: "Materialize all" with nothing changed asks nothing and trai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from assets.facts import Facts
 from assets.preview import markdown_table, step_plots
-from assets.versions import code_version, config_hash, config_of
 from refine_dagster import progress
 from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.models.device import Device, session_figures
-from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.runtime import Made, Runtime
+from refine_dagster.stages import base_scores
+from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.ledger import Commit, Record
-from refine_dagster.warehouse.rows import Parent, Row, frame
+from refine_dagster.warehouse.rows import Row, frame
 from refine_dagster.warehouse.tables import slice_of, tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
-from resources.checkpoints import CheckpointsResource
-from resources.profile import ProfileResource
-from resources.warehouse import WarehouseResource
 
 # The tag in which Dagster keeps a materialization's data version.
 _DATA_VERSION = "dagster/data_version"
 
-Figures = Mapping[str, float | int | str | bool | None]
+Result = dg.MaterializeResult[Any]
 
 
 class Step:
@@ -41,33 +41,62 @@ class Step:
 
     Attributes:
         asset: the asset's key.
-        run_id: Dagster's run.
         profile: the config of the run.
         warehouse: the engine's warehouse.
-        store: the completions store, once a generator session uses it; its counts are recorded.
-        device: the device lent, once one is; recorded.
     """
 
-    def __init__(
-        self,
-        context: dg.AssetExecutionContext,
-        profile: Profile,
-        warehouse: Warehouse,
-    ) -> None:
-        self._context = context
-        self.asset = context.asset_key.to_user_string()
-        self.run_id = context.run.run_id
+    def __init__(self, context: dg.AssetExecutionContext, facts: Facts, profile: Profile) -> None:
+        self.asset = facts.key
         self.profile = profile
-        self.warehouse = warehouse
-        self.store: CompletionsStore | None = None
-        self.device: Device | None = None
+        self.warehouse: Warehouse = context.resources.warehouse.open()
+        self._context = context
+        self._facts = facts
+        self._run_id = context.run.run_id
+        self._store: CompletionsStore | None = None
+        self._device: Device | None = None
         self._started_at = datetime.now(UTC)
-        self._code_version = code_version(self.asset, profile)
-        self._config_hash = config_hash(self.asset, profile)
-        with warehouse.held():
-            for asset in warehouse.retire_rounds_beyond(profile.rounds, self.run_id):
-                progress.note(f"{asset}: rows taken back, there are {profile.rounds} policy rounds")
-            self._inputs = self._upstream(context)
+        self._code_version = facts.code_version(profile)
+        self._config_hash = facts.config_hash(profile)
+        with self.warehouse.held():
+            for asset in self.warehouse.retire_rounds_beyond(profile.rounds, self._run_id):
+                progress.note(f"{asset}: rows removed, there are {profile.rounds} policy rounds")
+            self._inputs = self._upstream()
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """Where checkpoints are kept."""
+        store: CheckpointStore = self._context.resources.checkpoints.store()
+        return store
+
+    @contextmanager
+    def runtime(self) -> Iterator[Runtime]:
+        """The device, and what else a stage needs to run models; recorded."""
+        resources, config = self._context.resources, self.profile.generator
+        with resources.gpu.session(self.profile.device) as device:
+            self._device = device
+            store = self._store = resources.generator.store(self.warehouse, self._run_id, config)
+            yield Runtime(
+                run_seed=self.profile.run_seed,
+                device=device,
+                checkpoints=self.checkpoints,
+                generator=lambda ref: resources.generator.session(ref, device, store, config),
+            )
+
+    @contextmanager
+    def feedback(self, runtime: Runtime, scale: Sequence[Row]) -> Iterator[Feedback]:
+        """The loaded judge behind reward rule and format gate.
+
+        Args:
+            scale: rows whose scores rewards are whitened over; see `stages.base_scores`.
+        """
+        with self._context.resources.judge.session(
+            self.row("feedback_judge"),
+            self.checkpoints,
+            runtime.device,
+            self.profile,
+            base_scores(scale),
+        ) as feedback:
+            yield feedback
 
     def rows(self, table: str) -> list[Row]:
         """The live rows of an upstream table, or of its slice of a later round, by row id."""
@@ -86,13 +115,10 @@ class Step:
             )
         return found[0]
 
-    def unchanged(
-        self, checkpoints: CheckpointsResource | None = None, **outside: str
-    ) -> dg.MaterializeResult[Any] | None:
+    def unchanged(self, **outside: str) -> Result | None:
         """The result of the last materialization, if this one would only repeat it.
 
         Args:
-            checkpoints: where the asset's checkpoints live; they must be whole.
             outside: content hashes of what the asset reads besides its inputs, such as files.
         """
         self._inputs = {**self._inputs, **{f"file:{k}": v for k, v in outside.items()}}
@@ -102,45 +128,36 @@ class Step:
         if (last.code_version, last.config_hash) != (self._code_version, self._config_hash):
             return None
         # Reads whole files of weights: not while the warehouse is held.
-        if checkpoints is not None and not self._whole(checkpoints):
+        if not self._checkpoints_are_whole():
             return None
         with self.warehouse.held():
             commit = self.warehouse.commit(self._record(last.metrics), None)
             return self._result(commit, last.metrics, unchanged=True)
 
-    def commit(
-        self,
-        tables: Mapping[str, Sequence[Row]],
-        *,
-        checkpoints: Sequence[Checkpoint] = (),
-        figures: Figures | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> dg.MaterializeResult[Any]:
-        """Commit the asset's rows with their record, and tell Dagster.
+    def commit(self, made: Made, metadata: Mapping[str, Any] | None = None) -> Result:
+        """Commit what a stage made with its record, and tell Dagster.
 
         Args:
-            tables: every table of the asset -> all its rows.
-            figures: numbers and short texts for the ledger and the UI's plots.
             metadata: further Dagster metadata, shown but not recorded.
         """
-        frames = {name: frame(name, rows) for name, rows in tables.items()}
-        record = self._record(figures or {})
+        frames = {name: frame(name, rows) for name, rows in made.tables.items()}
+        record = self._record(made.figures)
         with self.warehouse.held():
-            commit = self.warehouse.commit(record, frames, checkpoints)
+            commit = self.warehouse.commit(record, frames, made.checkpoints)
             return self._result(commit, record.metrics, metadata)
 
     def _record(self, figures: Mapping[str, Any]) -> Record:
         return Record(
             asset=self.asset,
-            run_id=self.run_id,
+            run_id=self._run_id,
             code_version=self._code_version,
             config_hash=self._config_hash,
             inputs=self._inputs,
-            config=config_of(self.asset, self.profile),
-            usage=self.store.usage if self.store else {},
-            uses=self.store.uses if self.store else {},
+            config=self._facts.config_of(self.profile),
+            usage=self._store.usage if self._store else {},
+            uses=self._store.uses if self._store else {},
             metrics={name: value for name, value in figures.items() if value is not None},
-            device=session_figures(self.device) if self.device else {},
+            device=session_figures(self._device) if self._device else {},
             started_at=self._started_at,
         )
 
@@ -151,8 +168,8 @@ class Step:
         metadata: Mapping[str, Any] | None = None,
         *,
         unchanged: bool = False,
-    ) -> dg.MaterializeResult[Any]:
-        usage = self.store.usage.values() if self.store else ()
+    ) -> Result:
+        usage = self._store.usage.values() if self._store else ()
         seconds = (datetime.now(UTC) - self._started_at).total_seconds()
         sent = sum(role.sent for role in usage)
         told = "unchanged" if unchanged else f"+{commit.rows_added} -{commit.rows_removed}"
@@ -178,7 +195,7 @@ class Step:
                 ]
             ),
             **(self._pictures_of(commit.data_version) if unchanged else self._pictures()),
-            **self._device(),
+            **self._session(),
             **figures,
             **(metadata or {}),
         }
@@ -214,25 +231,25 @@ class Step:
             pictures["training"] = dg.MetadataValue.md(step_plots(self.warehouse.read(steps[0])))
         return pictures
 
-    def _device(self) -> dict[str, Any]:
+    def _session(self) -> dict[str, Any]:
         """The session on the device: what it was, memory, seconds, budgets, halved batches."""
-        if self.device is None:
+        if self._device is None:
             return {}
-        told = session_figures(self.device)
+        told = session_figures(self._device)
         shown: dict[str, Any] = {
             "device": dg.MetadataValue.json(told),
             "device_seconds": told["seconds"],
             "peak_memory_mb": told["peak_memory_mb"],
         }
-        if self.device.use.budgets:
-            tables = [f"**{title}**\n\n{text}" for title, text in self.device.use.budgets.items()]
+        if self._device.use.budgets:
+            tables = [f"**{title}**\n\n{text}" for title, text in self._device.use.budgets.items()]
             shown["memory_budget"] = dg.MetadataValue.md("\n\n".join(tables))
-        if self.device.use.backed_off:
-            shown["out_of_memory"] = "; ".join(self.device.use.backed_off)
+        if self._device.use.backed_off:
+            shown["out_of_memory"] = "; ".join(self._device.use.backed_off)
         return shown
 
-    def _upstream(self, context: dg.AssetExecutionContext) -> dict[str, str]:
-        keys = context.assets_def.asset_deps[context.asset_key]
+    def _upstream(self) -> dict[str, str]:
+        keys = self._context.assets_def.asset_deps[self._context.asset_key]
         names = sorted(key.to_user_string() for key in keys)
         versions = self.warehouse.data_versions(names)
         missing = [name for name in names if name not in versions]
@@ -244,28 +261,24 @@ class Step:
             )
         return versions
 
-    def _whole(self, checkpoints: CheckpointsResource) -> bool:
+    def _checkpoints_are_whole(self) -> bool:
         """Whether every checkpoint that the live rows name is there, byte for byte."""
+        if "checkpoint_hash" not in slice_of(self.asset).table.columns:
+            return True
         hashes = self.warehouse.read(self.asset)["checkpoint_hash"].drop_nulls()
-        return all(checkpoints.store().is_whole(self.asset, one) for one in hashes)
+        return all(self.checkpoints.is_whole(self.asset, one) for one in hashes)
 
 
 @contextmanager
-def materializing(
-    context: dg.AssetExecutionContext, profile: ProfileResource, warehouse: WarehouseResource
-) -> Iterator[Step]:
-    """A step whose progress goes to the run's log and whose mendable errors fail the step."""
-    reporter = progress.CallbackReporter(context.log.info)
+def materializing(context: dg.AssetExecutionContext, facts: Facts) -> Iterator[Step]:
+    """A step whose progress goes to the run's log and whose `RefineError` fails the step."""
+    reporter = (
+        nullcontext()
+        if progress.is_reporting()
+        else progress.reporting(progress.CallbackReporter(context.log.info))
+    )
     try:
-        if progress.is_reporting():
-            yield Step(context, profile.load(), warehouse.open())
-        else:
-            with progress.reporting(reporter):
-                yield Step(context, profile.load(), warehouse.open())
+        with reporter:
+            yield Step(context, facts, context.resources.profile.load())
     except RefineError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
-
-
-def parents(rows: Sequence[Row], asset: str, role: str) -> list[Parent]:
-    """Rows of an asset as parents in one role."""
-    return [Parent(asset, row["row_id"], role) for row in rows]

@@ -1,69 +1,42 @@
-"""The whole pipeline as one script: no Dagster, no DuckDB, no completions store, no ledger.
+"""The stages as one script: no Dagster, no DuckDB, no completions store, no ledger.
 
-`overhead.py` runs it beside the graph. Every stage calls the engine's functions that the asset of
-the same name calls, with the same arguments, so that its models come out byte for byte the same;
-rows are lists of dicts, completions stay in a dict, and models are folders. What it leaves out is
-what the overhead pays for: history, lineage, ledger, checks, marts, previews, and going on after a
-kill. Rows still get their ids (`make_row`), since the engine's functions make them so;
-`NamingRows` tells what that costs.
+`overhead.py` runs it beside the graph, and its models come out byte for byte the same. Rows are
+lists of dicts, completions stay in a dict, and models are folders. What it leaves out is what the
+overhead pays for: history, lineage, ledger, checks, marts, previews, and going on after a kill.
+Rows still get their ids (`make_row`), since stages name them; `NamingRows` tells what that costs.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from refine_dagster import stages
 from refine_dagster.config.profile import Profile
-from refine_dagster.draws import held_out_split
-from refine_dagster.evaluation.answers import predict, score
-from refine_dagster.evaluation.comparison import compare_arms
 from refine_dagster.evaluation.super_ni import load_tasks
 from refine_dagster.generation.request import Backend, Completion, Request
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.generation.transformers_backend import TransformersBackend
-from refine_dagster.judge.judge import PARTS, Judge, Scores, loaded_judge
-from refine_dagster.judge.quality import judge_quality
-from refine_dagster.judge.training import train_judge
-from refine_dagster.models.device import Device, device_session
-from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
-from refine_dagster.offline.base_model import train_base_model
-from refine_dagster.privacy.audit import AuditedArm, AuditExample, audit_arms
-from refine_dagster.prompts.example import Example
-from refine_dagster.refine_af.feedback import Feedback, feedback_of
-from refine_dagster.refine_af.instances import (
-    InstancePrompt,
-    Policy,
-    dataset_rows,
-    instance_prompts,
-    mean_rewards,
-    scored_instances,
-    seed_examples,
-)
+from refine_dagster.judge.judge import Judge, loaded_judge
+from refine_dagster.models.device import device_session
+from refine_dagster.models.language_model import ModelRef, loaded_model
+from refine_dagster.refine_af.feedback import feedback_of
+from refine_dagster.refine_af.instances import rescaled
+from refine_dagster.runtime import Made, Model, Runtime
 from refine_dagster.seeds.readers import read_seeds
-from refine_dagster.self_instruct.decisions import (
-    Demonstration,
-    InstructionDecider,
-    filtered_rows,
-    in_slot_order,
-)
-from refine_dagster.self_instruct.rounds import Proposer, propose
-from refine_dagster.statistics import paired_gain
+from refine_dagster.stages import Lesson
 from refine_dagster.teams_rl.embedding import HashedEmbedding
-from refine_dagster.teams_rl.evolution import evolve, model_evolver
-from refine_dagster.teams_rl.evolved_rows import Origin, as_seeds, evolved_rows, seed_parts
-from refine_dagster.teams_rl.instructor import InstructorTask, train_instructor, untrained_policy
+from refine_dagster.teams_rl.instructor import untrained_policy
 from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
-from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.sft import steps_for, train_supervised
+from refine_dagster.training.sft import steps_for
 from refine_dagster.warehouse import rows as row_naming
-from refine_dagster.warehouse.rows import Parent, Row
-
-ME = Parent("plain", "0" * 32, "plain")
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.rows import Row
 
 
 class NamingRows:
@@ -105,225 +78,136 @@ class Answers:
 
 
 @dataclass
+class Folders:
+    """Checkpoints as plain folders: nothing is hashed, and nothing is found again."""
+
+    root: Path
+    made: int = 0
+
+    def train_or_reuse(
+        self, asset: str, manifest: Mapping[str, Any], train: Callable[[Path], dict[str, Any]]
+    ) -> Checkpoint:
+        self.made += 1
+        name = f"{asset}_{self.made}"
+        folder = self.root / name
+        folder.mkdir()
+        return Checkpoint(asset, name, manifest, name, folder, name, {}, train(folder), False)
+
+    def resume_folder(self, asset: str, manifest: Mapping[str, Any]) -> None:
+        return None
+
+
+@dataclass
 class PlainRun:
-    """One run of a profile (of one policy round) into a folder."""
+    """One run of a profile (of one policy round)."""
 
     profile: Profile
-    folder: Path
-    device: Device
-    answers: Answers = field(default_factory=Answers)
+    runtime: Runtime
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str) -> Any:
+    def stage(self, name: str) -> Iterator[None]:
         begun = time.process_time()
         yield
         self.seconds[name] = time.process_time() - begun
 
-    @contextmanager
-    def model(self, ref: ModelRef) -> Any:
-        with loaded_model(ref, self.device) as loaded:
-            backend = TransformersBackend(loaded, self.profile.generator.batch_size)
-            yield GeneratorSession(backend, self.answers, ref.fingerprint)  # type: ignore[arg-type]
-
     def run(self) -> dict[str, str]:
         """Run every stage; name -> fingerprint of every model that was made."""
-        profile, run_seed = self.profile, self.profile.run_seed
+        profile, runtime = self.profile, self.runtime
         with self.stage("seed_tasks"):
-            made = [seed.row() for seed in read_seeds(profile.seeds.path).seeds]
-            seeds = in_order([row_naming.make_row("seed_tasks", one) for one in made])
-            of_seeds = examples_of(seeds)
+            seeds = first(stages.seed_rows(read_seeds(profile.seeds.path)))
         with self.stage("base_model"):
-            learnt = of_seeds if profile.base_model.learn_seeds else []
-            folder = self.folder / "base_model"
-            train_base_model(learnt, profile.base_model, folder, self.device, run_seed)
-            base = resolve_model(str(folder))
+            base = stages.train_base(seeds, profile.base_model, runtime).model
         with self.stage("feedback_judge"):
-            folder = self.folder / "judge"
-            train_judge(base, of_seeds, profile.judge, folder, self.device, run_seed)
-            with loaded_judge(folder, self.device) as judge:
-                judge_quality(judge, of_seeds, profile.judge, run_seed)
+            judged = stages.train_judge(base, seeds, profile.judge, runtime)
         pool = self.pool(seeds, base)
-        with self.model(base) as session:
-            count = session.backend.count_tokens
-            prompts = instance_prompts(
-                pool, seed_examples(seeds), count, profile.instances, run_seed
-            )
-        with loaded_judge(folder, self.device) as judge:
-            with self.stage("reward_scored_instructions"):
-                by_base = self.instances("reward_scored_instructions", base, prompts, judge, [])
-                scale: list[Scores] = [
-                    {part.name: row[part.name] for part in PARTS}
-                    for row in in_order(by_base)
-                    if row["format_valid"]
-                ]
-            with self.stage("rl_policy_checkpoint"):
-                refined = self.refined(base, prompts, feedback_of(judge, profile.reward, scale))
-            with self.stage("instruction_dataset"):
-                decided = self.instances("instance_decisions", refined, prompts, judge, scale)
-                dataset = in_order(dataset_rows(decided))
-        sources = {
-            "seeds_only": seeds,
-            "self_instruct": [row for row in in_order(by_base) if row["kept"]],
-            "refine_af": dataset,
-        }
+        with loaded_judge(judged.checkpoints[0].path, runtime.device) as judge:
+            refined, lessons = self.lessons(base, seeds, pool, judge, first(judged)[0])
+        arms = {}
         with self.stage("fine_tuning"):
             steps = steps_for(len(pool), profile.supervised)
-            tuned = {arm: self.tuned(base, arm, rows, steps) for arm, rows in sources.items()}
-        arms = {arm: ref for arm, (ref, _) in tuned.items()}
+            for arm, lesson in lessons.items():
+                arms[arm] = stages.fine_tune(
+                    "fine_tuned_model", arm, base, lesson, steps, profile.supervised, runtime
+                ).model
         with self.stage("evaluation_report"):
-            self.evaluate({"base": base, **arms})
+            config = profile.evaluation
+            tasks = load_tasks(config.tasks, config.max_instances, config.split)
+            stages.evaluate({"base": base, **arms}, tasks, config, runtime)
         with self.stage("privacy_report"):
-            audited = [
-                AuditedArm(
-                    arm,
-                    [AuditExample(row["row_id"], example_of(row)) for row in rows],
-                    steps=steps,
-                    rows=tuned[arm][1],
-                )
-                for arm, rows in sources.items()
-            ]
-            audit_arms(base, audited, profile.privacy, profile.supervised, self.device, run_seed)
-        refs = {"base": base, "policy": refined, **arms}
-        return {name: ref.fingerprint for name, ref in refs.items()}
+            audited = {arm: (lessons[arm], model) for arm, model in arms.items()}
+            stages.audit_privacy(base, audited, profile.privacy, profile.supervised, runtime)
+        models = {"base": base, "policy": refined, **arms}
+        return {name: model.ref.fingerprint for name, model in models.items()}
 
-    def pool(self, seeds: list[Row], base: ModelRef) -> list[Row]:
-        """Propose, evolve, decide: the accepted instructions, in slot order."""
-        profile, run_seed = self.profile, self.profile.run_seed
-        shown = [
-            Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
-            for row in seeds
-        ]
-        with self.stage("raw_instructions"), self.model(base) as session:
-            backend = session.backend
-            proposer = Proposer(
-                session.complete, backend.count_tokens, session.key_of, session.model, ME
-            )
-            proposed = propose(shown, proposer, profile.self_instruct, run_seed).rows
+    def pool(self, seeds: list[Row], base: Model) -> list[Row]:
+        """Propose, evolve, decide: the accepted instructions."""
+        profile, runtime = self.profile, self.runtime
+        with self.stage("raw_instructions"):
+            proposed = first(stages.propose(base, seeds, profile.self_instruct, runtime))
         evolved: list[Row] = []
         if profile.teams_rl.evolved_seeds:
-            parts = seed_parts(seeds, profile.teams_rl, run_seed)
             with self.stage("instructor_policy"):
-                policy = self.instructor(parts.training, base)
-            with self.stage("evolved_instructions"), self.model(base) as session:
-                evolver = model_evolver(session.complete, profile.teams_rl, run_seed)
-                steps = evolve(as_seeds(parts.evolved), policy, evolver)
-                origin = Origin(
-                    parts.evolved, {"row_id": ME.row_id}, ME, session.model, session.key_of
-                )
-                evolved = evolved_rows(steps, origin, profile.teams_rl)
+                row, policy = self.instructor(seeds, base)
+            with self.stage("evolved_instructions"):
+                made = stages.evolve(base, row, policy, seeds, profile.teams_rl, runtime)
+                evolved = first(made)
         with self.stage("instruction_decisions"):
-            decider = InstructionDecider(shown, profile.self_instruct)
-            decisions = decider.decide(by_slot(proposed))
-            decisions += decider.decide_evolved(by_slot(evolved))
-            return in_slot_order(in_order(filtered_rows(proposed, decisions, evolved=evolved)))
+            decisions = first(stages.decide(proposed, evolved, seeds, profile.self_instruct))
+            return first(stages.accept(proposed, evolved, decisions))
 
-    def instructor(self, seeds: list[Row], base: ModelRef) -> InstructorPolicy:
-        """The policy that chooses operations."""
-        config, run_seed = self.profile.teams_rl, self.profile.run_seed
-        if untrained := untrained_policy(config, run_seed):
-            return untrained
-        folder = self.folder / "instructor"
-        folder.mkdir()
-        embedding = HashedEmbedding(config.embedding_dimensions)
-        with self.model(base) as session:
-            evolver = model_evolver(session.complete, config, run_seed)
-            train_instructor(
-                InstructorTask(as_seeds(seeds), evolver, embedding, config, run_seed, folder)
+    def instructor(self, seeds: list[Row], base: Model) -> tuple[Row, InstructorPolicy]:
+        """The policy that chooses operations, and its row."""
+        config, run_seed = self.profile.teams_rl, self.runtime.run_seed
+        policy = untrained_policy(config, run_seed)
+        made = stages.untrained_instructor(config, run_seed)
+        if made is None:
+            made = stages.train_instructor(
+                base, seeds, config, self.profile.generator, self.runtime
             )
-        return load_instructor(folder, embedding, run_seed)
+            embedding = HashedEmbedding(config.embedding_dimensions)
+            policy = load_instructor(made.checkpoints[0].path, embedding, run_seed)
+        assert policy is not None
+        return first(made)[0], policy
 
-    def instances(
-        self,
-        table: str,
-        ref: ModelRef,
-        prompts: list[InstancePrompt],
-        judge: Judge,
-        scale: list[Scores],
-    ) -> list[Row]:
-        """A policy's instance of every instruction, scored and decided on."""
-        profile = self.profile
-        with self.model(ref) as session:
-            return scored_instances(
-                table,
-                prompts,
-                Policy.of(session, ME),
-                feedback_of(judge, profile.reward, scale),
-                ME,
-                profile.instances,
-                profile.selection,
-                profile.run_seed,
-                whiten_by_own=not scale and profile.reward.whiten,
-            )
-
-    def refined(self, base: ModelRef, prompts: list[InstancePrompt], judge: Feedback) -> ModelRef:
-        """The policy after reinforcement learning, measured before and after."""
-        config, run_seed = self.profile.reinforcement, self.profile.run_seed
-        by_text = {one.instruction["instruction"]: one for one in prompts}
-        training, held_out = held_out_split(by_text, config.held_out_share, run_seed)
-        asked = [PolicyPrompt.of(text, by_text[text].prompt) for text in training]
-        measured = [by_text[text] for text in held_out]
-        folder = self.folder / "policy"
-        before = self.rewards(base, measured, judge)
-        instances = self.profile.instances
-        train_policy(base, asked, judge, config, instances, folder, self.device, run_seed)
-        policy = with_adapter(base, folder)
-        paired_gain(before, self.rewards(policy, measured, judge), run_seed=run_seed)
-        return policy
-
-    def rewards(self, ref: ModelRef, prompts: list[InstancePrompt], judge: Feedback) -> list[float]:
-        """A policy's mean reward of each prompt."""
-        samples = self.profile.reinforcement.held_out_samples
-        with self.model(ref) as session:
-            return mean_rewards(
-                prompts,
-                session.complete,
-                judge,
-                self.profile.instances,
-                samples,
-                self.profile.run_seed,
-            )
-
-    def tuned(self, base: ModelRef, arm: str, rows: list[Row], steps: int) -> tuple[ModelRef, int]:
-        """The base model fine-tuned on an arm's rows, and how many of them were short enough."""
-        folder = self.folder / arm
-        config = self.profile.supervised
-        done = train_supervised(
-            base, examples_of(rows), config, steps, folder, self.device, self.profile.run_seed
-        )
-        return with_adapter(base, folder), done.rows
-
-    def evaluate(self, arms: dict[str, ModelRef]) -> None:
-        """Answer and score the held-out tasks, and compare the arms."""
-        config = self.profile.evaluation
-        tasks = load_tasks(config.tasks, config.max_instances, config.split)
-        scores: dict[str, dict[str, float]] = {}
-        for arm, ref in arms.items():
-            with self.model(ref) as session:
-                said = predict(session.complete, session.backend.cut, tasks, config)
-            scores[arm] = {one.task: one.rouge_l for one in score(arm, tasks, said).tasks}
-        samples, margin = config.bootstrap_samples, config.tie_margin
-        compare_arms(scores, tie_margin=margin, samples=samples, run_seed=self.profile.run_seed)
+    def lessons(
+        self, base: Model, seeds: list[Row], pool: list[Row], judge: Judge, judge_row: Row
+    ) -> tuple[Model, dict[str, Lesson]]:
+        """The refined policy, and what each arm learns from."""
+        profile, runtime = self.profile, self.runtime
+        config, selection = profile.instances, profile.selection
+        with self.stage("reward_scored_instructions"):
+            table, plain = "reward_scored_instructions", feedback_of(judge, profile.reward)
+            written = stages.write_instances(base, pool, seeds, plain, config, runtime)
+            written = rescaled(written, plain) if profile.reward.whiten else written
+            by_base = first(stages.select(table, written, base, judge_row, selection))
+        feedback = feedback_of(judge, profile.reward, stages.base_scores(by_base))
+        with self.stage("rl_policy_checkpoint"):
+            refined = stages.refine_policy(
+                base,
+                pool,
+                seeds,
+                judge_row,
+                feedback,
+                profile.reinforcement,
+                profile.reward,
+                config,
+                runtime,
+            ).model
+        with self.stage("instruction_dataset"):
+            written = stages.write_instances(refined, pool, seeds, feedback, config, runtime)
+            decided = stages.select("instance_decisions", written, refined, judge_row, selection)
+            dataset = first(stages.keep(decided))
+        return refined, {
+            "seeds_only": Lesson("seed_tasks", seeds),
+            "self_instruct": Lesson(table, [row for row in by_base if row["kept"]]),
+            "refine_af": Lesson("instruction_dataset", dataset),
+        }
 
 
-def example_of(row: Row) -> Example:
-    """The instruction, input and output of a row."""
-    return Example(row["instruction"], row["input"], row["output"])
-
-
-def examples_of(rows: list[Row]) -> list[Example]:
-    """Examples in the order of their texts."""
-    return sorted((example_of(row) for row in rows), key=Example.render)
-
-
-def in_order(rows: list[Row]) -> list[Row]:
-    """Rows by id."""
-    return sorted(rows, key=lambda row: str(row["row_id"]))
-
-
-def by_slot(rows: list[Row]) -> list[Row]:
-    """Candidates in the order in which they are decided on."""
-    return sorted(rows, key=lambda row: str(row["slot"]))
+def first(made: Made) -> list[Row]:
+    """The rows of a stage's own table."""
+    return next(iter(made.tables.values()))
 
 
 def plain_run(profile: Profile, folder: Path) -> dict[str, Any]:
@@ -333,14 +217,21 @@ def plain_run(profile: Profile, folder: Path) -> dict[str, Any]:
         `models`: name -> fingerprint; `stages`: name -> CPU seconds; `naming_rows`: CPU seconds of
         `make_row`; `rows`: how many it named; `requests`: completions that models were asked for.
     """
-    naming = NamingRows()
+    naming, answers = NamingRows(), Answers()
     with device_session(profile.device) as device:
-        run = PlainRun(profile, folder, device)
+
+        @contextmanager
+        def generator(ref: ModelRef) -> Iterator[GeneratorSession]:
+            with loaded_model(ref, device) as loaded:
+                backend = TransformersBackend(loaded, profile.generator.batch_size)
+                yield GeneratorSession(backend, answers, ref.fingerprint)  # type: ignore[arg-type]
+
+        run = PlainRun(profile, Runtime(profile.run_seed, device, Folders(folder), generator))
         models = run.run()
     return {
         "models": models,
         "stages": run.seconds,
         "naming_rows": naming.cpu_s,
         "rows": naming.rows,
-        "requests": len(run.answers.known),
+        "requests": len(answers.known),
     }

@@ -12,24 +12,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets import (
-    base_model,
-    dataset,
-    evaluation,
-    evolution,
-    feedback,
-    instructions,
-    models,
-    policy,
-    privacy,
-    seeds,
-)
-from assets.automation import automated, condition_sensors, keep_fresh, seed_file_changed
+from assets.automation import condition_sensors, keep_fresh, seed_file_changed
 from assets.checks import asset_checks
+from assets.graph import pipeline
 from assets.marts import sql_model_assets
-from assets.versions import code_version
-from refine_dagster.config.policy_round import PolicyRound, rounds_until
-from refine_dagster.config.profile import DEFAULT_PROFILE, Profile, load_profile
+from refine_dagster.config.policy_round import rounds_until
+from refine_dagster.config.profile import DEFAULT_PROFILE, load_profile
 from refine_dagster.config.sources import PROFILE_VARIABLE
 from refine_dagster.home import Home, find_home
 from resources.checkpoints import CheckpointsResource
@@ -40,34 +28,6 @@ from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
 TRAINING = ("fine_tuned_model", "baseline_model", "evaluation_report", "privacy_report")
-
-
-def pipeline(rounds: int = 1) -> list[dg.AssetsDefinition]:
-    """The assets of a graph of so many policy rounds, besides the SQL models."""
-    last = PolicyRound(rounds)
-    return [
-        seeds.seed_tasks,
-        base_model.base_model,
-        feedback.feedback_judge,
-        evolution.instructor_policy,
-        evolution.evolved_instructions,
-        *(
-            made_in(one)
-            for one in rounds_until(rounds)
-            for made_in in (
-                instructions.raw_instructions,
-                instructions.instruction_decisions,
-                instructions.filtered_instructions,
-                feedback.reward_scored_instructions,
-                policy.rl_policy_checkpoint,
-            )
-        ),
-        dataset.instruction_dataset(last),
-        models.fine_tuned_model(last),
-        models.baseline_model(last),
-        evaluation.evaluation_report,
-        privacy.privacy_report(last),
-    ]
 
 
 def build_definitions(
@@ -89,15 +49,15 @@ def build_definitions(
     profile = profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
     config = load_profile(profile, overrides)
     home = home or find_home()
+    made = pipeline(config.rounds)
+    automated = [asset.versioned(config) for asset in made if asset.facts.automated]
+    automated += sql_model_assets(rounds=config.rounds)
     # What the baselines learn from; in later rounds the dataset does not come after it.
     scored = [one.name("reward_scored_instructions") for one in rounds_until(config.rounds)]
     return dg.Definitions(
         assets=[
-            *(_versioned(asset, config) for asset in pipeline(config.rounds)),
-            *(
-                _kept_fresh(asset, config.rounds)
-                for asset in sql_model_assets(rounds=config.rounds)
-            ),
+            *(asset.versioned(config) for asset in made if not asset.facts.automated),
+            *(_kept_fresh(asset, config.rounds) for asset in automated),
         ],
         asset_checks=asset_checks(config.rounds),
         sensors=[seed_file_changed, *condition_sensors(config.rounds)],
@@ -131,15 +91,6 @@ def build_definitions(
         # One process: models and DuckDB are opened once a step, and steps start in milliseconds.
         executor=dg.in_process_executor,
     )
-
-
-def _versioned(asset: dg.AssetsDefinition, config: Profile) -> dg.AssetsDefinition:
-    name = asset.key.to_user_string()
-    version = code_version(name, config)
-    versioned = asset.map_asset_specs(lambda spec: spec.replace_attributes(code_version=version))
-    if name not in automated(config.rounds):
-        return versioned
-    return _kept_fresh(versioned, config.rounds)
 
 
 def _kept_fresh(asset: dg.AssetsDefinition, rounds: int) -> dg.AssetsDefinition:

@@ -20,6 +20,7 @@ from refine_dagster.config.dataset import InstanceConfig, SelectionConfig, SelfI
 from refine_dagster.draws import held_out_split
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request
+from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.hashing import content_id
 from refine_dagster.home import Home
 from refine_dagster.judge.judge import PARTS, Part, Scores
@@ -28,11 +29,11 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instances import (
     InstancePrompt,
-    Policy,
     SeedTriple,
     dataset_rows,
+    decision_rows,
     instance_prompts,
-    scored_instances,
+    write_instances,
 )
 from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.self_instruct.decisions import (
@@ -342,21 +343,14 @@ class Story:
     def _instruction_dataset(self) -> None:
         (refined,), (judge,) = self.live["rl_policy_checkpoint"], self.live["feedback_judge"]
         model, store = ScriptedModel(refined["policy"]), self._store()
-        decisions = scored_instances(
-            "instance_decisions",
-            self._prompts(),
-            Policy(
-                partial(store.complete, model),
-                partial(store.key_of, model.fingerprint),
-                model.fingerprint,
-                tuple(self._all("rl_policy_checkpoint", "policy")),
-            ),
-            Feedback(ScriptedJudge(judge["fingerprint"]), PRESETS["refine_af"], -1.0),
-            self._all("feedback_judge", "judge")[0],
-            ANSWERING,
-            SELECTING,
-            RUN_SEED,
-        )
+        session = GeneratorSession(model, store, model.fingerprint)
+        feedback = Feedback(ScriptedJudge(judge["fingerprint"]), PRESETS["refine_af"], -1.0)
+        written = write_instances(self._prompts(), session, feedback, ANSWERING, RUN_SEED)
+        made_by = [
+            *self._all("feedback_judge", "judge"),
+            *self._all("rl_policy_checkpoint", "policy"),
+        ]
+        decisions = decision_rows("instance_decisions", written, made_by, SELECTING)
         self._commit(
             "instruction_dataset",
             store=store,

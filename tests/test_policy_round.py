@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from assets.automation import automated
-from assets.versions import REVISIONS, code_version
+from assets.graph import facts, pipeline
 from refine_dagster.config.policy_round import (
     FIRST_ROUND,
     MOST_ROUNDS,
@@ -96,7 +96,7 @@ def test_assets_of_the_graph_and_beyond_are_all() -> None:
     for rounds in range(1, MOST_ROUNDS + 1):
         within = set(graph_assets(rounds))
         assert {one for one in every if is_beyond(one, rounds)} == every - within
-    assert set(graph_assets()) == set(REVISIONS)
+    assert set(graph_assets()) == set(facts())
     assert not is_beyond("a_mart_round_2", 1)
 
 
@@ -126,8 +126,8 @@ def test_the_graph_is_unrolled(rounds: int) -> None:
     every = {one.name("raw_instructions") for one in rounds_until(rounds)}
     assert deps("stg_raw_instructions") == every
     profile = load_profile("offline", {"rounds": rounds}, {})
-    for name in made:
-        assert specs[name].code_version == code_version(name, profile)
+    for asset in pipeline(rounds):
+        assert specs[asset.facts.key].code_version == asset.facts.code_version(profile)
 
 
 def test_jobs_divide_the_graph_of_several_rounds(rounds: int) -> None:
@@ -159,8 +159,8 @@ def test_checks_of_every_round(rounds: int) -> None:
 
 def test_code_versions_do_not_depend_on_the_number_of_rounds() -> None:
     one, two = (load_profile("offline", {"rounds": n}, {}) for n in (1, 2))
-    for asset in REVISIONS:
-        assert code_version(asset, one) == code_version(asset, two)
+    for known in facts().values():
+        assert known.code_version(one) == known.code_version(two)
 
 
 def test_the_knob_has_a_range() -> None:

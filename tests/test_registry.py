@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.versions import REVISIONS, config_of
+from assets.graph import facts
 from refine_dagster.config.problems import ProfileError
 from refine_dagster.config.profile import load_profile
 from refine_dagster.config.registered import plug_ins_of
@@ -156,9 +156,10 @@ def test_a_plug_in_is_named_with_its_version_in_what_depends_on_it(
     profile = load_profile("offline", {"generator.backend": "echo"}, environment={})
     assert "echo_backends" not in sys.modules
     assert plug_ins_of(profile.generator) == {"plug_ins": {"backend echo": "echo_backends 1.2"}}
-    assert config_of("raw_instructions", profile)["plug_ins"] == {
+    known = facts()
+    assert known["raw_instructions"].config_of(profile)["plug_ins"] == {
         "backend echo": "echo_backends 1.2"
     }
-    assert "plug_ins" not in config_of("fine_tuned_model", profile)
+    assert "plug_ins" not in known["fine_tuned_model"].config_of(profile)
     plain = load_profile("offline", environment={})
-    assert not any("plug_ins" in config_of(asset, plain) for asset in REVISIONS)
+    assert not any("plug_ins" in one.config_of(plain) for one in known.values())

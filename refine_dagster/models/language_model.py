@@ -392,11 +392,15 @@ def registered_base(store: CheckpointStore, row: Mapping[str, Any]) -> ModelRef:
     return ref
 
 
-def registered_policy(
-    store: CheckpointStore, asset: str, content_hash: str, base: ModelRef
-) -> ModelRef:
-    """The base model with a registered adapter, or the whole model that was trained instead."""
-    folder = checkpoint_folder(store, asset, content_hash)
+def trained_from(base: ModelRef, folder: Path) -> ModelRef:
+    """What a training that began with `base` left in `folder`: an adapter, or a whole model."""
     if not (folder / ADAPTER_CONFIG).is_file():
         return resolve_model(str(folder))
     return with_adapter(base, folder)
+
+
+def registered_policy(
+    store: CheckpointStore, asset: str, content_hash: str, base: ModelRef
+) -> ModelRef:
+    """The model of a registered checkpoint that was trained from `base`."""
+    return trained_from(base, checkpoint_folder(store, asset, content_hash))

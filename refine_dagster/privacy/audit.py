@@ -50,6 +50,7 @@ from refine_dagster.prompts.zero_shot import zero_shot_prompt
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import COVERAGE, auc
 from refine_dagster.training.sft import SupervisedTraining, train_supervised, training_example
+from refine_dagster.warehouse.rows import Row
 
 NONE, BASE_MODEL, BAG_OF_WORDS, OVER_FITTED = "none", "base_model", "bag_of_words", "over_fitted"
 CONTROLS = (NONE, BASE_MODEL, BAG_OF_WORDS, OVER_FITTED)
@@ -145,6 +146,12 @@ class AuditedArm:
     examples: Sequence[AuditExample]
     steps: int
     rows: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], model: Row) -> AuditedArm:
+        """The arm of a model's row, which learnt from `rows`."""
+        examples = [AuditExample(row["row_id"], Example.of(row)) for row in rows]
+        return cls(model["arm"], examples, model["steps"], model["rows"])
 
 
 @dataclass(frozen=True)

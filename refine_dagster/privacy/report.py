@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
@@ -12,8 +12,9 @@ from refine_dagster.privacy.attacks import (
     LOW_FPR,
     AttackResult,
 )
-from refine_dagster.privacy.audit import BAG_OF_WORDS, BASE_MODEL, OVER_FITTED, Audit
+from refine_dagster.privacy.audit import BAG_OF_WORDS, BASE_MODEL, NONE, OVER_FITTED, Audit
 from refine_dagster.statistics import COVERAGE
+from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row
 
 NEGATIVE_CONTROLS = (BASE_MODEL, BAG_OF_WORDS)
 # The attack that must find what a model has memorised, and the AUC that it must exceed.
@@ -153,3 +154,38 @@ def over_fitting_missed(controls: Sequence[PrivacyFinding]) -> list[str]:
         if (finding.control, finding.attack) == (OVER_FITTED, PLAINEST_ATTACK)
         and (finding.auc is None or not finding.auc > OVER_FITTED_AUC)
     ]
+
+
+def audit_tables(
+    audits: Iterable[Audit], sources: Mapping[str, str], models: Mapping[str, Sequence[Parent]]
+) -> dict[str, list[Row]]:
+    """The report's tables.
+
+    Args:
+        sources: arm -> the table of its examples.
+        models: arm -> the rows of the models that its audit is about.
+    """
+    report: list[Row] = []
+    audited: list[Row] = []
+    scores: list[Row] = []
+    for audit in audits:
+        table = sources[audit.arm]
+        sides = ((audit.split.members, "trained_on"), (audit.split.others, "held_out"))
+        examples = [Parent(table, one.row_id, role) for side, role in sides for one in side]
+        payload = asdict(audited_model(audit))
+        model = make_row("privacy_audits", payload, [*models[audit.arm], *examples])
+        owner = as_parent("privacy_audits", model, "audit")
+        audited.append(model)
+        report += [make_row("privacy_report", asdict(one), [owner]) for one in findings(audit)]
+        scores += [
+            make_row("privacy_scores", asdict(one), [owner, Parent(table, example, "example")])
+            for example, one in privacy_scores(audit)
+        ]
+    return {"privacy_report": report, "privacy_audits": audited, "privacy_scores": scores}
+
+
+def audit_figures(report: Iterable[Row]) -> dict[str, float | None]:
+    """The AUC of every arm and attack, from rows of `privacy_report`."""
+    return {
+        f"auc_{row['arm']}_{row['attack']}": row["auc"] for row in report if row["control"] == NONE
+    }

@@ -4,25 +4,26 @@ The same code serves the base policy (`reward_scored_instructions`), the refined
 (`instruction_dataset`) and the prompts that reinforcement learning samples from: the arms of every
 comparison differ only in the policy. Demonstrations are drawn by rendezvous, by the instruction's
 text, so that both policies see the same prompts.
-
-The reward that a policy earns on given prompts, for comparing policies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 from refine_dagster.config.dataset import InstanceConfig, SelectionConfig
 from refine_dagster.draws import draw
-from refine_dagster.generation.request import Complete, Completion, Request, Sampling
+from refine_dagster.generation.request import Complete, Request, Sampling
 from refine_dagster.generation.session import GeneratorSession
+from refine_dagster.judge.judge import PARTS
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.instance import STOP, instance_prompt
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.refine_af.selection import Judged, decide_instances
 from refine_dagster.seeding import request_seed
 from refine_dagster.self_instruct.decisions import KEPT, TEAMS_RL
+from refine_dagster.statistics import paired_gain
 from refine_dagster.warehouse.rows import Parent, Row, make_row
 
 
@@ -61,25 +62,22 @@ class InstancePrompt:
 
 
 @dataclass(frozen=True)
-class Policy:
-    """The model that writes instances, as this module sees it.
+class WrittenInstance:
+    """What a policy wrote for one instruction, scored.
 
     Attributes:
-        complete: answers requests in order.
-        key_of: the key of the completion that answered a request.
-        model: the model's fingerprint, which rows name as their policy.
-        rows: rows the policy is made of, parents of every instance.
+        prompt: what it was shown.
+        scored: its input and output, their scores and the reward.
+        parts: names of the scores that a readable instance has.
+        completion_key: the completion that was read.
+        policy: the policy's fingerprint.
     """
 
-    complete: Callable[[Sequence[Request]], list[Completion]]
-    key_of: Callable[[Request], str]
-    model: str
-    rows: tuple[Parent, ...]
-
-    @classmethod
-    def of(cls, session: GeneratorSession, *rows: Parent) -> Policy:
-        """The policy that a generator session has loaded."""
-        return cls(session.complete, session.key_of, session.model, rows)
+    prompt: InstancePrompt
+    scored: ScoredInstance
+    parts: tuple[str, ...]
+    completion_key: str
+    policy: str
 
 
 def instance_prompts(
@@ -146,66 +144,99 @@ def scored_answers(
     )
 
 
-def scored_instances(
-    table: str,
+def write_instances(
     prompts: Sequence[InstancePrompt],
-    policy: Policy,
+    policy: GeneratorSession,
     feedback: Feedback,
-    judge: Parent,
     config: InstanceConfig,
-    selection: SelectionConfig,
     run_seed: str,
-    *,
-    whiten_by_own: bool = False,
-) -> list[Row]:
-    """Rows of `table` (of scored instances, such as `instance_decisions`), one a prompt.
-
-    With `whiten_by_own`, the reward's parts are standardised over these very instances: the policy
-    is the base policy, whose scores set the scale for all others.
-    """
+) -> list[WrittenInstance]:
+    """Ask a policy for the instance of every prompt, and score what it writes."""
     requests = instance_requests(prompts, config, run_seed)
     scored = scored_answers(prompts, requests, policy.complete, feedback)
-    if whiten_by_own:
-        own = [one.scores for one in scored if one.scores is not None]
-        scored = feedback.whitened(own).weigh(scored)
-    judged = [
-        Judged(one.instruction["instruction"], result, one.instruction["method"] == TEAMS_RL)
-        for one, result in zip(prompts, scored, strict=True)
+    parts = tuple(part.name for part in feedback.judge.parts)
+    return [
+        WrittenInstance(prompt, result, parts, policy.key_of(request), policy.model)
+        for prompt, request, result in zip(prompts, requests, scored, strict=True)
     ]
-    rejections = decide_instances(judged, selection)
-    no_scores = dict.fromkeys(part.name for part in feedback.judge.parts)
+
+
+def rescaled(written: Sequence[WrittenInstance], feedback: Feedback) -> list[WrittenInstance]:
+    """The same instances, with the reward's parts standardised over these very instances."""
+    scored = [one.scored for one in written]
+    own = [one.scores for one in scored if one.scores is not None]
+    rewarded = feedback.whitened(own).weigh(scored)
+    return [replace(one, scored=new) for one, new in zip(written, rewarded, strict=True)]
+
+
+def decision_rows(
+    table: str,
+    written: Sequence[WrittenInstance],
+    made_by: Sequence[Parent],
+    selection: SelectionConfig,
+) -> list[Row]:
+    """Rows of `table`, one an instance: its scores, and the rule that rejected it or `kept`.
+
+    Args:
+        table: of scored instances, such as `instance_decisions`.
+        made_by: the rows of the policy and the judge, parents of every row.
+    """
+    rejections = decide_instances(
+        [
+            Judged(
+                one.prompt.instruction["instruction"],
+                one.scored,
+                one.prompt.instruction["method"] == TEAMS_RL,
+            )
+            for one in written
+        ],
+        selection,
+    )
     rows = []
-    for one, request, result, rejection in zip(prompts, requests, scored, rejections, strict=True):
-        found = result.instance
+    for one, rejection in zip(written, rejections, strict=True):
+        instruction, found = one.prompt.instruction, one.scored.instance
         rows.append(
             make_row(
                 table,
                 {
-                    "instruction_id": one.instruction["row_id"],
-                    "instruction": one.instruction["instruction"],
+                    "instruction_id": instruction["row_id"],
+                    "instruction": instruction["instruction"],
                     "input": found.input,
                     "output": found.output,
-                    "method": one.instruction["method"],
-                    "policy": policy.model,
-                    "completion_key": policy.key_of(request),
+                    "method": instruction["method"],
+                    "policy": one.policy,
+                    "completion_key": one.completion_key,
                     "format_valid": found.format_valid,
                     "format_problem": found.problem,
-                    **(result.scores or no_scores),
-                    "reward": result.reward,
+                    **(one.scored.scores or dict.fromkeys(one.parts)),
+                    "reward": one.scored.reward,
                     "kept": rejection is None,
                     "rule": rejection.rule if rejection else KEPT,
                     "value": rejection.value if rejection else None,
                     "threshold": rejection.threshold if rejection else None,
                 },
                 [
-                    Parent(one.pool, one.instruction["row_id"], "instruction"),
-                    judge,
-                    *policy.rows,
-                    *(Parent("seed_tasks", seed.row_id, "demonstration") for seed in one.shown),
+                    Parent(one.prompt.pool, instruction["row_id"], "instruction"),
+                    *made_by,
+                    *(Parent("seed_tasks", s.row_id, "demonstration") for s in one.prompt.shown),
                 ],
             )
         )
     return rows
+
+
+def instance_figures(rows: Sequence[Row]) -> dict[str, float]:
+    """How many instances there are, how many are kept, and mean reward and parts."""
+    figures: dict[str, float] = {
+        "instances": len(rows),
+        "kept": sum(row["kept"] for row in rows),
+        "format_valid": sum(row["format_valid"] for row in rows),
+    }
+    for name in ("reward", *(part.name for part in PARTS)):
+        values = [row[name] for row in rows if row[name] is not None]
+        if values:
+            figures[f"mean_{name}"] = sum(values) / len(values)
+    return figures
 
 
 def dataset_rows(decisions: Sequence[Row]) -> list[Row]:
@@ -224,6 +255,13 @@ def dataset_rows(decisions: Sequence[Row]) -> list[Row]:
         for row in decisions
         if row["kept"]
     ]
+
+
+def prompt_parents(prompts: Sequence[InstancePrompt], role: str) -> list[Parent]:
+    """Instructions in a role, and the seeds that their prompts show, as parents."""
+    asked = [Parent(one.pool, one.instruction["row_id"], role) for one in prompts]
+    shown = [seed for one in prompts for seed in one.shown]
+    return [*asked, *(Parent("seed_tasks", seed.row_id, "demonstration") for seed in shown)]
 
 
 def mean_rewards(
@@ -246,3 +284,27 @@ def mean_rewards(
     scored = scored_answers([*prompts] * samples, requests, complete, feedback)
     rewards = [one.reward for one in scored]
     return [sum(rewards[place :: len(prompts)]) / samples for place in range(len(prompts))]
+
+
+@dataclass(frozen=True)
+class PolicyGain:
+    """The reward of a policy before and after its training; columns of its row.
+
+    Attributes:
+        held_out_prompts: instructions measured on.
+        reward_before, reward_after: mean rewards.
+        gain, gain_low, gain_high: mean paired difference with its 95 % bootstrap interval.
+    """
+
+    held_out_prompts: int
+    reward_before: float
+    reward_after: float
+    gain: float
+    gain_low: float
+    gain_high: float
+
+
+def policy_gain(before: Sequence[float], after: Sequence[float], run_seed: str) -> PolicyGain:
+    """The gain, from the reward of each held-out instruction before and after (`mean_rewards`)."""
+    found = paired_gain(before, after, run_seed=run_seed)
+    return PolicyGain(len(before), fmean(before), fmean(after), found.mean, found.low, found.high)

@@ -46,6 +46,28 @@ class Demonstration:
         return Parent(self.asset, self.row_id, role)
 
 
+def seed_demonstrations(seeds: Iterable[Row]) -> list[Demonstration]:
+    """Rows of `seed_tasks` as demonstrations of the proposal prompt."""
+    return [
+        Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
+        for row in seeds
+    ]
+
+
+def pool_demonstrations(pool: Iterable[Row], table: str) -> list[Demonstration]:
+    """A pool of accepted instructions as demonstrations, in slot order."""
+    return [
+        Demonstration(
+            table,
+            row["row_id"],
+            row["slot"],
+            row["instruction"],
+            evolved=row["method"] == TEAMS_RL,
+        )
+        for row in in_slot_order(pool)
+    ]
+
+
 class InstructionDecider:
     """Decides on candidates in slot order.
 
@@ -149,6 +171,17 @@ def _evolved_rejection(candidate: Row) -> Rejection | None:
     if not candidate["valid"]:
         return Rejection(candidate["rule"], candidate["value"], candidate["threshold"])
     return first_rejection(str(candidate["instruction"]))
+
+
+def decision_figures(decisions: Sequence[Row]) -> dict[str, int]:
+    """How many candidates were kept, and how many each rule rejected."""
+    figures = {"candidates": len(decisions), "kept": sum(row["kept"] for row in decisions)}
+    evolved = [row for row in decisions if row["method"] == TEAMS_RL]
+    if evolved:
+        figures["kept_evolved"] = sum(row["kept"] for row in evolved)
+    for rule in sorted({row["rule"] for row in decisions} - {KEPT}):
+        figures[f"rejected_{rule}"] = sum(row["rule"] == rule for row in decisions)
+    return figures
 
 
 def filtered_rows(

@@ -7,16 +7,22 @@ outputs of the seeds that they came from.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from refine_dagster import progress
 from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Complete
+from refine_dagster.models.language_model import checkpoint_folder
 from refine_dagster.teams_rl.chain import Chain, Evolver, Outcome, Seed
-from refine_dagster.teams_rl.learned_policy import InstructorPolicy
+from refine_dagster.teams_rl.embedding import HashedEmbedding
+from refine_dagster.teams_rl.instructor import untrained_policy
+from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH, one_line
 from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer
+from refine_dagster.warehouse.checkpoints import CheckpointStore
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,28 @@ def model_evolver(complete: Complete, config: TeamsRLConfig, run_seed: str) -> E
         ),
         config.max_words,
     )
+
+
+def registered_instructor(
+    row: Mapping[str, Any], store: CheckpointStore, config: TeamsRLConfig, run_seed: str
+) -> InstructorPolicy:
+    """The policy that a row of `instructor_policy` stands for.
+
+    Raises:
+        CheckpointError: its checkpoint is gone.
+        RefineError: it was made with other config.
+    """
+    named = config.model_copy(update={"algorithm": row["algorithm"]})
+    policy = untrained_policy(named, run_seed)
+    if policy is None:
+        folder = checkpoint_folder(store, "instructor_policy", row["checkpoint_hash"])
+        policy = load_instructor(folder, HashedEmbedding(config.embedding_dimensions), run_seed)
+    if policy.version != row["version"]:
+        raise RefineError(
+            "the instructor was made with other config",
+            fix="materialise instructor_policy again",
+        )
+    return policy
 
 
 def evolve(

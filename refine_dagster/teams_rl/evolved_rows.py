@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.draws import draw, held_out_split
@@ -90,6 +91,7 @@ TEAMS_RL_PAPER = PublishedCalls(instructions=17_878, rounds=1, calls=2, kept=17_
 TEAMS_RL_TRAINING_CALLS = 200 * 6 * 2
 
 
+INSTRUCTOR, INSTRUCTOR_STEPS = "instructor_policy", "instructor_policy_steps"
 # The reviewer's rule; what it measures is a probability.
 EQUAL = "equal"
 
@@ -167,7 +169,7 @@ def evolved_rows(steps: Iterable[EvolvedStep], origin: Origin, config: TeamsRLCo
     at = {row["seed_id"]: Parent("seed_tasks", row["row_id"], "evolved") for row in origin.seeds}
     made = [
         origin.generator,
-        Parent("instructor_policy", origin.instructor["row_id"], "instructor"),
+        Parent(INSTRUCTOR, origin.instructor["row_id"], "instructor"),
     ]
     rows = []
     for step in steps:
@@ -238,6 +240,36 @@ def update_payload(update: InstructorUpdate) -> Row:
         "operation_entropy": update.operation_entropy,
         "calls": update.calls,
         "warning": update.warning,
+    }
+
+
+def instructor_tables(
+    instructor: Row, updates: Sequence[InstructorUpdate] = (), made_from: Sequence[Parent] = ()
+) -> dict[str, list[Row]]:
+    """The instructor's tables, from the payload of its row."""
+    row = make_row(INSTRUCTOR, instructor, made_from)
+    owner = Parent(INSTRUCTOR, row["row_id"], "policy")
+    steps = [make_row(INSTRUCTOR_STEPS, update_payload(update), [owner]) for update in updates]
+    return {INSTRUCTOR: [row], INSTRUCTOR_STEPS: steps}
+
+
+def instructor_figures(tables: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """Figures of a training, and of its last update."""
+    [row], last = tables[INSTRUCTOR], tables[INSTRUCTOR_STEPS][-1]
+    of_all = ("updates", "rewrite_calls", "review_calls", "ended_by", "seeds")
+    of_last = ("reward", "valid_rate", "diversity", "random_diversity", "operation_entropy")
+    return {name: row[name] for name in of_all} | {name: last[name] for name in of_last}
+
+
+def evolution_figures(rows: Sequence[Row], operations: Sequence[str]) -> dict[str, float]:
+    """Figures of rows of `evolved_instructions`, at least one."""
+    valid = sum(row["valid"] for row in rows)
+    return {
+        "seeds": len({row["seed_id"] for row in rows}),
+        "candidates": len(rows),
+        "valid": valid,
+        "valid_rate": valid / len(rows),
+        **{f"chosen_{name}": sum(row["operation"] == name for row in rows) for name in operations},
     }
 
 

@@ -42,6 +42,16 @@ class Parent:
     role: str
 
 
+def as_parent(name: str, row: Row, role: str) -> Parent:
+    """A row of a slice as a parent."""
+    return Parent(name, row["row_id"], role)
+
+
+def parents(rows: Iterable[Row], name: str, role: str) -> list[Parent]:
+    """Rows of a slice as parents in one role."""
+    return [as_parent(name, row, role) for row in rows]
+
+
 def make_row(name: str, payload: Mapping[str, Any], parents: Iterable[Parent] = ()) -> Row:
     """A row of a slice with its id; equal payloads of equal parents are the same row.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.versions import REVISIONS, code_version, config_of
+from assets.graph import facts
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.config.profile import load_profile
 from refine_dagster.generation.completions import CompletionsStore
@@ -81,7 +81,10 @@ def test_the_backend_is_part_of_the_version_of_what_asks_a_model() -> None:
     plain = load_profile("offline", environment={})
     vllm = load_profile("offline", {"generator.backend": "vllm"}, environment={})
     batch = load_profile("offline", {"generator.batch_size": 5}, environment={})
-    changed = {name for name in REVISIONS if code_version(name, plain) != code_version(name, vllm)}
+    known = facts()
+    changed = {
+        name for name, one in known.items() if one.code_version(plain) != one.code_version(vllm)
+    }
     assert changed == {
         "raw_instructions",
         "instructor_policy",
@@ -91,10 +94,10 @@ def test_the_backend_is_part_of_the_version_of_what_asks_a_model() -> None:
         "instruction_dataset",
         "evaluation_report",
     }
-    assert all(code_version(name, plain) == code_version(name, batch) for name in REVISIONS)
-    assert config_of("raw_instructions", vllm)["generator"] == {"backend": "vllm"}
+    assert all(one.code_version(plain) == one.code_version(batch) for one in known.values())
+    assert known["raw_instructions"].config_of(vllm)["generator"] == {"backend": "vllm"}
     # What is as by default is not named: homes that were made before it could be set stay current.
-    assert "generator" not in config_of("raw_instructions", plain)
+    assert "generator" not in known["raw_instructions"].config_of(plain)
 
 
 def test_the_resource_bounds_cost_and_not_content() -> None:

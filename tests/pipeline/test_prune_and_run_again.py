@@ -6,11 +6,11 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from assets.versions import REVISIONS
 from refine_dagster.home import Home
 from refine_dagster.lineage import prune
 from refine_dagster.lineage.audit import verify
 from refine_dagster.run import run_pipeline
+from refine_dagster.warehouse.tables import graph_assets
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
@@ -46,8 +46,8 @@ def test_prune_and_run_again(copied_home: Home, tmp_path: Path) -> None:
     again = warehouse.query(
         "SELECT sum(requests_asked)::BIGINT, sum(rows_added)::BIGINT, count(*) "
         "FROM lineage.materializations WHERE sequence > ? AND list_contains(?, asset)",
-        [last, list(REVISIONS)],
+        [last, list(graph_assets())],
     ).row(0)
     assert again[:2] == (0, 0)
-    assert again[2] == len(REVISIONS)
+    assert again[2] == len(graph_assets())
     assert verify(warehouse, home.checkpoints, deep=True).findings == []

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from assets.versions import REVISIONS
 from refine_dagster.home import Home
 from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import frame, make_row
+from refine_dagster.warehouse.tables import graph_assets
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import (
     FIRST_ASSETS,
@@ -66,7 +66,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     home = Home(folder / "home")
     child = run_command(home, folder / "run.log", *STAGES, environment=TRAINED_INSTRUCTOR)
     seconds: dict[str, float] = {}
-    for place in range(len(REVISIONS)):
+    for place in range(len(graph_assets())):
         assert child.wait_for(partial(more_ended, place))
         seconds[ended(child.printed())[place]] = child.cpu_s() - sum(seconds.values())
     # The summary, which the command prints last, is no stage.
@@ -140,7 +140,9 @@ def killed_at(home: Home, log: Path, seconds: dict[str, float], stage: str, shar
 def ended(lines: list[str]) -> list[str]:
     """The assets that a child said were done, in order."""
     return [
-        name for name, colon, _ in (line.partition(": ") for line in lines) if name in REVISIONS
+        name
+        for name, colon, _ in (line.partition(": ") for line in lines)
+        if name in graph_assets()
     ]
 
 

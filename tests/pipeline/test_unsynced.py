@@ -18,7 +18,9 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.loader import LoadingContextForTest
 
-from assets.versions import UNREADABLE, code_version
+from assets.evaluation import evaluation_report
+from assets.facts import UNREADABLE
+from assets.seeds import seed_tasks
 from refine_dagster.config.profile import load_profile
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
@@ -124,8 +126,8 @@ def test_a_bad_file_is_seen_and_breaks_nothing(project: Project) -> None:
     assert project.unsynced() == {"seed_tasks": {StaleCauseCategory.CODE}}
     for path in (str(project.seed_file), str(project.home.root), "/nowhere.jsonl"):
         profile = load_profile(SMALL, {"seeds.path": path, "evaluation.tasks": path})
-        assert code_version("seed_tasks", profile).endswith(f".{UNREADABLE}")
-        assert code_version("evaluation_report", profile).endswith(f".{UNREADABLE}")
+        for asset in (seed_tasks, evaluation_report):
+            assert asset.facts.code_version(profile).endswith(f".{UNREADABLE}")
 
 
 def test_a_knob_marks_what_reads_it(project: Project) -> None:
@@ -141,14 +143,14 @@ def test_held_out_tasks_count_by_content(project: Project, tmp_path: Path) -> No
     for entry in (files("refine_dagster") / "evaluation" / "held_out").iterdir():
         (folder / entry.name).write_text(entry.read_text(encoding="utf-8"), encoding="utf-8")
     profile = load_profile(SMALL, {"evaluation.tasks": str(folder)})
-    before = code_version("evaluation_report", profile)
+    before = evaluation_report.facts.code_version(profile)
     path = sorted(folder.iterdir())[0]
     task = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(task, indent=8), encoding="utf-8")
-    assert code_version("evaluation_report", profile) == before
+    assert evaluation_report.facts.code_version(profile) == before
     task["Instances"][0]["output"] = ["another answer"]
     path.write_text(json.dumps(task), encoding="utf-8")
-    assert code_version("evaluation_report", profile) != before
+    assert evaluation_report.facts.code_version(profile) != before
 
 
 def test_the_same_content_by_other_config_goes_no_further(project: Project) -> None:

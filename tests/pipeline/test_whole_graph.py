@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-from assets.versions import REVISIONS
 from refine_dagster.config.profile import load_profile
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
@@ -19,7 +18,7 @@ from refine_dagster.teams_rl.evolved_rows import evolution_calls
 from refine_dagster.teams_rl.operations import NAMES
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.ledger import GENESIS
-from refine_dagster.warehouse.tables import tables_of
+from refine_dagster.warehouse.tables import graph_assets, tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
@@ -28,8 +27,8 @@ ARMS_TRAINED = ("seeds_only", "self_instruct", "refine_af")
 
 def test_every_asset_is_materialised(built_home: Home, built: Warehouse) -> None:
     recorded = set(built.query("SELECT DISTINCT asset FROM lineage.materializations")["asset"])
-    assert set(REVISIONS) <= recorded
-    for asset in REVISIONS:
+    assert set(graph_assets()) <= recorded
+    for asset in graph_assets():
         assert not built.read(asset).is_empty(), asset
     definitions = build_definitions(SMALL, home=built_home)
     keys = definitions.resolve_asset_graph().get_all_asset_keys()
@@ -61,7 +60,7 @@ def test_sessions_are_recorded_beside_their_materializations(
 
 
 def test_every_table_has_rows(built: Warehouse) -> None:
-    made = [one.name for asset in REVISIONS for one in tables_of(asset)]
+    made = [one.name for asset in graph_assets() for one in tables_of(asset)]
     empty = [name for name in made if built.read(name).is_empty()]
     assert empty == []
 
@@ -326,7 +325,7 @@ def test_nothing_asked_twice(copied_home: Home) -> None:
         [last],
     ).row(0)
     assert fresh[:2] == (0, 0)
-    assert fresh[2] >= len(REVISIONS)
+    assert fresh[2] >= len(graph_assets())
 
 
 def _latest(home: Home) -> dict[str, dg.AssetMaterialization]:
@@ -354,5 +353,7 @@ def _shown(home: Home) -> dict[tuple[str, str], str | None]:
         (asset, name): value.md_str
         for asset, made in _latest(home).items()
         for name, value in made.metadata.items()
-        if asset in REVISIONS and isinstance(value, dg.MarkdownMetadataValue) and name != "preview"
+        if asset in graph_assets()
+        and isinstance(value, dg.MarkdownMetadataValue)
+        and name != "preview"
     }

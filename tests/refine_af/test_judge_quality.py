@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from random import Random
 
 import pytest
@@ -158,11 +158,12 @@ def test_without_two_classes_there_is_no_figure(examples: list[QualityExample]) 
 
 
 def test_figures_are_shown(known: JudgeQuality) -> None:
-    table = auc_table(known.measures)
+    table = auc_table([asdict(one) for one in known.measures])
     assert "| coherence | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 0 |" in table
     assert all(f"| {part} |" in table for part in PART_NAMES)
-    assert calibration_plot(known.calibration).startswith("![calibration](data:image/png;base64,")
-    assert calibration_plot(known.calibration) == calibration_plot(known.calibration)
+    bins = [asdict(one) for one in known.calibration]
+    assert calibration_plot(bins).startswith("![calibration](data:image/png;base64,")
+    assert calibration_plot(bins) == calibration_plot(bins)
     assert calibration_plot([]) == "*no bins*"
 
 

@@ -30,8 +30,8 @@ from refine_dagster.models.language_model import resolve_model
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
 from refine_dagster.run import RunFailedError, run_pipeline
+from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.warehouse import Warehouse
-from resources.checkpoints import CheckpointsResource
 from resources.judge import JudgeResource
 from tests.fake_judges import accuracy_of
 from tests.tiny_judges import write_reward_model, write_unieval
@@ -138,7 +138,7 @@ def test_another_judge_than_the_recorded_one_is_refused(
     models = find_published_models(config)
     row = {"kind": "published", "fingerprint": "0" * 64, "checkpoint_hash": None}
     profile = load_profile("offline", environment={}).model_copy(update={"judge": config})
-    checkpoints = CheckpointsResource(root=str(tmp_path))
+    checkpoints = CheckpointStore(tmp_path)
     with (
         pytest.raises(JudgeError, match="have changed since feedback_judge"),
         JudgeResource().session(row, checkpoints, device, profile),
@@ -208,7 +208,7 @@ def test_asset_measures_and_trains_nothing(
     assert {one["role"] for one in accuracies[0]["parents"]} == {"judge", "tested_on"}
     assert not (home.checkpoints / "feedback_judge").exists()
     # With the same files nothing is measured again.
-    monkeypatch.delattr("assets.feedback.measure_published_judge")
+    monkeypatch.delattr("refine_dagster.stages.published.measure_published_judge")
     _materialise(home, overrides)
     last = Warehouse(home.warehouse).last_record("feedback_judge")
     assert last is not None

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from assets.versions import code_version, config_of
+from assets.graph import facts
 from refine_dagster import registry
 from refine_dagster.config.learning import RewardConfig
 from refine_dagster.config.profile import load_profile
@@ -144,21 +144,22 @@ def test_its_version_is_part_of_the_config_and_of_manifests(
     with_part = load_profile("offline", overrides={"reward.parts": {"brevity": 0.5}})
     assert plug_ins_of(with_part.reward) == {"plug_ins": {"reward part brevity": __name__}}
     monkeypatch.setattr(brevity, "version", 2, raising=False)
-    found = config_of("instruction_dataset", with_part)
+    found = facts()["instruction_dataset"].config_of(with_part)
     assert found["plug_ins"] == {"reward part brevity": f"{__name__} 2"}
     assert found["reward"]["parts"] == {"brevity": 0.5}
-    second = code_version("rl_policy_checkpoint", with_part)
+    policy, judge = facts()["rl_policy_checkpoint"], facts()["feedback_judge"]
+    second = policy.code_version(with_part)
     monkeypatch.setattr(brevity, "version", 3)
-    assert code_version("rl_policy_checkpoint", with_part) != second
+    assert policy.code_version(with_part) != second
     plain = load_profile("offline")
-    assert code_version("feedback_judge", with_part) == code_version("feedback_judge", plain)
+    assert judge.code_version(with_part) == judge.code_version(plain)
 
 
 def test_without_parts_config_and_manifests_are_as_if_there_were_no_such_field() -> None:
     plain = load_profile("offline")
     assert plain.reward.parts == {}
     assert "parts" not in plain.reward.model_dump(mode="json")
-    assert "plug_ins" not in config_of("instruction_dataset", plain)
+    assert "plug_ins" not in facts()["instruction_dataset"].config_of(plain)
 
 
 @pytest.mark.parametrize("name", [*PART_NAMES, "reward", "length", "constant"])

@@ -1,0 +1,105 @@
+"""What is declared of an asset beside its place in the graph, and the version that follows from it.
+
+Run configuration is no part of Dagster's staleness, so the config that an asset reads is hashed
+into its code version: change a field, and the UI marks as unsynced exactly the assets that read it.
+An asset's revision is raised by hand when its own logic changes what it makes.
+
+Files read from outside the graph count by content: the seeds of `seed_tasks`, the held-out tasks of
+`evaluation_report`. They are read when the code location is loaded, so the UI sees an edit after
+"Reload definitions"; the sensor `seed_file_changed` sees it without, and after its run the UI
+shows `seed_tasks` by the version that was loaded until they are reloaded. A model folder named by
+`base_model.id` is not hashed here, as its weights may be gigabytes: a change of it shows when
+`base_model` next runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refine_dagster.config.profile import Profile
+from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.errors import RefineError
+from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
+from refine_dagster.hashing import content_id
+from refine_dagster.seeds.readers import read_seeds
+
+# Stands for the content of a file that is absent or has errors; the run says which.
+UNREADABLE = "unreadable"
+# Held-out tasks beyond this are not read while definitions load; loading must stay quick.
+MOST_TASK_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is declared of an asset.
+
+    Attributes:
+        key: its name in the graph.
+        revision: of its logic.
+        config: the sections of the profile that it reads.
+        automated: whether automation may materialise it; what trains is left to people.
+        outside: hashes what it reads besides its inputs and config; None where there is nothing.
+    """
+
+    key: str
+    revision: int
+    config: tuple[str, ...] = ()
+    automated: bool = False
+    outside: Callable[[Profile], str] | None = None
+
+    @property
+    def resources(self) -> set[str]:
+        """The Dagster resources that its body uses."""
+        used = {"profile", "warehouse"}
+        if "device" in self.config:
+            used |= {"gpu", "generator", "checkpoints"}
+        return used | ({"judge"} if "reward" in self.config else set())
+
+    def config_of(self, profile: Profile) -> dict[str, Any]:
+        """The config that it reads, and the run seed; JSON values.
+
+        The generator's fields bound cost or decide completions. The latter are here, and only
+        where they are not as by default.
+        """
+        sections = [name for name in self.config if name != "generator"]
+        config = {name: getattr(profile, name).model_dump(mode="json") for name in sections}
+        deciding = profile.generator.deciding() if "generator" in self.config else {}
+        plug_ins = plug_ins_of(*(getattr(profile, name) for name in self.config))
+        return {**config, **deciding, **plug_ins, "run_seed": profile.run_seed}
+
+    def config_hash(self, profile: Profile) -> str:
+        """The hash of `config_of`."""
+        return content_id("config", self.config_of(profile))
+
+    def code_version(self, profile: Profile) -> str:
+        """Revision, config, and the content of what is read besides.
+
+        Never fails on a bad file: its version is `unreadable`, and the run reports the errors.
+        """
+        version = f"{self.revision}.{self.config_hash(profile)[:12]}"
+        return f"{version}.{self.outside(profile)[:12]}" if self.outside else version
+
+
+def seeds_version(profile: Profile) -> str:
+    """The content of the seed file."""
+    try:
+        return read_seeds(profile.seeds.path).content_hash
+    except RefineError:
+        return UNREADABLE
+
+
+def tasks_version(profile: Profile) -> str:
+    """The content of the held-out tasks."""
+    config = profile.evaluation
+    try:
+        if config.tasks != PACKAGED:
+            entries = task_entries(config.tasks, config.split)
+            sizes = (entry.stat().st_size for entry in entries if isinstance(entry, Path))
+            if sum(sizes) > MOST_TASK_BYTES:
+                return "unread"
+        return tasks_hash(load_tasks(config.tasks, config.max_instances, config.split))
+    except (RefineError, OSError):
+        return UNREADABLE

@@ -1,0 +1,604 @@
+"""The pipeline: one plain function a stage, in the order in which data flows.
+
+    seed_rows          the seed tasks
+    train_base         the language model that everything starts from
+    train_judge        the judge: automated feedback, learnt from corrupted examples
+    train_instructor   TeaMs-RL: the policy that chooses how an instruction is evolved
+    propose, evolve    candidate instructions, by Self-Instruct and by TeaMs-RL
+    decide, accept     a decision on every candidate, and the pool of accepted instructions
+    write_instances    a policy's input and output for each instruction, scored by the judge
+    select             which of these instances may be learnt from
+    refine_policy      reinforcement learning from the judge's scores (REFINE-AF's stage 2)
+    keep               the dataset: the refined policy's selected instances
+    fine_tune          one arm: the base model fine-tuned on its rows
+    evaluate           the arms on held-out tasks
+    audit_privacy      what fine-tuning gives away of the rows it learns from
+
+A stage takes rows, models, sections of the config and a `Runtime`, and returns `Made`: the rows of
+its tables, named and with their parents, figures, and checkpoints. It knows no database and no
+orchestrator. Assets, comparisons and benchmarks run these functions and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from refine_dagster.config.dataset import InstanceConfig, SelectionConfig, SelfInstructConfig
+from refine_dagster.config.evaluation import EvaluationConfig, PrivacyConfig
+from refine_dagster.config.learning import (
+    JudgeConfig,
+    ReinforcementConfig,
+    RewardConfig,
+    SupervisedConfig,
+)
+from refine_dagster.config.models import BaseModelConfig, GeneratorConfig
+from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
+from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.draws import held_out_split
+from refine_dagster.evaluation.answers import ArmScores, predict, score
+from refine_dagster.evaluation.report import REPORT, report_figures, report_tables
+from refine_dagster.evaluation.super_ni import Task
+from refine_dagster.generation.session import GeneratorSession
+from refine_dagster.judge import published
+from refine_dagster.judge.judge import PARTS, Scores, loaded_judge
+from refine_dagster.judge.quality import judge_quality
+from refine_dagster.judge.report import judge_figures, judge_tables
+from refine_dagster.judge.training import is_held_out
+from refine_dagster.judge.training import train_judge as train_offline_judge
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef, resolve_model, trained_from
+from refine_dagster.models.size import model_size
+from refine_dagster.offline.base_model import train_base_model
+from refine_dagster.privacy.audit import AuditedArm, audit_arms
+from refine_dagster.privacy.report import audit_figures, audit_tables
+from refine_dagster.prompts.example import Example, examples_of
+from refine_dagster.refine_af import instances
+from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.refine_af.instances import InstancePrompt, WrittenInstance
+from refine_dagster.runtime import Made, Model, Runtime, Trained
+from refine_dagster.seeds.readers import SeedFile
+from refine_dagster.self_instruct import rounds
+from refine_dagster.self_instruct.decisions import (
+    EVOLVED,
+    Demonstration,
+    InstructionDecider,
+    decision_figures,
+    filtered_rows,
+    in_slot_order,
+    pool_demonstrations,
+    seed_demonstrations,
+)
+from refine_dagster.teams_rl import evolution, evolved_rows, instructor
+from refine_dagster.teams_rl.embedding import HashedEmbedding
+from refine_dagster.teams_rl.evolved_rows import INSTRUCTOR, INSTRUCTOR_STEPS
+from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
+from refine_dagster.training import sft
+from refine_dagster.training.colocated_engine import engine_for
+from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row, parents
+
+
+def seed_rows(file: SeedFile) -> Made:
+    """The tasks of a seed file (`seeds.readers.read_seeds`)."""
+    rows = [make_row("seed_tasks", seed.row()) for seed in file.seeds]
+    figures = {
+        "seeds": len(rows),
+        "classification": sum(seed.is_classification for seed in file.seeds),
+        "without_input": sum(not row["input"] for row in rows),
+        "warnings": len(file.warnings),
+    }
+    return Made({"seed_tasks": rows}, figures)
+
+
+def given_base(model: str, ref: ModelRef) -> Trained:
+    """A base model that is given; `model` is a Hugging Face id or a folder."""
+    row = _base_row(model, ref, None, [])
+    tables: dict[str, list[Row]] = {"base_model": [row], "base_model_steps": []}
+    figures = {"parameters": row["parameters"]}
+    return Trained(tables, figures, model=Model(ref, "base_model", row))
+
+
+def train_base(seeds: Sequence[Row], config: BaseModelConfig, runtime: Runtime) -> Trained:
+    """Train the offline base model on the primer and, with `learn_seeds`, on the seeds."""
+    seeds = seeds if config.learn_seeds else []
+    examples = examples_of(seeds)
+
+    checkpoint = runtime.trained(
+        "base_model",
+        lambda **given: asdict(train_base_model(examples, config, **given)),
+        config.model_dump(by_alias=True),
+        seeds=[example.render() for example in examples],
+    )
+    ref = resolve_model(str(checkpoint.path))
+    row = _base_row("offline", ref, checkpoint, parents(seeds, "seed_tasks", "trained_on"))
+    model, log = Model(ref, "base_model", row), "base_model_steps"
+    steps = [make_row(log, one, [model.as_parent("model")]) for one in checkpoint.record["steps"]]
+    figures = {
+        "parameters": row["parameters"],
+        "loss": steps[-1]["loss"],
+        "checkpoint_reused": checkpoint.reused,
+    }
+    return Trained({"base_model": [row], log: steps}, figures, (checkpoint,), model=model)
+
+
+def _base_row(model: str, ref: ModelRef, checkpoint: Checkpoint | None, seeds: list[Parent]) -> Row:
+    size = model_size(ref)
+    payload = {
+        "model": model,
+        "revision": ref.revision,
+        "fingerprint": ref.fingerprint,
+        "parameters": size.parameters,
+        "vocab_size": size.vocab,
+        "context_length": size.context,
+        "checkpoint_hash": checkpoint.content_hash if checkpoint else None,
+    }
+    return make_row("base_model", payload, seeds)
+
+
+def train_judge(base: Model, seeds: Sequence[Row], config: JudgeConfig, runtime: Runtime) -> Made:
+    """Train the offline judge from the base model's weights, and measure it."""
+    examples = examples_of(seeds)
+    checkpoint = runtime.trained(
+        "feedback_judge",
+        lambda **given: asdict(train_offline_judge(base.ref, examples, config, **given)),
+        config.model_dump(by_alias=True),
+        base=base.ref.fingerprint,
+        seeds=[example.render() for example in examples],
+    )
+    with loaded_judge(checkpoint.path, runtime.device) as judge:
+        quality = judge_quality(judge, examples, config, runtime.run_seed)
+    record = checkpoint.record
+    payload = {
+        "kind": config.kind,
+        "fingerprint": record["fingerprint"],
+        "checkpoint_hash": checkpoint.content_hash,
+        "held_out_examples": record["held_out_examples"],
+    }
+    made_from = [base.as_parent("backbone"), *parents(seeds, "seed_tasks", "trained_on")]
+    tables = judge_tables(payload, made_from, record["accuracies"], quality)
+    figures = {**judge_figures(tables), "checkpoint_reused": checkpoint.reused}
+    return Made(tables, figures, (checkpoint,))
+
+
+def measure_judge(
+    models: published.PublishedModels, seeds: Sequence[Row], config: JudgeConfig, runtime: Runtime
+) -> Made:
+    """Measure the published judge, on the examples that the offline one would be tested on."""
+    device, run_seed = runtime.device, runtime.run_seed
+    found = published.measure_published_judge(models, examples_of(seeds), config, device, run_seed)
+    with published.loaded_published_judge(models, config, device, found.fingerprint) as judge:
+        quality = judge_quality(judge, (), config, run_seed)
+    payload = {
+        "kind": config.kind,
+        "fingerprint": found.fingerprint,
+        "checkpoint_hash": None,
+        "held_out_examples": found.held_out_examples,
+    }
+    share = config.held_out_share
+    tested = [row for row in seeds if is_held_out(Example.of(row), share, run_seed)]
+    tested_on = parents(tested, "seed_tasks", "tested_on")
+    accuracies = [asdict(one) for one in found.accuracies]
+    tables = judge_tables(payload, [], accuracies, quality, tested_on)
+    return Made(tables, judge_figures(tables))
+
+
+def untrained_instructor(config: TeamsRLConfig, run_seed: str) -> Made | None:
+    """The instructor where nothing is to be trained; None where it has to be.
+
+    Without `evolved_seeds` there is none, and some algorithms choose without having learnt.
+    """
+    if config.evolved_seeds == 0:
+        return Made({INSTRUCTOR: [], INSTRUCTOR_STEPS: []})
+    policy = instructor.untrained_policy(config, run_seed)
+    if policy is None:
+        return None
+    payload = evolved_rows.instructor_payload(config, policy.version)
+    return Made(evolved_rows.instructor_tables(payload))
+
+
+def train_instructor(
+    base: Model,
+    seeds: Sequence[Row],
+    config: TeamsRLConfig,
+    generator: GeneratorConfig,
+    runtime: Runtime,
+) -> Made:
+    """Train the instructor on a part of the seeds; the base model is executor and reviewer.
+
+    Args:
+        generator: the fields of it that decide completions also decide the instructor.
+    """
+    run_seed = runtime.run_seed
+    learnt = evolved_rows.seed_parts(seeds, config, run_seed).training
+    starts = evolved_rows.as_seeds(learnt)
+    embedding = HashedEmbedding(config.embedding_dimensions)
+
+    def train(out: Path, device: Device, run_seed: str, resume: Path | None) -> dict[str, Any]:
+        with runtime.generator(base.ref) as session:
+            evolver = evolution.model_evolver(session.complete, config, run_seed)
+            task = instructor.InstructorTask(
+                starts, evolver, embedding, config, run_seed, out, resume
+            )
+            return asdict(instructor.train_instructor(task))
+
+    # How often a state is saved, and what is evolved later, do not change the result.
+    aside = {"save_every", "evolved_seeds", "min_valid_rate"}
+    checkpoint = runtime.trained(
+        INSTRUCTOR,
+        train,
+        config.model_dump(mode="json", exclude=aside),
+        resumes=True,
+        base=base.ref.fingerprint,
+        seeds=[[seed.seed_id, seed.text] for seed in starts],
+        **generator.deciding(),
+        **plug_ins_of(config, generator),
+    )
+    updates = [instructor.InstructorUpdate(**update) for update in checkpoint.record["updates"]]
+    payload = evolved_rows.instructor_payload(
+        config,
+        load_instructor(checkpoint.path, embedding, run_seed).version,
+        checkpoint.content_hash,
+        len(learnt),
+        updates,
+        checkpoint.record["ended_by"],
+    )
+    made_from = [base.as_parent("executor"), *parents(learnt, "seed_tasks", "trained_on")]
+    tables = evolved_rows.instructor_tables(payload, updates, made_from)
+    figures = evolved_rows.instructor_figures(tables)
+    return Made(tables, {**figures, "checkpoint_reused": checkpoint.reused}, (checkpoint,))
+
+
+def propose(
+    policy: Model,
+    seeds: Sequence[Row],
+    config: SelfInstructConfig,
+    runtime: Runtime,
+    policy_round: PolicyRound = FIRST_ROUND,
+    former: Sequence[Row] = (),
+) -> Made:
+    """Candidates from the Self-Instruct loop (`self_instruct.rounds`).
+
+    Args:
+        policy: the base model; in a later round, the policy of the round before.
+        former: the pool of the round before.
+    """
+    with runtime.generator(policy.ref) as session:
+        made = rounds.propose(
+            seed_demonstrations(seeds),
+            rounds.Proposer(
+                complete=session.complete,
+                count_tokens=session.backend.count_tokens,
+                key_of=session.key_of,
+                model=session.model,
+                row=policy.as_parent("generator"),
+            ),
+            config,
+            runtime.run_seed,
+            policy_round,
+            _former_pool(former, policy_round),
+        )
+    figures = {
+        "candidates": len(made.rows),
+        "parsed": sum(row["parsed"] for row in made.rows),
+        "accepted": made.accepted,
+        "rounds": made.rounds,
+        "ended_by": made.ended_by,
+    }
+    return Made({policy_round.name("raw_instructions"): made.rows}, figures)
+
+
+def _former_pool(former: Sequence[Row], policy_round: PolicyRound) -> list[Demonstration]:
+    if policy_round.is_first:
+        return []
+    return pool_demonstrations(former, policy_round.before.name("filtered_instructions"))
+
+
+def evolve(
+    base: Model,
+    chosen_by: Row,
+    policy: InstructorPolicy,
+    seeds: Sequence[Row],
+    config: TeamsRLConfig,
+    runtime: Runtime,
+) -> Made:
+    """Candidates evolved from seeds, by the operations that the instructor chooses.
+
+    Args:
+        chosen_by: the row of `instructor_policy`.
+        policy: the instructor it stands for.
+    """
+    drawn = evolved_rows.seed_parts(seeds, config, runtime.run_seed).evolved
+    with runtime.generator(base.ref) as session:
+        evolver = evolution.model_evolver(session.complete, config, runtime.run_seed)
+        steps = evolution.evolve(evolved_rows.as_seeds(drawn), policy, evolver)
+        made_by = base.as_parent("generator")
+        origin = evolved_rows.Origin(drawn, chosen_by, made_by, session.model, session.key_of)
+        rows = evolved_rows.evolved_rows(steps, origin, config)
+    return Made({EVOLVED: rows}, evolved_rows.evolution_figures(rows, config.operations))
+
+
+def decide(
+    candidates: Iterable[Row],
+    evolved: Iterable[Row],
+    seeds: Sequence[Row],
+    config: SelfInstructConfig,
+    policy_round: PolicyRound = FIRST_ROUND,
+    former: Sequence[Row] = (),
+) -> Made:
+    """A decision on every candidate: kept, or the rule that rejected it (`InstructionDecider`).
+
+    Args:
+        candidates, evolved: decided on in slot order, what was evolved last.
+        former: the pool of the round before.
+    """
+    pool = [*seed_demonstrations(seeds), *_former_pool(former, policy_round)]
+    decider = InstructionDecider(pool, config, policy_round)
+    proposed, made = (sorted(rows, key=lambda row: row["slot"]) for rows in (candidates, evolved))
+    rows = decider.decide(proposed) + decider.decide_evolved(made)
+    return Made({policy_round.name("instruction_decisions"): rows}, decision_figures(rows))
+
+
+def accept(
+    candidates: Sequence[Row],
+    evolved: Sequence[Row],
+    decisions: Sequence[Row],
+    policy_round: PolicyRound = FIRST_ROUND,
+    former: Sequence[Row] = (),
+) -> Made:
+    """The pool: what the decisions keep, and all of the pool of the round before."""
+    rows = filtered_rows(candidates, decisions, policy_round, former, evolved)
+    figures = {"instructions": len(rows)}
+    if not policy_round.is_first:
+        figures["accepted_in_this_round"] = len(rows) - len(former)
+    return Made({policy_round.name("filtered_instructions"): rows}, figures)
+
+
+def write_instances(
+    policy: Model,
+    pool: Sequence[Row],
+    seeds: Sequence[Row],
+    feedback: Feedback,
+    config: InstanceConfig,
+    runtime: Runtime,
+    policy_round: PolicyRound = FIRST_ROUND,
+) -> list[WrittenInstance]:
+    """The policy's input and output for every instruction of the pool, scored, in slot order."""
+    with runtime.generator(policy.ref) as session:
+        prompts = _prompts(session, pool, seeds, config, runtime.run_seed, policy_round)
+        return instances.write_instances(prompts, session, feedback, config, runtime.run_seed)
+
+
+def _prompts(
+    session: GeneratorSession,
+    pool: Sequence[Row],
+    seeds: Sequence[Row],
+    config: InstanceConfig,
+    run_seed: str,
+    policy_round: PolicyRound,
+) -> list[InstancePrompt]:
+    shown, table = instances.seed_examples(seeds), policy_round.name("filtered_instructions")
+    count_tokens = session.backend.count_tokens
+    return instances.instance_prompts(
+        in_slot_order(pool), shown, count_tokens, config, run_seed, table
+    )
+
+
+def select(
+    table: str,
+    written: Sequence[WrittenInstance],
+    policy: Model,
+    judge: Row,
+    config: SelectionConfig,
+) -> Made:
+    """Rows of `table`: every instance with the rule that rejected it, or `kept`."""
+    made_by = [policy.as_parent("policy"), as_parent("feedback_judge", judge, "judge")]
+    rows = instances.decision_rows(table, written, made_by, config)
+    return Made({table: rows}, instances.instance_figures(rows))
+
+
+def base_scores(rows: Iterable[Row]) -> list[Scores]:
+    """The judge's scores of the base policy's valid instances: the scale of whitened rewards.
+
+    Args:
+        rows: of `reward_scored_instructions` of the first round.
+    """
+    names = [part.name for part in PARTS]
+    return [{name: row[name] for name in names} for row in rows if row["format_valid"]]
+
+
+def refine_policy(
+    start: Model,
+    pool: Sequence[Row],
+    seeds: Sequence[Row],
+    judge: Row,
+    feedback: Feedback,
+    config: ReinforcementConfig,
+    reward: RewardConfig,
+    sampling: InstanceConfig,
+    runtime: Runtime,
+    policy_round: PolicyRound = FIRST_ROUND,
+) -> Trained:
+    """Train a policy to write instances that the feedback rewards, and measure what it gained.
+
+    A share of the instructions is kept from training, the same in every round; the gain is the
+    mean paired difference of reward on those. A later round trains a further LoRA update on top of
+    those before. Its reference for the KL penalty is the policy that the round begins with, so
+    `max_kl` bounds each round and not the way from the base model.
+
+    Args:
+        start: the base model; in a later round, the policy of the round before.
+        judge: the row of `feedback_judge`.
+        reward: the config of the feedback.
+        sampling: of the instances.
+    """
+    asset, log = (policy_round.name(f"rl_policy_checkpoint{end}") for end in ("", "_steps"))
+    run_seed = runtime.run_seed
+
+    def rewards(session: GeneratorSession) -> list[float]:
+        samples = config.held_out_samples
+        return instances.mean_rewards(
+            held_out, session.complete, feedback, sampling, samples, run_seed
+        )
+
+    with runtime.generator(start.ref) as session:
+        prompts = _prompts(session, pool, seeds, sampling, run_seed, policy_round)
+        by_text = {one.instruction["instruction"]: one for one in prompts}
+        sides = held_out_split(by_text, config.held_out_share, run_seed)
+        training, held_out = ([by_text[text] for text in side] for side in sides)
+        before = rewards(session)
+    asked = [PolicyPrompt.of(one.instruction["instruction"], one.prompt) for one in training]
+    # How often a state is saved does not change the result; of the engines, the one used counts.
+    aside = {"save_every", "rollout_engine", "vllm_memory_share"}
+    engine = engine_for(config, runtime.device)
+    checkpoint = runtime.trained(
+        asset,
+        lambda **given: train_policy(
+            start.ref, asked, feedback, config, sampling, **given
+        ).record(),
+        config.model_dump(exclude=aside),
+        run_seed=policy_round.run_seed(run_seed),
+        resumes=True,
+        **plug_ins_of(config, reward),
+        **({} if engine == "policy" else {"rollout_engine": engine}),
+        instances=sampling.model_dump(),
+        rule=feedback.rule.manifest(),
+        invalid_reward=feedback.invalid_reward,
+        base=start.ref.fingerprint,
+        judge=judge["fingerprint"],
+        prompts=sorted(one.prompt for one in training),
+    )
+    ref = trained_from(start.ref, checkpoint.path)
+    with runtime.generator(ref) as session:
+        after = rewards(session)
+    gain = asdict(instances.policy_gain(before, after, run_seed))
+    payload = {
+        "policy": ref.fingerprint,
+        "algorithm": config.algorithm,
+        "preset": feedback.rule.name,
+        "checkpoint_hash": checkpoint.content_hash,
+        "steps": len(checkpoint.record["steps"]),
+        **gain,
+    }
+    made_from = [
+        start.as_parent("base"),
+        as_parent("feedback_judge", judge, "judge"),
+        *instances.prompt_parents(training, "trained_on"),
+        *instances.prompt_parents(held_out, "measured_on"),
+    ]
+    model = Model(ref, asset, make_row(asset, payload, made_from))
+    steps = [make_row(log, one, [model.as_parent("policy")]) for one in checkpoint.record["steps"]]
+    figures = {
+        **{name: value for name, value in gain.items() if name != "held_out_prompts"},
+        "steps": payload["steps"],
+        "ended_by": checkpoint.record["ended_by"],
+        "checkpoint_reused": checkpoint.reused,
+    }
+    return Trained({asset: [model.row], log: steps}, figures, (checkpoint,), model=model)
+
+
+def keep(decisions: Made) -> Made:
+    """The dataset: the instances that `select` kept, beside their decisions."""
+    [rows] = decisions.tables.values()
+    tables = {"instruction_dataset": instances.dataset_rows(rows), **decisions.tables}
+    return Made(tables, decisions.figures)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an arm learns from: rows of `table`."""
+
+    table: str
+    rows: Sequence[Row]
+
+
+def fine_tune(
+    asset: str,
+    arm: str,
+    base: Model,
+    lesson: Lesson,
+    steps: int,
+    config: SupervisedConfig,
+    runtime: Runtime,
+) -> Trained:
+    """Fine-tune the base model on an arm's rows.
+
+    Args:
+        asset: names the checkpoint and the tables.
+        steps: optimiser steps, the same for all arms of one pool (`sft.steps_for`).
+    """
+    examples = examples_of(lesson.rows)
+    checkpoint = runtime.trained(
+        asset,
+        lambda **given: asdict(sft.train_supervised(base.ref, examples, config, steps, **given)),
+        config.model_dump(),
+        steps=steps,
+        base=base.ref.fingerprint,
+        examples=[example.render() for example in examples],
+    )
+    ref, logged = trained_from(base.ref, checkpoint.path), checkpoint.record["steps"]
+    payload = {
+        "arm": arm,
+        "fingerprint": ref.fingerprint,
+        "checkpoint_hash": checkpoint.content_hash,
+        "rows": checkpoint.record["rows"],
+        "steps": steps,
+        "loss_first": logged[0]["loss"],
+        "loss_last": logged[-1]["loss"],
+    }
+    made_from = [base.as_parent("base"), *parents(lesson.rows, lesson.table, "trained_on")]
+    model, log = Model(ref, asset, make_row(asset, payload, made_from)), f"{asset}_steps"
+    owner = model.as_parent("model")
+    rows = [make_row(log, {"arm": arm, **step}, [owner]) for step in logged]
+    figures = {
+        f"{arm}_rows": payload["rows"],
+        f"{arm}_loss": payload["loss_last"],
+        f"{arm}_reused": checkpoint.reused,
+    }
+    return Trained({asset: [model.row], log: rows}, figures, (checkpoint,), model=model)
+
+
+def score_arm(
+    arm: str, model: Model, tasks: Sequence[Task], config: EvaluationConfig, runtime: Runtime
+) -> ArmScores:
+    """The model's answers to held-out tasks, scored by SUPER-NI's protocol."""
+    with runtime.generator(model.ref) as session:
+        predictions = predict(session.complete, session.backend.cut, tasks, config)
+    return score(arm, tasks, predictions)
+
+
+def evaluate(
+    arms: Mapping[str, Model], tasks: Sequence[Task], config: EvaluationConfig, runtime: Runtime
+) -> Made:
+    """Every arm's scores and answers, and each arm compared with those before it."""
+    scores = {arm: score_arm(arm, model, tasks, config, runtime) for arm, model in arms.items()}
+    owners = {arm: model.as_parent("model") for arm, model in arms.items()}
+    tables = report_tables(scores, owners, config, runtime.run_seed)
+    return Made(tables, report_figures(tables[REPORT]))
+
+
+def audit_privacy(
+    base: Model,
+    arms: Mapping[str, tuple[Lesson, Model]],
+    config: PrivacyConfig,
+    supervised: SupervisedConfig,
+    runtime: Runtime,
+) -> Made:
+    """Attack a model of each arm that is trained on one half of its rows (`privacy.audit`).
+
+    Args:
+        arms: arm -> what it learnt from, and its model.
+    """
+    audited = [AuditedArm.of(lesson.rows, model.row) for lesson, model in arms.values()]
+    device, run_seed = runtime.device, runtime.run_seed
+    audits = audit_arms(base.ref, audited, config, supervised, device, run_seed)
+    sources = {arm: lesson.table for arm, (lesson, _) in arms.items()}
+    owners = {
+        arm: [base.as_parent("base"), model.as_parent("arm")] for arm, (_, model) in arms.items()
+    }
+    tables = audit_tables(audits, sources, owners)
+    return Made(tables, audit_figures(tables["privacy_report"]))
