@@ -1,16 +1,15 @@
-"""The shape of every error that a user can fix: what is wrong, where, and how to fix it.
+"""Errors that a user can fix: what is wrong, where, and how to fix it.
 
 Anything a user can cause (a bad seed file, an unknown config field, a model folder without weights,
-a spent budget, a held lock) is raised as a `RefineError` or a subclass that lives beside its noun.
-The command line prints it without a traceback; Dagster shows it as the step's failure. Any other
-exception is a bug in this project and keeps its traceback.
+a spent budget, a held lock) is a `RefineError`. The command line prints it without a traceback;
+Dagster shows it as the step's failure. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
 
 class RefineError(Exception):
-    """An error with a place and a remedy.
+    """An error with its place and its fix.
 
     Args:
         what: what is wrong, one sentence without a full stop.
@@ -22,13 +21,13 @@ class RefineError(Exception):
         self.what = what
         self.where = where
         self.fix = fix
-        place = f"{where}: " if where else ""
-        remedy = f"\n  Fix: {fix}" if fix else ""
-        super().__init__(f"{place}{what}{remedy}")
+        super().__init__(
+            (f"{where}: " if where else "") + what + (f"\n  Fix: {fix}" if fix else "")
+        )
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's error, for the sentence of one of ours."""
+    """The first line of another library's error, to quote in a `RefineError`."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Where a project keeps its files: one folder, `REFINE_HOME`, or `refine_home` here."""
+"""The folder in which a project keeps its files: `REFINE_HOME`, by default `./refine_home`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_HOME = "refine_home"
 
 @dataclass(frozen=True)
 class Home:
-    """The folder and what lies in it. Nothing is made before something is written."""
+    """The folder and what is in it. Nothing is created before something is written."""
 
     root: Path
 
@@ -24,7 +24,7 @@ class Home:
 
     @property
     def checkpoints(self) -> Path:
-        """The artifact root."""
+        """The folder of checkpoints."""
         return self.root / "checkpoints"
 
     @property

@@ -1,15 +1,19 @@
-"""Progress of long work, reported once and shown wherever the work runs.
+"""Progress of long work: reported by the code that works, shown by the reporter of its caller.
 
-Engine code says `with progress.task("scoring", total=160) as advance: ... advance(8, reward=0.2)`.
-The caller decides how it is shown: the command line installs a rich bar, a Dagster step logs a
-line every few seconds, a test collects it. Without a reporter, progress costs nothing.
+    with progress.task("scoring", total=160) as advance:
+        advance(8, reward=0.2)
+
+The command line shows bars, a Dagster step logs a line every few seconds. Without a reporter,
+progress costs nothing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Protocol
 
 Figure = float | int | str
@@ -45,7 +49,7 @@ def reporting(reporter: Reporter | None) -> Iterator[None]:
 
 
 def is_reporting() -> bool:
-    """Whether somebody already shows progress (the command line, around a Dagster step)."""
+    """Whether a reporter is installed, such as the command line's around a Dagster step."""
     return _reporter.get() is not None
 
 
@@ -57,7 +61,7 @@ class Advance(Protocol):
 
 @contextmanager
 def task(description: str, total: int | None = None) -> Iterator[Advance]:
-    """Announce a task and yield the function that moves it on."""
+    """Begin a task and yield the function that moves it on."""
     reporter = _reporter.get()
     if reporter is None:
         yield _silent
@@ -74,7 +78,7 @@ def task(description: str, total: int | None = None) -> Iterator[Advance]:
 
 
 def note(message: str) -> None:
-    """Show one line of text."""
+    """Show one line of text, if a reporter is installed."""
     reporter = _reporter.get()
     if reporter is not None:
         reporter.note(message)
@@ -84,54 +88,54 @@ def _silent(steps: int = 1, /, **figures: Figure) -> None:
     return None
 
 
-class CallbackReporter:
-    """Reports through one function of text, at most once every `every_s` seconds a task.
+@dataclass
+class _Task:
+    description: str
+    total: int | None
+    is_inner: bool
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    reported: float = field(default_factory=time.monotonic)
 
-    A task inside another that ends sooner than that is not told of at all.
-    """
-
-    def __init__(self, say: Callable[[str], None], *, every_s: float = 5.0) -> None:
-        from time import monotonic
-
-        self._say = say
-        self._every_s = every_s
-        self._clock = monotonic
-        self._tasks: list[tuple[str, int | None]] = []
-        self._done: list[int] = []
-        self._said: list[float] = []
-        self._began: list[float] = []
-        self._inside: list[bool] = []
-        self._open = 0
-
-    def start(self, description: str, total: int | None) -> int:
-        self._tasks.append((description, total))
-        self._done.append(0)
-        self._began.append(self._clock())
-        self._said.append(self._began[-1])
-        self._inside.append(self._open > 0)
-        self._open += 1
-        return len(self._tasks) - 1
-
-    def advance(self, handle: int, steps: int, figures: dict[str, Figure]) -> None:
-        self._done[handle] += steps
-        if self._clock() - self._said[handle] >= self._every_s:
-            self._said[handle] = self._clock()
-            self._say(self._line(handle, figures))
-
-    def finish(self, handle: int) -> None:
-        self._open -= 1
-        if self._inside[handle] and self._clock() - self._began[handle] < self._every_s:
-            return
-        self._say(self._line(handle, {}))
-
-    def note(self, message: str) -> None:
-        self._say(message)
-
-    def _line(self, handle: int, figures: dict[str, Figure]) -> str:
-        description, total = self._tasks[handle]
-        of = f"/{total}" if total is not None else ""
+    def line(self, figures: dict[str, Figure]) -> str:
+        total = f"/{self.total}" if self.total is not None else ""
         shown = "".join(
             f", {name} {value:.4g}" if isinstance(value, float) else f", {name} {value}"
             for name, value in figures.items()
         )
-        return f"{description}: {self._done[handle]}{of}{shown}"
+        return f"{self.description}: {self.done}{total}{shown}"
+
+
+class CallbackReporter:
+    """Calls `on_line` with one line of text, at most every `every_s` seconds for each task.
+
+    A task inside another that ends sooner than that is not reported at all.
+    """
+
+    def __init__(self, on_line: Callable[[str], None], *, every_s: float = 5.0) -> None:
+        self._on_line = on_line
+        self._every_s = every_s
+        self._tasks: list[_Task] = []
+        self._open = 0
+
+    def start(self, description: str, total: int | None) -> int:
+        self._tasks.append(_Task(description, total, is_inner=self._open > 0))
+        self._open += 1
+        return len(self._tasks) - 1
+
+    def advance(self, handle: int, steps: int, figures: dict[str, Figure]) -> None:
+        task = self._tasks[handle]
+        task.done += steps
+        now = time.monotonic()
+        if now - task.reported >= self._every_s:
+            task.reported = now
+            self._on_line(task.line(figures))
+
+    def finish(self, handle: int) -> None:
+        task = self._tasks[handle]
+        self._open -= 1
+        if not task.is_inner or time.monotonic() - task.began >= self._every_s:
+            self._on_line(task.line({}))
+
+    def note(self, message: str) -> None:
+        self._on_line(message)

@@ -1,17 +1,17 @@
-"""DOOR: runs the graph in this process, as the UI would, and tells mendable errors from bugs."""
+"""Runs the graph in this process; an error that a user can fix leaves as a `RefineError`."""
 
 from __future__ import annotations
 
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster._core.errors import DagsterAssetCheckFailedError  # not public, and has no public base
 from sqlalchemy.exc import DBAPIError
 
 from refine_dagster import progress
@@ -22,8 +22,8 @@ from refine_dagster.warehouse.run_lock import holding_run_lock
 from resources.event_log import open_instance
 from resources.warehouse import end_run_that_was_cut_off
 
-_DAGSTER_YAML = "# Dagster reports nothing about you to anybody.\ntelemetry:\n  enabled: false\n"
-# Progress is shown by the terminal; Dagster's own log stays in its event log.
+_DAGSTER_YAML = "# Dagster sends no usage data.\ntelemetry:\n  enabled: false\n"
+# The terminal shows progress; Dagster's own log stays in its event log.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -32,7 +32,7 @@ class RunFailedError(RefineError):
 
 
 def prepare_dagster_home(home: Home) -> None:
-    """Make the folder in which Dagster keeps runs and events, and point Dagster to it.
+    """Make the folder of Dagster's runs and events, and set DAGSTER_HOME to it.
 
     Raises:
         RefineError: the folder cannot be made.
@@ -69,7 +69,7 @@ def run_pipeline(
 
     Raises:
         RunLockedError: another run works in this home; nothing was started.
-        RefineError: a mendable error of a step, or a blocking check that failed.
+        RefineError: an error of a step that a user can fix, or a blocking check that failed.
         KeyboardInterrupt: the run was interrupted; everything committed stays.
     """
     definitions = build_definitions(profile, overrides, home)
@@ -79,7 +79,7 @@ def run_pipeline(
     run_id = str(uuid4())
     with (
         holding_run_lock(home.root, run_id, wait_s=wait_s, say=progress.note) as cut_off,
-        _telling_of_dagsters_files(home),
+        _explaining_dagsters_files(home),
         open_instance(home) as instance,
     ):
         if cut_off:
@@ -93,11 +93,12 @@ def run_pipeline(
         except DagsterAssetCheckFailedError as error:
             raise _checks_failed(str(error).splitlines()[1:]) from error
         except (dg.Failure, dg.DagsterError) as error:
-            raise _mendable(error) from error
+            _raise_reason(_chain(error))
+            raise
         failed = [
-            f"{one.asset_key.to_user_string()}: {one.check_name}"
-            for one in result.get_asset_check_evaluations()
-            if not one.passed
+            f"{check.asset_key.to_user_string()}: {check.check_name}"
+            for check in result.get_asset_check_evaluations()
+            if not check.passed
         ]
     if failed:
         raise _checks_failed(failed)
@@ -144,19 +145,15 @@ def _keyed(select: str, names: Collection[str]) -> str:
 
 
 @contextmanager
-def _telling_of_dagsters_files(home: Home) -> Iterator[None]:
-    """Say in one error that Dagster cannot write its own files.
+def _explaining_dagsters_files(home: Home) -> Iterator[None]:
+    """Raise one error where Dagster cannot write its files.
 
-    The disk that is full for Dagster was so for the step too, and what the step said comes first.
+    Where a step failed before, for the same full disk, its error is raised.
     """
     try:
         yield
     except (DBAPIError, OSError) as error:
-        first: BaseException | None = error
-        while first is not None and not isinstance(first, RefineError):
-            first = first.__cause__ or first.__context__
-        if first is not None:
-            raise first from first.__cause__
+        _raise_reason(_chain(error, with_context=True))
         reason = error.orig if isinstance(error, DBAPIError) else error.strerror
         raise RefineError(
             f"Dagster's own files cannot be written: {reason}",
@@ -165,13 +162,16 @@ def _telling_of_dagsters_files(home: Home) -> Iterator[None]:
         ) from error
 
 
-def _mendable(error: BaseException) -> BaseException:
-    """The RefineError that caused a Dagster error; the error itself where there is none."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, RefineError):
-            return cause
-        if isinstance(cause, KeyboardInterrupt):
-            return cause
-        cause = cause.__cause__
-    return error
+def _chain(error: BaseException, *, with_context: bool = False) -> Iterator[BaseException]:
+    """The error and its causes; with their contexts, also errors that were being handled."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or (link.__context__ if with_context else None)
+
+
+def _raise_reason(chain: Iterable[BaseException]) -> None:
+    """Raise the first error of the chain that is a RefineError or an interruption, if one is."""
+    for error in chain:
+        if isinstance(error, RefineError | KeyboardInterrupt):
+            raise error from error.__cause__

@@ -27,22 +27,21 @@ class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     rounds: int | None = Field(
         default=None,
-        description="Policy rounds of the graph that was loaded. A run cannot have another number: "
-        "set `rounds` in the profile or as REFINE_ROUNDS and reload.",
+        description="Policy rounds of the loaded graph. A run cannot have another number: set "
+        "`rounds` in the profile or as REFINE_ROUNDS, and reload the definitions.",
     )
 
     def load(self) -> Profile:
-        """Read and validate.
+        """The profile of the run.
 
         Raises:
-            ProfileError: with every problem at once; or the run wants another number of rounds
-                than the graph that was loaded has.
+            ProfileError: with every problem at once; or the run has another number of rounds than
+                the graph that was loaded.
         """
         profile = load_profile(self.name, launchpad=self.overrides)
         if self.rounds is not None and profile.rounds != self.rounds:
             raise ProfileError(
-                f"the run wants rounds = {profile.rounds}, "
-                f"the graph that was loaded has {self.rounds}",
+                f"the run has rounds = {profile.rounds}, the loaded graph {self.rounds}",
                 where="rounds",
                 fix=f"set REFINE_ROUNDS={profile.rounds} and reload the definitions: each round "
                 "has assets of its own",

@@ -46,10 +46,10 @@ class BarReporter:
 def showing_progress(console: Console) -> Iterator[None]:
     """Show progress on `console` inside the block."""
     if not console.is_terminal:
-        say = CallbackReporter(
+        lines = CallbackReporter(
             lambda line: console.print(line, markup=False, highlight=False), every_s=10.0
         )
-        with reporting(say):
+        with reporting(lines):
             yield
         return
     columns = (
