@@ -99,12 +99,12 @@ def condition_sensors(rounds: int = 1) -> list[dg.AutomationConditionSensorDefin
         dg.AutomationConditionSensorDefinition(
             "dataset_kept_fresh",
             target=dg.AssetSelection.assets(*automated(rounds)),
-            description="Makes the dataset anew where its inputs changed; trains nothing.",
+            description="Materialises the dataset again when its inputs change; trains nothing.",
         ),
         dg.AutomationConditionSensorDefinition(
             "marts_kept_fresh",
             target=dg.AssetSelection.groups("marts"),
-            description="Makes SQL models anew where what they read changed.",
+            description="Materialises SQL models again when their inputs change.",
         ),
     ]
 

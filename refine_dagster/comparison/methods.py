@@ -177,7 +177,7 @@ def read_method_calls(warehouse: Warehouse, config: SelfInstructConfig) -> Metho
     kept = {row["candidate_id"] for row in found["instruction_decisions"] if row["kept"]}
     if {row["row_id"] for row in calls.accepted_in_home()} != kept:
         raise RefineError(
-            "these knobs would have accepted other candidates than the home has",
+            "this config would have accepted other candidates than the home has",
             where="self_instruct",
             fix="give the --profile that the home was made with, and the same --set of "
             "self_instruct.target, novelty_threshold and refuse_at",

@@ -116,7 +116,7 @@ def _to_file(log: Path) -> dict[str, Any]:
     }
 
 
-KNOB = "knob generator.backend"
+FIELD = "config generator.backend"
 # Sequences decoded together where `generator.batch_size` is null: vLLM queues what has no room.
 SEQUENCES = 256
 # Tokens in a block of the cache on a CPU: shared prefixes are found in whole blocks, and vLLM's own
@@ -375,7 +375,7 @@ def _import_llm(device: Device) -> Any:
 
 
 def _unfit(what: str, fix: str) -> VllmError:
-    return VllmError(what, where=KNOB, fix=f"{fix}, or set the knob to `transformers`")
+    return VllmError(what, where=FIELD, fix=f"{fix}, or set generator.backend to `transformers`")
 
 
 def _failed(what: str, error: Exception, log: Path) -> VllmError:
@@ -383,6 +383,6 @@ def _failed(what: str, error: Exception, log: Path) -> VllmError:
     last = "".join(f"\n    {line}" for line in lines[-LOG_LINES:])
     return VllmError(
         f"{what}: {first_line(error)}\n  The last lines of its log:{last or ' none'}",
-        where=KNOB,
-        fix="see docs/vllm.md; run again to go on, since every batch that came back is kept",
+        where=FIELD,
+        fix="see docs/vllm.md; run again to continue: every finished batch is kept",
     )

@@ -116,8 +116,8 @@ def device_session(config: DeviceConfig) -> Iterator[Device]:
     if config.quantization != "none" and find_spec("bitsandbytes") is None:
         raise DeviceError(
             "weights of four bits need the package bitsandbytes",
-            where="knob device.quantization",
-            fix="install `refine-dagster[4bit]`, or set the knob to `none`",
+            where="config device.quantization",
+            fix="install `refine-dagster[4bit]`, or set device.quantization to `none`",
         )
     device = Device(
         name,
@@ -256,7 +256,7 @@ def _choose(wanted: str) -> str:
         names = ", ".join(name for name, there in available.items() if there)
         raise DeviceError(
             f"this machine has no {wanted} device that PyTorch can use",
-            where="knob device.device",
+            where="config device.device",
             fix=f"choose `auto` or one of: {names}",
         )
     return wanted

@@ -179,7 +179,7 @@ def propose(
         raise RefineError(
             f"no seed instruction has at most {config.max_demonstration_tokens} tokens",
             where="self_instruct.max_demonstration_tokens",
-            fix="raise the knob or add shorter seeds",
+            fix="raise that field or add shorter seeds",
         )
     run_seed = policy_round.run_seed(run_seed)
     decider = InstructionDecider([*seeds, *former], config, policy_round)

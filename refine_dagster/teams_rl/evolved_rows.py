@@ -119,7 +119,7 @@ def seed_parts(seeds: Iterable[Row], config: TeamsRLConfig, run_seed: str) -> Se
         raise RefineError(
             f"no seed instruction has at most {config.max_words} words",
             where="teams_rl.max_words",
-            fix="raise the knob, add shorter seeds, or set teams_rl.evolved_seeds to 0",
+            fix="raise that field, add shorter seeds, or set teams_rl.evolved_seeds to 0",
         )
     training = others = sorted(by_id)
     if len(by_id) > 1:
