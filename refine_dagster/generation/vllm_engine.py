@@ -116,7 +116,7 @@ def _to_file(log: Path) -> dict[str, Any]:
     }
 
 
-FIELD = "config generator.backend"
+FIELD = "config field generator.backend"
 # Sequences decoded together where `generator.batch_size` is null: vLLM queues what has no room.
 SEQUENCES = 256
 # Tokens in a block of the cache on a CPU: shared prefixes are found in whole blocks, and vLLM's own

@@ -116,7 +116,7 @@ def device_session(config: DeviceConfig) -> Iterator[Device]:
     if config.quantization != "none" and find_spec("bitsandbytes") is None:
         raise DeviceError(
             "weights of four bits need the package bitsandbytes",
-            where="config device.quantization",
+            where="config field device.quantization",
             fix="install `refine-dagster[4bit]`, or set device.quantization to `none`",
         )
     device = Device(
@@ -256,7 +256,7 @@ def _choose(wanted: str) -> str:
         names = ", ".join(name for name, there in available.items() if there)
         raise DeviceError(
             f"this machine has no {wanted} device that PyTorch can use",
-            where="config device.device",
+            where="config field device.device",
             fix=f"choose `auto` or one of: {names}",
         )
     return wanted

@@ -154,20 +154,20 @@ def _check(config: BaseModelConfig) -> None:
         raise ModelError(
             f"a width of {config.hidden_size} cannot be divided into {config.heads} heads of an "
             f"even width of at least {MIN_HEAD_WIDTH}",
-            where="config base_model.hidden_size and base_model.heads",
+            where="config fields base_model.hidden_size and base_model.heads",
             fix=f"use fewer heads, or a width of {config.heads * MIN_HEAD_WIDTH}",
         )
     if config.previous_token_heads > config.heads:
         raise ModelError(
             f"{config.previous_token_heads} previous-token heads, where a layer has {config.heads}",
-            where="config base_model.previous_token_heads and base_model.heads",
+            where="config fields base_model.previous_token_heads and base_model.heads",
             fix=f"use at most {config.heads}",
         )
     if config.sequence_length > config.context_length:
         raise ModelError(
             f"training sequences of {config.sequence_length} tokens are longer than the context of "
             f"{config.context_length}",
-            where="config base_model.sequence_length and base_model.context_length",
+            where="config fields base_model.sequence_length and base_model.context_length",
             fix="lower the first or raise the second",
         )
 

@@ -178,8 +178,8 @@ def propose(
     if not shown:
         raise RefineError(
             f"no seed instruction has at most {config.max_demonstration_tokens} tokens",
-            where="self_instruct.max_demonstration_tokens",
-            fix="raise that field or add shorter seeds",
+            where="config field self_instruct.max_demonstration_tokens",
+            fix="raise it, or add shorter seeds",
         )
     run_seed = policy_round.run_seed(run_seed)
     decider = InstructionDecider([*seeds, *former], config, policy_round)

@@ -118,8 +118,8 @@ def seed_parts(seeds: Iterable[Row], config: TeamsRLConfig, run_seed: str) -> Se
     if not by_id:
         raise RefineError(
             f"no seed instruction has at most {config.max_words} words",
-            where="teams_rl.max_words",
-            fix="raise that field, add shorter seeds, or set teams_rl.evolved_seeds to 0",
+            where="config field teams_rl.max_words",
+            fix="raise it, add shorter seeds, or set teams_rl.evolved_seeds to 0",
         )
     training = others = sorted(by_id)
     if len(by_id) > 1:

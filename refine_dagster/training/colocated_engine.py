@@ -40,7 +40,7 @@ def engine_for(config: ReinforcementConfig, device: Device) -> RolloutEngine:
     if config.rollout_engine == "vllm":
         raise TrainingError(
             f"vLLM cannot write the rollouts: {obstacle}",
-            where="config reinforcement.rollout_engine",
+            where="config field reinforcement.rollout_engine",
             fix="set it to `auto` or `policy`, or remove the obstacle",
         )
     progress.note(f"reinforcement: the policy writes its rollouts itself, {obstacle}")

@@ -64,7 +64,7 @@ def train_policy(
     if config.weights == "full" and device.quantization != "none":
         raise TrainingError(
             "weights of four bits cannot be trained",
-            where="config reinforcement.weights and device.quantization",
+            where="config fields reinforcement.weights and device.quantization",
             fix="set reinforcement.weights to `lora`, or device.quantization to `none`",
         )
     chosen = {
