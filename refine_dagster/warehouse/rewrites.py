@@ -14,14 +14,14 @@ before the migration, it finds after it.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import duckdb
 
 from refine_dagster.hashing import json_hash
-from refine_dagster.warehouse.content import content_hash
+from refine_dagster.warehouse.content import content_hash, row_hash_sql
 from refine_dagster.warehouse.ledger import (
     MIGRATION,
     Commit,
@@ -29,7 +29,8 @@ from refine_dagster.warehouse.ledger import (
     next_link,
     write_record,
 )
-from refine_dagster.warehouse.sql import identifier
+from refine_dagster.warehouse.sql import identifier, literal
+from refine_dagster.warehouse.table import MAP_TYPE, STRUCTURAL, declare
 from refine_dagster.warehouse.tables import tables_of
 
 _LAST = """
@@ -78,6 +79,58 @@ def rewriting(
         told = hashes.get(asset, json.loads(row["tables"]))
         if tables_of(asset) and (read != inputs or (asset, row["data_version"]) in renamed):
             _repeat(connection, migration, row, read, told)
+
+
+def gather_columns(
+    connection: duckdb.DuckDBPyConnection,
+    migration: int,
+    tables: Sequence[str],
+    columns: Sequence[str],
+    into: str,
+) -> None:
+    """Replace number columns of some tables by one mapping from their names to their values.
+
+    Rows keep their ids (`rows.row_id`). The declaration must have the mapping in the place of the
+    first of the columns. Tables that are not there yet are left out.
+
+    Args:
+        migration: its number.
+        tables: names of the tables.
+        columns: names of the columns; each table has all of them.
+        into: name of the mapping.
+    """
+    found = [name for name in tables if _payload(connection, name)]
+    drop_models_of(connection, migration, {f"history.{name}" for name in found})
+    entries = ", ".join(f"{literal(name)}: {name}" for name in sorted(columns))
+    with rewriting(connection, migration, found):
+        for name in found:
+            old = _payload(connection, name)
+            new = [into if one == columns[0] else one for one in old]
+            new = [one for one in new if one not in columns]
+            table = f"history.{name}"
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {into} {MAP_TYPE}")
+            connection.execute(f"UPDATE {table} SET {into} = MAP {{{entries}}}")
+            # A hash that its row does not give is left: the audit goes on finding it.
+            connection.execute(
+                f"UPDATE {table} SET row_hash = {_hash(name, new)} "
+                f"WHERE row_hash = {_hash(name, old)}"
+            )
+            for column in columns:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+
+
+def _payload(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    """The payload columns of a history table in order; none where there is no such table."""
+    found = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() "
+        "AND schema_name = 'history' AND table_name = ? ORDER BY column_index",
+        [table],
+    ).fetchall()
+    return [name for (name,) in found if name not in STRUCTURAL]
+
+
+def _hash(table: str, columns: Sequence[str]) -> str:
+    return row_hash_sql(declare(table, "", dict.fromkeys(columns, ("", ""))))
 
 
 def drop_models_of(

@@ -16,6 +16,8 @@ PARENTS_TYPE = "STRUCT(asset VARCHAR, row_id VARCHAR, role VARCHAR)[]"
 MAP_TYPE = "MAP(VARCHAR, DOUBLE)"
 # The column, beside the payload, of tables that have rows of several policy rounds.
 POLICY_ROUND = "policy_round"
+# The columns of a history table besides the payload.
+STRUCTURAL = ("row_id", POLICY_ROUND, "parents", "row_hash", "added_in", "removed_in")
 
 
 @dataclass(frozen=True, eq=False)

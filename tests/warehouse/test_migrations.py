@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +19,7 @@ from refine_dagster.warehouse.rows import Row, frame, make_row
 from refine_dagster.warehouse.schema import WarehouseError
 from refine_dagster.warehouse.table import Table
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.warehouse.conftest import Declare
 
 KNOWN = MIGRATIONS
 
@@ -36,29 +35,11 @@ ADDS_A_TABLE = script(
 FAILS = script(
     "9002_broken.sql", "CREATE TABLE lineage.half (n BIGINT); SELECT * FROM nowhere.at_all;"
 )
-Declare = Callable[[Mapping[str, Table]], None]
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
     return Warehouse(tmp_path / "w.duckdb")
-
-
-@pytest.fixture
-def declare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Declare]:
-    """Lets a test play a version of this project with other tables."""
-    original = tables.TABLES
-
-    def declare(changed: Mapping[str, Table]) -> None:
-        newer = MappingProxyType({**original, **changed})
-        for name, module in list(sys.modules.items()):
-            if name.startswith("refine_dagster") and vars(module).get("TABLES") is original:
-                monkeypatch.setattr(module, "TABLES", newer)
-        schema.declarations_fingerprint.cache_clear()
-
-    yield declare
-    monkeypatch.undo()
-    schema.declarations_fingerprint.cache_clear()
 
 
 def knowing(monkeypatch: pytest.MonkeyPatch, *migrations: Migration) -> None:
