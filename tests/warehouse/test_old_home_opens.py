@@ -140,6 +140,7 @@ def test_questions_of_lineage_reach_over_the_migration(warehouse: Warehouse) -> 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from refine_dagster.warehouse import schema
 from refine_dagster.warehouse.migrations import Migration
 from refine_dagster.warehouse.warehouse import Warehouse
 
