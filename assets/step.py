@@ -22,8 +22,8 @@ from refine_dagster.errors import RefineError
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.models.device import Device, session_figures
 from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.refine_af.instances import base_scores
 from refine_dagster.runtime import Made, Runtime
-from refine_dagster.stages import base_scores
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.ledger import Commit, Record
 from refine_dagster.warehouse.rows import Row, frame
@@ -87,7 +87,7 @@ class Step:
         """The loaded judge behind reward rule and format gate.
 
         Args:
-            scale: rows whose scores rewards are whitened over; see `stages.base_scores`.
+            scale: rows whose scores rewards are whitened over; see `base_scores`.
         """
         with self._context.resources.judge.session(
             self.row("feedback_judge"),

@@ -26,10 +26,9 @@ from refine_dagster.judge.judge import Judge, loaded_judge
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import ModelRef, loaded_model
 from refine_dagster.refine_af.feedback import feedback_of
-from refine_dagster.refine_af.instances import rescaled
-from refine_dagster.runtime import Made, Model, Runtime
+from refine_dagster.refine_af.instances import base_scores, rescaled
+from refine_dagster.runtime import Lesson, Made, Model, Runtime
 from refine_dagster.seeds.readers import read_seeds
-from refine_dagster.stages import Lesson
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.instructor import untrained_policy
 from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
@@ -181,7 +180,7 @@ class PlainRun:
             written = stages.write_instances(base, pool, seeds, plain, config, runtime)
             written = rescaled(written, plain) if profile.reward.whiten else written
             by_base = first(stages.select(table, written, base, judge_row, selection))
-        feedback = feedback_of(judge, profile.reward, stages.base_scores(by_base))
+        feedback = feedback_of(judge, profile.reward, base_scores(by_base))
         with self.stage("rl_policy_checkpoint"):
             refined = stages.refine_policy(
                 base,

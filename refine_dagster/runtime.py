@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +121,22 @@ class Trained(Made):
     """What a stage made that trained a language model."""
 
     model: Model
+
+    @classmethod
+    def of(
+        cls, name: str, ref: ModelRef, tables: Tables, figures: Figures, *checkpoints: Checkpoint
+    ) -> Trained:
+        """With the model of the single row of the table `name`."""
+        [row] = tables[name]
+        return cls(tables, figures, checkpoints, model=Model(ref, name, row))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an arm learns from: rows of `table`."""
+
+    table: str
+    rows: Sequence[Row]
 
 
 def joined(parts: Iterable[Made]) -> Made:

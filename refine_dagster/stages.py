@@ -22,7 +22,7 @@ orchestrator. Assets, comparisons and benchmarks run these functions and no othe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +44,21 @@ from refine_dagster.evaluation.report import REPORT, report_figures, report_tabl
 from refine_dagster.evaluation.super_ni import Task
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.judge import published
-from refine_dagster.judge.judge import PARTS, Scores, loaded_judge
+from refine_dagster.judge.judge import loaded_judge
 from refine_dagster.judge.quality import judge_quality
 from refine_dagster.judge.report import judge_figures, judge_tables
 from refine_dagster.judge.training import is_held_out
 from refine_dagster.judge.training import train_judge as train_offline_judge
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, resolve_model, trained_from
-from refine_dagster.models.size import model_size
 from refine_dagster.offline.base_model import train_base_model
 from refine_dagster.privacy.audit import AuditedArm, audit_arms
 from refine_dagster.privacy.report import audit_figures, audit_tables
 from refine_dagster.prompts.example import Example, examples_of
 from refine_dagster.refine_af import instances
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instances import InstancePrompt, WrittenInstance
-from refine_dagster.runtime import Made, Model, Runtime, Trained
+from refine_dagster.refine_af.instances import WrittenInstance
+from refine_dagster.runtime import Lesson, Made, Model, Runtime, Trained
 from refine_dagster.seeds.readers import SeedFile
 from refine_dagster.self_instruct import rounds
 from refine_dagster.self_instruct.decisions import (
@@ -68,19 +67,18 @@ from refine_dagster.self_instruct.decisions import (
     InstructionDecider,
     decision_figures,
     filtered_rows,
-    in_slot_order,
     pool_demonstrations,
     seed_demonstrations,
 )
 from refine_dagster.teams_rl import evolution, evolved_rows, instructor
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolved_rows import INSTRUCTOR, INSTRUCTOR_STEPS
-from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
+from refine_dagster.teams_rl.learned_policy import InstructorPolicy
 from refine_dagster.training import sft
 from refine_dagster.training.colocated_engine import engine_for
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.warehouse.checkpoints import Checkpoint
-from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row, parents
+from refine_dagster.training.report import arm_tables, base_tables, policy_tables
+from refine_dagster.warehouse.rows import Row, as_parent, make_row, parents
 
 
 def seed_rows(file: SeedFile) -> Made:
@@ -97,10 +95,9 @@ def seed_rows(file: SeedFile) -> Made:
 
 def given_base(model: str, ref: ModelRef) -> Trained:
     """A base model that is given; `model` is a Hugging Face id or a folder."""
-    row = _base_row(model, ref, None, [])
-    tables: dict[str, list[Row]] = {"base_model": [row], "base_model_steps": []}
-    figures = {"parameters": row["parameters"]}
-    return Trained(tables, figures, model=Model(ref, "base_model", row))
+    tables = base_tables(model, ref)
+    figures = {"parameters": tables["base_model"][0]["parameters"]}
+    return Trained.of("base_model", ref, tables, figures)
 
 
 def train_base(seeds: Sequence[Row], config: BaseModelConfig, runtime: Runtime) -> Trained:
@@ -115,29 +112,13 @@ def train_base(seeds: Sequence[Row], config: BaseModelConfig, runtime: Runtime) 
         seeds=[example.render() for example in examples],
     )
     ref = resolve_model(str(checkpoint.path))
-    row = _base_row("offline", ref, checkpoint, parents(seeds, "seed_tasks", "trained_on"))
-    model, log = Model(ref, "base_model", row), "base_model_steps"
-    steps = [make_row(log, one, [model.as_parent("model")]) for one in checkpoint.record["steps"]]
+    tables = base_tables("offline", ref, parents(seeds, "seed_tasks", "trained_on"), checkpoint)
     figures = {
-        "parameters": row["parameters"],
-        "loss": steps[-1]["loss"],
+        "parameters": tables["base_model"][0]["parameters"],
+        "loss": checkpoint.record["steps"][-1]["loss"],
         "checkpoint_reused": checkpoint.reused,
     }
-    return Trained({"base_model": [row], log: steps}, figures, (checkpoint,), model=model)
-
-
-def _base_row(model: str, ref: ModelRef, checkpoint: Checkpoint | None, seeds: list[Parent]) -> Row:
-    size = model_size(ref)
-    payload = {
-        "model": model,
-        "revision": ref.revision,
-        "fingerprint": ref.fingerprint,
-        "parameters": size.parameters,
-        "vocab_size": size.vocab,
-        "context_length": size.context,
-        "checkpoint_hash": checkpoint.content_hash if checkpoint else None,
-    }
-    return make_row("base_model", payload, seeds)
+    return Trained.of("base_model", ref, tables, figures, checkpoint)
 
 
 def train_judge(base: Model, seeds: Sequence[Row], config: JudgeConfig, runtime: Runtime) -> Made:
@@ -153,14 +134,10 @@ def train_judge(base: Model, seeds: Sequence[Row], config: JudgeConfig, runtime:
     with loaded_judge(checkpoint.path, runtime.device) as judge:
         quality = judge_quality(judge, examples, config, runtime.run_seed)
     record = checkpoint.record
-    payload = {
-        "kind": config.kind,
-        "fingerprint": record["fingerprint"],
-        "checkpoint_hash": checkpoint.content_hash,
-        "held_out_examples": record["held_out_examples"],
-    }
     made_from = [base.as_parent("backbone"), *parents(seeds, "seed_tasks", "trained_on")]
-    tables = judge_tables(payload, made_from, record["accuracies"], quality)
+    tables = judge_tables(
+        config.kind, record, quality, made_from, checkpoint_hash=checkpoint.content_hash
+    )
     figures = {**judge_figures(tables), "checkpoint_reused": checkpoint.reused}
     return Made(tables, figures, (checkpoint,))
 
@@ -173,17 +150,10 @@ def measure_judge(
     found = published.measure_published_judge(models, examples_of(seeds), config, device, run_seed)
     with published.loaded_published_judge(models, config, device, found.fingerprint) as judge:
         quality = judge_quality(judge, (), config, run_seed)
-    payload = {
-        "kind": config.kind,
-        "fingerprint": found.fingerprint,
-        "checkpoint_hash": None,
-        "held_out_examples": found.held_out_examples,
-    }
     share = config.held_out_share
     tested = [row for row in seeds if is_held_out(Example.of(row), share, run_seed)]
     tested_on = parents(tested, "seed_tasks", "tested_on")
-    accuracies = [asdict(one) for one in found.accuracies]
-    tables = judge_tables(payload, [], accuracies, quality, tested_on)
+    tables = judge_tables(config.kind, asdict(found), quality, [], tested_on)
     return Made(tables, judge_figures(tables))
 
 
@@ -238,17 +208,8 @@ def train_instructor(
         **generator.deciding(),
         **plug_ins_of(config, generator),
     )
-    updates = [instructor.InstructorUpdate(**update) for update in checkpoint.record["updates"]]
-    payload = evolved_rows.instructor_payload(
-        config,
-        load_instructor(checkpoint.path, embedding, run_seed).version,
-        checkpoint.content_hash,
-        len(learnt),
-        updates,
-        checkpoint.record["ended_by"],
-    )
-    made_from = [base.as_parent("executor"), *parents(learnt, "seed_tasks", "trained_on")]
-    tables = evolved_rows.instructor_tables(payload, updates, made_from)
+    executor = base.as_parent("executor")
+    tables = evolved_rows.trained_tables(config, checkpoint, embedding, learnt, executor, run_seed)
     figures = evolved_rows.instructor_figures(tables)
     return Made(tables, {**figures, "checkpoint_reused": checkpoint.reused}, (checkpoint,))
 
@@ -267,29 +228,11 @@ def propose(
         policy: the base model; in a later round, the policy of the round before.
         former: the pool of the round before.
     """
+    shown, before = seed_demonstrations(seeds), _former_pool(former, policy_round)
     with runtime.generator(policy.ref) as session:
-        made = rounds.propose(
-            seed_demonstrations(seeds),
-            rounds.Proposer(
-                complete=session.complete,
-                count_tokens=session.backend.count_tokens,
-                key_of=session.key_of,
-                model=session.model,
-                row=policy.as_parent("generator"),
-            ),
-            config,
-            runtime.run_seed,
-            policy_round,
-            _former_pool(former, policy_round),
-        )
-    figures = {
-        "candidates": len(made.rows),
-        "parsed": sum(row["parsed"] for row in made.rows),
-        "accepted": made.accepted,
-        "rounds": made.rounds,
-        "ended_by": made.ended_by,
-    }
-    return Made({policy_round.name("raw_instructions"): made.rows}, figures)
+        proposer = rounds.Proposer.of(session, policy.as_parent("generator"))
+        made = rounds.propose(shown, proposer, config, runtime.run_seed, policy_round, before)
+    return Made({policy_round.name("raw_instructions"): made.rows}, made.figures)
 
 
 def _former_pool(former: Sequence[Row], policy_round: PolicyRound) -> list[Demonstration]:
@@ -368,24 +311,10 @@ def write_instances(
     policy_round: PolicyRound = FIRST_ROUND,
 ) -> list[WrittenInstance]:
     """The policy's input and output for every instruction of the pool, scored, in slot order."""
+    table = policy_round.name("filtered_instructions")
     with runtime.generator(policy.ref) as session:
-        prompts = _prompts(session, pool, seeds, config, runtime.run_seed, policy_round)
+        prompts = instances.pool_prompts(pool, table, seeds, session, config, runtime.run_seed)
         return instances.write_instances(prompts, session, feedback, config, runtime.run_seed)
-
-
-def _prompts(
-    session: GeneratorSession,
-    pool: Sequence[Row],
-    seeds: Sequence[Row],
-    config: InstanceConfig,
-    run_seed: str,
-    policy_round: PolicyRound,
-) -> list[InstancePrompt]:
-    shown, table = instances.seed_examples(seeds), policy_round.name("filtered_instructions")
-    count_tokens = session.backend.count_tokens
-    return instances.instance_prompts(
-        in_slot_order(pool), shown, count_tokens, config, run_seed, table
-    )
 
 
 def select(
@@ -399,16 +328,6 @@ def select(
     made_by = [policy.as_parent("policy"), as_parent("feedback_judge", judge, "judge")]
     rows = instances.decision_rows(table, written, made_by, config)
     return Made({table: rows}, instances.instance_figures(rows))
-
-
-def base_scores(rows: Iterable[Row]) -> list[Scores]:
-    """The judge's scores of the base policy's valid instances: the scale of whitened rewards.
-
-    Args:
-        rows: of `reward_scored_instructions` of the first round.
-    """
-    names = [part.name for part in PARTS]
-    return [{name: row[name] for name in names} for row in rows if row["format_valid"]]
 
 
 def refine_policy(
@@ -436,7 +355,7 @@ def refine_policy(
         reward: the config of the feedback.
         sampling: of the instances.
     """
-    asset, log = (policy_round.name(f"rl_policy_checkpoint{end}") for end in ("", "_steps"))
+    name, table = map(policy_round.name, ("rl_policy_checkpoint", "filtered_instructions"))
     run_seed = runtime.run_seed
 
     def rewards(session: GeneratorSession) -> list[float]:
@@ -446,7 +365,7 @@ def refine_policy(
         )
 
     with runtime.generator(start.ref) as session:
-        prompts = _prompts(session, pool, seeds, sampling, run_seed, policy_round)
+        prompts = instances.pool_prompts(pool, table, seeds, session, sampling, run_seed)
         by_text = {one.instruction["instruction"]: one for one in prompts}
         sides = held_out_split(by_text, config.held_out_share, run_seed)
         training, held_out = ([by_text[text] for text in side] for side in sides)
@@ -456,7 +375,7 @@ def refine_policy(
     aside = {"save_every", "rollout_engine", "vllm_memory_share"}
     engine = engine_for(config, runtime.device)
     checkpoint = runtime.trained(
-        asset,
+        name,
         lambda **given: train_policy(
             start.ref, asked, feedback, config, sampling, **given
         ).record(),
@@ -476,29 +395,21 @@ def refine_policy(
     with runtime.generator(ref) as session:
         after = rewards(session)
     gain = asdict(instances.policy_gain(before, after, run_seed))
-    payload = {
-        "policy": ref.fingerprint,
-        "algorithm": config.algorithm,
-        "preset": feedback.rule.name,
-        "checkpoint_hash": checkpoint.content_hash,
-        "steps": len(checkpoint.record["steps"]),
-        **gain,
-    }
     made_from = [
         start.as_parent("base"),
         as_parent("feedback_judge", judge, "judge"),
         *instances.prompt_parents(training, "trained_on"),
         *instances.prompt_parents(held_out, "measured_on"),
     ]
-    model = Model(ref, asset, make_row(asset, payload, made_from))
-    steps = [make_row(log, one, [model.as_parent("policy")]) for one in checkpoint.record["steps"]]
+    known = {"algorithm": config.algorithm, "preset": feedback.rule.name, **gain}
+    tables = policy_tables(name, ref, checkpoint, known, made_from)
     figures = {
-        **{name: value for name, value in gain.items() if name != "held_out_prompts"},
-        "steps": payload["steps"],
+        **{figure: value for figure, value in gain.items() if figure != "held_out_prompts"},
+        "steps": len(checkpoint.record["steps"]),
         "ended_by": checkpoint.record["ended_by"],
         "checkpoint_reused": checkpoint.reused,
     }
-    return Trained({asset: [model.row], log: steps}, figures, (checkpoint,), model=model)
+    return Trained.of(name, ref, tables, figures, checkpoint)
 
 
 def keep(decisions: Made) -> Made:
@@ -508,16 +419,8 @@ def keep(decisions: Made) -> Made:
     return Made(tables, decisions.figures)
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What an arm learns from: rows of `table`."""
-
-    table: str
-    rows: Sequence[Row]
-
-
 def fine_tune(
-    asset: str,
+    name: str,
     arm: str,
     base: Model,
     lesson: Lesson,
@@ -528,38 +431,27 @@ def fine_tune(
     """Fine-tune the base model on an arm's rows.
 
     Args:
-        asset: names the checkpoint and the tables.
+        name: of the checkpoint and its table, `fine_tuned_model` or `baseline_model`.
         steps: optimiser steps, the same for all arms of one pool (`sft.steps_for`).
     """
     examples = examples_of(lesson.rows)
     checkpoint = runtime.trained(
-        asset,
+        name,
         lambda **given: asdict(sft.train_supervised(base.ref, examples, config, steps, **given)),
         config.model_dump(),
         steps=steps,
         base=base.ref.fingerprint,
         examples=[example.render() for example in examples],
     )
-    ref, logged = trained_from(base.ref, checkpoint.path), checkpoint.record["steps"]
-    payload = {
-        "arm": arm,
-        "fingerprint": ref.fingerprint,
-        "checkpoint_hash": checkpoint.content_hash,
-        "rows": checkpoint.record["rows"],
-        "steps": steps,
-        "loss_first": logged[0]["loss"],
-        "loss_last": logged[-1]["loss"],
-    }
+    ref = trained_from(base.ref, checkpoint.path)
     made_from = [base.as_parent("base"), *parents(lesson.rows, lesson.table, "trained_on")]
-    model, log = Model(ref, asset, make_row(asset, payload, made_from)), f"{asset}_steps"
-    owner = model.as_parent("model")
-    rows = [make_row(log, {"arm": arm, **step}, [owner]) for step in logged]
+    tables = arm_tables(name, arm, ref, checkpoint, made_from)
     figures = {
-        f"{arm}_rows": payload["rows"],
-        f"{arm}_loss": payload["loss_last"],
+        f"{arm}_rows": checkpoint.record["rows"],
+        f"{arm}_loss": checkpoint.record["steps"][-1]["loss"],
         f"{arm}_reused": checkpoint.reused,
     }
-    return Trained({asset: [model.row], log: rows}, figures, (checkpoint,), model=model)
+    return Trained.of(name, ref, tables, figures, checkpoint)
 
 
 def score_arm(

@@ -86,7 +86,7 @@ def compare(
         show_figures,
         write_report,
     )
-    from refine_dagster.comparison.study import plan_study, read_material
+    from refine_dagster.comparison.study import plan_study, read_inputs
     from refine_dagster.comparison.trial import run_study
     from refine_dagster.config.profile import load_profile
     from refine_dagster.evaluation.super_ni import load_tasks
@@ -100,10 +100,10 @@ def compare(
         against = (method_arm("self_instruct").name, SEEDS_ONLY, BASE)
     home = existing_home()
     warehouse = open_warehouse(home)
-    material = read_material(warehouse, home.checkpoints)
+    inputs = read_inputs(warehouse, home.checkpoints)
     config = chosen.evaluation
     study = plan_study(
-        material,
+        inputs,
         chosen,
         planned,
         _numbers(sizes),

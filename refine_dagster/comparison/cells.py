@@ -1,4 +1,4 @@
-"""A cell: what one arm scored with one random seed at one dataset size, kept as a JSON file.
+"""A cell: one arm with one random seed at one dataset size; its result is kept as a JSON file.
 
 A comparison that was cut off goes on where it stopped, because finished cells are files, written
 whole or not at all; one that is widened by an arm, a size or a seed computes only the new cells.
@@ -10,16 +10,31 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from refine_dagster.comparison.arms import Arm
 from refine_dagster.evaluation.answers import TaskScore
 from refine_dagster.files import write_atomically
 from refine_dagster.hashing import canonical_json
 
 
 @dataclass(frozen=True)
+class CellKey:
+    """Names a cell.
+
+    Attributes:
+        arm: what is learned from.
+        random_seed: from 1; 0 where no noise is drawn.
+        size: instructions of the pool it may learn from, or calls of a method; 0 for the base arm.
+    """
+
+    arm: Arm
+    random_seed: int
+    size: int
+
+
+@dataclass(frozen=True)
 class PolicyResult:
-    """What training a policy came to.
+    """A policy's training and gain.
 
     Attributes:
         steps: optimiser steps taken.
@@ -60,18 +75,16 @@ class DatasetResult:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One arm, random seed and size.
+class CellResult:
+    """What a cell came to.
 
     Attributes:
-        arm: its name.
-        random_seed: from 1; 0 where no noise is drawn.
-        size: instructions of the pool it may learn from, or calls of a method; 0 for the base arm.
+        arm, random_seed, size: its key; the arm by name.
         tasks: a score for each held-out task, in task order.
         dataset: None for the base arm, and for one that found nothing to learn from.
         policy: None where none was trained.
         answers: part of the judge -> Spearman correlation, over all held-out instances, of the
-            judge's opinion of the answer and the answer's ROUGE-L; None where one does not vary.
+            judge's score of the answer and the answer's ROUGE-L; None where one does not vary.
         seconds: fine-tuning and evaluation.
     """
 
@@ -91,33 +104,30 @@ class CellFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def has(self, arm: str, random_seed: int, size: int) -> bool:
+    def has(self, key: CellKey) -> bool:
         """Whether the cell was finished."""
-        return self._path(arm, random_seed, size).is_file()
+        return self._path(key).is_file()
 
-    def find(self, arm: str, random_seed: int, size: int) -> Cell | None:
-        """The cell, if it was finished."""
-        path = self._path(arm, random_seed, size)
+    def find(self, key: CellKey) -> CellResult | None:
+        """The cell's result, if it was finished."""
+        path = self._path(key)
         if not path.is_file():
             return None
-        return _cell(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        dataset, policy = values["dataset"], values["policy"]
+        return CellResult(
+            **{
+                **values,
+                "tasks": tuple(TaskScore(**task) for task in values["tasks"]),
+                "dataset": DatasetResult(**dataset) if dataset else None,
+                "policy": PolicyResult(**policy) if policy else None,
+            }
+        )
 
-    def write(self, cell: Cell) -> None:
+    def write(self, key: CellKey, result: CellResult) -> None:
         """Keep a finished cell."""
-        path = self._path(cell.arm, cell.random_seed, cell.size)
-        write_atomically(path, canonical_json(asdict(cell)) + "\n")
+        write_atomically(self._path(key), canonical_json(asdict(result)) + "\n")
 
-    def _path(self, arm: str, random_seed: int, size: int) -> Path:
-        return self.root / f"{arm.replace('/', '-')}__size_{size}__seed_{random_seed}.json"
-
-
-def _cell(values: dict[str, Any]) -> Cell:
-    dataset, policy = values["dataset"], values["policy"]
-    return Cell(
-        **{
-            **values,
-            "tasks": tuple(TaskScore(**task) for task in values["tasks"]),
-            "dataset": DatasetResult(**dataset) if dataset else None,
-            "policy": PolicyResult(**policy) if policy else None,
-        }
-    )
+    def _path(self, key: CellKey) -> Path:
+        name = key.arm.name.replace("/", "-")
+        return self.root / f"{name}__size_{key.size}__seed_{key.random_seed}.json"

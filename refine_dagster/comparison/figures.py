@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from refine_dagster.comparison.arms import BASE, SEEDS_ONLY
-from refine_dagster.comparison.cells import Cell
+from refine_dagster.comparison.cells import CellResult
 from refine_dagster.evaluation.answers import category_means
 from refine_dagster.evaluation.comparison import ROUNDING
 from refine_dagster.judge.judge import PARTS
@@ -128,7 +128,12 @@ class Figures:
 
 
 def figures_of(
-    cells: Sequence[Cell], against: Sequence[str], *, tie_margin: float, samples: int, run_seed: str
+    cells: Sequence[CellResult],
+    against: Sequence[str],
+    *,
+    tie_margin: float,
+    samples: int,
+    run_seed: str,
 ) -> Figures:
     """Summarise cells.
 
@@ -138,7 +143,7 @@ def figures_of(
         tie_margin: difference of mean ROUGE-L up to which a task is tied.
         samples: resamples of every interval.
     """
-    groups: dict[tuple[str, int], list[Cell]] = {}
+    groups: dict[tuple[str, int], list[CellResult]] = {}
     for cell in cells:
         groups.setdefault((cell.arm, cell.size), []).append(cell)
     sizes = sorted({size for _, size in groups if size})
@@ -165,15 +170,15 @@ def figures_of(
     return Figures(tuple(arms), tuple(duels), tuple(_policies(cells, names)), tuple(_links(cells)))
 
 
-def _table(cells: Sequence[Cell]) -> list[list[float]]:
+def _table(cells: Sequence[CellResult]) -> list[list[float]]:
     return [[task.rouge_l for task in cell.tasks] for cell in _by_seed(cells)]
 
 
-def _by_seed(cells: Sequence[Cell]) -> list[Cell]:
+def _by_seed(cells: Sequence[CellResult]) -> list[CellResult]:
     return sorted(cells, key=lambda cell: cell.random_seed)
 
 
-def _arm_figure(cells: Sequence[Cell], samples: int, run_seed: str) -> ArmFigure:
+def _arm_figure(cells: Sequence[CellResult], samples: int, run_seed: str) -> ArmFigure:
     first = cells[0]
     table = _table(cells)
     means = [fmean(row) for row in table]
@@ -195,7 +200,11 @@ def _arm_figure(cells: Sequence[Cell], samples: int, run_seed: str) -> ArmFigure
 
 
 def _duel(
-    ours: Sequence[Cell], theirs: Sequence[Cell], tie_margin: float, samples: int, run_seed: str
+    ours: Sequence[CellResult],
+    theirs: Sequence[CellResult],
+    tie_margin: float,
+    samples: int,
+    run_seed: str,
 ) -> Duel:
     arm, against = ours[0], theirs[0]
     table, other = _table(ours), _table(theirs)
@@ -235,7 +244,7 @@ def _duel(
     )
 
 
-def _policies(cells: Sequence[Cell], names: Sequence[str]) -> list[PolicyFigure]:
+def _policies(cells: Sequence[CellResult], names: Sequence[str]) -> list[PolicyFigure]:
     figures = []
     for name in names:
         # One policy serves all sizes of a random seed.
@@ -262,7 +271,7 @@ def _policies(cells: Sequence[Cell], names: Sequence[str]) -> list[PolicyFigure]
     return figures
 
 
-def _links(cells: Sequence[Cell]) -> list[RewardLink]:
+def _links(cells: Sequence[CellResult]) -> list[RewardLink]:
     # Of the seeds, one dataset serves all sizes.
     made = [cell for cell in cells if cell.dataset is not None and cell.arm != SEEDS_ONLY]
     links = []
@@ -281,14 +290,14 @@ def _links(cells: Sequence[Cell]) -> list[RewardLink]:
     return links
 
 
-def _parts(cells: Sequence[Cell]) -> list[str]:
+def _parts(cells: Sequence[CellResult]) -> list[str]:
     """Parts of the reward in the cells: the judge's, then the others by name."""
     found = {part for cell in cells for part in cell.answers}
     own = [part.name for part in PARTS]
     return [*own, *sorted(found.difference(own))]
 
 
-def _centred(cells: Sequence[Cell], values: Sequence[float]) -> list[float]:
+def _centred(cells: Sequence[CellResult], values: Sequence[float]) -> list[float]:
     """Each value less the mean of the cells with its size and random seed."""
     groups: dict[tuple[int, int], list[float]] = {}
     for cell, value in zip(cells, values, strict=True):

@@ -29,11 +29,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from refine_dagster import stages
 from refine_dagster.comparison.arms import Method
 from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.hashing import content_id
-from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.teams_rl.evolved_rows import evolution_calls
 from refine_dagster.warehouse.rows import Row
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -53,7 +53,8 @@ class Share:
         spent: role (`propose`, `rewrite`, `review`) -> calls that it made; at most two fewer.
         training: calls that the instructor's training made before, on top; 0 without evolution.
         candidates: rows of `raw_instructions` and `evolved_instructions` that came of them.
-        instructions: those of the candidates that were accepted, in the order of decisions.
+        instructions: rows of `filtered_instructions` of those that were accepted, in the order of
+            decisions.
     """
 
     method: Method
@@ -80,14 +81,14 @@ class MethodCalls:
     """The calls that a home has made for instructions, and what came of each.
 
     Attributes:
-        seeds: the pool before either method.
+        seeds: rows of `seed_tasks`, the pool before either method.
         proposed: rows of `raw_instructions`, by slot.
         evolved: rows of `evolved_instructions`, by slot.
         training: calls of the instructor's training.
         config: those that the home's candidates were decided on by.
     """
 
-    seeds: tuple[Demonstration, ...]
+    seeds: tuple[Row, ...]
     proposed: tuple[Row, ...]
     evolved: tuple[Row, ...]
     training: int
@@ -126,28 +127,27 @@ class MethodCalls:
             "rewrite": len(evolved),
             "review": sum(map(_calls, evolved)) - len(evolved),
         }
+        # As many as there are: a target would end the loop.
+        decisions = self._decisions(proposed, evolved, len(proposed) + 1)
+        accepted = stages.accept(proposed, evolved, decisions)
         return Share(
             method=method,
             calls=calls,
             spent=spent,
             training=0 if method == "self_instruct" else self.training,
             candidates=len(proposed) + len(evolved),
-            instructions=tuple(self._accepted(proposed, evolved, len(proposed) + 1)),
+            instructions=tuple(accepted.tables["filtered_instructions"]),
         )
 
-    def accepted_in_home(self) -> list[Row]:
-        """All candidates that the home's own decisions accept, up to its target."""
-        return self._accepted(self.proposed, self.evolved, self.config.target)
+    def accepted_in_home(self) -> list[str]:
+        """Ids of the candidates that the home's own decisions accept, up to its target."""
+        decisions = self._decisions(self.proposed, self.evolved, self.config.target)
+        return [row["candidate_id"] for row in decisions if row["kept"]]
 
-    def _accepted(self, proposed: Sequence[Row], evolved: Sequence[Row], target: int) -> list[Row]:
+    def _decisions(self, proposed: Sequence[Row], evolved: Sequence[Row], target: int) -> list[Row]:
         config = self.config.model_copy(update={"target": target})
-        decider = InstructionDecider(self.seeds, config)
-        decisions = [*decider.decide(proposed), *decider.decide_evolved(evolved)]
-        return [
-            candidate
-            for candidate, decision in zip([*proposed, *evolved], decisions, strict=True)
-            if decision["kept"]
-        ]
+        made = stages.decide(proposed, evolved, self.seeds, config)
+        return made.tables["instruction_decisions"]
 
 
 def read_method_calls(warehouse: Warehouse, config: SelfInstructConfig) -> MethodCalls:
@@ -168,14 +168,11 @@ def read_method_calls(warehouse: Warehouse, config: SelfInstructConfig) -> Metho
         )
     proposed, evolved = (_by_slot(found[name]) for name in NEEDED[:2])
     [instructor] = warehouse.read("instructor_policy").to_dicts()
-    seeds = [
-        Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
-        for row in warehouse.read("seed_tasks").to_dicts()
-    ]
+    seeds = warehouse.read("seed_tasks").to_dicts()
     training = sum(evolution_calls(evolved, instructor).training.values())
     calls = MethodCalls(tuple(seeds), tuple(proposed), tuple(evolved), training, config)
     kept = {row["candidate_id"] for row in found["instruction_decisions"] if row["kept"]}
-    if {row["row_id"] for row in calls.accepted_in_home()} != kept:
+    if set(calls.accepted_in_home()) != kept:
         raise RefineError(
             "this config would have accepted other candidates than the home has",
             where="self_instruct",

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from refine_dagster.comparison.arms import BASE
-from refine_dagster.comparison.cells import Cell
+from refine_dagster.comparison.cells import CellResult
 from refine_dagster.comparison.figures import Figures
 from refine_dagster.comparison.methods import MethodCalls
 from refine_dagster.comparison.study import Study
@@ -116,7 +116,7 @@ class Report:
 
     title: str
     study: Study
-    cells: Sequence[Cell]
+    cells: Sequence[CellResult]
     figures: Figures
     command: str
     notes: Sequence[str] = ()
@@ -146,7 +146,7 @@ def _page(report: Report, sizes: str, tasks: str | None) -> str:
         f"# {report.title}",
         *report.notes,
         f"    {report.command}",
-        f"Profile `{study.profile.name}`; {len(study.material.pool)} instructions in the pool, "
+        f"Profile `{study.profile.name}`; {len(study.inputs.pool)} instructions in the pool, "
         f"{len(study.tasks)} held-out tasks with "
         f"{sum(len(task.instances) for task in study.tasks)} instances, "
         f"{study.random_seeds} random seeds. {versions}; Python {platform.python_version()}, "
@@ -256,7 +256,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def _write_scores(cells: Sequence[Cell], path: Path) -> None:
+def _write_scores(cells: Sequence[CellResult], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["arm", "size", "random_seed", "task", "category", "rouge_l", "exact"])
@@ -327,7 +327,7 @@ def _plot_tasks(report: Report, path: Path) -> bool:
     return True
 
 
-def _task_means(cells: Sequence[Cell], arm: str, size: int) -> dict[str, float]:
+def _task_means(cells: Sequence[CellResult], arm: str, size: int) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for cell in cells:
         if (cell.arm, cell.size) == (arm, size):

@@ -1,8 +1,8 @@
-"""What a comparison is: arms x sizes x random seeds, over one shared material, held-out tasks.
+"""What a comparison is: arms x sizes x random seeds, over shared inputs and held-out tasks.
 
     arms   what a model learns from (`arms.py`)
-    sizes  how many instructions of the pool it may learn from, drawn anew for each random seed;
-           a smaller draw is part of every larger one. In a comparison of methods, how many model
+    sizes  how many instructions of the pool it may learn from, drawn for each random seed; a
+           smaller draw is part of every larger one. In a comparison of methods, how many model
            calls a method may have made for its instructions (`methods.py`)
     seeds  what is drawn again: the demonstrations and noise of instances, the noise of
            reinforcement and of fine-tuning, and which instructions a size takes
@@ -10,54 +10,51 @@
 The pool itself is the same throughout, and so are the base model, the judge and the held-out tasks.
 All arms of one size take the same number of optimiser steps: set by the size, or, where it counts
 calls, by the most instructions that any method has for so many, whichever methods are compared. An
-arm that finds nothing to learn from is the base model.
-
-What all arms of a comparison share: one base model, one judge, one pool, one set of seeds.
-
-It is read from a home in which the graph was materialised, and is small enough to be handed to
-other processes.
+arm that has nothing to learn from is the base model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from refine_dagster.comparison.arms import METHODS, Arm, Method
+from refine_dagster.comparison.cells import CellKey
 from refine_dagster.comparison.methods import MethodCalls, Share
 from refine_dagster.config.profile import Profile
 from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import Task, tasks_hash
 from refine_dagster.hashing import content_id
-from refine_dagster.models.language_model import ModelRef, registered_base
-from refine_dagster.refine_af.instances import SeedTriple, seed_examples
+from refine_dagster.models.language_model import registered_base
+from refine_dagster.prompts.example import Example
+from refine_dagster.runtime import Model
 from refine_dagster.self_instruct.decisions import in_slot_order
 from refine_dagster.training.sft import steps_for
 from refine_dagster.warehouse.checkpoints import CheckpointStore
+from refine_dagster.warehouse.rows import Row
 from refine_dagster.warehouse.warehouse import Warehouse
 
 NEEDED = ("seed_tasks", "base_model", "feedback_judge", "filtered_instructions")
 
 
 @dataclass(frozen=True)
-class Material:
-    """The shared inputs.
+class StudyInputs:
+    """What all arms share, read from a home; small enough to be sent to other processes.
 
     Attributes:
         base: the base model.
         judge: the live row of `feedback_judge`.
-        seeds: seed examples, by seed id.
+        seeds: live rows of `seed_tasks`, by seed id.
         pool: live rows of `filtered_instructions`, in slot order.
         checkpoints: artifact root of the home.
     """
 
-    base: ModelRef
-    judge: Mapping[str, Any]
-    seeds: tuple[SeedTriple, ...]
-    pool: tuple[dict[str, Any], ...]
+    base: Model
+    judge: Row
+    seeds: tuple[Row, ...]
+    pool: tuple[Row, ...]
     checkpoints: Path
 
     @property
@@ -66,21 +63,22 @@ class Material:
         return content_id(
             "comparison_material",
             {
-                "base": self.base.fingerprint,
+                "base": self.base.ref.fingerprint,
                 "judge": self.judge["fingerprint"],
-                "seeds": [seed.example.render() for seed in self.seeds],
+                "seeds": [Example.of(row).render() for row in self.seeds],
                 "pool": [row["instruction"] for row in self.pool],
             },
         )
 
 
-def read_material(warehouse: Warehouse, checkpoints: Path) -> Material:
+def read_inputs(warehouse: Warehouse, checkpoints: Path) -> StudyInputs:
     """Read a home.
 
     Raises:
         RefineError: an asset that is needed was never materialised, or is empty.
     """
-    absent = [name for name in NEEDED if warehouse.read(name).is_empty()]
+    rows = {name: warehouse.read(name).to_dicts() for name in NEEDED}
+    absent = [name for name in NEEDED if not rows[name]]
     if absent:
         raise RefineError(
             f"a comparison needs {', '.join(absent)}, and there are no rows",
@@ -88,15 +86,13 @@ def read_material(warehouse: Warehouse, checkpoints: Path) -> Material:
             fix="run `refine-dagster run --select "
             '"+feedback_judge or +filtered_instructions"` first',
         )
-    seeds = seed_examples(warehouse.read("seed_tasks").to_dicts())
-    pool = in_slot_order(warehouse.read("filtered_instructions").to_dicts())
-    [base_row] = warehouse.read("base_model").to_dicts()
-    [judge_row] = warehouse.read("feedback_judge").to_dicts()
-    return Material(
-        base=registered_base(CheckpointStore(checkpoints), base_row),
-        judge={name: judge_row[name] for name in ("kind", "fingerprint", "checkpoint_hash")},
-        seeds=tuple(sorted(seeds, key=lambda seed: seed.seed_id)),
-        pool=tuple(pool),
+    [base], [judge] = rows["base_model"], rows["feedback_judge"]
+    ref = registered_base(CheckpointStore(checkpoints), base)
+    return StudyInputs(
+        base=Model(ref, "base_model", base),
+        judge=judge,
+        seeds=tuple(sorted(rows["seed_tasks"], key=lambda row: str(row["seed_id"]))),
+        pool=tuple(in_slot_order(rows["filtered_instructions"])),
         checkpoints=checkpoints,
     )
 
@@ -110,20 +106,11 @@ class StudyError(RefineError):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which cell: an arm with one random seed at one size; see `cells.Cell`."""
-
-    arm: Arm
-    random_seed: int
-    size: int
-
-
-@dataclass(frozen=True)
 class Study:
     """A comparison.
 
     Attributes:
-        material: what all arms share.
+        inputs: what all arms share.
         profile: every config field that an arm does not set.
         arms: at least one.
         sizes: ascending, none larger than the pool; or numbers of calls.
@@ -133,7 +120,7 @@ class Study:
         shares: of every method at every number of calls, compared or not; empty otherwise.
     """
 
-    material: Material
+    inputs: StudyInputs
     profile: Profile
     arms: tuple[Arm, ...]
     sizes: tuple[int, ...]
@@ -163,7 +150,7 @@ class Study:
             "device": profile.device.model_dump(mode="json"),
             "salt": profile.run_seed,
         }
-        parts = [REVISION, self.material.content, config, tasks_hash(self.tasks)]
+        parts = [REVISION, self.inputs.content, config, tasks_hash(self.tasks)]
         if self.methods is not None:
             parts.append(self.methods.content)
         return content_id("study", *parts)
@@ -188,21 +175,21 @@ class Study:
         of_size = [len(one.instructions) for one in self.shares if one.calls == size]
         return steps_for(max([1, *of_size]) if of_size else size, self.profile.supervised)
 
-    def places(self, random_seed: int | None = None) -> list[Place]:
+    def cell_keys(self, random_seed: int | None = None) -> list[CellKey]:
         """The cells of one random seed, or of all; the base arm draws no noise and has one."""
         seeds = range(1, self.random_seeds + 1) if random_seed is None else [random_seed]
-        places = []
+        keys = []
         for seed in seeds:
             for arm in self.arms:
                 if arm.kind != "base":
-                    places += [Place(arm, seed, size) for size in self.sizes]
+                    keys += [CellKey(arm, seed, size) for size in self.sizes]
                 elif seed == 1:
-                    places.append(Place(arm, 0, 0))
-        return places
+                    keys.append(CellKey(arm, 0, 0))
+        return keys
 
 
 def plan_study(
-    material: Material,
+    inputs: StudyInputs,
     profile: Profile,
     arms: Sequence[Arm],
     sizes: Sequence[int],
@@ -220,7 +207,7 @@ def plan_study(
         StudyError: a size is not between 1 and the pool's, or a number of calls not between 1 and
             the shorter method's.
     """
-    most = len(material.pool) if methods is None else methods.most
+    most = len(inputs.pool) if methods is None else methods.most
     chosen = tuple(sorted(set(sizes))) or (most,)
     wrong = ", ".join(str(size) for size in chosen if not 1 <= size <= most)
     if wrong and methods is None:
@@ -239,7 +226,7 @@ def plan_study(
         )
     shares = [] if methods is None else [methods.share(one, n) for n in chosen for one in METHODS]
     return Study(
-        material,
+        inputs,
         profile,
         tuple(arms),
         chosen,

@@ -16,24 +16,30 @@ SHOWN = ("auc", "auc_correctness", "ece")
 
 
 def judge_tables(
-    judge: Mapping[str, Any],
-    made_from: Sequence[Parent],
-    accuracies: Sequence[Mapping[str, Any]],
+    kind: str,
+    measured: Mapping[str, Any],
     quality: JudgeQuality,
+    made_from: Sequence[Parent],
     tested_on: Sequence[Parent] = (),
+    checkpoint_hash: str | None = None,
 ) -> dict[str, list[Row]]:
     """The judge's tables.
 
     Args:
-        judge: the payload of its row.
-        accuracies: payloads of `JudgeAccuracy`.
+        measured: fields of `JudgeTraining` or `PublishedMeasure`.
         tested_on: rows that a published judge's accuracies were measured on.
     """
-    row = make_row(JUDGE, judge, made_from)
+    payload = {
+        "kind": kind,
+        "fingerprint": measured["fingerprint"],
+        "checkpoint_hash": checkpoint_hash,
+        "held_out_examples": measured["held_out_examples"],
+    }
+    row = make_row(JUDGE, payload, made_from)
     owner = as_parent(JUDGE, row, "judge")
     return {
         JUDGE: [row],
-        ACCURACY: [make_row(ACCURACY, one, [owner, *tested_on]) for one in accuracies],
+        ACCURACY: [make_row(ACCURACY, one, [owner, *tested_on]) for one in measured["accuracies"]],
         QUALITY: [make_row(QUALITY, asdict(one), [owner]) for one in quality.measures],
         CALIBRATION: [make_row(CALIBRATION, asdict(one), [owner]) for one in quality.calibration],
     }

@@ -16,13 +16,13 @@ from refine_dagster.config.dataset import InstanceConfig, SelectionConfig
 from refine_dagster.draws import draw
 from refine_dagster.generation.request import Complete, Request, Sampling
 from refine_dagster.generation.session import GeneratorSession
-from refine_dagster.judge.judge import PARTS
+from refine_dagster.judge.judge import PARTS, Scores
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.instance import STOP, instance_prompt
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.refine_af.selection import Judged, decide_instances
 from refine_dagster.seeding import request_seed
-from refine_dagster.self_instruct.decisions import KEPT, TEAMS_RL
+from refine_dagster.self_instruct.decisions import KEPT, TEAMS_RL, in_slot_order
 from refine_dagster.statistics import paired_gain
 from refine_dagster.warehouse.rows import Parent, Row, make_row
 
@@ -101,6 +101,19 @@ def instance_prompts(
         prompt = instance_prompt(row["instruction"], [seed.example for seed in drawn])
         prompts.append(InstancePrompt(row, prompt, drawn, pool))
     return prompts
+
+
+def pool_prompts(
+    pool: Iterable[Row],
+    table: str,
+    seeds: Iterable[Row],
+    policy: GeneratorSession,
+    config: InstanceConfig,
+    run_seed: str,
+) -> list[InstancePrompt]:
+    """The prompt for every instruction of a pool, rows of `table`, in slot order."""
+    shown, count_tokens = seed_examples(seeds), policy.backend.count_tokens
+    return instance_prompts(in_slot_order(pool), shown, count_tokens, config, run_seed, table)
 
 
 def instance_requests(
@@ -223,6 +236,16 @@ def decision_rows(
             )
         )
     return rows
+
+
+def base_scores(rows: Iterable[Row]) -> list[Scores]:
+    """The scores of the base policy's valid instances: the scale of whitened rewards.
+
+    Args:
+        rows: of `reward_scored_instructions` of the first round.
+    """
+    names = [part.name for part in PARTS]
+    return [{name: row[name] for name in names} for row in rows if row["format_valid"]]
 
 
 def instance_figures(rows: Sequence[Row]) -> dict[str, float]:

@@ -39,6 +39,7 @@ from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
 from refine_dagster.draws import draw
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Completion, Request, Sampling
+from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.prompts.proposal import STOP, parse_task_list, propose_prompt
 from refine_dagster.seeding import request_seed
 from refine_dagster.self_instruct.decisions import SELF_INSTRUCT, Demonstration, InstructionDecider
@@ -133,6 +134,12 @@ class Proposer:
     model: str
     row: Parent
 
+    @classmethod
+    def of(cls, session: GeneratorSession, row: Parent) -> Proposer:
+        """The model that a session has loaded."""
+        count_tokens = session.backend.count_tokens
+        return cls(session.complete, count_tokens, session.key_of, session.model, row)
+
 
 @dataclass(frozen=True)
 class Proposals:
@@ -149,6 +156,17 @@ class Proposals:
     accepted: int
     rounds: int
     ended_by: str
+
+    @property
+    def figures(self) -> dict[str, int | str]:
+        """What describes the rows."""
+        return {
+            "candidates": len(self.rows),
+            "parsed": sum(row["parsed"] for row in self.rows),
+            "accepted": self.accepted,
+            "rounds": self.rounds,
+            "ended_by": self.ended_by,
+        }
 
 
 def propose(

@@ -38,9 +38,12 @@ from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Request
 from refine_dagster.self_instruct.decisions import EVOLVED, KEPT, TEAMS_RL
 from refine_dagster.teams_rl.chain import Seed
+from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.evolution import EvolvedStep
 from refine_dagster.teams_rl.instructor import InstructorUpdate, updates_calls
-from refine_dagster.warehouse.rows import Parent, Row, make_row
+from refine_dagster.teams_rl.learned_policy import load_instructor
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.rows import Parent, Row, make_row, parents
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,24 @@ def update_payload(update: InstructorUpdate) -> Row:
         "calls": update.calls,
         "warning": update.warning,
     }
+
+
+def trained_tables(
+    config: TeamsRLConfig,
+    checkpoint: Checkpoint,
+    embedding: Embedding,
+    seeds: Sequence[Row],
+    base: Parent,
+    run_seed: str,
+) -> dict[str, list[Row]]:
+    """The tables of an instructor that was trained on rows of `seed_tasks`."""
+    version = load_instructor(checkpoint.path, embedding, run_seed).version
+    record = checkpoint.record
+    updates = [InstructorUpdate(**update) for update in record["updates"]]
+    payload = instructor_payload(
+        config, version, checkpoint.content_hash, len(seeds), updates, record["ended_by"]
+    )
+    return instructor_tables(payload, updates, [base, *parents(seeds, "seed_tasks", "trained_on")])
 
 
 def instructor_tables(

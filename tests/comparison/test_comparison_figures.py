@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.comparison.cells import Cell, CellFolder, DatasetResult, PolicyResult
+from refine_dagster.comparison.arms import Arm
+from refine_dagster.comparison.cells import (
+    CellFolder,
+    CellKey,
+    CellResult,
+    DatasetResult,
+    PolicyResult,
+)
 from refine_dagster.comparison.figures import figures_of
 from refine_dagster.evaluation.answers import TaskScore
 from tests.fake_judges import PART_NAMES
@@ -26,8 +33,8 @@ POLICY = PolicyResult(
 )
 
 
-def cell(arm: str, seed: int, size: int, scores: list[float], part: float = 0.5) -> Cell:
-    return Cell(
+def cell(arm: str, seed: int, size: int, scores: list[float], part: float = 0.5) -> CellResult:
+    return CellResult(
         arm=arm,
         random_seed=seed,
         size=size,
@@ -105,14 +112,20 @@ def test_the_link_of_reward_and_score_is_within_sizes_and_seeds() -> None:
     assert links["coherence"].datasets == 4
 
 
+def key_of(cell: CellResult) -> CellKey:
+    return CellKey(Arm(cell.arm, "refined"), cell.random_seed, cell.size)
+
+
 def test_a_cell_read_back_is_the_cell_written(tmp_path: Path) -> None:
     folder = CellFolder(tmp_path / "cells")
-    assert folder.find("grpo/balanced", 1, 8) is None
+    base, refined = key_of(CELLS[0]), CellKey(Arm("grpo/balanced", "refined"), 1, 8)
+    assert folder.find(refined) is None
+    assert not folder.has(refined)
     for one in CELLS:
-        folder.write(one)
-    assert folder.find("grpo/balanced", 1, 8) == CELLS[3]
-    assert folder.find("base", 0, 0) == CELLS[0]
-    folder.write(replace(CELLS[0], seconds=2.0))
-    found = folder.find("base", 0, 0)
+        folder.write(key_of(one), one)
+    assert folder.find(refined) == CELLS[3]
+    assert folder.find(base) == CELLS[0]
+    folder.write(base, replace(CELLS[0], seconds=2.0))
+    found = folder.find(base)
     assert found is not None
     assert found.seconds == 2.0

@@ -13,17 +13,18 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.comparison.arms import METHODS, Method, parse_methods
-from refine_dagster.comparison.cells import Cell, DatasetResult
+from refine_dagster.comparison.cells import CellResult, DatasetResult
 from refine_dagster.comparison.figures import figures_of
 from refine_dagster.comparison.methods import MethodCalls, Share, read_method_calls
 from refine_dagster.comparison.report import CALL_HEADINGS, call_table, call_text
-from refine_dagster.comparison.study import Material, Study, StudyError, plan_study
+from refine_dagster.comparison.study import Study, StudyError, StudyInputs, plan_study
 from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.config.profile import load_profile
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import TaskScore
 from refine_dagster.models.language_model import ModelRef
+from refine_dagster.runtime import Model
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
 from refine_dagster.teams_rl.evolved_rows import instructor_payload
 from refine_dagster.warehouse.rows import Row, make_row
@@ -121,7 +122,7 @@ def demonstrations() -> list[Demonstration]:
     ]
 
 
-CALLS = MethodCalls(tuple(demonstrations()), tuple(RAW), tuple(MADE), TRAINING, CONFIG)
+CALLS = MethodCalls(tuple(SEEDS), tuple(RAW), tuple(MADE), TRAINING, CONFIG)
 
 
 def texts(share: Share) -> list[str]:
@@ -191,17 +192,16 @@ def test_more_calls_never_take_an_instruction_away(method: Method) -> None:
 
 
 def study(*calls: int, methods: str = "self_instruct,teams_rl,both") -> Study:
-    material = Material(
-        ModelRef("nowhere", "f"), {"fingerprint": "j"}, (), tuple(RAW[:3]), Path("nowhere")
-    )
+    base = Model(ModelRef("nowhere", "f"), "base_model", {})
+    inputs = StudyInputs(base, {"fingerprint": "j"}, (), tuple(RAW[:3]), Path("nowhere"))
     arms = parse_methods(methods, "base,seeds_only", PROFILE)
-    return plan_study(material, PROFILE, arms, calls, 2, [], CALLS)
+    return plan_study(inputs, PROFILE, arms, calls, 2, [], CALLS)
 
 
 def test_without_numbers_the_shorter_method_sets_the_calls() -> None:
     planned = study(methods="self_instruct")
     assert (planned.sizes, planned.size_name) == ((4,), "calls")
-    assert [(one.arm.name, one.random_seed, one.size) for one in planned.places()] == [
+    assert [(one.arm.name, one.random_seed, one.size) for one in planned.cell_keys()] == [
         ("base", 0, 0),
         ("seeds_only", 1, 4),
         ("method/self_instruct", 1, 4),
@@ -213,19 +213,19 @@ def test_without_numbers_the_shorter_method_sets_the_calls() -> None:
 def test_all_arms_take_the_steps_of_the_largest_dataset_compared_or_not() -> None:
     one_each = {"supervised.epochs": 1, "supervised.batch_size": 1}
     profile = load_profile("offline", one_each, environment={})
-    material = study(4).material
+    inputs = study(4).inputs
     for methods in ("teams_rl", "self_instruct,both"):
         arms = parse_methods(methods, "", profile)
-        planned = plan_study(material, profile, arms, [3, 4], 1, [], CALLS)
+        planned = plan_study(inputs, profile, arms, [3, 4], 1, [], CALLS)
         # Self-Instruct has 5 instructions of 3 calls, and 6 of 4.
         assert [planned.steps(size) for size in planned.sizes] == [5, 6]
-    assert plan_study(material, profile, [], [], 1, []).steps(3) == 3
+    assert plan_study(inputs, profile, [], [], 1, []).steps(3) == 3
 
 
 def test_a_study_is_named_by_its_calls_and_not_by_arms_or_sizes() -> None:
     planned = study(3, 4)
     assert planned.name == study(4, methods="teams_rl").name
-    without = plan_study(planned.material, PROFILE, planned.arms[:2], [2], 1, [])
+    without = plan_study(planned.inputs, PROFILE, planned.arms[:2], [2], 1, [])
     assert without.name != planned.name
     fewer = MethodCalls(CALLS.seeds, CALLS.proposed, CALLS.evolved[:5], TRAINING, CONFIG)
     assert fewer.content != CALLS.content
@@ -239,10 +239,10 @@ def test_numbers_of_calls_that_cannot_be_compared_are_refused() -> None:
     assert study(4, 2, 4).sizes == (2, 4)
 
 
-def cell(arm: str, random_seed: int, size: int, rows: int) -> Cell:
+def cell(arm: str, random_seed: int, size: int, rows: int) -> CellResult:
     dataset = DatasetResult(rows, 1.0, dict.fromkeys(PART_NAMES, 0.5), 1.0) if rows else None
     tasks = (TaskScore(arm, "t", "c", 1, 10.0, 5.0),)
-    return Cell(arm, random_seed, size, tasks, dataset, None, {}, 1.0)
+    return CellResult(arm, random_seed, size, tasks, dataset, None, {}, 1.0)
 
 
 def test_the_report_tells_calls_instructions_and_examples() -> None:

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from refine_dagster.cli import app
 from refine_dagster.comparison.arms import method_arm, parse_arms, parse_methods
-from refine_dagster.comparison.cells import Cell
+from refine_dagster.comparison.cells import CellResult
 from refine_dagster.comparison.methods import read_method_calls
-from refine_dagster.comparison.study import Study, StudyError, plan_study, read_material
+from refine_dagster.comparison.study import Study, StudyError, plan_study, read_inputs
 from refine_dagster.comparison.trial import run_study, run_trial
 from refine_dagster.config.profile import Profile, load_profile
 from refine_dagster.errors import RefineError
@@ -38,13 +38,13 @@ def profile() -> Profile:
 
 
 def planned(home: Home, profile: Profile, arms: str, *sizes: int, seeds: int = 1) -> Study:
-    material = read_material(Warehouse(home.warehouse), home.checkpoints)
+    inputs = read_inputs(Warehouse(home.warehouse), home.checkpoints)
     config = profile.evaluation
     tasks = load_tasks(PACKAGED, config.max_instances, config.split)[:6]
-    return plan_study(material, profile, parse_arms(arms, profile), sizes, seeds, tasks)
+    return plan_study(inputs, profile, parse_arms(arms, profile), sizes, seeds, tasks)
 
 
-def content(cells: list[Cell]) -> list[Any]:
+def content(cells: list[CellResult]) -> list[Any]:
     """Cells without seconds."""
     return [
         {
@@ -59,14 +59,16 @@ def content(cells: list[Cell]) -> list[Any]:
 @pytest.fixture(scope="module")
 def compared(
     built_home: Home, profile: Profile, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Study, Path, list[Cell]]:
+) -> tuple[Study, Path, list[CellResult]]:
     """A study of four arms, computed in processes of its own."""
     root = tmp_path_factory.mktemp("comparisons")
     study = planned(built_home, profile, "base,seeds_only,self_instruct,grpo/refine_af", 8, 16)
     return study, root, run_study(study, root)
 
 
-def test_every_place_of_the_plan_has_its_cell(compared: tuple[Study, Path, list[Cell]]) -> None:
+def test_every_place_of_the_plan_has_its_cell(
+    compared: tuple[Study, Path, list[CellResult]],
+) -> None:
     study, _, cells = compared
     found = [(cell.arm, cell.random_seed, cell.size) for cell in cells]
     assert found == [
@@ -88,7 +90,9 @@ def test_every_place_of_the_plan_has_its_cell(compared: tuple[Study, Path, list[
             assert 0 < cell.dataset.rows <= cell.size
 
 
-def test_the_home_is_only_read(built_home: Home, compared: tuple[Study, Path, list[Cell]]) -> None:
+def test_the_home_is_only_read(
+    built_home: Home, compared: tuple[Study, Path, list[CellResult]]
+) -> None:
     assert not (built_home.root / "comparisons").exists()
     roles = Warehouse(built_home.warehouse).query(
         "SELECT count(*) FROM store.completions WHERE run_id LIKE 'comparison%'"
@@ -97,7 +101,7 @@ def test_the_home_is_only_read(built_home: Home, compared: tuple[Study, Path, li
 
 
 def test_a_cell_that_is_lost_is_made_again_alike(
-    compared: tuple[Study, Path, list[Cell]], tmp_path: Path
+    compared: tuple[Study, Path, list[CellResult]], tmp_path: Path
 ) -> None:
     study, root, cells = compared
     shutil.copytree(root, tmp_path / "copy")
@@ -113,7 +117,10 @@ def test_a_cell_that_is_lost_is_made_again_alike(
 
 
 def test_an_undisturbed_trial_gives_the_same(
-    compared: tuple[Study, Path, list[Cell]], built_home: Home, profile: Profile, tmp_path: Path
+    compared: tuple[Study, Path, list[CellResult]],
+    built_home: Home,
+    profile: Profile,
+    tmp_path: Path,
 ) -> None:
     """Other arms and sizes beside it change nothing of a cell."""
     study = planned(built_home, profile, "self_instruct", 16)
@@ -129,16 +136,16 @@ def test_sizes_beyond_the_pool_are_refused(built_home: Home, profile: Profile) -
 
 def test_a_home_without_a_pool_is_told_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(RefineError, match=r"needs seed_tasks, .* there are no rows"):
-        read_material(Warehouse(tmp_path / "warehouse.duckdb"), tmp_path)
+        read_inputs(Warehouse(tmp_path / "warehouse.duckdb"), tmp_path)
 
 
 def test_the_error_of_a_trial_comes_back_whole(
-    compared: tuple[Study, Path, list[Cell]], tmp_path: Path
+    compared: tuple[Study, Path, list[CellResult]], tmp_path: Path
 ) -> None:
     study, _, _ = compared
     home = tmp_path / "checkpoints"
     lost = plan_study(
-        type(study.material)(**{**vars(study.material), "checkpoints": home}),
+        type(study.inputs)(**{**vars(study.inputs), "checkpoints": home}),
         study.profile,
         study.arms,
         study.sizes,
@@ -150,7 +157,7 @@ def test_the_error_of_a_trial_comes_back_whole(
 
 
 def test_the_command_writes_a_report(
-    compared: tuple[Study, Path, list[Cell]],
+    compared: tuple[Study, Path, list[CellResult]],
     built_home: Home,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -212,9 +219,9 @@ def test_methods_are_compared_at_equal_calls(
     config = profile.evaluation
     tasks = load_tasks(PACKAGED, config.max_instances, config.split)[:6]
     arms = parse_methods("self_instruct,teams_rl,both", "base", profile)
-    material = read_material(warehouse, home.checkpoints)
-    study = plan_study(material, profile, arms, [], 1, tasks, calls)
-    pool = {row["instruction"] for row in material.pool if row["method"] == "self_instruct"}
+    inputs = read_inputs(warehouse, home.checkpoints)
+    study = plan_study(inputs, profile, arms, [], 1, tasks, calls)
+    pool = {row["instruction"] for row in inputs.pool if row["method"] == "self_instruct"}
     shares = {method_arm(one.method).name: one for one in study.shares}
     # Its target bounds the home's pool, and not what its calls brought.
     of_loop = calls.share("self_instruct", proposals).instructions
@@ -228,7 +235,9 @@ def test_methods_are_compared_at_equal_calls(
     assert rows["method/self_instruct"] > 0
     assert rows["method/both"] > 0
     tuned = [
-        one for one in (folder / "seed_1/checkpoints/tuned").iterdir() if one.name != "manifests"
+        one
+        for one in (folder / "seed_1/checkpoints/fine_tuned_model").iterdir()
+        if one.name != "manifests"
     ]
     assert len(tuned) == sum(count > 0 for count in rows.values())
     for cell in cells[1:]:

@@ -1,0 +1,88 @@
+"""Trained language models as rows: the base model, policies and arms, with their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from refine_dagster.config.policy_round import split_name
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.models.size import model_size
+from refine_dagster.warehouse.checkpoints import Checkpoint
+from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row
+
+Tables = dict[str, list[Row]]
+
+
+def base_tables(
+    model: str,
+    ref: ModelRef,
+    trained_on: Sequence[Parent] = (),
+    checkpoint: Checkpoint | None = None,
+) -> Tables:
+    """The base model's tables; `model` is `offline`, a Hugging Face id or a folder."""
+    size = model_size(ref)
+    payload = {
+        "model": model,
+        "revision": ref.revision,
+        "fingerprint": ref.fingerprint,
+        "parameters": size.parameters,
+        "vocab_size": size.vocab,
+        "context_length": size.context,
+        "checkpoint_hash": checkpoint.content_hash if checkpoint else None,
+    }
+    row = make_row("base_model", payload, trained_on)
+    logged = checkpoint.record["steps"] if checkpoint else []
+    return _with_steps("base_model", row, logged, "model")
+
+
+def policy_tables(
+    name: str,
+    ref: ModelRef,
+    checkpoint: Checkpoint,
+    figures: Mapping[str, Any],
+    made_from: Sequence[Parent],
+) -> Tables:
+    """A policy's tables.
+
+    Args:
+        name: the slice, `rl_policy_checkpoint` or that of a later round.
+        figures: algorithm, preset, and what it gained.
+    """
+    logged = checkpoint.record["steps"]
+    payload = {
+        "policy": ref.fingerprint,
+        "checkpoint_hash": checkpoint.content_hash,
+        "steps": len(logged),
+        **figures,
+    }
+    return _with_steps(name, make_row(name, payload, made_from), logged, "policy")
+
+
+def arm_tables(
+    name: str,
+    arm: str,
+    ref: ModelRef,
+    checkpoint: Checkpoint,
+    made_from: Sequence[Parent],
+) -> Tables:
+    """An arm's tables; `name` is `fine_tuned_model` or `baseline_model`."""
+    logged = checkpoint.record["steps"]
+    payload = {
+        "arm": arm,
+        "fingerprint": ref.fingerprint,
+        "checkpoint_hash": checkpoint.content_hash,
+        "rows": checkpoint.record["rows"],
+        "steps": checkpoint.manifest["steps"],
+        "loss_first": logged[0]["loss"],
+        "loss_last": logged[-1]["loss"],
+    }
+    row = make_row(name, payload, made_from)
+    return _with_steps(name, row, [{"arm": arm, **step} for step in logged], "model")
+
+
+def _with_steps(name: str, row: Row, logged: Sequence[Mapping[str, Any]], role: str) -> Tables:
+    base, policy_round = split_name(name)
+    steps = policy_round.name(f"{base}_steps")
+    owner = as_parent(name, row, role)
+    return {name: [row], steps: [make_row(steps, step, [owner]) for step in logged]}
