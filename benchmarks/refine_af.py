@@ -54,8 +54,8 @@ def main() -> None:
     ]
     if arguments.profile:
         command += ["--profile", arguments.profile]
-    for knob in arguments.set:
-        command += ["--set", knob]
+    for setting in arguments.set:
+        command += ["--set", setting]
     if arguments.tasks:
         command += ["--tasks", arguments.tasks]
     # The report shows the command as it would be typed.
@@ -74,7 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--random-seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--tasks", help="a folder of SUPER-NI tasks; default: the packaged ones")
-    parser.add_argument("--set", action="append", default=[], help="a knob, as for compare")
+    parser.add_argument("--set", action="append", default=[], help="a config field, as for compare")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     return parser.parse_args()
 

@@ -88,6 +88,14 @@ def _silent(steps: int = 1, /, **figures: Figure) -> None:
     return None
 
 
+def figure_texts(figures: dict[str, Figure]) -> list[str]:
+    """Each figure after its name; four digits of a float."""
+    return [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in figures.items()
+    ]
+
+
 @dataclass
 class _Task:
     description: str
@@ -99,11 +107,7 @@ class _Task:
 
     def line(self, figures: dict[str, Figure]) -> str:
         total = f"/{self.total}" if self.total is not None else ""
-        shown = "".join(
-            f", {name} {value:.4g}" if isinstance(value, float) else f", {name} {value}"
-            for name, value in figures.items()
-        )
-        return f"{self.description}: {self.done}{total}{shown}"
+        return ", ".join([f"{self.description}: {self.done}{total}", *figure_texts(figures)])
 
 
 class CallbackReporter:

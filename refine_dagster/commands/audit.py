@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 audit_app = typer.Typer(no_args_is_help=True, help="Is everything as it was recorded?")
 
 
-@audit_app.callback()
-def audit() -> None:
-    """Is everything as it was recorded?"""
-
-
 @audit_app.command("verify")
 def verify(
     deep: Annotated[

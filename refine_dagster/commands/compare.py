@@ -69,6 +69,7 @@ def compare(
     Example: refine-dagster compare --methods self_instruct,teams_rl,both
     """
     from refine_dagster.commands.terminal import showing_progress
+    from refine_dagster.comparison import report
     from refine_dagster.comparison.arms import (
         BASE,
         SEEDS_ONLY,
@@ -79,13 +80,6 @@ def compare(
     )
     from refine_dagster.comparison.figures import figures_of
     from refine_dagster.comparison.methods import read_method_calls
-    from refine_dagster.comparison.report import (
-        Report,
-        call_table,
-        show_calls,
-        show_figures,
-        write_report,
-    )
     from refine_dagster.comparison.study import plan_study, read_inputs
     from refine_dagster.comparison.trial import run_study
     from refine_dagster.config.profile import load_profile
@@ -100,10 +94,9 @@ def compare(
         against = (method_arm("self_instruct").name, SEEDS_ONLY, BASE)
     home = existing_home()
     warehouse = open_warehouse(home)
-    inputs = read_inputs(warehouse, home.checkpoints)
     config = chosen.evaluation
     study = plan_study(
-        inputs,
+        read_inputs(warehouse, home.checkpoints),
         chosen,
         planned,
         _numbers(sizes),
@@ -123,10 +116,10 @@ def compare(
     )
     command = shlex.join(["refine-dagster", *sys.argv[1:]])
     folder = out or root / study.name
-    page = write_report(Report(title, study, cells, figures, command), folder, name)
-    show_figures(console, figures, study.size_name)
+    page = report.write_report(report.Report(title, study, cells, figures, command), folder, name)
+    report.show_figures(console, figures, study.size_name)
     if study.methods is not None:
-        show_calls(console, call_table(study, figures))
+        report.show_calls(console, report.call_table(study, figures))
     say(f"report  {page}")
 
 
@@ -134,9 +127,6 @@ def _numbers(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     wrong = [part for part in parts if not part.isdigit()]
     if wrong:
-        raise RefineError(
-            f"not a whole number: {', '.join(wrong)}",
-            where="--sizes",
-            fix="write --sizes 75,150,300",
-        )
+        what = f"not a whole number: {', '.join(wrong)}"
+        raise RefineError(what, where="--sizes", fix="write --sizes 75,150,300")
     return [int(part) for part in parts]

@@ -73,8 +73,8 @@ def _lines(plan: PrunePlan, root: Path) -> list[str]:
         + (f" ({', '.join(f'{n} {table}' for table, n in plan.rows.items())})" * bool(plan.rows)),
         f"files and folders that no row names: {len(plan.paths)}",
         *(f"  {path.relative_to(root)}" for path in plan.paths),
-        f"size: {_megabytes(plan.stored_bytes)} in the database, "
-        f"{_megabytes(plan.file_bytes)} in files",
+        f"size: {plan.stored_bytes / 1e6:.1f} MB in the database, "
+        f"{plan.file_bytes / 1e6:.1f} MB in files",
     ]
     if plan.horizon:
         lines.append(
@@ -83,7 +83,3 @@ def _lines(plan: PrunePlan, root: Path) -> list[str]:
     if plan.sequence is None:
         return [*lines, "nothing was dropped; do it with --yes"]
     return [*lines, f"dropped, and recorded as materialization {plan.sequence}"]
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"

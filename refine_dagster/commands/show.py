@@ -34,9 +34,8 @@ def show(
     home_of = warehouse.relations()
     if table not in home_of:
         raise RefineError(f"there is no table {table!r}", fix=f"one of {', '.join(home_of)}")
-    if as_of is None:
-        source, when = home_of[table], ""
-    else:
+    source, when = home_of[table], ""
+    if as_of is not None:
         source, when = _past(warehouse, table, as_of), f" as of materialization {as_of}"
     total = warehouse.query(f"SELECT count(*) FROM {source}").item()
     rows = warehouse.query(f"SELECT COLUMNS(lambda c: c <> 'parents') FROM {source} LIMIT {limit}")
@@ -76,8 +75,7 @@ def _past(warehouse: Warehouse, table: str, sequence: int) -> str:
         raise RefineError(
             f"{table} has no history: it is a view of live tables",
             where="--as-of",
-            fix="leave --as-of out, or name a table that keeps every past row: "
-            f"{', '.join(TABLES)}",
+            fix=f"leave --as-of out, or name a table that keeps past rows: {', '.join(TABLES)}",
         )
     with warehouse.connect() as connection:
         require_as_of(connection, sequence)

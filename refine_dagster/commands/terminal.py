@@ -16,7 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from refine_dagster.progress import CallbackReporter, Figure, reporting
+from refine_dagster.progress import CallbackReporter, Figure, figure_texts, reporting
 
 
 class BarReporter:
@@ -29,11 +29,7 @@ class BarReporter:
         return int(self._bars.add_task(description, total=total, figures=""))
 
     def advance(self, handle: int, steps: int, figures: dict[str, Figure]) -> None:
-        shown = "  ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in figures.items()
-        )
-        self._bars.update(TaskID(handle), advance=steps, figures=shown)
+        self._bars.update(TaskID(handle), advance=steps, figures="  ".join(figure_texts(figures)))
 
     def finish(self, handle: int) -> None:
         self._bars.remove_task(TaskID(handle))

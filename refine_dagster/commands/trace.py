@@ -44,13 +44,12 @@ def trace(
     found = engine.trace(open_warehouse(existing_home()), row, down=down)
     if format is TraceFormat.JSON:
         print_json(as_json(found))
-    elif format is TraceFormat.MERMAID:
-        typer.echo(as_mermaid(found, everything=everything), nl=False)
-    elif format is TraceFormat.DOT:
-        typer.echo(as_dot(found, everything=everything), nl=False)
-    else:
+    elif format is TraceFormat.TREE:
         console.print(as_tree(found, everything=everything), highlight=False)
         _print_call(found)
+    else:
+        drawn = as_dot if format is TraceFormat.DOT else as_mermaid
+        typer.echo(drawn(found, everything=everything), nl=False)
 
 
 def _print_call(found: Trace) -> None:
