@@ -133,9 +133,7 @@ def show(sampler: Sampler, all_s: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("profile", help="a packaged profile or a YAML file")
-    parser.add_argument(
-        "--set", action="append", default=[], help="section.field=value"
-    )
+    parser.add_argument("--set", action="append", default=[], help="section.field=value")
     parser.add_argument("--again", action="store_true", help="and then with nothing changed")
     given = parser.parse_args()
     config = [argument for setting in given.set for argument in ("--set", setting)]
