@@ -1,53 +1,46 @@
 """The story that `docs/lineage.md` is told on: four seeds, one edit, one removal, two exports.
 
-Everything is the project's own code, from the draws to the decisions, but for the models: what a
-model writes, how a judge scores and what training leaves are looked up here, and the clock is made
-up. Ids, counts and digests of content are therefore the same on every machine. Left out are the
-base policy's own instances, the baselines, the evaluation and the SQL models.
+The pipeline's stages run on models that are made up (`fake_models.py`): what they write and how the
+judge scores it is looked up here, and so is the clock. Ids, counts and digests of content are
+therefore the same on every machine. Left out are the base policy's own instances, the baselines,
+the evaluation and the SQL models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from refine_dagster import stages
 from refine_dagster.config.dataset import InstanceConfig, SelectionConfig, SelfInstructConfig
-from refine_dagster.draws import held_out_split
+from refine_dagster.config.learning import (
+    JudgeConfig,
+    ReinforcementConfig,
+    RewardConfig,
+    SupervisedConfig,
+)
 from refine_dagster.generation.completions import CompletionsStore
-from refine_dagster.generation.request import Completion, Request
-from refine_dagster.generation.session import GeneratorSession
+from refine_dagster.generation.request import Request
 from refine_dagster.hashing import content_id
 from refine_dagster.home import Home
-from refine_dagster.judge.judge import PARTS, Part, Scores
+from refine_dagster.judge.judge import Scores
 from refine_dagster.lineage.export import export_dataset
+from refine_dagster.models.language_model import ModelRef
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
-from refine_dagster.refine_af.instances import (
-    InstancePrompt,
-    SeedTriple,
-    dataset_rows,
-    decision_rows,
-    instance_prompts,
-    write_instances,
-)
 from refine_dagster.refine_af.reward import PRESETS
-from refine_dagster.self_instruct.decisions import (
-    Demonstration,
-    InstructionDecider,
-    filtered_rows,
-)
-from refine_dagster.self_instruct.rounds import Proposer, propose
+from refine_dagster.runtime import Lesson, Made, Runtime
+from refine_dagster.seeds.readers import SeedFile
+from refine_dagster.seeds.task import SeedInstance, SeedTask
 from refine_dagster.warehouse import ledger
-from refine_dagster.warehouse.checkpoints import Checkpoint, CheckpointStore
-from refine_dagster.warehouse.ledger import Commit, Record
+from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
-from tests.fake_judges import scores_of
+from tests.fake_judges import FakeJudge, scores_of
+from tests.fake_models import FakeTraining, fake_models, fake_runtime
 
 RUN_SEED = "c"
 SEEDS = {
@@ -68,6 +61,8 @@ PROPOSING = SelfInstructConfig(
 )
 ANSWERING = InstanceConfig(demonstrations=1)
 SELECTING = SelectionConfig(keep_share=0.75)
+REFINING = ReinforcementConfig(steps=2, held_out_samples=1)
+SMALL = ModelRef("models/small", content_id("fingerprint", "models/small"))
 # asset -> (what it reads, its config)
 GRAPH: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "seed_tasks": ((), {}),
@@ -161,49 +156,20 @@ class Clock:
         return self._time.astimezone(zone)
 
 
-@dataclass
-class ScriptedModel:
-    """A backend that looks its answers up."""
-
-    fingerprint: str
-    name: str = "script"
-
-    def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
-        """All answers in one batch; a word is a token."""
-        yield [
-            (place, Completion(text, "stop", len(request.prompt.split()), len(text.split())))
-            for place, request in enumerate(requests)
-            for text in [self._answer(request)]
-        ]
-
-    def count_tokens(self, text: str) -> int:
-        """Words."""
-        return len(text.split())
-
-    def cut(self, text: str, max_tokens: int) -> str:
-        """The first words."""
-        return " ".join(text.split()[:max_tokens])
-
-    def _answer(self, request: Request) -> str:
-        if request.role == "propose":
-            lines = request.prompt.rpartition("\n\n")[2].splitlines()
-            return PROPOSALS[tuple(line.partition(": ")[2] for line in lines[:-1])]
-        instruction = request.prompt.rpartition("Instruction: ")[2].splitlines()[0]
-        given, output, _ = ANSWERS[instruction]
-        return f" {given or '<noinput>'}\nOutput: {output}"
+def write(model: ModelRef, request: Request) -> str:
+    """What a model writes; without an adapter it answers no instruction in the format."""
+    if request.role == "propose":
+        lines = request.prompt.rpartition("\n\n")[2].splitlines()
+        return PROPOSALS[tuple(line.partition(": ")[2] for line in lines[:-1])]
+    instruction = request.prompt.rpartition("Instruction: ")[2].splitlines()[0]
+    given, output, _ = ANSWERS[instruction]
+    return f" {given or '<noinput>'}" + f"\nOutput: {output}" * bool(model.adapters)
 
 
-@dataclass
-class ScriptedJudge:
-    """A judge whose four scores are looked up."""
-
-    fingerprint: str
-    parts: tuple[Part, ...] = PARTS
-
-    def score(self, examples: Sequence[Example]) -> list[Scores]:
-        """Scores by instruction."""
-        found = [ANSWERS[example.instruction][2] for example in examples]
-        return [scores_of(quality, quality) for quality in found]
+def judged(example: Example) -> Scores:
+    """The judge's scores."""
+    quality = ANSWERS[example.instruction][2]
+    return scores_of(quality, quality)
 
 
 @dataclass
@@ -212,22 +178,47 @@ class Story:
 
     home: Home
     run_id: str = ""
-    live: dict[str, list[Row]] = field(default_factory=dict)
+    _exports: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.warehouse = Warehouse(self.home.warehouse)
-        self.checkpoints = CheckpointStore(self.home.checkpoints)
+        self._checkpoints = FakeTraining(self.home.checkpoints)
+        self._store = CompletionsStore(self.warehouse, self.run_id)
 
-    def run(self, run_id: str, seeds: Mapping[str, tuple[str, str, str]]) -> None:
+    def run(self, run_id: str, tasks: Mapping[str, tuple[str, str, str]]) -> None:
         """One run of the graph: nine materializations."""
         self.run_id = run_id
-        self._commit("seed_tasks", seed_tasks=[_seed(name, *seeds[name]) for name in seeds])
-        self._base_model()
-        self._feedback_judge()
-        self._instructions()
-        self._rl_policy_checkpoint()
-        self._instruction_dataset()
-        self._fine_tuned_model()
+        feedback = Feedback(FakeJudge(judged), PRESETS["refine_af"], -1.0)
+        with fake_models(feedback.judge):
+            self._run(tasks, feedback)
+
+    def _run(self, tasks: Mapping[str, tuple[str, str, str]], feedback: Feedback) -> None:
+        made = [SeedTask(name, name, task[0], (SeedInstance(*task[1:]),), False)
+                for name, task in tasks.items()]  # fmt: skip
+        seeds = self._commit("seed_tasks", stages.seed_rows(SeedFile(made, "", "", [])))
+        base = stages.given_base(SMALL.path, SMALL)
+        self._commit("base_model", base)
+        trained = stages.train_judge(base.model, seeds, JudgeConfig(), self._runtime())
+        [judge] = self._commit("feedback_judge", trained)
+        proposed = stages.propose(base.model, seeds, PROPOSING, self._runtime())
+        raw = self._commit("raw_instructions", proposed)
+        decisions = self._commit("instruction_decisions", stages.decide(raw, [], seeds, PROPOSING))
+        pool = self._commit("filtered_instructions", stages.accept(raw, [], decisions))
+        refined = stages.refine_policy(
+            base.model, pool, seeds, judge, feedback, REFINING, RewardConfig(), ANSWERING,
+            self._runtime(),
+        )  # fmt: skip
+        self._commit("rl_policy_checkpoint", refined)
+        policy, runtime = refined.model, self._runtime()
+        written = stages.write_instances(policy, pool, seeds, feedback, ANSWERING, runtime)
+        decided = stages.select("instance_decisions", written, policy, judge, SELECTING)
+        dataset = self._commit("instruction_dataset", stages.keep(decided))
+        lesson = Lesson("instruction_dataset", dataset)
+        tuned = stages.fine_tune(
+            "fine_tuned_model", "refine_af", base.model, lesson, 2, SupervisedConfig(),
+            self._runtime(),
+        )  # fmt: skip
+        self._commit("fine_tuned_model", tuned)
 
     def export(self, format: Any, path: str) -> None:
         """`refine-dagster export`, but with a path relative to the home."""
@@ -244,187 +235,21 @@ class Story:
         parents = [Parent("instruction_dataset", row_id, "exported") for row_id in rows["row_id"]]
         self.run_id = "export"
         row = make_row("exports", payload, parents)
-        self._commit("exports", exports=[*self.live.get("exports", []), row])
+        self._commit("exports", Made({"exports": [*self._exports, row]}))
+        self._exports.append(row)
 
-    def _base_model(self) -> None:
-        payload = {
-            "model": "models/small",
-            "revision": None,
-            "fingerprint": content_id("fingerprint", "models/small"),
-            "parameters": 1_000_000,
-            "vocab_size": 2000,
-            "context_length": 512,
-            "checkpoint_hash": None,
-        }
-        self._commit(
-            "base_model",
-            base_model=[make_row("base_model", payload)],
-            base_model_steps=[],
-        )
+    def _runtime(self) -> Runtime:
+        """For the next asset: what it asks is counted by itself."""
+        self._store = CompletionsStore(self.warehouse, self.run_id)
+        return fake_runtime(RUN_SEED, self._checkpoints, self._store, write)
 
-    def _feedback_judge(self) -> None:
-        learnt = [row["instruction"] for row in self.live["seed_tasks"]]
-        checkpoint = self._trained("feedback_judge", learnt)
-        payload = {
-            "kind": "offline",
-            "fingerprint": content_id("fingerprint", checkpoint.content_hash),
-            "checkpoint_hash": checkpoint.content_hash,
-            "held_out_examples": 4,
-        }
-        parents = [*self._all("base_model", "backbone"), *self._all("seed_tasks", "trained_on")]
-        self._commit(
-            "feedback_judge",
-            checkpoint=checkpoint,
-            feedback_judge=[make_row("feedback_judge", payload, parents)],
-            feedback_judge_accuracy=[],
-            feedback_judge_quality=[],
-            feedback_judge_calibration=[],
-        )
-
-    def _instructions(self) -> None:
-        (base,) = self.live["base_model"]
-        model, store = ScriptedModel(base["fingerprint"]), self._store()
-        (generator,) = self._all("base_model", "generator")
-        seeds = [
-            Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
-            for row in self.live["seed_tasks"]
-        ]
-        proposer = Proposer(
-            partial(store.complete, model),
-            model.count_tokens,
-            partial(store.key_of, model.fingerprint),
-            model.fingerprint,
-            generator,
-        )
-        candidates = propose(seeds, proposer, PROPOSING, RUN_SEED).rows
-        self._commit("raw_instructions", store=store, raw_instructions=candidates)
-        decisions = InstructionDecider(seeds, PROPOSING).decide(candidates)
-        self._commit("instruction_decisions", instruction_decisions=decisions)
-        accepted = filtered_rows(candidates, decisions)
-        self._commit("filtered_instructions", filtered_instructions=accepted)
-
-    def _rl_policy_checkpoint(self) -> None:
-        prompts = {one.instruction["instruction"]: one for one in self._prompts()}
-        training, held_out = held_out_split(prompts, 0.25, RUN_SEED)
-        checkpoint = self._trained(
-            "rl_policy_checkpoint", [prompts[name].prompt for name in training]
-        )
-        payload = {
-            "policy": content_id("fingerprint", checkpoint.content_hash),
-            "algorithm": "grpo",
-            "preset": "refine_af",
-            "checkpoint_hash": checkpoint.content_hash,
-            "steps": 2,
-            "held_out_prompts": len(held_out),
-            "reward_before": 0.0,
-            "reward_after": 0.5,
-            "gain": 0.5,
-            "gain_low": 0.25,
-            "gain_high": 0.75,
-        }
-        parents = [
-            *self._all("base_model", "base"),
-            *self._all("feedback_judge", "judge"),
-            *(_instruction(prompts[name], "trained_on") for name in training),
-            *(_instruction(prompts[name], "measured_on") for name in held_out),
-            *(
-                Parent("seed_tasks", seed.row_id, "demonstration")
-                for one in prompts.values()
-                for seed in one.shown
-            ),
-        ]
-        self._commit(
-            "rl_policy_checkpoint",
-            checkpoint=checkpoint,
-            rl_policy_checkpoint=[make_row("rl_policy_checkpoint", payload, parents)],
-            rl_policy_checkpoint_steps=[],
-        )
-
-    def _instruction_dataset(self) -> None:
-        (refined,), (judge,) = self.live["rl_policy_checkpoint"], self.live["feedback_judge"]
-        model, store = ScriptedModel(refined["policy"]), self._store()
-        session = GeneratorSession(model, store, model.fingerprint)
-        feedback = Feedback(ScriptedJudge(judge["fingerprint"]), PRESETS["refine_af"], -1.0)
-        written = write_instances(self._prompts(), session, feedback, ANSWERING, RUN_SEED)
-        made_by = [
-            *self._all("feedback_judge", "judge"),
-            *self._all("rl_policy_checkpoint", "policy"),
-        ]
-        decisions = decision_rows("instance_decisions", written, made_by, SELECTING)
-        self._commit(
-            "instruction_dataset",
-            store=store,
-            instruction_dataset=dataset_rows(decisions),
-            instance_decisions=decisions,
-        )
-
-    def _fine_tuned_model(self) -> None:
-        rows = self.live["instruction_dataset"]
-        checkpoint = self._trained("fine_tuned_model", [row["output"] for row in rows])
-        payload = {
-            "arm": "refine_af",
-            "fingerprint": content_id("fingerprint", checkpoint.content_hash),
-            "checkpoint_hash": checkpoint.content_hash,
-            "rows": len(rows),
-            "steps": 3,
-            "loss_first": 2.5,
-            "loss_last": 1.5,
-        }
-        parents = [
-            *self._all("base_model", "base"),
-            *self._all("instruction_dataset", "trained_on"),
-        ]
-        self._commit(
-            "fine_tuned_model",
-            checkpoint=checkpoint,
-            fine_tuned_model=[make_row("fine_tuned_model", payload, parents)],
-            fine_tuned_model_steps=[],
-        )
-
-    def _prompts(self) -> list[InstancePrompt]:
-        seeds = [
-            SeedTriple(
-                row["row_id"],
-                row["seed_id"],
-                Example(row["instruction"], row["input"], row["output"]),
-            )
-            for row in self.live["seed_tasks"]
-        ]
-        count = ScriptedModel("").count_tokens
-        return instance_prompts(
-            self.live["filtered_instructions"], seeds, count, ANSWERING, RUN_SEED
-        )
-
-    def _trained(self, asset: str, learnt: Sequence[str]) -> Checkpoint:
-        """A checkpoint whose only weight is the hash of what it learnt."""
-
-        def train(out: Path) -> dict[str, Any]:
-            weights = content_id("weights", asset, list(learnt))
-            (out / "adapter.safetensors").write_text(weights, encoding="utf-8")
-            return {"rows": len(learnt)}
-
-        return self.checkpoints.train_or_reuse(asset, {"learnt": list(learnt)}, train)
-
-    def _store(self) -> CompletionsStore:
-        return CompletionsStore(self.warehouse, self.run_id)
-
-    def _all(self, table: str, role: str) -> list[Parent]:
-        return [Parent(table, row["row_id"], role) for row in self.live[table]]
-
-    def _commit(
-        self,
-        asset: str,
-        *,
-        store: CompletionsStore | None = None,
-        checkpoint: Checkpoint | None = None,
-        **tables: list[Row],
-    ) -> Commit:
-        """Commit an asset as a run would: an asset whose inputs are as they were stands."""
+    def _commit(self, asset: str, made: Made) -> list[Row]:
+        """Commit an asset as a run would, and return its own rows."""
         read, config = GRAPH[asset]
         inputs = {name: self.warehouse.data_version(name) or "" for name in read}
         if asset == "base_model":
-            inputs["file:model"] = content_id("fingerprint", "models/small")
-        config = {**config, "salt": RUN_SEED}
+            inputs["file:model"] = SMALL.fingerprint
+        config = {**config, "run_seed": RUN_SEED}
         config_hash = content_id("config", config)
         record = Record(
             asset=asset,
@@ -433,28 +258,10 @@ class Story:
             config_hash=config_hash,
             inputs=inputs,
             config=config,
-            usage=store.usage if store else {},
-            uses=store.uses if store else {},
+            usage=self._store.usage,
+            uses=self._store.uses,
         )
-        self.live |= tables
-        frames = {name: frame(name, rows) for name, rows in tables.items()}
-        return self.warehouse.commit(record, frames, [checkpoint] if checkpoint else [])
-
-
-def _seed(name: str, instruction: str, given: str, output: str) -> Row:
-    return make_row(
-        "seed_tasks",
-        {
-            "seed_id": name,
-            "name": name,
-            "instruction": instruction,
-            "input": given,
-            "output": output,
-            "instances": [{"input": given, "output": output}],
-            "is_classification": False,
-        },
-    )
-
-
-def _instruction(prompt: InstancePrompt, role: str) -> Parent:
-    return Parent("filtered_instructions", prompt.instruction["row_id"], role)
+        self._store = CompletionsStore(self.warehouse, self.run_id)
+        frames = {name: frame(name, rows) for name, rows in made.tables.items()}
+        self.warehouse.commit(record, frames, made.checkpoints)
+        return made.tables[asset]
