@@ -1,30 +1,27 @@
 """The Self-Instruct loop: rounds of requests until enough candidates are accepted.
 
-Request i of round r shows seeds, and instructions accepted in earlier rounds, both drawn by
+Request i of round r shows seeds and instructions accepted in earlier rounds, both drawn by
 rendezvous, and asks for more. A round's completions are parsed and decided on before the next round
-starts. The loop ends at the target, after `stall_rounds` rounds without a single accepted
-candidate, or after `max_rounds`.
+starts. The loop ends at the target, after `stall_rounds` rounds without an accepted candidate, or
+after `max_rounds`.
 
-In a later policy round (`policy_round.py`) the loop runs again with another policy: the pool begins
-with the seeds and the former pool, slots and draws are the round's own, and the target counts what
-is accepted beside the former pool.
+In a later policy round (`config/policy_round.py`) the loop runs again with another policy: the pool
+begins with the seeds and the former pool, slots and draws are the round's own, and the target
+counts what is accepted in addition to the former pool.
 
-Where a request's machine demonstrations come from: its own lane, or every accepted instruction.
+**Lanes.** The published loop draws machine demonstrations from all instructions accepted so far. A
+changed seed then changes a few prompts of the first round; their completions change prompts of the
+second; and after some rounds most prompts have changed. A lane is the requests with one number,
+round after round. A request that draws from its own lane only passes a change on to that lane and
+no other. For this the lane must also decide by itself: it may show what the decider would accept on
+a pool of the seeds and the lane's own candidates, whatever other lanes wrote.
 
-The published loop draws them from all that was accepted so far. A changed seed then changes a few
-prompts of the first round, what they wrote changes prompts of the second that drew from it, and
-after some rounds most prompts have changed. A lane is the line of requests with one number, round
-after round; a request that draws only from what its own lane wrote passes a change on to its lane
-and to no other. For that the lane must decide by itself too: what it may show is what the decider
-would accept on a pool of the seeds and the lane's own candidates, whatever other lanes wrote.
-
-Along a lane the change still spreads: each round shows six more seeds, and once the changed one is
-among them, all that the lane writes from there is new. So a lane begins afresh after `lane_rounds`
-rounds, each at its own time, a part of them in every round. Of n seeds, one is then shown to or
-passed on to about (8 + 6 (lane_rounds - 1) / 2) / n of the requests, however many rounds there are.
-
-In a later policy round a lane goes on where it stopped: it may show what it put into the former
-pool, and accepts what is novel beside that.
+Along a lane the change still spreads: each round shows six more seeds, and once the changed one has
+been among them, everything that the lane writes is new. So a lane starts over after `lane_rounds`
+rounds, some lanes in every round. Of n seeds, one then affects about
+(8 + 6 (lane_rounds - 1) / 2) / n of the requests, however many rounds there are. In a later policy
+round a lane continues: it may show what it added to the former pool, and accepts what is novel
+beside that.
 """
 
 from __future__ import annotations
@@ -47,14 +44,13 @@ from refine_dagster.warehouse.rows import Parent, Row, make_row
 
 
 class MachinePool:
-    """Machine-made demonstrations by request number.
+    """Machine demonstrations by request number.
 
     Args:
         seeds: the seed tasks.
-        decider: decides on all candidates; its pool is the one drawn from with
-            `machine_pool: all`.
+        decider: decides on all candidates; `machine_pool: all` draws from what it accepted.
         config: `machine_pool`, and the rules of a lane's own decider.
-        former: the pool of the former policy round; named by their slots.
+        former: the pool of the former policy round, named by slots.
     """
 
     def __init__(
@@ -69,12 +65,12 @@ class MachinePool:
         self._config = config
         self._former = former
         self._former_of: defaultdict[int, list[Demonstration]] = defaultdict(list)
-        for one in former:
-            self._former_of[request_of(one.name)].append(one)
+        for demonstration in former:
+            self._former_of[request_of(demonstration.name)].append(demonstration)
         self._lanes: dict[tuple[int, int], InstructionDecider] = {}
 
     def add(self, candidates: Sequence[Row]) -> None:
-        """Take in a round's rows of `raw_instructions`, in slot order."""
+        """Add a round's rows of `raw_instructions`, in slot order."""
         if self._config.machine_pool == "all":
             return
         by_lane: defaultdict[tuple[int, int], list[Row]] = defaultdict(list)
@@ -87,19 +83,19 @@ class MachinePool:
             self._lanes[lane].decide(rows)
 
     def of(self, number: int, request: int) -> Sequence[Demonstration]:
-        """What request `request` of round `number` may show."""
+        """The demonstrations that request `request` of round `number` may show."""
         if self._config.machine_pool == "all":
             return [*self._former, *self._all.accepted]
         lane = self._lanes.get(self._lane(number, request))
         return [*self._former_of[request], *(lane.accepted if lane else ())]
 
     def _lane(self, number: int, request: int) -> tuple[int, int]:
-        """The request's number, and how often its lane has begun afresh by round `number`."""
+        """The request's number, and how often its lane has started over by round `number`."""
         return request, (number + request) // self._config.lane_rounds
 
 
 def slot_name(number: int, request: int, position: int) -> str:
-    """A candidate's slot, zero-padded so that names sort as the places do.
+    """A candidate's slot, zero-padded so that slots sort like their numbers.
 
     >>> slot_name(2, 17, 0)
     '0002/0017/000'
@@ -108,7 +104,7 @@ def slot_name(number: int, request: int, position: int) -> str:
 
 
 def request_of(slot: str) -> int:
-    """The number of the request whose completion a slot is in.
+    """The request number of a slot.
 
     >>> request_of("0002/0017/000"), request_of("r2/0000/0005/001")
     (17, 5)
@@ -118,14 +114,14 @@ def request_of(slot: str) -> int:
 
 @dataclass(frozen=True)
 class Proposer:
-    """The model that proposes, as the loop sees it.
+    """The model that proposes.
 
     Attributes:
         complete: answers requests in order.
         count_tokens: length of a text in the model's tokens.
-        key_of: the key of the completion that answered a request.
-        model: the model's fingerprint, which rows name as their policy.
-        row: the model's row, the parent of every candidate.
+        key_of: the key of a request's completion.
+        model: the model's fingerprint, the `policy` of the rows.
+        row: the model's row, a parent of every candidate.
     """
 
     complete: Callable[[Sequence[Request]], list[Completion]]
@@ -143,12 +139,12 @@ class Proposer:
 
 @dataclass(frozen=True)
 class Proposals:
-    """What the loop made.
+    """The loop's result.
 
     Attributes:
         rows: rows of `raw_instructions`, in slot order.
         accepted: how many of them are accepted.
-        rounds: rounds sent.
+        rounds: how many rounds were sent.
         ended_by: `target`, `stall` or `max_rounds`.
     """
 
@@ -181,19 +177,20 @@ def propose(
 
     Args:
         seeds: the seed tasks; those longer than `max_demonstration_tokens` are not shown.
-        run seed: with the policy round, seeds every draw and all sampling noise.
-        policy_round: whose candidates these are.
+        run_seed: with the policy round, seeds every draw and all sampling.
+        policy_round: the round of the candidates.
         former: the pool of the policy round before.
 
     Raises:
         RefineError: no seed is short enough to be shown.
     """
-    shown = [
-        seed
-        for seed in seeds
-        if proposer.count_tokens(seed.instruction) <= config.max_demonstration_tokens
-    ]
-    if not shown:
+
+    def short(pool: Sequence[Demonstration]) -> list[Demonstration]:
+        limit = config.max_demonstration_tokens
+        return [shown for shown in pool if proposer.count_tokens(shown.instruction) <= limit]
+
+    shown_seeds = short(seeds)
+    if not shown_seeds:
         raise RefineError(
             f"no seed instruction has at most {config.max_demonstration_tokens} tokens",
             where="config field self_instruct.max_demonstration_tokens",
@@ -201,19 +198,26 @@ def propose(
         )
     run_seed = policy_round.run_seed(run_seed)
     decider = InstructionDecider([*seeds, *former], config, policy_round)
-    # Lanes go on from what was proposed; an evolved instruction belongs to none.
-    pool = MachinePool(seeds, decider, config, [one for one in former if not one.evolved])
+    # Lanes continue from what was proposed; an evolved instruction belongs to none.
+    proposed = [demonstration for demonstration in former if not demonstration.evolved]
+    pool = MachinePool(seeds, decider, config, proposed)
     rows: list[Row] = []
     stalled = number = 0
     with progress.task("accepted instructions", total=config.target) as advance:
         while not decider.full and stalled < config.stall_rounds and number < config.max_rounds:
-            fresh = _round(number, shown, pool, proposer, config, run_seed, policy_round)
+            shown = [
+                demonstrations(
+                    shown_seeds, short(pool.of(number, request)), config, run_seed, number, request
+                )
+                for request in range(config.requests_per_round)
+            ]
+            candidates = _round(number, shown, proposer, config, run_seed, policy_round)
             before = len(decider.accepted)
-            decider.decide(fresh)
-            pool.add(fresh)
+            decider.decide(candidates)
+            pool.add(candidates)
             gained = len(decider.accepted) - before
             stalled = 0 if gained else stalled + 1
-            rows += fresh
+            rows += candidates
             number += 1
             advance(gained, round=number, candidates=len(rows))
     if decider.full:
@@ -225,28 +229,17 @@ def propose(
 
 def _round(
     number: int,
-    seeds: Sequence[Demonstration],
-    pool: MachinePool,
+    shown: Sequence[Sequence[Demonstration]],
     proposer: Proposer,
     config: SelfInstructConfig,
     run_seed: str,
     policy_round: PolicyRound,
 ) -> list[Row]:
-    shown = [
-        demonstrations(
-            seeds,
-            [
-                one
-                for one in pool.of(number, request)
-                if proposer.count_tokens(one.instruction) <= config.max_demonstration_tokens
-            ],
-            config,
-            run_seed,
-            number,
-            request,
-        )
-        for request in range(config.requests_per_round)
-    ]
+    """Rows of `raw_instructions` of one round, in slot order.
+
+    Args:
+        shown: the demonstrations of each request.
+    """
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
@@ -257,20 +250,32 @@ def _round(
     requests = [
         Request(
             "propose",
-            propose_prompt([one.instruction for one in demos]),
+            propose_prompt([demonstration.instruction for demonstration in of_request]),
             sampling,
-            request_seed(run_seed, "propose", number, place),
+            request_seed(run_seed, "propose", number, index),
         )
-        for place, demos in enumerate(shown)
+        for index, of_request in enumerate(shown)
     ]
     completions = proposer.complete(requests)
-    return [
-        row
-        for place, (demos, request, completion) in enumerate(
-            zip(shown, requests, completions, strict=True)
-        )
-        for row in _candidates(number, place, demos, request, completion, proposer, policy_round)
-    ]
+    rows = []
+    for index, (request, completion) in enumerate(zip(requests, completions, strict=True)):
+        key, finished = proposer.key_of(request), completion.finish_reason != "length"
+        parents = [proposer.row, *(item.as_parent("demonstration") for item in shown[index])]
+        for position, candidate in enumerate(parse_task_list(completion.text, finished=finished)):
+            payload = {
+                "method": SELF_INSTRUCT,
+                "slot": policy_round.slot(slot_name(number, index, position)),
+                "round": number,
+                "request": index,
+                "position": position,
+                "instruction": candidate.text,
+                "parsed": candidate.problem is None,
+                "parse_problem": candidate.problem,
+                "completion_key": key,
+                "policy": proposer.model,
+            }
+            rows.append(make_row(policy_round.name("raw_instructions"), payload, parents))
+    return rows
 
 
 def demonstrations(
@@ -281,46 +286,13 @@ def demonstrations(
     number: int,
     request: int,
 ) -> list[Demonstration]:
-    """What request `request` of round `number` shows: seeds, then machine-made instructions.
+    """The demonstrations of request `request` of round `number`: seeds, then machine ones.
 
-    Seeds stand in for machine-made instructions that do not exist yet (REFINE-AF section 3.1).
+    Seeds take the place of machine demonstrations that do not exist yet (REFINE-AF, section 3.1).
     """
-    by_slot = {one.name: one for one in machine}
+    by_slot = {demonstration.name: demonstration for demonstration in machine}
     chosen = draw(by_slot, config.machine_demonstrations, run_seed, "machine", number, request)
-    by_seed = {one.name: one for one in seeds}
+    by_seed = {seed.name: seed for seed in seeds}
     wanted = config.human_demonstrations + config.machine_demonstrations - len(chosen)
     human = draw(by_seed, wanted, run_seed, "human", number, request)
     return [by_seed[name] for name in human] + [by_slot[name] for name in chosen]
-
-
-def _candidates(
-    number: int,
-    place: int,
-    shown: Sequence[Demonstration],
-    request: Request,
-    completion: Completion,
-    proposer: Proposer,
-    policy_round: PolicyRound,
-) -> list[Row]:
-    parents = [proposer.row, *(one.as_parent("demonstration") for one in shown)]
-    key = proposer.key_of(request)
-    candidates = parse_task_list(completion.text, finished=completion.finish_reason != "length")
-    return [
-        make_row(
-            policy_round.name("raw_instructions"),
-            {
-                "method": SELF_INSTRUCT,
-                "slot": policy_round.slot(slot_name(number, place, position)),
-                "round": number,
-                "request": place,
-                "position": position,
-                "instruction": candidate.text,
-                "parsed": candidate.problem is None,
-                "parse_problem": candidate.problem,
-                "completion_key": key,
-                "policy": proposer.model,
-            },
-            parents,
-        )
-        for position, candidate in enumerate(candidates)
-    ]

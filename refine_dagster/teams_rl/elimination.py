@@ -9,7 +9,6 @@ would call equal (`lost_parent`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,70 +36,47 @@ class Rewrite:
     finished: bool = True
 
 
-def unfinished(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """The model was stopped before the end of its text."""
-    return None if rewrite.finished else Rejection("unfinished")
-
-
-def empty(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """No letter and no digit."""
-    return None if rouge_tokens(rewrite.text) else Rejection("empty")
-
-
-def marker_words(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """Words of the executor's prompt that its parent did not have."""
-    text, parent = rewrite.text.lower(), rewrite.parent.lower()
-    leaked = any(marker in text and marker not in parent for marker in rewrite.operation.markers)
-    return Rejection("marker_words") if leaked else None
-
-
-def refusal(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """The executor declines instead of writing."""
-    return Rejection("refusal") if rewrite.text.strip().lower().startswith(REFUSALS) else None
-
-
-def too_short(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """Fewer than three words."""
-    words = len(rewrite.text.split())
-    return Rejection("too_short", words, MIN_WORDS) if words < MIN_WORDS else None
-
-
-def too_long(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """More words than are allowed."""
-    words = len(rewrite.text.split())
-    return Rejection("too_long", words, max_words) if words > max_words else None
-
-
-def identical(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """The parent's words in the parent's order; case, punctuation and spaces do not count."""
-    same = rouge_tokens(rewrite.text) == rouge_tokens(rewrite.parent)
-    return Rejection("identical") if same else None
-
-
-def lost_parent(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """An operation in depth that keeps too few of the parent's words: another task."""
-    ours = set(rouge_tokens(rewrite.parent)) - STOP_WORDS
-    if not rewrite.operation.in_depth or not ours:
-        return None
-    kept = len(ours & set(rouge_tokens(rewrite.text))) / len(ours)
-    return Rejection("lost_parent", kept, LEAST_KEPT) if kept < LEAST_KEPT else None
-
-
-RULES: tuple[Callable[[Rewrite, int], Rejection | None], ...] = (
-    unfinished,
-    empty,
-    marker_words,
-    refusal,
-    too_short,
-    too_long,
-    identical,
-    lost_parent,
-)
-
-
 def first_rejection(rewrite: Rewrite, max_words: int) -> Rejection | None:
-    """The first rule that eliminates a rewrite; None where all pass."""
-    return next(filter(None, (rule(rewrite, max_words) for rule in RULES)), None)
+    """The first rule that eliminates a rewrite; None where all pass.
+
+    - `unfinished`: the model was stopped before the end of its text;
+    - `empty`: no letter and no digit;
+    - `marker_words`: words of the executor's prompt that the parent did not have;
+    - `refusal`: the executor refuses instead of writing;
+    - `too_short`, `too_long`: fewer than three words, more than `max_words`;
+    - `identical`: the parent's words in the same order, without regard to case and punctuation;
+    - `lost_parent`: an operation in depth that keeps too few of the parent's words: another task.
+    """
+    text, parent = rewrite.text.lower(), rewrite.parent.lower()
+    words = len(rewrite.text.split())
+    if not rewrite.finished:
+        return Rejection("unfinished")
+    if not rouge_tokens(rewrite.text):
+        return Rejection("empty")
+    if any(marker in text and marker not in parent for marker in rewrite.operation.markers):
+        return Rejection("marker_words")
+    if text.strip().startswith(REFUSALS):
+        return Rejection("refusal")
+    if words < MIN_WORDS:
+        return Rejection("too_short", words, MIN_WORDS)
+    if words > max_words:
+        return Rejection("too_long", words, max_words)
+    if identical(rewrite):
+        return Rejection("identical")
+    if rewrite.operation.in_depth and (kept := _kept_share(rewrite)) < LEAST_KEPT:
+        return Rejection("lost_parent", kept, LEAST_KEPT)
+    return None
+
+
+def identical(rewrite: Rewrite) -> bool:
+    """Whether text and parent have the same words in the same order."""
+    return rouge_tokens(rewrite.text) == rouge_tokens(rewrite.parent)
+
+
+def _kept_share(rewrite: Rewrite) -> float:
+    """Share of the parent's words in the text, stop words left out; 1 where it has no others."""
+    ours = set(rouge_tokens(rewrite.parent)) - STOP_WORDS
+    return len(ours & set(rouge_tokens(rewrite.text))) / len(ours) if ours else 1.0
 
 
 def overlap(first: str, second: str) -> float:
@@ -115,7 +91,7 @@ Sameness = Literal["equal", "different", "undecided"]
 
 def sameness(rewrite: Rewrite, different_below: float) -> Sameness:
     """Compare parent and rewrite by wording; an overlap up to the limit is `different`."""
-    if identical(rewrite, 0) is not None:
+    if identical(rewrite):
         return "equal"
     similarity = overlap(rewrite.parent, rewrite.text)
     return "different" if similarity <= different_below else "undecided"

@@ -1,8 +1,7 @@
-"""Seeds evolved by a policy: every step a row with its parent, its operation and the policy.
+"""Seeds evolved by a policy, one operation a step.
 
-A step knows the text that it was made from. Answers come later, by the graph's own assets, and are
-asked for the evolved instruction itself. (The authors' dataset pairs evolved instructions with the
-outputs of the seeds that they came from.)
+Answers are written later, by other assets, for the evolved instruction itself. (The authors'
+dataset pairs evolved instructions with the outputs of the seeds that they came from.)
 """
 
 from __future__ import annotations
@@ -30,13 +29,12 @@ class EvolvedStep:
     """One step of a seed's evolution.
 
     Attributes:
-        seed_id, step: its slot; steps count from 1.
-        operation: name.
-        policy: version of the policy that chose it.
-        parent, text: instructions before and after; the text is what came back, kept or not.
-        rule: what eliminated it; None where it was kept.
+        step: from 1.
+        policy: version of the policy that chose the operation.
+        parent, text: instructions before and after, whether or not it was kept.
+        rule: the rule that rejected it; None where it was kept.
         different: the reviewer's probability, None where no model was asked.
-        outcome: how it came about, requests included.
+        outcome: the step with its requests.
     """
 
     seed_id: str
@@ -55,7 +53,7 @@ class EvolvedStep:
 
 
 def model_evolver(complete: Complete, config: TeamsRLConfig, run_seed: str) -> Evolver:
-    """Executor and reviewer on one model, as the config have them."""
+    """Executor and reviewer on one model, by the config."""
     return Evolver(
         ModelExecutor(
             complete,
@@ -104,18 +102,15 @@ def evolve(
     length: int = EPISODE_LENGTH,
     episode: int = 0,
 ) -> list[EvolvedStep]:
-    """Evolve every seed `length` times; all seeds in lock-step, a batch a step.
+    """Evolve every seed `length` times, all seeds in lock-step, one batch a step.
 
-    What becomes of a seed depends on that seed alone, so an edited seed costs its own requests.
+    The evolution of a seed depends on that seed alone, so an edited seed costs its own requests.
 
     Args:
-        seeds: any number; rows come in their order within a step.
-        policy: chooses each operation.
-        evolver: applies and judges it.
-        episode: which evolution of these seeds this is; another one has other noise.
+        episode: number of this evolution; all random numbers depend on it.
 
     Returns:
-        `length * len(seeds)` rows, step by step.
+        `length * len(seeds)` steps, in the order of steps, then of seeds.
     """
     chains = [Chain(seed.seed_id, episode, one_line(seed.text)) for seed in seeds]
     rows: list[EvolvedStep] = []

@@ -1,29 +1,16 @@
-"""Which seeds teach the instructor and which are evolved, and the rows that come of it.
+"""Which seeds teach the instructor and which are evolved; rows of the evolution and their cost.
 
 The seeds are split before anything is trained: the instructor learns on one part, and of the other
-a number is drawn and evolved. So a figure of the evolution, such as the share that is kept, is one
-of seeds that the instructor never saw. Split and draw go by each seed's own id: adding, editing or
-removing one moves no other across.
+a number is drawn and evolved. So a figure of the evolution, such as the share that is kept, is
+about seeds that the instructor never saw. Split and draw depend on each seed's own id: adding,
+editing or removing one moves no other.
 
-A row of `evolved_instructions` is one operation. Its parents are what the operation was applied to
-(the seed, or the last row of that seed that was kept), the instructor that chose it, and the model
-that wrote it: so it descends from the seed that it began at, and from every seed that instructor
-and model were trained on.
+A row of `evolved_instructions` is one operation. Its parents are the text before (the seed, or the
+seed's last row that was kept), the instructor that chose the operation, and the model that wrote
+it: so it descends from every seed that either was trained on.
 
-What a dataset cost in model calls, by role, with and without the instructor's training.
-
-A claim about cheap data is a claim about calls per kept row. Rows name the calls that they asked
-for and the instructor's row has those of its training; the mart `query_ledger` counts them by role
-(execute, review, respond) and finds each in the completions store.
-
-The paper's headline figure, that its method needs 5.73 % of WizardLM's queries, worked out:
-
-    WizardLM:   52,000 instructions x 4 rounds x 3 calls (evolve, check, answer) = 624,000 calls
-    TeaMs-RL:   17,878 instructions x 2 calls (evolve, answer)                   =  35,756 calls
-    ratio:      35,756 / 624,000                                                 =   5.730 %
-
-The datasets differ in size. WizardLM kept 250,000 instructions, so per kept row it made 2.50 calls
-against 2.00 for TeaMs-RL: 80 % instead of 5.73 %, before the 2,400 calls of TeaMs-RL's training.
+A claim about cheap data is a claim about calls per kept row (docs/methods.md, section 5.6). Rows
+name the completions that they asked for, and the instructor's row has the calls of its training.
 """
 
 from __future__ import annotations
@@ -48,7 +35,7 @@ from refine_dagster.warehouse.rows import Parent, Row, make_row, parents
 
 @dataclass(frozen=True)
 class CallsPerRow:
-    """Calls asked for, and per kept row; None per row where none was kept."""
+    """Calls in all, and per kept row (None where no row was kept)."""
 
     kept: int
     with_training: int
@@ -63,52 +50,21 @@ class CallsPerRow:
         return self.without_training / self.kept if self.kept else None
 
 
-@dataclass(frozen=True)
-class PublishedCalls:
-    """A published dataset's calls.
-
-    Attributes:
-        instructions: evolved per round, or in all.
-        rounds: of evolution.
-        calls: for each instruction and round.
-        kept: rows of the dataset.
-    """
-
-    instructions: int
-    rounds: int
-    calls: int
-    kept: int
-
-    @property
-    def total(self) -> int:
-        return self.instructions * self.rounds * self.calls
-
-    @property
-    def per_row(self) -> float:
-        return self.total / self.kept
-
-
-WIZARDLM = PublishedCalls(instructions=52_000, rounds=4, calls=3, kept=250_000)
-TEAMS_RL_PAPER = PublishedCalls(instructions=17_878, rounds=1, calls=2, kept=17_878)
-# 200 updates of 6 steps, each an execution and a review.
-TEAMS_RL_TRAINING_CALLS = 200 * 6 * 2
-
-
 INSTRUCTOR, INSTRUCTOR_STEPS = "instructor_policy", "instructor_policy_steps"
-# The reviewer's rule; what it measures is a probability.
+# The reviewer's rule; it measures a probability.
 EQUAL = "equal"
 
 
 @dataclass(frozen=True)
 class SeedParts:
-    """Rows of `seed_tasks`, by seed id: those trained on, and those to be evolved."""
+    """Rows of `seed_tasks`, sorted by seed id, for training and for the evolution."""
 
     training: list[Row]
     evolved: list[Row]
 
 
 def seed_parts(seeds: Iterable[Row], config: TeamsRLConfig, run_seed: str) -> SeedParts:
-    """Split the seeds, and draw `evolved_seeds` of the part that is not trained on.
+    """Split the seeds, and draw `evolved_seeds` of those that are not for training.
 
     Seeds of more than `max_words` words are in neither part. A single seed is in both.
 
@@ -134,12 +90,12 @@ def seed_parts(seeds: Iterable[Row], config: TeamsRLConfig, run_seed: str) -> Se
 
 
 def as_seeds(rows: Iterable[Row]) -> list[Seed]:
-    """Rows of `seed_tasks` as starts of episodes."""
+    """Rows of `seed_tasks` as the seeds of episodes."""
     return [Seed(row["seed_id"], row["instruction"]) for row in rows]
 
 
 def slot_of(round_number: int, seed_id: str) -> str:
-    """An evolved candidate's slot: all seeds' first operations, then their second, and so on.
+    """An evolved candidate's slot, which sorts by round (the operation's number), then seed.
 
     >>> slot_of(2, "seed_017")
     'evolved/02/seed_017'
@@ -149,14 +105,14 @@ def slot_of(round_number: int, seed_id: str) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """What evolved rows are made by.
+    """Where evolved rows come from.
 
     Attributes:
         seeds: the rows of `seed_tasks` that were evolved.
         instructor: the row of `instructor_policy`.
         generator: the model's row, as a parent.
         model: the model's fingerprint.
-        key_of: the key of the completion that answered a request.
+        key_of: the key of a request's completion.
     """
 
     seeds: Sequence[Row]
@@ -168,17 +124,19 @@ class Origin:
 
 def evolved_rows(steps: Iterable[EvolvedStep], origin: Origin, config: TeamsRLConfig) -> list[Row]:
     """Rows of `evolved_instructions` for an evolution's steps, in their order."""
-    # Where each chain stands: the seed, then the latest row that was kept.
-    at = {row["seed_id"]: Parent("seed_tasks", row["row_id"], "evolved") for row in origin.seeds}
-    made = [
+    # The parent of each seed's next step: the seed, then its latest row that was kept.
+    latest = {
+        row["seed_id"]: Parent("seed_tasks", row["row_id"], "evolved") for row in origin.seeds
+    }
+    models = [
         origin.generator,
         Parent(INSTRUCTOR, origin.instructor["row_id"], "instructor"),
     ]
     rows = []
     for step in steps:
-        row = make_row(EVOLVED, _payload(step, origin, config), [at[step.seed_id], *made])
+        row = make_row(EVOLVED, _payload(step, origin, config), [latest[step.seed_id], *models])
         if step.kept:
-            at[step.seed_id] = Parent(EVOLVED, row["row_id"], "evolved")
+            latest[step.seed_id] = Parent(EVOLVED, row["row_id"], "evolved")
         rows.append(row)
     return rows
 
@@ -215,7 +173,7 @@ def instructor_payload(
     updates: Sequence[InstructorUpdate] = (),
     ended_by: str | None = None,
 ) -> Row:
-    """The payload of a row of `instructor_policy`; the defaults are those of an untrained one."""
+    """The payload of a row of `instructor_policy`; the defaults are for an untrained policy."""
     rewrites, reviews = updates_calls(updates, config)
     return {
         "algorithm": config.algorithm,
@@ -296,26 +254,20 @@ def evolution_figures(rows: Sequence[Row], operations: Sequence[str]) -> dict[st
 
 @dataclass(frozen=True)
 class EvolutionCalls:
-    """Calls asked for by role (`rewrite`, `review`), in training and in evolution."""
+    """Calls by role (`rewrite`, `review`), of the instructor's training and of the evolution."""
 
     training: Mapping[str, int]
     generation: Mapping[str, int]
 
     def per_row(self, kept: int) -> CallsPerRow:
-        """Calls for `kept` rows."""
         generation = sum(self.generation.values())
         return CallsPerRow(kept, generation + sum(self.training.values()), generation)
 
 
 def evolution_calls(evolved: Sequence[Row], instructor: Row) -> EvolutionCalls:
-    """What rows of `evolved_instructions` cost, and the instructor that chose for them."""
+    """The calls of rows of `evolved_instructions` and of their instructor."""
+    reviews = sum(len(row["review_keys"]) for row in evolved)
     return EvolutionCalls(
-        training={
-            "rewrite": instructor["rewrite_calls"],
-            "review": instructor["review_calls"],
-        },
-        generation={
-            "rewrite": len(evolved),
-            "review": sum(len(row["review_keys"]) for row in evolved),
-        },
+        training={"rewrite": instructor["rewrite_calls"], "review": instructor["review_calls"]},
+        generation={"rewrite": len(evolved), "review": reviews},
     )

@@ -20,14 +20,9 @@ from refine_dagster.prompts.instance import HEADER
 from refine_dagster.teams_rl.chain import Chain, Evolver, Seed
 from refine_dagster.teams_rl.elimination import Rewrite
 from refine_dagster.teams_rl.evolution import evolve
-from refine_dagster.teams_rl.evolved_rows import (
-    TEAMS_RL_PAPER,
-    TEAMS_RL_TRAINING_CALLS,
-    WIZARDLM,
-    CallsPerRow,
-)
+from refine_dagster.teams_rl.evolved_rows import CallsPerRow
 from refine_dagster.teams_rl.learned_policy import RandomPolicy, RoundRobinPolicy
-from refine_dagster.teams_rl.operations import BREADTH, NAMES, operation_named
+from refine_dagster.teams_rl.operations import BREADTH, EPISODE_LENGTH, NAMES, operation_named
 from refine_dagster.teams_rl.reviewer import (
     ModelExecutor,
     ModelReviewer,
@@ -203,11 +198,17 @@ def test_calls_for_each_row() -> None:
 
 
 def test_the_papers_share_of_queries_is_mostly_a_smaller_dataset() -> None:
-    assert WIZARDLM.total == 624_000
-    assert TEAMS_RL_PAPER.total == 35_756
-    assert TEAMS_RL_PAPER.total / WIZARDLM.total == pytest.approx(0.0573, abs=5e-5)
-    assert (round(WIZARDLM.per_row, 2), TEAMS_RL_PAPER.per_row) == (2.50, 2.00)
-    assert TEAMS_RL_TRAINING_CALLS == 2_400
+    """The figures of docs/methods.md, section 5.6."""
+    evolve, check, answer = 1, 1, 1
+    wizard_lm = CallsPerRow(250_000, 0, 52_000 * 4 * (evolve + check + answer))
+    generation = 17_878 * (evolve + answer)
+    teams_rl = CallsPerRow(17_878, generation + 200 * EPISODE_LENGTH * (evolve + check), generation)
+    assert wizard_lm.without_training == 624_000
+    assert teams_rl.without_training == 35_756
+    assert teams_rl.without_training / wizard_lm.without_training == pytest.approx(0.0573, abs=5e-5)
+    assert wizard_lm.per_row_without_training == pytest.approx(2.50, abs=5e-3)
+    assert teams_rl.per_row_without_training == 2.00
+    assert teams_rl.with_training - teams_rl.without_training == 2_400
 
 
 def test_templates_are_a_function_of_their_arguments_and_do_what_they_say() -> None:
