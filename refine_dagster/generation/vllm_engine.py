@@ -13,7 +13,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,46 +23,40 @@ from refine_dagster import progress
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.model_text import ModelText
-from refine_dagster.models.device import Device, free_memory, release_memory, set_imports_aside
+from refine_dagster.models.device import (
+    Device,
+    free_memory,
+    release_memory,
+    restored_variables,
+    set_imports_aside,
+)
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.models.size import model_size
 from refine_dagster.seeding import restored_generators
 
 
 @contextmanager
-def restored_variables(names: Collection[str]) -> Iterator[None]:
-    """Restore these environment variables at the end."""
-    before = {name: os.environ.get(name) for name in names}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the block."""
-    with restored_variables(values):
-        os.environ.update(values)
-        yield
-
-
-@contextmanager
 def vllm_logging(log: Path) -> Iterator[Path]:
     """Have vLLM, here and in its processes, log to a file.
 
-    Args:
-        log: the file.
-
     Yields:
-        A file with settings for `logging.config`, beside the log.
+        A file with the settings for `logging.config`.
     """
     settings = log.with_suffix(".json")
-    settings.write_text(json.dumps(_to_file(log)), encoding="utf-8")
+    handler = {
+        "class": "logging.FileHandler",
+        "filename": str(log),
+        "formatter": "plain",
+        "encoding": "utf-8",
+    }
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(message)s"}},
+        "handlers": {"file": handler},
+        "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
+    }
+    settings.write_text(json.dumps(config), encoding="utf-8")
     logger = logging.getLogger("vllm")
     try:
         yield settings
@@ -96,24 +90,6 @@ def restored_torch(device: Device) -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(mode)
         torch._dynamo.config.disable = compiles_nothing
-
-
-def _to_file(log: Path) -> dict[str, Any]:
-    """A `logging.config` that writes vLLM's log to a file."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(message)s"}},
-        "handlers": {
-            "file": {
-                "class": "logging.FileHandler",
-                "filename": str(log),
-                "formatter": "plain",
-                "encoding": "utf-8",
-            }
-        },
-        "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
-    }
 
 
 FIELD = "config field generator.backend"
@@ -281,7 +257,8 @@ def _start(
         "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
         **({"TORCH_COMPILE_DISABLE": "1"} if device.name == "cpu" else {}),
     }
-    with environment(variables), restored_torch(device):
+    with restored_variables(variables), restored_torch(device):
+        os.environ.update(variables)
         LLM = _import_llm(device)  # noqa: N806
         from vllm.config.logging import LoggingConfig
         from vllm.exceptions import VLLMError

@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -128,30 +128,41 @@ def device_session(config: DeviceConfig) -> Iterator[Device]:
         config.memory_share,
         DeviceUse(hardware_name(name), driver_version(name)),
     )
-    threads = torch.get_num_threads()
-    mode = torch.get_deterministic_debug_mode()
-    workspace = os.environ.get(CUBLAS_VARIABLE)
-    torch.set_num_threads(device.threads)
-    if device.deterministic:
-        os.environ.setdefault(CUBLAS_VARIABLE, CUBLAS_WORKSPACE)
-        torch.use_deterministic_algorithms(True)
-    if name == "cuda":
-        torch.cuda.set_per_process_memory_fraction(config.memory_share)
-        torch.cuda.reset_peak_memory_stats()
-    elif name == "mps":
-        torch.mps.set_per_process_memory_fraction(config.memory_share)
-    try:
-        yield device
-    finally:
-        device.use.seconds = monotonic() - device.use.started
-        device.use.peak_memory_mb = peak_memory_mb(device)
-        torch.set_num_threads(threads)
-        torch.set_deterministic_debug_mode(mode)
-        if workspace is None:
-            os.environ.pop(CUBLAS_VARIABLE, None)
-        release_memory(device)
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    with restored_variables([CUBLAS_VARIABLE]):
+        torch.set_num_threads(device.threads)
+        if device.deterministic:
+            os.environ.setdefault(CUBLAS_VARIABLE, CUBLAS_WORKSPACE)
+            torch.use_deterministic_algorithms(True)
         if name == "cuda":
-            torch.cuda.set_per_process_memory_fraction(1.0)
+            torch.cuda.set_per_process_memory_fraction(config.memory_share)
+            torch.cuda.reset_peak_memory_stats()
+        elif name == "mps":
+            torch.mps.set_per_process_memory_fraction(config.memory_share)
+        try:
+            yield device
+        finally:
+            device.use.seconds = monotonic() - device.use.started
+            device.use.peak_memory_mb = peak_memory_mb(device)
+            torch.set_num_threads(threads)
+            torch.set_deterministic_debug_mode(mode)
+            release_memory(device)
+            if name == "cuda":
+                torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@contextmanager
+def restored_variables(names: Collection[str]) -> Iterator[None]:
+    """Restore these environment variables at the end."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def release_memory(device: Device) -> None:
@@ -226,12 +237,9 @@ def session_figures(device: Device) -> dict[str, Any]:
     use = device.use
     peak = peak_memory_mb(device) if use.peak_memory_mb is None else use.peak_memory_mb
     seconds = monotonic() - use.started if use.seconds is None else use.seconds
+    names = ("name", "dtype", "threads", "deterministic", "quantization")
     figures: dict[str, Any] = {
-        "name": device.name,
-        "dtype": device.dtype,
-        "threads": device.threads,
-        "deterministic": device.deterministic,
-        "quantization": device.quantization,
+        **{name: getattr(device, name) for name in names},
         "hardware": use.hardware,
         "driver": use.driver,
         "peak_memory_mb": round(peak),
@@ -274,7 +282,6 @@ def _free_threads() -> int:
 
 CPU_FACTS = Path("/proc/cpuinfo")
 NVIDIA_FACTS = Path("/proc/driver/nvidia/version")
-DRIVER_SECONDS = 20
 
 
 @cache
@@ -297,14 +304,9 @@ def driver_version(device: str) -> str | None:
     """The version of the card's driver; None on a device without one, or if unknown."""
     if device != "cuda":
         return None
-    if shutil.which("nvidia-smi"):
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=DRIVER_SECONDS,
-            check=False,
-        )
+    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    if shutil.which(ask[0]):
+        answer = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=False)
         if answer.returncode == 0 and answer.stdout.strip():
             return answer.stdout.splitlines()[0].strip()
     if NVIDIA_FACTS.is_file():

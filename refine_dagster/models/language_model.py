@@ -217,48 +217,38 @@ def _download(name: str, revision: str | None) -> Path:
         RevisionNotFoundError,
     )
 
-    def fetch(*patterns: str) -> Path:
-        # Models lie at the top of a repository; other formats lie in its folders.
-        return Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
-            )
-        )
-
     try:
-        folder = fetch(*CONFIG, *SAFETENSORS, *TOKENIZER, *TOKENIZER_EXTRAS)
-        if not any(folder.glob("*.safetensors")):
-            folder = fetch(*CONFIG, *PICKLED, *TOKENIZER, *TOKENIZER_EXTRAS)
-    except GatedRepoError as error:
-        raise ModelError(
-            "the model is gated",
-            where=name,
-            fix="accept its licence and log in with `hf auth login`",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(
-            f"there is no revision {revision!r}", where=name, fix="correct base_model.revision"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ModelError(
-            "neither a folder nor a Hugging Face id that can be read",
-            where=name,
-            fix="check the name",
-        ) from error
+        for weights in (SAFETENSORS, PICKLED):
+            wanted = [*CONFIG, *weights, *TOKENIZER, *TOKENIZER_EXTRAS]
+            # Models lie at the top of a repository; other formats lie in its folders.
+            folder = snapshot_download(
+                name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
+            )
+            if any(Path(folder).glob("*.safetensors")):
+                break
     except (
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         httpx.TransportError,
     ) as error:
-        raise ModelError(
+        what = (
             "the model is not in the local cache and Hugging Face cannot be reached "
-            f"({type(error).__name__})",
-            where=name,
-            fix="go online (and unset HF_HUB_OFFLINE), name a model folder, or take base_model.id "
-            "`offline`",
-        ) from error
-    return folder
+            f"({type(error).__name__})"
+        )
+        fix = (
+            "go online (and unset HF_HUB_OFFLINE), name a model folder, or take base_model.id "
+            "`offline`"
+        )
+        if isinstance(error, GatedRepoError):
+            what, fix = "the model is gated", "accept its licence and log in with `hf auth login`"
+        elif isinstance(error, RevisionNotFoundError):
+            what, fix = f"there is no revision {revision!r}", "correct base_model.revision"
+        elif isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+            what, fix = "neither a folder nor a Hugging Face id that can be read", "check the name"
+        raise ModelError(what, where=name, fix=fix) from error
+    return Path(folder)
 
 
 def _load(ref: ModelRef, device: Device) -> PreTrainedModel:

@@ -66,33 +66,17 @@ class MemoryBudget:
         return self.of("held") + max(self.of("update"), self.of("rollouts"))
 
     def markdown(self) -> str:
-        """The lines as a Markdown table, for the UI."""
-        lines = [*self.lines, self._sum()]
+        """The lines as a Markdown table."""
+        how = "what is held, and the larger of update and rollouts"
+        total = BudgetLine("total", self.total, how if self.of("rollouts") else "sum")
+        lines = [*self.lines, total]
         rows = [f"| {line.what} | {_gib(line.bytes)} | {line.how} |" for line in lines]
         return "\n".join(["| what | GiB | from |", "|---|---:|---|", *rows])
-
-    def text(self) -> str:
-        """The lines as a table of plain text, for the log."""
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("what", "GiB", "from", title=f"Memory budget: {self.title}")
-        table.columns[1].justify = "right"
-        for line in (*self.lines, self._sum()):
-            table.add_row(line.what, _gib(line.bytes), line.how)
-        console = Console(width=120, color_system=None, force_terminal=False)
-        with console.capture() as captured:
-            console.print(table)
-        return captured.get().rstrip()
 
     def line(self) -> str:
         """The budget in one line."""
         parts = ", ".join(f"{line.what} {_gib(line.bytes)}" for line in self.lines if line.bytes)
         return f"memory budget of {self.title}: {_gib(self.total)} GiB ({parts})"
-
-    def _sum(self) -> BudgetLine:
-        how = "what is held, and the larger of update and rollouts"
-        return BudgetLine("total", self.total, how if self.of("rollouts") else "sum")
 
 
 @dataclass(frozen=True)
@@ -279,7 +263,8 @@ def announce(budget: MemoryBudget, device: Device, fix: str, free: int | None = 
         MemoryFullError: what is held all the time is more than there is, so that no batch fits.
     """
     device.use.budgets[budget.title] = budget.markdown()
-    progress.note(budget.line() if device.name == "cpu" else budget.text())
+    table = f"memory budget of {budget.title}:\n{budget.markdown()}"
+    progress.note(budget.line() if device.name == "cpu" else table)
     if free is None:
         if device.name == "cpu":
             return

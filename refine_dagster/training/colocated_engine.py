@@ -17,8 +17,7 @@ from typing import Any, Literal
 from refine_dagster import progress
 from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.generation.rollouts import Rollout
-from refine_dagster.generation.vllm_engine import restored_variables
-from refine_dagster.models.device import Device
+from refine_dagster.models.device import Device, restored_variables
 from refine_dagster.training.trainer_session import TrainingError
 
 RolloutEngine = Literal["policy", "vllm"]
