@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from refine_dagster import progress
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.evaluation.diversity import vendi_score
-from refine_dagster.files import replacing
 from refine_dagster.seeding import request_seed, restored_generators
 from refine_dagster.teams_rl.chain import Episodes, Evolver, Outcome, Seed
 from refine_dagster.teams_rl.embedding import Embedding
@@ -47,6 +46,7 @@ from refine_dagster.teams_rl.learned_policy import (
 )
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH
 from refine_dagster.teams_rl.reward import NoveltyReward, PaperReward, Reward
+from refine_dagster.training.trainer_session import load_state, save_state
 
 if TYPE_CHECKING:
     from refine_dagster.teams_rl.environment import VectorEnvironment
@@ -266,30 +266,21 @@ class Instructor:
         save_instructor(form, weights, folder)
 
     def save_state(self) -> None:
-        """Replace the saved state, atomically, by all that the next update depends on."""
-        import torch
-
-        if self._task.resume is None:
-            return
-        with replacing(self._task.resume / STATE_FILE) as file, file.open("wb") as stream:
-            torch.save(
-                {
-                    "policy": self._model.policy.state_dict(),
-                    "optimiser": self._model.policy.optimizer.state_dict(),
-                    "archive": self._reward.state(),
-                    "reference": asdict(self._reference) if self._reference else None,
-                    "updates": [asdict(row) for row in self.updates],
-                },
-                stream,
-            )
+        """Write all that the next update depends on."""
+        state = {
+            "policy": self._model.policy.state_dict(),
+            "optimiser": self._model.policy.optimizer.state_dict(),
+            "archive": self._reward.state(),
+            "reference": asdict(self._reference) if self._reference else None,
+            "updates": [asdict(row) for row in self.updates],
+        }
+        save_state(self._task.resume, STATE_FILE, state)
 
     def load_state(self) -> None:
-        """Continue from the state in the resume folder, if there is one."""
-        import torch
-
-        if self._task.resume is None or not (self._task.resume / STATE_FILE).is_file():
+        """Go on from the state in the resume folder, where there is one."""
+        state = load_state(self._task.resume, STATE_FILE)
+        if state is None:
             return
-        state = torch.load(self._task.resume / STATE_FILE, weights_only=True)
         self._model.policy.load_state_dict(state["policy"])
         self._model.policy.optimizer.load_state_dict(state["optimiser"])
         self._reward.restore(state["archive"])

@@ -23,12 +23,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from refine_dagster import progress
-from refine_dagster.files import replacing
 from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.models.batches import in_batches_that_fit, with_smaller_batches
 from refine_dagster.models.language_model import LoadedModel, loaded_model
@@ -50,6 +48,8 @@ from refine_dagster.training.policy_steps import (
 from refine_dagster.training.trainer_session import (
     MAX_GRADIENT_NORM,
     check_loss,
+    load_state,
+    save_state,
     trainer_session,
 )
 
@@ -266,34 +266,23 @@ class PPO:
         return Reading(logs, entropy, self.value_head(hidden).squeeze(-1))
 
     def save_state(self) -> None:
-        """Write all that the next step depends on, in place of the last state, or not at all."""
-        import torch
-
-        if self._task.resume is None:
-            return
-        with (
-            replacing(self._state_file(self._task.resume)) as file,
-            file.open("wb") as stream,
-        ):
-            torch.save(
-                {
-                    "policy": {name: weight.detach() for name, weight in self._weights.items()},
-                    "value_head": self.value_head.state_dict(),
-                    "optimiser": self._optimiser.state_dict(),
-                    "kl_coefficient": self.kl_coefficient,
-                    "steps": [step.record() for step in self.steps],
-                },
-                stream,
-            )
+        """Write all that the next step depends on."""
+        state = {
+            "policy": {name: weight.detach() for name, weight in self._weights.items()},
+            "value_head": self.value_head.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "kl_coefficient": self.kl_coefficient,
+            "steps": [step.record() for step in self.steps],
+        }
+        save_state(self._task.resume, STATE_FILE, state)
 
     def load_state(self) -> None:
         """Go on from the state in the resume folder, where there is one."""
         import torch
 
-        if self._task.resume is None or not self._state_file(self._task.resume).is_file():
+        state = load_state(self._task.resume, STATE_FILE, self._task.device.name)
+        if state is None:
             return
-        file = self._state_file(self._task.resume)
-        state = torch.load(file, map_location=self._task.device.name, weights_only=True)
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight.copy_(state["policy"][name])
@@ -301,10 +290,6 @@ class PPO:
         self._optimiser.load_state_dict(state["optimiser"])
         self.kl_coefficient = state["kl_coefficient"]
         self.steps = [PolicyStep.of_record(row) for row in state["steps"]]
-
-    @staticmethod
-    def _state_file(resume: Path) -> Path:
-        return resume / STATE_FILE
 
     def _minibatches(self, number: int, epoch: int, count: int) -> list[Tensor]:
         """Places of the rollouts in `minibatches` random parts, sizes differing by at most one."""

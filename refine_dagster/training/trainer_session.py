@@ -13,9 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refine_dagster.errors import RefineError
+from refine_dagster.files import replacing
 from refine_dagster.models.device import Device
 from refine_dagster.seeding import request_seed, restored_generators
 
@@ -128,6 +130,25 @@ def _log_callback(on_log: Callable[[int, Mapping[str, float]], None]) -> Trainer
                 on_log(state.global_step, logs)
 
     return LogCallback()
+
+
+def save_state(folder: Path | None, name: str, state: Mapping[str, Any]) -> None:
+    """Write the state of an unfinished training to a file in its resume folder, if it has one."""
+    import torch
+
+    if folder is not None:
+        with replacing(folder / name) as file, file.open("wb") as stream:
+            torch.save(dict(state), stream)
+
+
+def load_state(folder: Path | None, name: str, device: str = "cpu") -> dict[str, Any] | None:
+    """The state that `save_state` wrote, its tensors on a device; None where there is none."""
+    import torch
+
+    if folder is None or not (folder / name).is_file():
+        return None
+    state: dict[str, Any] = torch.load(folder / name, map_location=device, weights_only=True)
+    return state
 
 
 def check_loss(loss: float, step: int) -> None:
