@@ -43,7 +43,7 @@ def vllm_logging(log: Path) -> Iterator[Path]:
         A file with the settings for `logging.config`.
     """
     settings = log.with_suffix(".json")
-    handler = {
+    to_file = {
         "class": "logging.FileHandler",
         "filename": str(log),
         "formatter": "plain",
@@ -53,7 +53,7 @@ def vllm_logging(log: Path) -> Iterator[Path]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(message)s"}},
-        "handlers": {"file": handler},
+        "handlers": {"file": to_file},
         "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
     }
     settings.write_text(json.dumps(config), encoding="utf-8")
