@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from refine_dagster.warehouse.rows import with_entries
+
 # The UI gives a preview about 600 pixels and lets the rest run off: few columns may be long, many
 # must be short, and a table that is too wide is turned on its side.
 LONGEST_LINE = 480
@@ -46,9 +48,10 @@ def step_plots(rows: pl.DataFrame) -> str:
     """Every figure of a table of training steps, in the order of its columns, as small plots.
 
     Args:
-        rows: columns `step`, figures, and perhaps `arm`: each arm then has plots of its own.
+        rows: columns `step`, figures or mappings of figures, and perhaps `arm`: each arm then has
+            plots of its own.
     """
-    rows = rows.sort("step")
+    rows = with_entries(rows.sort("step"))
     arms = rows.partition_by("arm", as_dict=True) if "arm" in rows.columns else {("",): rows}
     series = {
         f"{arm} {name}".strip(): [math.nan if one is None else float(one) for one in steps[name]]

@@ -26,7 +26,7 @@ from refine_dagster.refine_af.instances import base_scores
 from refine_dagster.runtime import Made, Runtime
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.ledger import Commit, Record
-from refine_dagster.warehouse.rows import Row, frame
+from refine_dagster.warehouse.rows import Row, frame, with_entries
 from refine_dagster.warehouse.tables import slice_of, tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -225,7 +225,7 @@ class Step:
         """The asset's first rows, and plots of its training steps if it has a table of them."""
         tables = tables_of(self.asset)
         first = self.warehouse.query(f"SELECT * EXCLUDE (parents) FROM {tables[0].live} LIMIT 5")
-        pictures = {"preview": dg.MetadataValue.md(markdown_table(first))}
+        pictures = {"preview": dg.MetadataValue.md(markdown_table(with_entries(first)))}
         steps = [one.name for one in tables if "step" in one.table.columns]
         if steps:
             pictures["training"] = dg.MetadataValue.md(step_plots(self.warehouse.read(steps[0])))

@@ -17,6 +17,7 @@ from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.fake_judges import PART_NAMES, scores_of
 
 BASE, POLICY, JUDGE = "base-model", "refined-policy", "the-judge"
 
@@ -277,7 +278,6 @@ def _instance(
     reward: float,
     rule: str,
 ) -> tuple[dict[str, Any], list[Parent]]:
-    naturalness, coherence, understandability, reward_model = scores or (None,) * 4
     payload = {
         "instruction_id": instruction["row_id"],
         "instruction": instruction["instruction"],
@@ -288,10 +288,7 @@ def _instance(
         "completion_key": f"{policy}/{instruction['slot']}",
         "format_valid": scores is not None,
         "format_problem": None if scores else "no output",
-        "naturalness": naturalness,
-        "coherence": coherence,
-        "understandability": understandability,
-        "reward_model": reward_model,
+        "parts": scores_of(*scores) if scores else dict.fromkeys(PART_NAMES),
         "reward": reward,
         "kept": rule == "kept",
         "rule": rule,
@@ -305,7 +302,7 @@ def _step(number: int, reward: float, policy: Row) -> Row:
     payload: dict[str, Any] = dict.fromkeys(TABLES["rl_policy_checkpoint_steps"].columns, 0.5)
     return make_row(
         "rl_policy_checkpoint_steps",
-        {**payload, "step": number, "reward": reward},
+        {**payload, "step": number, "reward": reward, "parts": scores_of()},
         _parents("rl_policy_checkpoint", [policy], "policy"),
     )
 

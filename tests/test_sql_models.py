@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from refine_dagster import sql_models
 from refine_dagster.sql_models import Check, SqlModel, SqlModelError
 from refine_dagster.warehouse.tables import TABLES, graph_assets
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.fake_judges import PART_NAMES, scores_of
 from tests.small_warehouse import BASE, JUDGE, POLICY, commit, small_warehouse
 
 GOOD = """-- Seeds by name.
@@ -453,29 +455,37 @@ def test_request_ledger(made: Warehouse) -> None:
 
 
 def test_reward_by_policy(made: Warehouse) -> None:
+    base, refined = scores_of(0.6, 0.4, 0.4, 0.5), scores_of(0.7, 0.5, 0.5, 1.0)
     assert made.query("SELECT * FROM marts.reward_by_policy").rows() == [
-        ("base policy", 1, BASE, "none", 3, 0.666667, 0.333333, 0.6, 0.4, 0.4, 0.5, 0.5, 1.5),
-        ("refined policy", 1, POLICY, "grpo", 3, 1.0, 0.666667, 0.7, 0.5, 0.5, 1.0, 1.0, 2.0),
+        ("base policy", 1, BASE, "none", 3, 0.666667, 0.333333, base, 0.5, 1.5),
+        ("refined policy", 1, POLICY, "grpo", 3, 1.0, 0.666667, refined, 1.0, 2.0),
     ]
 
 
 def test_reward_part_correlations(made: Warehouse) -> None:
     rows = _rows(made, "FROM marts.reward_part_correlations")
-    assert [(row["stage"], row["policy"], row["rows"]) for row in rows] == [
-        ("base policy", BASE, 2),
-        ("refined policy", POLICY, 3),
+    names = sorted(PART_NAMES)
+    pairs = [*product(["reward"], names), *combinations(names, 2)]
+    columns = ("stage", "policy", "rows", "first", "second")
+    assert [tuple(row[column] for column in columns) for row in rows] == [
+        (stage, policy, count, *pair)
+        for stage, policy, count in (("base policy", BASE, 2), ("refined policy", POLICY, 3))
+        for pair in pairs
     ]
-    base, refined = rows
-    # Two instances: any two columns that vary are in one line; understandability is 0.4 in both.
-    assert base["naturalness_coherence"] == base["reward_reward_model"] == 1.0
-    assert base["naturalness_understandability"] is None
-    assert base["reward_understandability"] is None
+    base, refined = (
+        {(row["first"], row["second"]): row["correlation"] for row in rows if row["stage"] == stage}
+        for stage in ("base policy", "refined policy")
+    )
+    # Two instances: any two parts that vary are in one line; understandability is 0.4 in both.
+    assert base["coherence", "naturalness"] == base["reward", "reward_model"] == 1.0
+    assert base["naturalness", "understandability"] is None
+    assert base["reward", "understandability"] is None
     # Naturalness 0.9, 0.7, 0.5 and coherence 0.8, 0.6, 0.1: 0.14 / sqrt(0.08 * 0.26).
-    assert refined["naturalness_coherence"] == pytest.approx(0.970725, abs=1e-6)
+    assert refined["coherence", "naturalness"] == pytest.approx(0.970725, abs=1e-6)
     # Rewards 3, 1, -1 and parts 2, 1, 0 fall by equal steps, as naturalness does.
-    assert refined["reward_naturalness"] == refined["reward_reward_model"] == 1.0
-    assert refined["naturalness_reward_model"] == 1.0
-    assert refined["coherence_understandability"] is None
+    assert refined["reward", "naturalness"] == refined["reward", "reward_model"] == 1.0
+    assert refined["naturalness", "reward_model"] == 1.0
+    assert refined["coherence", "understandability"] is None
 
 
 def test_dataset_lineage(made: Warehouse) -> None:

@@ -8,10 +8,7 @@ SELECT
     method,                                            -- What proposed the instruction. #not_null #accepted{self_instruct,teams_rl}
     policy,
     completion_key,
-    naturalness,
-    coherence,
-    understandability,
-    reward_model,
+    parts,
     reward,
     input <> '' AS has_input,                          -- Whether the instance has an input.
     len(regexp_extract_all(instruction, '\S+')) AS instruction_words,  -- Words of the instruction.

@@ -12,10 +12,7 @@ SELECT
     completion_key,
     format_valid,
     format_problem,
-    naturalness,
-    coherence,
-    understandability,
-    reward_model,
+    parts,
     reward,
     kept,
     rule,                                              -- `kept`, or the rule that rejected it. #not_null

@@ -6,10 +6,7 @@ SELECT
     reward,
     round(avg(reward) OVER (PARTITION BY policy_round ORDER BY step ROWS BETWEEN 4 PRECEDING AND CURRENT ROW), 6)
         AS reward_smooth,                              -- Mean reward of this step and the four before.
-    naturalness,
-    coherence,
-    understandability,
-    reward_model,
+    parts,
     format_valid,
     kl,
     entropy,

@@ -22,7 +22,7 @@ from refine_dagster.files import replacing
 from refine_dagster.hashing import canonical_json, content_id, readable_json
 from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.result_tables import EXPORTS
-from refine_dagster.warehouse.rows import Parent, frame, make_row
+from refine_dagster.warehouse.rows import Parent, frame, make_row, with_entries
 from refine_dagster.warehouse.warehouse import Warehouse
 
 ExportFormat = Literal["alpaca", "messages", "parquet"]
@@ -103,7 +103,8 @@ def export_dataset(
     Args:
         rows: the dataset; columns `row_id, instruction, input, output` and any others.
         format: `alpaca`, a JSON array of {instruction, input, output}; `messages`, JSON lines of
-            {messages: [user, assistant], row_id}; `parquet`, every column.
+            {messages: [user, assistant], row_id}; `parquet`, every column, and a column for each
+            reward part.
         to: the data file; folders above it are made. The provenance beside it adds
             `.provenance.json` to the whole name, so that `d.json` and `d.parquet` keep one each.
         overwrite: replace files that are there.
@@ -155,7 +156,8 @@ def _free_card(to: Path, *, overwrite: bool) -> Path:
 def _render(rows: polars.DataFrame, format: ExportFormat) -> bytes:
     if format == "parquet":
         buffer = BytesIO()
-        rows.write_parquet(buffer)
+        # Readers of datasets know columns of numbers, and not all of them know mappings.
+        with_entries(rows).write_parquet(buffer)
         return buffer.getvalue()
     records = rows.select(_NEEDED).to_dicts()
     if format == "messages":
@@ -182,7 +184,7 @@ def _provenance(
 ) -> str:
     policies = sorted(set(rows["policy"].drop_nulls())) if "policy" in rows.columns else []
     card = {
-        "columns": rows.columns if format == "parquet" else None,
+        "columns": with_entries(rows).columns if format == "parquet" else None,
         "data_version": version,
         "file": to.name,
         "format": format,

@@ -16,7 +16,7 @@ from refine_dagster.config.dataset import InstanceConfig, SelectionConfig
 from refine_dagster.draws import draw
 from refine_dagster.generation.request import Complete, Request, Sampling
 from refine_dagster.generation.session import GeneratorSession
-from refine_dagster.judge.judge import PARTS, Scores
+from refine_dagster.judge.judge import Scores
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.instance import STOP, instance_prompt
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
@@ -221,7 +221,7 @@ def decision_rows(
                     "completion_key": one.completion_key,
                     "format_valid": found.format_valid,
                     "format_problem": found.problem,
-                    **(one.scored.scores or dict.fromkeys(one.parts)),
+                    "parts": one.scored.scores or dict.fromkeys(one.parts),
                     "reward": one.scored.reward,
                     "kept": rejection is None,
                     "rule": rejection.rule if rejection else KEPT,
@@ -244,8 +244,7 @@ def base_scores(rows: Iterable[Row]) -> list[Scores]:
     Args:
         rows: of `reward_scored_instructions` of the first round.
     """
-    names = [part.name for part in PARTS]
-    return [{name: row[name] for name in names} for row in rows if row["format_valid"]]
+    return [row["parts"] for row in rows if row["format_valid"]]
 
 
 def instance_figures(rows: Sequence[Row]) -> dict[str, float]:
@@ -255,11 +254,12 @@ def instance_figures(rows: Sequence[Row]) -> dict[str, float]:
         "kept": sum(row["kept"] for row in rows),
         "format_valid": sum(row["format_valid"] for row in rows),
     }
-    for name in ("reward", *(part.name for part in PARTS)):
-        values = [row[name] for row in rows if row[name] is not None]
-        if values:
-            figures[f"mean_{name}"] = sum(values) / len(values)
-    return figures
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in {"reward": row["reward"], **row["parts"]}.items():
+            if value is not None:
+                values.setdefault(name, []).append(value)
+    return figures | {f"mean_{name}": sum(found) / len(found) for name, found in values.items()}
 
 
 def dataset_rows(decisions: Sequence[Row]) -> list[Row]:

@@ -32,7 +32,7 @@ from refine_dagster.warehouse.tables import TABLES
 
 RewardFunction = Callable[..., Sequence[float]]
 
-# Rows, steps and manifests keep the value of a part under its name, beside these.
+# Ids of rows, records of training and manifests name a part beside these.
 RESERVED = {
     *(part.name for part in PARTS),
     *TABLES["instance_decisions"].columns,

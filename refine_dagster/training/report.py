@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from refine_dagster.config.policy_round import split_name
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.models.size import model_size
+from refine_dagster.training.policy_steps import PolicyStep
 from refine_dagster.warehouse.checkpoints import Checkpoint
 from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row
 
@@ -49,7 +51,7 @@ def policy_tables(
         name: the slice, `rl_policy_checkpoint` or that of a later round.
         figures: algorithm, preset, and what it gained.
     """
-    logged = checkpoint.record["steps"]
+    logged = [asdict(PolicyStep.of_record(step)) for step in checkpoint.record["steps"]]
     payload = {
         "policy": ref.fingerprint,
         "checkpoint_hash": checkpoint.content_hash,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refine_dagster.warehouse.table import declare
+from refine_dagster.warehouse.table import MAP_TYPE, declare
 
 # An instance follows the instruction of the pool that it is for.
 POOL = ("instruction_id", "filtered_instructions")
@@ -20,10 +20,7 @@ INSTANCE = {
     "completion_key": ("VARCHAR", "The completion in `store.completions`."),
     "format_valid": ("BOOLEAN", "Whether the completion passed the format gate."),
     "format_problem": ("VARCHAR", "Why it did not; null where it did."),
-    "naturalness": ("DOUBLE", "Judge's probability that the text reads naturally, 0 to 1."),
-    "coherence": ("DOUBLE", "Judge's probability that the output answers the task, 0 to 1."),
-    "understandability": ("DOUBLE", "Judge's probability that the text is understandable, 0 to 1."),
-    "reward_model": ("DOUBLE", "Bradley-Terry reward, a real number."),
+    "parts": (MAP_TYPE, "Reward part -> score; null where the format gate refused it."),
     "reward": ("DOUBLE", "The parts weighed by the reward rule, after the format gate."),
     "kept": ("BOOLEAN", "Whether the instance may be learnt from."),
     "rule": ("VARCHAR", "`kept`, or the rule that rejected it."),
@@ -90,12 +87,12 @@ PIPELINE_TABLES = (
         "feedback_judge_accuracy",
         "The judge's held-out accuracy on one dimension and kind of corruption.",
         {
-            "dimension": ("VARCHAR", "naturalness, coherence, understandability or reward_model."),
+            "dimension": ("VARCHAR", "The reward part."),
             "corruption": ("VARCHAR", "Kind of corruption told apart, or `all`."),
-            "examples": ("BIGINT", "Examples (pairs for reward_model) measured."),
+            "examples": ("BIGINT", "Examples measured; pairs if the part is no probability."),
             "accuracy": (
                 "DOUBLE",
-                "Balanced accuracy; reward_model: share of pairs in order.",
+                "Balanced accuracy; share of pairs in order if the part is no probability.",
             ),
             "chance": ("DOUBLE", "What guessing would score."),
         },
@@ -106,7 +103,7 @@ PIPELINE_TABLES = (
         "feedback_judge_quality",
         "One figure of the judge's quality on primer tasks where right and wrong are known.",
         {
-            "dimension": ("VARCHAR", "naturalness, coherence, understandability or reward_model."),
+            "dimension": ("VARCHAR", "The reward part."),
             "measure": (
                 "VARCHAR",
                 "`auc` (the part at its own word), `auc_correctness` (right against wrong answers "
@@ -123,7 +120,7 @@ PIPELINE_TABLES = (
         "feedback_judge_calibration",
         "One bin of a dimension's predicted probabilities, and what became of the texts in it.",
         {
-            "dimension": ("VARCHAR", "naturalness, coherence or understandability."),
+            "dimension": ("VARCHAR", "The reward part, a probability."),
             "bin": ("BIGINT", "Tenth of the range of probabilities, from 0."),
             "examples": ("BIGINT", "Texts in the bin; bins without texts have no row."),
             "predicted": ("DOUBLE", "Mean predicted probability, good and bad texts balanced."),
@@ -295,10 +292,7 @@ PIPELINE_TABLES = (
         {
             "step": ("BIGINT", "Optimiser step, from 1."),
             "reward": ("DOUBLE", "Mean reward of the step's rollouts."),
-            "naturalness": ("DOUBLE", "Mean naturalness of the valid rollouts."),
-            "coherence": ("DOUBLE", "Mean coherence of the valid rollouts."),
-            "understandability": ("DOUBLE", "Mean understandability of the valid rollouts."),
-            "reward_model": ("DOUBLE", "Mean Bradley-Terry reward of the valid rollouts."),
+            "parts": (MAP_TYPE, "Reward part -> mean over the valid rollouts; null if none is."),
             "format_valid": ("DOUBLE", "Share of rollouts that pass the format gate."),
             "kl": ("DOUBLE", "Mean KL estimate to the policy that it began as, nats a token."),
             "entropy": ("DOUBLE", "Mean entropy of the next-token distribution, nats."),

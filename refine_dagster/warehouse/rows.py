@@ -117,3 +117,18 @@ def schema_of(table: Table) -> dict[str, pl.DataType]:
 def frame(name: str, rows: Sequence[Row]) -> pl.DataFrame:
     """Rows of a slice as a typed frame."""
     return pl.DataFrame(rows, schema=schema_of(slice_of(name).table), orient="row")
+
+
+def with_entries(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with a column for each entry of a mapping, sorted, in place of the mapping."""
+    columns: list[pl.Series] = []
+    for column in rows:
+        if not isinstance(column.dtype, pl.Map):
+            columns.append(column)
+            continue
+        mappings = [mapping or {} for mapping in column.to_list()]
+        columns += [
+            pl.Series(key, [mapping.get(key) for mapping in mappings], pl.Float64)
+            for key in sorted({key for mapping in mappings for key in mapping})
+        ]
+    return pl.DataFrame(columns)

@@ -15,7 +15,7 @@ from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
-from tests.fake_judges import PART_NAMES
+from tests.fake_judges import PART_NAMES, scores_of
 from tests.small_warehouse import commit
 
 PROFILE = ProfileResource(
@@ -63,6 +63,7 @@ def _steps(database: Path, figures: Sequence[dict[str, Any]]) -> None:
             "rl_policy_checkpoint_steps",
             {
                 **{name: 0 if kind == "BIGINT" else 0.5 for name, (kind, _) in columns.items()},
+                "parts": scores_of(),
                 "step": step,
                 **one,
             },

@@ -9,6 +9,7 @@ from importlib.resources import files
 import duckdb
 
 from refine_dagster.warehouse.migrations.policy_rounds import merge_policy_rounds
+from refine_dagster.warehouse.migrations.reward_parts import gather_reward_parts
 
 
 @dataclass(frozen=True)
@@ -46,4 +47,5 @@ MIGRATIONS = (
     _migration("0001_initial.sql"),
     _migration("0002_use_digests.sql"),
     _migration("0003_policy_rounds.sql", merge_policy_rounds),
+    Migration("0004_reward_parts", gather_reward_parts),
 )
