@@ -16,6 +16,8 @@ from refine_dagster.warehouse.tables import TABLES, Slice, round_sql, tables_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# The content hash of a slice without rows.
+NO_ROWS = hashlib.sha256().hexdigest()
 # Rows whose ids and hashes are in memory together while a content hash is made.
 ROWS_AT_ONCE = 100_000
 

@@ -31,7 +31,7 @@ from refine_dagster.warehouse.ledger import (
 )
 from refine_dagster.warehouse.sql import identifier, literal
 from refine_dagster.warehouse.table import MAP_TYPE, STRUCTURAL, declare
-from refine_dagster.warehouse.tables import tables_of
+from refine_dagster.warehouse.tables import Slice, tables_of
 
 _LAST = """
     SELECT * EXCLUDE (config), coalesce(config, '{}') AS config
@@ -73,11 +73,17 @@ def rewriting(
         for asset in kept
         if json_hash(hashes[asset]) != last[asset]["data_version"]
     }
+    # Also those whose rows have all been removed: their past states were hashed in the old form.
+    rewritten = {
+        asset
+        for asset in kept
+        if any(one.table.name in tables and _has_rows(connection, one) for one in tables_of(asset))
+    }
     for asset, row in last.items():
         inputs = _inputs(connection, row["sequence"])
         read = {name: renamed.get((name, version), version) for name, version in inputs.items()}
         told = hashes.get(asset, json.loads(row["tables"]))
-        if tables_of(asset) and (read != inputs or (asset, row["data_version"]) in renamed):
+        if tables_of(asset) and (read != inputs or asset in rewritten):
             _repeat(connection, migration, row, read, told)
 
 
@@ -190,6 +196,12 @@ def _repeat(
 
 def _last_records(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
     return {row["asset"]: row for row in connection.sql(_LAST).pl().to_dicts()}
+
+
+def _has_rows(connection: duckdb.DuckDBPyConnection, owned: Slice) -> bool:
+    """Whether a slice has rows, live or removed."""
+    sql = f"SELECT 1 FROM history.{owned.table.name} WHERE {owned.condition} LIMIT 1"
+    return bool(connection.execute(sql).fetchall())
 
 
 def _inputs(connection: duckdb.DuckDBPyConnection, sequence: int) -> dict[str, str]:

@@ -164,6 +164,16 @@ def test_the_audit_knows_which_states_were_recorded_in_the_old_form(
     }
 
 
+def test_past_states_of_a_slice_whose_rows_are_all_removed_are_in_the_old_form(
+    warehouse: Warehouse, switch: Callable[[], None]
+) -> None:
+    commit(warehouse, [])
+    switch()
+    report = verify(warehouse, warehouse.path.parent, deep=True)
+    assert report.findings == []
+    assert report.skipped[0].startswith("4 past states recorded before a migration")
+
+
 def test_what_was_broken_before_is_broken_after(
     warehouse: Warehouse, switch: Callable[[], None]
 ) -> None:
