@@ -11,7 +11,7 @@ from sqlglot import exp
 
 from refine_dagster.config.policy_round import split_name
 from refine_dagster.sql_models.model import DIALECT
-from refine_dagster.warehouse.migrations import MIGRATIONS, script
+from refine_dagster.warehouse.migrations import MIGRATIONS
 from refine_dagster.warehouse.table import PARENTS_TYPE, POLICY_ROUND
 from refine_dagster.warehouse.tables import TABLES, graph_assets, tables_of
 
@@ -79,7 +79,7 @@ def _fixed_tables() -> dict[str, dict[str, tuple[str, str]]]:
     """Tables of the ledger and of the store -> their columns, as the migrations make them."""
     found: dict[str, dict[str, tuple[str, str]]] = {}
     for migration in MIGRATIONS:
-        for statement in sqlglot.parse(script(migration.name), read=DIALECT):
+        for statement in sqlglot.parse(migration.sql, read=DIALECT):
             if not isinstance(statement, exp.Create) or statement.kind != "TABLE":
                 continue
             name = statement.this.this

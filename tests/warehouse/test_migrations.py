@@ -24,16 +24,12 @@ from tests.warehouse.conftest import Declare
 KNOWN = MIGRATIONS
 
 
-def script(name: str, sql: str) -> Migration:
-    return Migration(name, lambda connection: connection.execute(sql))
-
-
-ADDS_A_TABLE = script(
+ADDS_A_TABLE = Migration(
     "9001_extra.sql",
-    "CREATE TABLE lineage.extra (n BIGINT); INSERT INTO lineage.extra VALUES (7);",
+    sql="CREATE TABLE lineage.extra (n BIGINT); INSERT INTO lineage.extra VALUES (7);",
 )
-FAILS = script(
-    "9002_broken.sql", "CREATE TABLE lineage.half (n BIGINT); SELECT * FROM nowhere.at_all;"
+FAILS = Migration(
+    "9002_broken.sql", sql="CREATE TABLE lineage.half (n BIGINT); SELECT * FROM nowhere.at_all;"
 )
 
 

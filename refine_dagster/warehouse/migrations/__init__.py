@@ -18,34 +18,29 @@ class Migration:
 
     Attributes:
         name: as recorded in `main.schema_migrations`; begins with its number.
-        apply: does it in the open transaction.
+        change: what SQL alone cannot do; comes first.
+        sql: statements, which may be none.
     """
 
     name: str
-    apply: Callable[[duckdb.DuckDBPyConnection], object]
+    change: Callable[[duckdb.DuckDBPyConnection], object] | None = None
+    sql: str = ""
+
+    def apply(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Do it in the open transaction."""
+        if self.change is not None:
+            self.change(connection)
+        if self.sql:
+            connection.execute(self.sql)
 
 
-def script(name: str) -> str:
-    """The text of a file beside this one."""
+def _script(name: str) -> str:
     return (files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _migration(
-    name: str, first: Callable[[duckdb.DuckDBPyConnection], object] | None = None
-) -> Migration:
-    """The script of that name, after what SQL alone cannot do."""
-
-    def apply(connection: duckdb.DuckDBPyConnection) -> None:
-        if first is not None:
-            first(connection)
-        connection.execute(script(name))
-
-    return Migration(name, apply)
-
-
 MIGRATIONS = (
-    _migration("0001_initial.sql"),
-    _migration("0002_use_digests.sql"),
-    _migration("0003_policy_rounds.sql", merge_policy_rounds),
+    Migration("0001_initial.sql", sql=_script("0001_initial.sql")),
+    Migration("0002_use_digests.sql", sql=_script("0002_use_digests.sql")),
+    Migration("0003_policy_rounds.sql", merge_policy_rounds, _script("0003_policy_rounds.sql")),
     Migration("0004_reward_parts", gather_reward_parts),
 )
