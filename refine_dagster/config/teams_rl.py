@@ -134,9 +134,6 @@ class TeamsRLConfig(ConfigSection):
     temperature: float = Field(0.7, ge=0, description="Executor's temperature; 0 is greedy.")
     top_p: float = Field(0.95, gt=0, le=1, description="Executor's nucleus.")
     max_new_tokens: int = Field(64, ge=1, description="Longest rewrite in tokens.")
-    answer_max_new_tokens: int = Field(
-        64, ge=1, description="Has no effect; manifests of checkpoints name it."
-    )
 
     @model_validator(mode="after")
     def _operations_agree(self) -> Self:
