@@ -1,4 +1,4 @@
-"""Atomic writes: whoever reads a file finds the old content or the new one, even after a kill."""
+"""Atomic writes: a file has its old content or its new one, even after a kill."""
 
 from __future__ import annotations
 

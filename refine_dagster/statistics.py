@@ -79,12 +79,12 @@ def bootstrap_intervals(
     values = numpy.asarray(series, dtype=numpy.float64)
     cases = values.shape[1]
     generator = numpy.random.default_rng(seed)
-    means: list[list[NDArray[numpy.float64]]] = [[] for _ in values]
+    chunks: list[list[NDArray[numpy.float64]]] = [[] for _ in values]
     for done in range(0, samples, CHUNK):
         drawn = generator.integers(cases, size=(min(CHUNK, samples - done), cases))
-        for found, figure in zip(means, values, strict=True):
-            found.append(figure[drawn].mean(axis=1))
-    return [percentile_interval(numpy.concatenate(found), tail) for found in means]
+        for means, figure in zip(chunks, values, strict=True):
+            means.append(figure[drawn].mean(axis=1))
+    return [percentile_interval(numpy.concatenate(means), tail) for means in chunks]
 
 
 def paired_gain(

@@ -198,7 +198,7 @@ def choose_tokens(
     for row, (tokens, sampling) in enumerate(zip(written, samplings, strict=True)):
         if sampling.presence_penalty and tokens:
             scores[row, list(set(tokens))] -= sampling.presence_penalty
-    temperatures = [one.temperature if one.temperature > 0 else 1.0 for one in samplings]
+    temperatures = [row.temperature if row.temperature > 0 else 1.0 for row in samplings]
     weights = scores - scores.max(axis=1, keepdims=True)
     weights /= np.array(temperatures)[:, np.newaxis]
     np.exp(weights, out=weights)

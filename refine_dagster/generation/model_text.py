@@ -185,11 +185,11 @@ def model_text(ref: ModelRef, longest: int | None) -> ModelText:
 
 def _eos_ids(*owners: Any) -> frozenset[int]:
     """Tokens that end a text, by the tokenizer and both configs (chat models have several)."""
-    found: set[int | None] = set()
+    ends: set[int | None] = set()
     for owner in owners:
         ids = getattr(owner, "eos_token_id", None)
-        found |= set(ids) if isinstance(ids, (list, tuple)) else {ids}
-    return frozenset(token for token in found if token is not None)
+        ends |= set(ids) if isinstance(ids, (list, tuple)) else {ids}
+    return frozenset(token for token in ends if token is not None)
 
 
 def backend_fingerprint(backend: str, ref: ModelRef, device: Device) -> str:

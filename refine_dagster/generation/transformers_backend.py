@@ -2,8 +2,8 @@
 
 In deterministic mode a completion is a function of the request alone, bit for bit: every pass has
 the shape of `padding.ROWS` prompts of one padded length. The batch size then bounds how many
-requests are committed together, after one pass or several. The price, measured on the offline
-model, is half to two thirds more time than free batches of the same size take.
+requests are committed together, after one pass or several. Measured on the offline model, it takes
+half to two thirds more time than free batches of the same size.
 
 Otherwise what all prompts of a batch begin with is read once: prompts of one role begin with the
 same words, the instruction of the task and often its examples.
@@ -102,14 +102,16 @@ class TransformersBackend:
         for row in rows:
             new = row.sampling.max_new_tokens
             self._text.check_length(row.request.role, len(row.prompt), new)
-        for one in labels:
-            self._text.check_length(requests[one.position].role, len(one.prompt), len(one.label))
+        for label_row in labels:
+            role = requests[label_row.position].role
+            self._text.check_length(role, len(label_row.prompt), len(label_row.label))
         if rows:
             longest = max(len(row.prompt) for row in rows)
             new = max(row.sampling.max_new_tokens for row in rows)
             for batch in self._batches(rows, self._most(longest, new)):
                 for part, written in self._fitting("decoding", batch, self._decode):
-                    yield [(row.position, one) for row, one in zip(part, written, strict=True)]
+                    positions = [row.position for row in part]
+                    yield list(zip(positions, written, strict=True))
         yield from self._scored(labels)
 
     def count_tokens(self, text: str) -> int:
@@ -150,9 +152,8 @@ class TransformersBackend:
         """Batches of requests whose labels have all been scored."""
         if not labels:
             return
-        most = (
-            ROWS if self._deterministic else self._most(max(len(row.tokens) for row in labels), 0)
-        )
+        longest = max(len(row.tokens) for row in labels)
+        most = ROWS if self._deterministic else self._most(longest, 0)
         asked: dict[int, list[LabelRow]] = {}
         for row in labels:
             asked.setdefault(row.position, []).append(row)
@@ -163,11 +164,11 @@ class TransformersBackend:
                 "scoring", batch, lambda rows: label_scores(self._loaded, rows)
             ):
                 for row, score in zip(part, scored, strict=True):
-                    found, rows = scores[row.position], asked[row.position]
-                    found[row.place] = score
-                    if len(found) == len(rows):
-                        in_order = [found[place] for place in range(len(rows))]
-                        lengths = [len(one.label) for one in rows]
+                    of_request = scores[row.position]
+                    of_request[row.place] = score
+                    lengths = [len(label_row.label) for label_row in asked[row.position]]
+                    if len(of_request) == len(lengths):
+                        in_order = [of_request[place] for place in range(len(lengths))]
                         completion = scored_completion(in_order, len(row.prompt), lengths)
                         done.append((row.position, completion))
             if done:
@@ -198,9 +199,9 @@ class TransformersBackend:
     def _decode(self, batch: Sequence[_Row]) -> list[Completion]:
         """Write every row of a batch, in order."""
         return [
-            one.completion(self._text)
+            writing.completion(self._text)
             for rows in self._passes(batch, len(batch))
-            for one in self._decode_together(rows)
+            for writing in self._decode_together(rows)
         ]
 
     def _decode_together(self, batch: Sequence[_Row]) -> list[Writing]:

@@ -277,7 +277,7 @@ class _Labels:
     position: int
     prompt: list[int]
     labels: list[list[int]]
-    found: dict[int, dict[int, float]] = field(default_factory=dict)
+    likely: dict[int, dict[int, float]] = field(default_factory=dict)
 
     @cached_property
     def starts(self) -> dict[tuple[int, ...], set[int]]:
@@ -307,15 +307,13 @@ class _Labels:
         ]
 
     def take(self, place: int, output: Any) -> bool:
-        self.found[place] = {token: one.logprob for token, one in output.logprobs[0].items()}
-        return len(self.found) == len(self.starts)
+        self.likely[place] = {token: entry.logprob for token, entry in output.logprobs[0].items()}
+        return len(self.likely) == len(self.starts)
 
     def completion(self) -> Completion:
-        places = {start: place for place, start in enumerate(self.starts)}
+        after = {start: self.likely[place] for place, start in enumerate(self.starts)}
         scores = [
-            sum(
-                self.found[places[tuple(label[:place])]][token] for place, token in enumerate(label)
-            )
+            sum(after[tuple(label[:place])][token] for place, token in enumerate(label))
             for label in self.labels
         ]
         return scored_completion(scores, len(self.prompt), [len(label) for label in self.labels])

@@ -161,7 +161,7 @@ class VllmEngine:
         """
         with self._at_work():
             outputs = self._engine.step()
-        return [(one.request_id, one.outputs[0]) for one in outputs if one.finished]
+        return [(answer.request_id, answer.outputs[0]) for answer in outputs if answer.finished]
 
     def cancel(self, names: Iterable[str]) -> None:
         """Cancel requests; does nothing once the engine has died."""

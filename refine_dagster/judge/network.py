@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.judge.word_marks import Mark, Marked, marked_words, shifted
 from refine_dagster.models.device import Device
+from refine_dagster.models.padding import pad_right
 from refine_dagster.prompts.example import NO_INPUT, Example
 
 if TYPE_CHECKING:
@@ -140,17 +141,14 @@ class Network:
         """
         import torch
 
-        def tensor(rows: list[list[int]]) -> Tensor:
-            return torch.tensor(rows, device=self._device.name)
-
-        def padded(row: tuple[int, ...], filler: int) -> list[int]:
-            return [*row, *[filler] * (length - len(row))]
-
-        ids = tensor([padded(text.ids, self.tokenizer.pad_token_id) for text in batch])
-        marks = tensor([padded(text.marks, Mark.NONE) for text in batch])
-        starts = tensor([[text.given, text.response, len(text.ids)] for text in batch])
+        device, pad = self._device.name, self.tokenizer.pad_token_id
+        ids, _ = pad_right([text.ids for text in batch], pad, length).tensors(device)
+        marks, _ = pad_right([text.marks for text in batch], Mark.NONE, length).tensors(device)
+        starts = torch.tensor(
+            [[text.given, text.response, len(text.ids)] for text in batch], device=device
+        )
         given, response, end = starts[:, 0:1], starts[:, 1:2], starts[:, 2:3]
-        positions = torch.arange(length, device=self._device.name)[None, :]
+        positions = torch.arange(length, device=device)[None, :]
         embedded = self.backbone.get_input_embeddings()(ids) + self.heads["marks"](marks)
         states = self.backbone.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
         logits = self.backbone.get_output_embeddings()(states[:, :-1])

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from refine_dagster.models.padding import pad_right
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -91,9 +93,7 @@ def score_tokens(
 
     found: dict[Tokens, float] = {}
     for batch in passes({text: len(text) for text in texts}, lambda _: rows, longest):
-        ids = [[*text, *[pad] * (batch.length - len(text))] for text in batch.rows]
-        mask = [[1] * len(text) + [0] * (batch.length - len(text)) for text in batch.rows]
         with torch.no_grad():
-            scores = read(torch.tensor(ids, device=device), torch.tensor(mask, device=device))
+            scores = read(*pad_right(batch.rows, pad, batch.length).tensors(device))
         found.update(zip(batch.texts, scores[: len(batch.texts)].tolist(), strict=True))
     return [found[text] for text in texts]

@@ -42,6 +42,7 @@ from refine_dagster.judge.on_policy_negatives import (
 from refine_dagster.judge.quality import JudgeAccuracy, judge_accuracies
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model
+from refine_dagster.models.learning_rate import cosine_share
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
 from refine_dagster.seeding import request_seed
@@ -302,7 +303,9 @@ def _train(
     network.backbone.train()
     with progress.task("training the judge", len(batches)) as advance:
         for step, batch in enumerate(batches):
-            rate = config.learning_rate * _rate_share(step, len(batches))
+            rate = config.learning_rate * cosine_share(
+                step, len(batches), warmup=WARMUP_SHARE, final=FINAL_RATE_SHARE
+            )
             for group in optimiser.param_groups:
                 group["lr"] = rate
             loss = _loss(network, batch, weights)
@@ -367,12 +370,3 @@ def _loss(network: Network, batch: list[Group], weights: list[tuple[float, float
         + PAIR_WEIGHT * (torch.cat(own_pairs).mean() + all_pairs.mean()) / 2
         - LANGUAGE_WEIGHT * torch.stack(likelihoods).mean()
     )
-
-
-def _rate_share(step: int, steps: int) -> float:
-    """Linear warm-up to 1, then half a cosine down to `FINAL_RATE_SHARE`."""
-    warmup = max(1, round(steps * WARMUP_SHARE))
-    if step < warmup:
-        return (step + 1) / warmup
-    progressed = (step - warmup) / max(1, steps - warmup)
-    return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * (1 + math.cos(math.pi * progressed)) / 2

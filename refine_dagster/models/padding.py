@@ -62,9 +62,10 @@ def pad_left(
     return Padded(ids, mask)
 
 
-def pad_right(rows: Sequence[Sequence[int]], pad: int) -> Padded:
-    """Rows that all begin in the first column."""
-    mirrored = pad_left([row[::-1] for row in rows], pad)
+def pad_right(rows: Sequence[Sequence[int]], pad: int, length: int | None = None) -> Padded:
+    """Rows that all begin in the first column; as long as the longest, or `length`."""
+    shape = None if length is None else (len(rows), length)
+    mirrored = pad_left([row[::-1] for row in rows], pad, shape=shape)
     return Padded(mirrored.ids[:, ::-1].copy(), mirrored.mask[:, ::-1].copy())
 
 

@@ -39,6 +39,7 @@ from refine_dagster import progress
 from refine_dagster.config.models import BaseModelConfig
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelError
+from refine_dagster.models.learning_rate import cosine_share
 from refine_dagster.offline.corpus import Corpus, encode_rows, train_tokenizer
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
@@ -229,7 +230,7 @@ def _train(
     steps = []
     with progress.task("training the offline base model", config.steps) as advance:
         for step in range(config.steps):
-            share = _rate_share(step, config.steps)
+            share = cosine_share(step, config.steps, warmup=WARMUP_SHARE, final=FINAL_RATE_SHARE)
             for group, peak in zip(groups, peaks, strict=True):
                 group["lr"] = peak * share
             rows = slice(step * config.batch_size, (step + 1) * config.batch_size)
@@ -246,12 +247,3 @@ def _train(
             advance(1, loss=steps[-1].loss)
     model.eval()
     return steps
-
-
-def _rate_share(step: int, steps: int) -> float:
-    """Linear warm-up to 1, then half a cosine down to `FINAL_RATE_SHARE`."""
-    warmup = max(1, round(steps * WARMUP_SHARE))
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * (1 + math.cos(math.pi * done)) / 2

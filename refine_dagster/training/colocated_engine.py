@@ -138,11 +138,11 @@ def engine_rollouts(
     ]
     written = [answer.outputs[0] for answer in llm.generate(requests, sampling, use_tqdm=False)]
     rollouts = [
-        Rollout(list(ids), list(one.token_ids), one.text, one.finish_reason == "stop")
-        for ids, one in zip(prompts, written, strict=True)
+        Rollout(list(ids), list(output.token_ids), output.text, output.finish_reason == "stop")
+        for ids, output in zip(prompts, written, strict=True)
     ]
     logs = [
-        [place[token].logprob for token, place in zip(one.token_ids, one.logprobs, strict=True)]
-        for one in written
+        [logs[token].logprob for token, logs in zip(output.token_ids, output.logprobs, strict=True)]
+        for output in written
     ]
     return rollouts, logs

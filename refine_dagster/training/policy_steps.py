@@ -215,7 +215,7 @@ class PolicyTask:
         def sample(part: Sequence[tuple[PolicyPrompt, int]]) -> list[Rollout]:
             groups = [
                 (row, [slot for _, slot in group])
-                for row, group in groupby(part, key=lambda one: one[0])
+                for row, group in groupby(part, key=lambda row_and_slot: row_and_slot[0])
             ]
             return sample_rollouts(
                 model,

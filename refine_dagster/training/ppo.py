@@ -93,7 +93,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Experience:
-    """A step's rollouts, and what the policy that wrote them thought of them."""
+    """A step's rollouts, as the policy that wrote them reads them, and what they are worth."""
 
     batch: Batch
     old: Reading
@@ -207,9 +207,10 @@ class PPO:
         import torch
 
         device, pad = self._task.device.name, self._tokenizer.pad_token_id
-        prompts, before = pad_left([one.prompt_ids for one in rollouts], pad).tensors(device)
-        chosen, mask = pad_right([one.completion_ids for one in rollouts], pad).tensors(device)
-        whole, attention = torch.cat([prompts, chosen], 1), torch.cat([before, mask], 1)
+        prompts = pad_left([rollout.prompt_ids for rollout in rollouts], pad)
+        completions = pad_right([rollout.completion_ids for rollout in rollouts], pad)
+        (left, before), (chosen, mask) = prompts.tensors(device), completions.tensors(device)
+        whole, attention = torch.cat([left, chosen], 1), torch.cat([before, mask], 1)
         return Batch(whole, attention, chosen, mask)
 
     def experience(self, batch: Batch, scores: Sequence[float]) -> Experience:
@@ -250,7 +251,7 @@ class PPO:
         return policy + config.value_coefficient * value - config.entropy_coefficient * entropy
 
     def read(self, model: PreTrainedModel, batch: Batch) -> Reading:
-        """One pass of a model over a batch; position t - 1 speaks of token t."""
+        """One pass of a model over a batch; position t - 1 predicts token t."""
         tokens = batch.chosen.shape[1]
         out = model(
             input_ids=batch.ids,

@@ -3,8 +3,8 @@
 Commits are atomic and refuse inputs that changed meanwhile, so two runs at once would lose no row;
 but they would pay for the same requests twice and fail each other's commits. A run therefore holds
 this lock from its start to its end. The operating system drops it with the process, however that
-ends. The file names the holder; where it still names one and nobody holds it, that run was cut off,
-and the next holder learns of it.
+ends. The file names the holder. A name in a file that is not locked is that of a run that was cut
+off, which the next holder reports.
 """
 
 from __future__ import annotations
