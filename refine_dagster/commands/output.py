@@ -19,7 +19,7 @@ from refine_dagster.home import Home, find_home
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from refine_dagster.lineage.changes import Cause
+    from refine_dagster.lineage.causes import Cause
     from refine_dagster.warehouse.warehouse import Warehouse
 
 

@@ -22,7 +22,9 @@ from refine_dagster.commands.output import (
 )
 
 if TYPE_CHECKING:
-    from refine_dagster.lineage.changes import AssetChange, Cause, Materialization
+    from refine_dagster.lineage.causes import Cause
+    from refine_dagster.lineage.changes import AssetChange
+    from refine_dagster.lineage.timeline import Materialization
     from refine_dagster.lineage.why import AssetExplanation, Event, RowExplanation
 
 REASONS_SHOWN = 12

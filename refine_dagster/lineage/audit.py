@@ -1,9 +1,9 @@
-"""The audit: does everything stored still say what was recorded when it was made?
+"""The audit: whether everything stored is still what was recorded when it was made.
 
-The ledger comes first, for the rest is held against it: its hash chain, then the rows of every
+The ledger comes first, for the rest is compared with it: its hash chain, then the rows of every
 table, the completions, the edges between rows, the checkpoints' files, and the views and tables of
-the SQL models. A chain without a witness outside cannot tell that its last links were cut off; that
-is what the asset check `ledger_agrees_with_dagster` is for.
+the SQL models. A chain alone cannot show that its last links were cut off; the asset check
+`ledger_agrees_with_dagster` does.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from refine_dagster.lineage.audit_ledger import (
     check_exports,
     check_registered,
 )
+from refine_dagster.lineage.audit_relations import check_models, check_schema
 from refine_dagster.lineage.audit_rows import (
     AuditReport,
     check_history,
-    check_models,
     check_parents,
     check_past_states,
     check_row_ids,
-    check_schema,
     check_tables,
 )
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -37,12 +36,12 @@ Check = Callable[[duckdb.DuckDBPyConnection, AuditReport], None]
 
 
 def verify(warehouse: Warehouse, checkpoints_root: Path, deep: bool = False) -> AuditReport:
-    """Look at everything, change nothing.
+    """Check everything without changing anything.
 
     Args:
         checkpoints_root: the artifact root.
-        deep: also recompute every past state, the hashes of rows that are gone, the ids of live
-            rows from their content, and look at every registered checkpoint and exported file.
+        deep: also check every past state, the hashes of removed rows, the ids of live rows, and
+            every registered checkpoint and exported file.
 
     Raises:
         WarehouseError: the database cannot be opened.

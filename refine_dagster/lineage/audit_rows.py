@@ -1,12 +1,4 @@
-"""Audit of the tables: every row true to its hash, every state true to the ledger.
-
-What an audit finds: broken places in the order they were met, and what was looked at.
-
-Audit of the views and of what the SQL models made.
-
-A model's table is held against the content in its last record. A view has no cells of its own: what
-it shows follows from tables that are checked and from its query, and the query is compared.
-"""
+"""Audit of the tables: every row true to its hash, every state true to the ledger."""
 
 from __future__ import annotations
 
@@ -14,7 +6,6 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import duckdb
@@ -23,17 +14,16 @@ from refine_dagster.config.policy_round import PolicyRound, split_sql
 from refine_dagster.warehouse.content import (
     NO_ROWS,
     content_hash,
-    relation_content,
     row_hash_sql,
     slices_in,
 )
-from refine_dagster.warehouse.database import HERE, beside
+from refine_dagster.warehouse.database import beside
 from refine_dagster.warehouse.ledger import MIGRATION, read_prunes
 from refine_dagster.warehouse.rows import row_id
-from refine_dagster.warehouse.schema import declarations_fingerprint, new_schema
+from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.tables import TABLES, round_sql
 
-# Broken places of one kind that are listed one by one; the rest is counted.
+# Broken places of one kind that are listed; the rest is counted.
 LISTED = 10
 
 
@@ -51,10 +41,10 @@ class AuditReport:
 
     Attributes:
         deep: whether past states and everything registered were looked at as well.
-        findings: broken places; the first is the first place that was met.
-        warnings: what differs without being a break, such as an export edited afterwards.
-        checked: what was looked at -> how many of it.
-        skipped: what cannot be told any more, and why.
+        findings: broken places, in the order in which they were found.
+        warnings: differences that are no breaks, such as an export edited afterwards.
+        checked: kind -> how many were looked at.
+        skipped: what can no longer be checked, and why.
     """
 
     deep: bool
@@ -117,7 +107,7 @@ def check_tables(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> 
 
 
 def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """Each row came and went with a materialization of its asset that says how many did."""
+    """Each row was added and removed by materializations of its asset that count as many."""
     prunes = read_prunes(connection)
     pruned = max((prune.sequence for prune in prunes if prune.horizon), default=0)
     for owned in slices_in(connection):
@@ -169,7 +159,7 @@ def check_parents(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
     for table, number in sorted(told_of.keys() | {one for one in named if one[0] in TABLES}):
         kept = (
             "SELECT row_id, parent_table, parent_round, parent_id, role FROM lineage.parents "
-            f"WHERE table_name = '{table}' AND policy_round = {number}"
+            f"WHERE table_name = {literal(table)} AND policy_round = {number}"
         )
         listed = (
             f"SELECT DISTINCT TRY_CAST(row_id AS UUID), {parent_table}, {parent_round}, "
@@ -243,7 +233,7 @@ def check_past_states(connection: duckdb.DuckDBPyConnection, report: AuditReport
 
 
 def check_row_ids(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """Live rows are named by their content and their parents."""
+    """The ids of live rows are those of their content and parents."""
     for owned in slices_in(connection):
         columns = ["row_id", *owned.table.columns, "parents"]
         cursor = beside(connection)
@@ -271,7 +261,7 @@ def _rewrites(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
             SELECT sequence, tables, before FROM (
                 SELECT *, lag(tables) OVER (PARTITION BY asset ORDER BY sequence) AS before
                 FROM lineage.materializations
-            ) WHERE starts_with(run_id, '{MIGRATION}') ORDER BY sequence
+            ) WHERE starts_with(run_id, {literal(MIGRATION)}) ORDER BY sequence
             """,
         )
         for name, content in json.loads(tables).items()
@@ -297,119 +287,3 @@ def _hex(row_id: object) -> str:
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
     return connection.execute(sql).fetchall()
-
-
-MODEL_SCHEMAS = "('staging', 'marts')"
-APPLIED = "SELECT version, name FROM main.schema_migrations ORDER BY version"
-
-
-def check_models(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """The models' tables and views are those that were recorded."""
-    standing = _standing(connection)
-    records = connection.execute(
-        """
-        SELECT sequence, tables, config FROM (
-            FROM lineage.materializations
-            QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1
-        ) LEFT JOIN lineage.configs USING (config_hash)
-        WHERE regexp_matches(tables, '^\\{"(staging|marts)\\.')
-        ORDER BY sequence
-        """
-    ).fetchall()
-    recorded = set()
-    for sequence, tables, config in records:
-        ((relation, content),) = json.loads(tables).items()
-        model = json.loads(config or "{}")
-        recorded.add(relation)
-        report.looked_at("SQL models", 1)
-        kind, definition = standing.get(relation, ("nothing", ""))
-        if kind != model.get("materialized"):
-            report.broken(
-                relation,
-                f"materialization {sequence} made a {model.get('materialized')}, here is {kind}",
-            )
-        elif kind == "table" and relation_content(connection, relation)[2] != content:
-            report.broken(relation, f"its cells are not those that materialization {sequence} made")
-        elif kind == "view" and definition != _definition(connection, model["query"]):
-            report.broken(
-                relation, f"its query is not the one that materialization {sequence} recorded"
-            )
-    report.broken_each(
-        (relation, "no materialization made it") for relation in sorted(standing.keys() - recorded)
-    )
-
-
-def check_schema(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """The live views and those of the lineage are as a new warehouse has them."""
-    known = tuple(connection.execute(APPLIED).fetchall())
-    declared, migrations = _declared(declarations_fingerprint(), known)
-    found = _views(connection)
-    for name, definition in declared.items():
-        if found.get(name) == definition:
-            continue
-        # A database made by another DuckDB may write the same query otherwise.
-        again = _written_anew(name, found.get(name))
-        if again != definition:
-            report.broken(f"view {name}", "is not as declared" if again else "is missing")
-    report.looked_at("views", len(declared))
-    if known != migrations:
-        report.broken("main.schema_migrations", "are not the migrations of this version")
-
-
-@cache
-def _declared(
-    fingerprint: str, applied: tuple[tuple[int, str], ...]
-) -> tuple[dict[str, str], tuple[tuple[int, str], ...]]:
-    """Views and migrations of a new warehouse; made once for what the arguments name."""
-    with new_schema() as fresh:
-        return _views(fresh), tuple(fresh.execute(APPLIED).fetchall())
-
-
-def _standing(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str]]:
-    """Relation -> (`view` or `table`, query) of everything in the models' schemas."""
-    found = connection.execute(
-        "SELECT schema_name || '.' || view_name, 'view', sql FROM duckdb_views() "
-        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS} UNION ALL "
-        "SELECT schema_name || '.' || table_name, 'table', '' FROM duckdb_tables() "
-        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS}"
-    ).fetchall()
-    return {relation: (kind, sql.partition(" AS ")[2]) for relation, kind, sql in found}
-
-
-def _definition(connection: duckdb.DuckDBPyConnection, query: str) -> str:
-    """A query as DuckDB writes that of a view."""
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW audited AS {query}")
-    found = connection.execute(
-        "SELECT sql FROM duckdb_views() WHERE temporary AND view_name = 'audited'"
-    ).fetchall()
-    connection.execute("DROP VIEW temp.audited")
-    return str(found[0][0]).partition(" AS ")[2]
-
-
-def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Name -> text of every view and macro besides those of the models."""
-    found = connection.execute(
-        "SELECT schema_name || '.' || view_name, sql FROM duckdb_views() "
-        f"WHERE {HERE} AND NOT internal AND NOT temporary "
-        "AND schema_name IN ('main', 'lineage') "
-        "ORDER BY 1"
-    ).fetchall()
-    macros = connection.execute(
-        "SELECT schema_name || '.' || function_name, macro_definition FROM duckdb_functions() "
-        f"WHERE {HERE} AND NOT internal AND schema_name IN ('main', 'lineage') "
-        "AND function_type IN ('macro', 'table_macro') ORDER BY 1"
-    ).fetchall()
-    return dict([*found, *macros])
-
-
-def _written_anew(name: str, definition: str | None) -> str | None:
-    """A view's text as this DuckDB writes it; None where there is no view."""
-    if definition is None or not definition.startswith("CREATE VIEW"):
-        return definition
-    with new_schema() as fresh:
-        fresh.execute(f"DROP VIEW {name}")
-        try:
-            fresh.execute(definition)
-        except duckdb.Error:
-            return definition
-        return _views(fresh).get(name)

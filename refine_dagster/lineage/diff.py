@@ -9,24 +9,18 @@ from typing import Any
 
 import duckdb
 
-from refine_dagster.lineage.changes import (
-    Cause,
-    Causes,
-    Timeline,
-    Window,
-    collect,
-    compared,
-    contents,
-    way,
-)
+from refine_dagster.lineage.causes import Cause, Causes, way
+from refine_dagster.lineage.changes import collect, compared, contents
+from refine_dagster.lineage.timeline import Timeline, Window
 from refine_dagster.warehouse.schema import WarehouseError
+from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.tables import REFERENCES, TABLES
 from refine_dagster.warehouse.warehouse import Warehouse, require_as_of
 
 
 @dataclass(frozen=True)
 class CauseNumber:
-    """A `causes.Reason` with its cause as a number into `StateDifference.causes`."""
+    """A `causes.Reason`, with the number of its cause in `StateDifference.causes`."""
 
     number: int
     through: tuple[str, ...]
@@ -38,8 +32,7 @@ class Group:
     """Rows of one table that changed for the same reasons.
 
     Attributes:
-        lineage_only: of the changed rows, those whose content is the same and whose ancestors are
-            not.
+        lineage_only: changed rows with the same content and other ancestors.
     """
 
     table: str
@@ -52,9 +45,9 @@ class Group:
 
 @dataclass(frozen=True)
 class RowDifference:
-    """One place of a table: its row in either state, and the columns that differ.
+    """One natural key of a table: its row in either state, and the columns that differ.
 
-    `old` and `new` hold the whole content of a row that is there in one state only.
+    `old` or `new` is the whole content of a row that is there in one state only.
     """
 
     key: str
@@ -130,7 +123,7 @@ def difference(
 
 
 def _explain_shown(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make temporary table `explained`: the rows shown, each with its causes and what it is."""
+    """Make temporary table `explained`: the rows shown, each with its causes."""
     connection.execute(
         """
         CREATE OR REPLACE TEMP TABLE same_content
@@ -144,13 +137,14 @@ def _explain_shown(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(
             f"""
             INSERT INTO same_content
-            SELECT DISTINCT '{table}', old_id, new_id
+            SELECT DISTINCT {literal(table)}, old_id, new_id
             FROM shown
             JOIN (SELECT row_id, row({columns}) AS content FROM history.{table}) AS before
               ON before.row_id = shown.old_id
             JOIN (SELECT row_id, row({columns}) AS content FROM history.{table}) AS after
               ON after.row_id = shown.new_id
-            WHERE table_name = '{table}' AND before.content IS NOT DISTINCT FROM after.content
+            WHERE table_name = {literal(table)}
+              AND before.content IS NOT DISTINCT FROM after.content
             """
         )
     connection.execute(

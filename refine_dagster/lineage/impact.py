@@ -1,12 +1,6 @@
-"""What a seed task touched: rows, the dataset, checkpoints and exports, now or at any past time.
+"""What a seed touched: rows, datasets, checkpoints and exports, now or at any past time.
 
-Which rows descend from it, and how, is `lineage/impact.py`'s; here they are counted and named.
-
-What `lineage/impact.py` finds: the parts of the answer to "what did this seed touch?".
-
-How rows descend from a seed: through texts alone, through what a model learnt, or by comparison.
-
-An auditor must tell three ways apart:
+A row descends from a seed in one of three ways, and counts as the first of these that holds:
 
 - `shown`: some way from the seed to the row goes through texts alone: the seed stood in a prompt,
   what was written was selected, and so on.
@@ -15,8 +9,7 @@ An auditor must tell three ways apart:
 - `compared`: the seed's text was only compared or measured with: it was the nearest text of a
   novelty decision, or what came of it measured a policy's gain.
 
-A row counts as the first of these that holds. Removed rows keep their edges, so the question can
-be asked of a seed that is long gone.
+Removed rows keep their edges, so the question can be asked of a seed that is long gone.
 """
 
 from __future__ import annotations
@@ -29,6 +22,7 @@ import duckdb
 import polars as pl
 
 from refine_dagster.lineage.trace import RowError, find_row, is_prefix
+from refine_dagster.warehouse.sql import literal, literals
 from refine_dagster.warehouse.tables import TABLES, asset_sql
 from refine_dagster.warehouse.warehouse import Warehouse, require_as_of
 
@@ -49,7 +43,6 @@ class TableImpact:
     """Rows of one table that descend from the seed.
 
     Attributes:
-        table: the table.
         shown, trained, compared: rows that lived at the time, by how they descend.
         of: all rows of the table that lived at the time.
         ever: rows that ever descended from the seed, removed ones and later ones included.
@@ -83,7 +76,7 @@ class CheckpointImpact:
     """A model's checkpoint that lived at the time and descends from the seed.
 
     Attributes:
-        asset: whose it is.
+        asset: the asset that made it.
         row_id: the model's row.
         content_hash: the checkpoint's hash.
         path: its folder, relative to the artifact root; None where none is registered.
@@ -125,9 +118,8 @@ class Impact:
         dataset: the dataset at that time; None before there was one.
         checkpoints: checkpoints of models that lived at that time.
         exports: files exported by that time and not written anew since.
-        live_checkpoints: what still holds the seed now: checkpoints of live models that were
-            trained on it, whether the model's row descends from it or an older row of the same
-            bytes does.
+        live_checkpoints: checkpoints of live models that were trained on the seed, whether the
+            model's row descends from it or an older row of the same bytes does.
     """
 
     seeds: tuple[SeedVersion, ...]
@@ -143,10 +135,10 @@ class Impact:
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON values."""
-        told = {name: value for name, value in vars(self).items() if name != "rows"}
         plain = {
             name: [asdict(one) for one in value] if isinstance(value, tuple) else value
-            for name, value in told.items()
+            for name, value in vars(self).items()
+            if name != "rows"
         }
         dataset = None if self.dataset is None else asdict(self.dataset)
         return {**plain, "dataset": dataset, "rows": self.rows.to_dicts()}
@@ -159,14 +151,10 @@ _COMPARED_ROLES = ("nearest", "measured_on")
 MODELS = tuple(name for name, table in TABLES.items() if "checkpoint_hash" in table.columns)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
-
-
 # An edge of `lineage.parents` by what it carries: 0 text, 1 what a model learnt, 2 a comparison.
 _EDGE_WAY = f"""
-    CASE WHEN role IN ({_listed(_COMPARED_ROLES)}) THEN 2
-         WHEN role IN ({_listed(_LEARNT_ROLES)}) OR table_name IN ({_listed(MODELS)}) THEN 1
+    CASE WHEN role IN ({literals(_COMPARED_ROLES)}) THEN 2
+         WHEN role IN ({literals(_LEARNT_ROLES)}) OR table_name IN ({literals(MODELS)}) THEN 1
          ELSE 0 END
 """
 
@@ -202,7 +190,7 @@ def descend(
             if added[0][0] == 0:
                 break
             since = step
-    names = _listed((SHOWN, TRAINED, COMPARED))
+    names = literals((SHOWN, TRAINED, COMPARED))
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE touched AS
@@ -338,8 +326,8 @@ def _dataset(connection: duckdb.DuckDBPyConnection, moment: int) -> DatasetImpac
 
 # Every row of a model, with its folder and whether its checkpoint serves a live model.
 _MODEL_ROWS = " UNION ALL ".join(
-    f"SELECT '{name}' AS table_name, {asset_sql(TABLES[name])} AS asset, row_id, checkpoint_hash, "
-    f"removed_in FROM history.{name}"
+    f"SELECT {literal(name)} AS table_name, {asset_sql(TABLES[name])} AS asset, "
+    f"row_id, checkpoint_hash, removed_in FROM history.{name}"
     for name in MODELS
 )
 _CHECKPOINTS = f"""
@@ -375,9 +363,9 @@ def _live_checkpoints(connection: duckdb.DuckDBPyConnection) -> tuple[Checkpoint
         {_CHECKPOINTS},
         holding AS (
             SELECT DISTINCT asset, checkpoint_hash
-            FROM touched JOIN models USING (table_name, row_id) WHERE how = '{TRAINED}'
+            FROM touched JOIN models USING (table_name, row_id) WHERE how = {literal(TRAINED)}
         )
-        SELECT DISTINCT asset, row_id, checkpoint_hash, path, '{TRAINED}', true
+        SELECT DISTINCT asset, row_id, checkpoint_hash, path, {literal(TRAINED)}, true
         FROM models JOIN holding USING (asset, checkpoint_hash)
         LEFT JOIN folders USING (asset, checkpoint_hash)
         WHERE removed_in IS NULL

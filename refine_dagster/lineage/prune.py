@@ -24,6 +24,7 @@ import duckdb
 
 from refine_dagster.hashing import content_id, json_hash
 from refine_dagster.warehouse.ledger import PRUNE, Commit, Record, next_link, write_record
+from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.tables import TABLES, asset_sql
 from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -132,7 +133,7 @@ def _drop_rows(connection: duckdb.DuckDBPyConnection, root: Path) -> PrunePlan:
         going = (
             f"history.{name} AS old WHERE removed_in IS NOT NULL AND ("
             "TRY_CAST(row_id AS UUID) NOT IN "
-            f"(SELECT row_id FROM needed_rows WHERE table_name = '{name}') OR EXISTS ("
+            f"(SELECT row_id FROM needed_rows WHERE table_name = {literal(name)}) OR EXISTS ("
             f"SELECT 1 FROM history.{name} AS later "
             "WHERE later.row_id = old.row_id AND later.added_in > old.added_in))"
         )

@@ -1,9 +1,4 @@
-"""Explanations by name: an asset or table, or a row by its id.
-
-Why an asset is as it is: what its last change made anew, and because of what.
-
-Why a row is there, or no longer: what it replaced, and which changed ancestors made it.
-"""
+"""Why an asset or a row is as it is: what made it, what had changed, and what it replaced."""
 
 from __future__ import annotations
 
@@ -14,16 +9,9 @@ from typing import Any
 import duckdb
 
 from refine_dagster.errors import RefineError
-from refine_dagster.lineage.changes import (
-    AssetChange,
-    Causes,
-    Materialization,
-    Reason,
-    Timeline,
-    compare,
-    compared,
-    contents,
-)
+from refine_dagster.lineage.causes import Causes, Reason
+from refine_dagster.lineage.changes import AssetChange, compare, compared, contents
+from refine_dagster.lineage.timeline import Materialization, Timeline
 from refine_dagster.lineage.trace import RowName, find_row, is_prefix
 from refine_dagster.warehouse.ledger import read_prunes
 from refine_dagster.warehouse.tables import TABLES, Slice, key_sql, slice_of, tables_of

@@ -10,6 +10,7 @@ import duckdb
 
 from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.hashing import canonical_json, text_hash
+from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.table import Table
 from refine_dagster.warehouse.tables import TABLES, Slice, round_sql, tables_of
 
@@ -25,7 +26,7 @@ ROWS_AT_ONCE = 100_000
 def slices_in(connection: duckdb.DuckDBPyConnection) -> list[Slice]:
     """The slices that have rows or a materialization, by round and then in table order."""
     filled = " UNION ".join(
-        f"SELECT DISTINCT '{name}', {round_sql(table)} FROM history.{name}"
+        f"SELECT DISTINCT {literal(name)}, {round_sql(table)} FROM history.{name}"
         for name, table in TABLES.items()
     )
     found = {

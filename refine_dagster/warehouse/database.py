@@ -1,11 +1,11 @@
-"""The warehouse's file: made whole, opened alone.
+"""The warehouse's file: created whole, opened by one process at a time.
 
-DuckDB lets one process at a time open a file for writing. Another waits here, and is told by whom
-the file is held if it waits in vain.
+DuckDB lets one process at a time open a file for writing. Another waits here, and its error names
+the holder if the wait is in vain.
 
 Starting a DuckDB costs 25 ms of processor time, and a run opens its warehouse some hundreds of
-times. So a process starts one, without a file, and attaches a file to it for as long as somebody
-has it open: that is a quarter of the cost, and the file is closed and free for others as before.
+times. So a process starts one, without a file, and attaches a file to it while any of its
+connections is open: a quarter of the cost, and the file is closed and free for others in between.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ import polars as pl
 
 from refine_dagster.errors import first_line
 from refine_dagster.warehouse.schema import WarehouseError, WarehouseLockedError
+from refine_dagster.warehouse.sql import identifier, literal
 
-# For DuckDB's catalog functions, which tell of every file that the process has open.
+# For DuckDB's catalog functions, which list every file that the process has open.
 HERE = "database_name = current_database()"
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # A missing table must be an error, not a Python variable of that name.
@@ -50,13 +51,13 @@ class DatabaseFile:
         self._held: duckdb.DuckDBPyConnection | None = None
 
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Called whenever the file was opened: makes what it must hold."""
+        """Bring the file's content up to date; called whenever it was opened."""
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep the file open for a burst of reads and writes; opening it costs more than most.
 
-        No other process gets at the file meanwhile: not to be held over work of a model.
+        No other process can open the file meanwhile: not to be held while a model works.
         """
         if self._held is not None:
             yield
@@ -165,7 +166,7 @@ def close_database(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         if opened.users == 0:
             del process.files[path]
             try:
-                process.duckdb.execute(f"DETACH {_quoted(opened.name)}")
+                process.duckdb.execute(f"DETACH {identifier(opened.name)}")
             except (duckdb.IOException, duckdb.FatalException, duckdb.TransactionException):
                 # What was committed is in the file's log; this DuckDB is of no use any more.
                 _Process.current = None
@@ -175,7 +176,7 @@ def beside(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """Another connection to the same file, with transactions and temporary tables of its own."""
     ((name,),) = connection.execute("SELECT current_database()").fetchall()
     other = connection.cursor()
-    other.execute(f"USE {_quoted(name)}")
+    other.execute(f"USE {identifier(name)}")
     return other
 
 
@@ -200,7 +201,7 @@ class _Process:
 
 @atexit.register
 def _end() -> None:
-    """Let go of the process's DuckDB while its library is still whole."""
+    """Close the process's DuckDB while its library is still loaded."""
     process, _Process.current = _Process.current, None
     if process is not None and process.pid == os.getpid():
         process.duckdb.close()
@@ -224,28 +225,24 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
         if opened is None:
             taken = {"memory", "system", "temp"} | {one.name for one in process.files.values()}
             name = next(name for name in _names(path) if name not in taken)
-            where = str(path).replace("'", "''")
-            process.duckdb.execute(f"ATTACH '{where}' AS {_quoted(name)} (TYPE duckdb)")
+            where = f"{literal(str(path))} AS {identifier(name)}"
+            process.duckdb.execute(f"ATTACH {where} (TYPE duckdb)")
             opened = process.files[path] = _OpenFile(name)
         connection = process.duckdb.cursor()
-        connection.execute(f"USE {_quoted(opened.name)}")
+        connection.execute(f"USE {identifier(opened.name)}")
         opened.users += 1
         return connection
 
 
 def _names(path: Path) -> Iterator[str]:
-    """What the file can be called in DuckDB: its own name, then with a number behind."""
+    """Names for the file in DuckDB: its own, then with a number appended."""
     yield path.stem
     for number in count(2):
         yield f"{path.stem}_{number}"
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _make_file(path: Path) -> None:
-    """An empty database at `path`, whole from the first moment; nothing where there is one.
+    """Create an empty database at `path` in one step; keep one that is there.
 
     DuckDB writes a new file in several steps and refuses one that was left in between.
     """
@@ -259,7 +256,7 @@ def _make_file(path: Path) -> None:
 
 
 def _put_in_place(fresh: Path, path: Path) -> None:
-    # A link, unlike a rename, never replaces what another process has put there meanwhile.
+    # A link, unlike a rename, never replaces a file that another process has put there meanwhile.
     try:
         os.link(fresh, path)
     except FileExistsError:

@@ -111,7 +111,7 @@ def new_schema() -> Iterator[duckdb.DuckDBPyConnection]:
 def _create_lineage_views(connection: duckdb.DuckDBPyConnection) -> None:
     """`lineage.rows`, every row of every table with its life, and the views over it."""
     union = " UNION ALL ".join(
-        f"SELECT '{name}' AS table_name, CAST({round_sql(table)} AS BIGINT) AS policy_round, "
+        f"SELECT {literal(name)} AS table_name, {round_sql(table)}::BIGINT AS policy_round, "
         f"{asset_sql(table)} AS asset, row_id, added_in, removed_in FROM history.{name}"
         for name, table in TABLES.items()
     )

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from refine_dagster.config.policy_round import PolicyRound, name_sql, rounds_until, split_name
 from refine_dagster.warehouse.pipeline_tables import PIPELINE_TABLES
 from refine_dagster.warehouse.result_tables import EXPORTS, RESULT_TABLES
+from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.table import POLICY_ROUND, Table
 
 TABLES: MappingProxyType[str, Table] = MappingProxyType(
@@ -118,8 +119,8 @@ def _has(table: Table, policy_round: PolicyRound) -> bool:
 def asset_sql(table: Table, source: str = "") -> str:
     """SQL for the asset that a row of a table belongs to; `source` is a prefix such as `old.`."""
     if table.rounds_from is None:
-        return f"'{table.asset}'"
-    return name_sql(f"'{table.asset}'", f"{source}{POLICY_ROUND}")
+        return literal(table.asset)
+    return name_sql(literal(table.asset), f"{source}{POLICY_ROUND}")
 
 
 def round_sql(table: Table) -> str:

@@ -34,6 +34,7 @@ from refine_dagster.warehouse.ledger import (
 )
 from refine_dagster.warehouse.rows import frame
 from refine_dagster.warehouse.schema import WarehouseError, first_row, migrate
+from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.table import POLICY_ROUND
 from refine_dagster.warehouse.tables import TABLES, Slice, slice_of, tables_of
 
@@ -176,7 +177,7 @@ class Warehouse(DatabaseFile):
         tables = [table for table in TABLES.values() if table.rounds_from is not None]
         alive = self.query(
             " UNION ".join(
-                f"SELECT {POLICY_ROUND}, '{table.asset}' AS asset FROM main.{table.name} "
+                f"SELECT {POLICY_ROUND}, {literal(table.asset)} AS asset FROM main.{table.name} "
                 f"WHERE {POLICY_ROUND} > {rounds}"
                 for table in tables
             )
@@ -298,12 +299,12 @@ def _replace_rows(
     connection.execute(
         f"""
         INSERT INTO lineage.parents
-        SELECT '{table.name}', {owned.policy_round.number}, row_id,
+        SELECT {literal(table.name)}, {owned.policy_round.number}, row_id,
                {parent_table}, {parent_round}, parent.row_id, parent.role
         FROM (SELECT row_id::UUID AS row_id, unnest(parents) AS parent FROM fresh)
         WHERE row_id NOT IN (
             SELECT row_id FROM lineage.parents
-            WHERE table_name = '{table.name}' AND row_id IN (SELECT row_id::UUID FROM fresh)
+            WHERE table_name = {literal(table.name)} AND row_id IN (SELECT row_id::UUID FROM fresh)
         )
         ORDER BY ALL
         """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.lineage.changes import MANY
+from refine_dagster.lineage.causes import MANY
 from refine_dagster.lineage.prune import apply
 from refine_dagster.lineage.trace import RowError
 from refine_dagster.lineage.why import AssetExplanation, ExplainError, RowExplanation, explain

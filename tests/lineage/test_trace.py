@@ -15,8 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from refine_dagster.lineage.trace import Branch, RowError, Trace, outline, trace
-from refine_dagster.lineage.trace_text import as_dot, as_json, as_markdown, as_mermaid, as_tree
+from refine_dagster.lineage.trace import RowError, Trace, trace
+from refine_dagster.lineage.trace_text import (
+    Branch,
+    as_dot,
+    as_json,
+    as_markdown,
+    as_mermaid,
+    as_tree,
+    outline,
+)
 from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
 from refine_dagster.warehouse.warehouse import Warehouse

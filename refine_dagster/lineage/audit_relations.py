@@ -1,0 +1,132 @@
+"""Audit of the views, and of what the SQL models made.
+
+A model's table is compared with the content in its last record. A view has no cells of its own: it
+follows from tables that are checked and from its query, and the query is compared.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import duckdb
+
+from refine_dagster.lineage.audit_rows import AuditReport
+from refine_dagster.warehouse.content import relation_content
+from refine_dagster.warehouse.database import HERE
+from refine_dagster.warehouse.schema import declarations_fingerprint, new_schema
+
+MODEL_SCHEMAS = "('staging', 'marts')"
+APPLIED = "SELECT version, name FROM main.schema_migrations ORDER BY version"
+
+
+def check_models(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """The models' tables and views are those that were recorded."""
+    standing = _standing(connection)
+    records = connection.execute(
+        """
+        SELECT sequence, tables, config FROM (
+            FROM lineage.materializations
+            QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1
+        ) LEFT JOIN lineage.configs USING (config_hash)
+        WHERE regexp_matches(tables, '^\\{"(staging|marts)\\.')
+        ORDER BY sequence
+        """
+    ).fetchall()
+    recorded = set()
+    for sequence, tables, config in records:
+        ((relation, content),) = json.loads(tables).items()
+        model = json.loads(config or "{}")
+        recorded.add(relation)
+        report.looked_at("SQL models", 1)
+        kind, definition = standing.get(relation, ("nothing", ""))
+        if kind != model.get("materialized"):
+            report.broken(
+                relation,
+                f"materialization {sequence} made a {model.get('materialized')}, here is {kind}",
+            )
+        elif kind == "table" and relation_content(connection, relation)[2] != content:
+            report.broken(relation, f"its cells are not those that materialization {sequence} made")
+        elif kind == "view" and definition != _definition(connection, model["query"]):
+            report.broken(
+                relation, f"its query is not the one that materialization {sequence} recorded"
+            )
+    report.broken_each(
+        (relation, "no materialization made it") for relation in sorted(standing.keys() - recorded)
+    )
+
+
+def check_schema(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """The live views and those of the lineage are as a new warehouse has them."""
+    known = tuple(connection.execute(APPLIED).fetchall())
+    declared, migrations = _declared(declarations_fingerprint(), known)
+    found = _views(connection)
+    for name, definition in declared.items():
+        if found.get(name) == definition:
+            continue
+        # A database made by another DuckDB may write the same query otherwise.
+        again = _rewritten(name, found.get(name))
+        if again != definition:
+            report.broken(f"view {name}", "is not as declared" if again else "is missing")
+    report.looked_at("views", len(declared))
+    if known != migrations:
+        report.broken("main.schema_migrations", "are not the migrations of this version")
+
+
+@cache
+def _declared(
+    fingerprint: str, applied: tuple[tuple[int, str], ...]
+) -> tuple[dict[str, str], tuple[tuple[int, str], ...]]:
+    """Views and migrations of a new warehouse; cached for these arguments."""
+    with new_schema() as fresh:
+        return _views(fresh), tuple(fresh.execute(APPLIED).fetchall())
+
+
+def _standing(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str]]:
+    """Relation -> (`view` or `table`, query) of everything in the models' schemas."""
+    found = connection.execute(
+        "SELECT schema_name || '.' || view_name, 'view', sql FROM duckdb_views() "
+        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS} UNION ALL "
+        "SELECT schema_name || '.' || table_name, 'table', '' FROM duckdb_tables() "
+        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS}"
+    ).fetchall()
+    return {relation: (kind, sql.partition(" AS ")[2]) for relation, kind, sql in found}
+
+
+def _definition(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    """A query as DuckDB writes that of a view."""
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW audited AS {query}")
+    found = connection.execute(
+        "SELECT sql FROM duckdb_views() WHERE temporary AND view_name = 'audited'"
+    ).fetchall()
+    connection.execute("DROP VIEW temp.audited")
+    return str(found[0][0]).partition(" AS ")[2]
+
+
+def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Name -> text of every view and macro besides those of the models."""
+    found = connection.execute(
+        "SELECT schema_name || '.' || view_name, sql FROM duckdb_views() "
+        f"WHERE {HERE} AND NOT internal AND NOT temporary "
+        "AND schema_name IN ('main', 'lineage') "
+        "ORDER BY 1"
+    ).fetchall()
+    macros = connection.execute(
+        "SELECT schema_name || '.' || function_name, macro_definition FROM duckdb_functions() "
+        f"WHERE {HERE} AND NOT internal AND schema_name IN ('main', 'lineage') "
+        "AND function_type IN ('macro', 'table_macro') ORDER BY 1"
+    ).fetchall()
+    return dict([*found, *macros])
+
+
+def _rewritten(name: str, definition: str | None) -> str | None:
+    """A view's text as this version of DuckDB writes it; None where there is no view."""
+    if definition is None or not definition.startswith("CREATE VIEW"):
+        return definition
+    with new_schema() as fresh:
+        fresh.execute(f"DROP VIEW {name}")
+        try:
+            fresh.execute(definition)
+        except duckdb.Error:
+            return definition
+        return _views(fresh).get(name)
