@@ -17,6 +17,7 @@ and a removed seed is still among the ancestors of the models' rows.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -34,6 +35,7 @@ from resources.warehouse import WarehouseResource
 LOOKS_UP = 2
 
 
+@cache
 def automated(rounds: int = 1) -> tuple[str, ...]:
     """What is kept fresh in a graph of so many policy rounds, besides the SQL models."""
     return tuple(asset.facts.key for asset in pipeline(rounds) if asset.facts.automated)
