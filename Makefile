@@ -1,4 +1,5 @@
-# `make run`, `make test`, `make ui`: everything a newcomer needs. Needs Python 3.11+ and make.
+# `make run`, `make check`, `make test`, `make ui`: everything a newcomer needs. Needs Python 3.11+
+# and make.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,9 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export DO_NOT_TRACK := 1
 
-.PHONY: run test test-vllm ui install install-vllm clean
+PYTEST := PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) $(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+.PHONY: run check test test-vllm ui install install-vllm clean lint types quick-tests
 
 run: install
 	$(BIN)/refine-dagster run
@@ -23,17 +26,28 @@ run: install
 ui: install
 	$(BIN)/refine-dagster ui
 
-test: install
+# What trains nothing and runs no graph: a minute or so, for every edit.
+check: install
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target quick-tests types lint
+
+test: install lint types
+	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations 20
+
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types:
 	$(BIN)/mypy
-	PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
+
+quick-tests:
+	$(PYTEST) --dist worksteal -m "not slow"
 
 # One process: an engine takes memory by the gigabyte.
 test-vllm: install-vllm
 	PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) VLLM_ENABLE_V1_MULTIPROCESSING=0 $(VLLM_BIN)/python -m pytest \
-		--override-ini addopts="-ra --strict-markers" tests/vllm --durations 10
+		--override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/vllm --durations 10
 
 install: $(VENV)/.installed
 

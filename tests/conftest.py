@@ -1,8 +1,9 @@
-"""What several tests share: a tiny model in Hugging Face format, and a CPU session."""
+"""What all tests share: which of them are slow, a tiny model, and a CPU session."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from refine_dagster.config.models import DeviceConfig
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.offline.corpus import train_tokenizer
 from refine_dagster.prompts.example import Example
+from tests.guard import MARK, Guard
+from tests.training.writing_model import write_model
 
 _THINGS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp")
 _PLACES = ("sea", "school", "garden", "kitchen", "street", "hill", "shop", "park")
@@ -41,10 +44,29 @@ FIRST = (
     "test_resume_after_kill.py",
     "test_incremental_equals_rebuild.py",
 )
+# Fixtures that train a model or run the graph: a test that uses one is slow.
+SLOW_FIXTURES = {
+    "built_home",
+    "first_assets",
+    "tiny_home",
+    "tiny_model_folder",
+    "writing_model_folder",
+}
+
+_guard = Guard()
 
 
+def pytest_configure() -> None:
+    """Put the guard's watches in place before anything trains."""
+    _guard.install()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real runs first: they take longest, and two processes should end together."""
+    """Mark what is slow, and put real runs first: two processes should end together."""
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(MARK)
 
     def place(item: pytest.Item) -> tuple[int, bool]:
         name = item.path.name
@@ -52,6 +74,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return first, item.path.parent.name != "pipeline"
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Hold the test's fixtures to its mark."""
+    with _held_to_its_mark(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Hold the test to its mark."""
+    with _held_to_its_mark(item):
+        return (yield)
+
+
+def _held_to_its_mark(item: pytest.Item) -> AbstractContextManager[None]:
+    return nullcontext() if item.get_closest_marker(MARK) else _guard.watching()
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +135,12 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def writing_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of about 0.1 M parameters that mostly writes well-formed instances."""
+    return write_model(tmp_path_factory.mktemp("writing_model"))
 
 
 @pytest.fixture

@@ -105,6 +105,7 @@ def test_a_small_llama_by_hand() -> None:
     assert whole.total == whole.of("held") + max(whole.of("update"), whole.of("rollouts"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", ["lora", "full"])
 @pytest.mark.parametrize("device", [WHOLE, HALF])
 def test_held_memory_is_what_is_allocated(trained: Any, device: Device) -> None:

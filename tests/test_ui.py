@@ -22,6 +22,8 @@ from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
 from refine_dagster.warehouse.warehouse import Warehouse
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[1]
 STARTS_WITHIN_S = 90.0
 RUNS_WITHIN_S = 90.0

@@ -30,7 +30,7 @@ DATA = (
     "refine_dagster/config/profiles/*.yaml",
     "refine_dagster/seeds/packaged.jsonl",
     "refine_dagster/evaluation/held_out/*.json",
-    "refine_dagster/training/*.yaml",
+    "refine_dagster/offline/*.yaml",
     "refine_dagster/warehouse/migrations/*.sql",
     "refine_dagster/py.typed",
 )
@@ -110,6 +110,7 @@ def test_packages_come_from_the_wheel(scripts: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_it_runs_from_another_folder(scripts: Path, tmp_path: Path) -> None:
     """Without `REFINE_HOME`, everything lands in `refine_home` of the folder one is in."""
     command = [str(scripts / "refine-dagster"), "run", "--select", "seed_tasks or stg_seed_tasks"]

@@ -11,6 +11,8 @@ from refine_dagster.run import run_pipeline
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.small_warehouse import small_warehouse
 
+pytestmark = pytest.mark.slow
+
 BOTH = "instructor_policy or evolved_instructions"
 
 

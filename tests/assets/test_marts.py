@@ -79,6 +79,7 @@ def test_definitions_follow_the_files(marts: list[dg.AssetsDefinition]) -> None:
     assert {name for model in models.values() for name in model.depends_on} <= known
 
 
+@pytest.mark.slow
 def test_second_run_leaves_every_version(
     marts: list[dg.AssetsDefinition], database: Path, first: dg.ExecuteInProcessResult
 ) -> None:
@@ -90,6 +91,7 @@ def test_second_run_leaves_every_version(
     assert _versions(_run(marts, database)) == versions
 
 
+@pytest.mark.slow
 def test_removed_seed_changes_what_reads_it_and_no_more(
     marts: list[dg.AssetsDefinition], tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def test_removed_seed_changes_what_reads_it_and_no_more(
     assert changed == {"stg_seed_tasks", "dataset_profile"}
 
 
+@pytest.mark.slow
 def test_metadata(first: dg.ExecuteInProcessResult) -> None:
     (event,) = [
         event
@@ -132,6 +135,7 @@ def test_metadata(first: dg.ExecuteInProcessResult) -> None:
     assert "Count the letters" in str(metadata["preview"].value)
 
 
+@pytest.mark.slow
 def test_failed_check_blocks_what_comes_after(
     marts: list[dg.AssetsDefinition], tmp_path: Path
 ) -> None:
@@ -156,6 +160,7 @@ def test_failed_check_blocks_what_comes_after(
     assert set(_versions(result)) == funnel - {"yield_funnel", "funnel_balance"}
 
 
+@pytest.mark.slow
 def test_missing_upstream_is_told_without_a_traceback(
     marts: list[dg.AssetsDefinition], tmp_path: Path
 ) -> None:

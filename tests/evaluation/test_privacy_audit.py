@@ -33,6 +33,8 @@ from refine_dagster.privacy.report import (
 from refine_dagster.prompts.example import Example
 from refine_dagster.seeds.readers import read_seeds
 
+pytestmark = pytest.mark.slow
+
 PRIVACY = PrivacyConfig(over_fitted_examples=8, over_fitted_epochs=20, bootstrap_samples=200)
 SUPERVISED = SupervisedConfig(learning_rate=1e-2)
 SEEDS = [AuditExample(seed.seed_id, seed.example) for seed in read_seeds("packaged").seeds]

@@ -297,7 +297,7 @@ def test_the_command(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = runner.invoke(app, ["prune"])
     assert asked.exit_code == 0
     assert "1 seed_tasks, 1 base_model" in asked.output
-    assert "oldest state that can be told afterwards: as of materialization 5" in asked.output
+    assert "oldest state that can be shown afterwards: as of materialization 5" in asked.output
     assert asked.output.splitlines()[-1] == "nothing was dropped; do it with --yes"
     assert project.count("lineage.materializations") == 6
     with holding_run_lock(project.root, "a-run"):

@@ -45,6 +45,7 @@ def test_unknown_profile(home: Home) -> None:
     assert not home.root.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"\n\n", b'{"id": "a"}\n', b"\xff\xfe\x00"])
 def test_unusable_seeds(home: Home, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "seeds.jsonl"
@@ -54,11 +55,13 @@ def test_unusable_seeds(home: Home, tmp_path: Path, content: bytes) -> None:
     assert ledger_rows(home) == 0
 
 
+@pytest.mark.slow
 def test_a_seed_file_that_is_not_there(home: Home) -> None:
     with pytest.raises(SeedFileError, match=r"absent\.jsonl"):
         run_pipeline(home, SMALL, {"seeds.path": "absent.jsonl"}, "seed_tasks")
 
 
+@pytest.mark.slow
 def test_a_model_path_without_weights(home: Home, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "llama"}))
@@ -74,11 +77,13 @@ def test_a_selection_that_selects_nothing(home: Home) -> None:
         run_pipeline(home, SMALL, select="no_such_asset")
 
 
+@pytest.mark.slow
 def test_upstream_never_materialised(home: Home) -> None:
     with pytest.raises(RefineError, match="needs base_model, seed_tasks, never materialised"):
         run_pipeline(home, SMALL, select="raw_instructions")
 
 
+@pytest.mark.slow
 def test_a_locked_warehouse(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     Warehouse(home.warehouse).query("SELECT 1")
     held = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print(1, flush=True); " \
@@ -151,6 +156,7 @@ def test_ctrl_c_stops_cleanly(built_home: Home, home: Home) -> None:
     assert _completions(home) >= asked
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_errors_without_a_traceback(home: Home) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "refine_dagster.cli", "run", "--profile", "nonsense"],

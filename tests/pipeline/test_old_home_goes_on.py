@@ -38,6 +38,7 @@ def _make_everything() -> None:
     CheckpointStore.train_or_reuse = reuse  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepare", [None, _make_everything])
 def test_a_run_goes_on_from_an_old_home(tmp_path: Path, prepare: Any) -> None:
     """With the same settings; also where every asset is made again from what is stored."""

@@ -77,6 +77,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     return Undisturbed(content(home), seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_resume_after_kill(undisturbed: Undisturbed, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
@@ -239,6 +240,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_kill_inside_a_commit(tmp_path: Path) -> None:
     """A process that does nothing but commit, killed 20 times: what it was told stands."""
     home = Home(tmp_path / "home")

@@ -14,6 +14,7 @@ from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 
 
+@pytest.mark.slow
 def test_version_is_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 8: white space and the order of lines stop at `seed_tasks`; a word does not."""
     home = Home(tmp_path / "home")

@@ -138,6 +138,7 @@ def contents(warehouse: Warehouse) -> dict[str, list[str]]:
     return {one.name: warehouse.read(one.name)["row_id"].to_list() for one in warehouse.slices()}
 
 
+@pytest.mark.slow
 def test_a_run_of_the_ui_holds_its_home_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

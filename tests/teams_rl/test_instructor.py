@@ -68,6 +68,7 @@ def _numpy_state() -> str:
     return str(np.random.get_state(legacy=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
 def test_equal_arguments_give_equal_bytes_and_leave_no_trace(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -95,6 +96,7 @@ def test_equal_arguments_give_equal_bytes_and_leave_no_trace(
     assert [one.name for one in temporary.iterdir() if one.name.startswith("SB3")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
 def test_a_killed_training_ends_as_an_undisturbed_one(algorithm: str, tmp_path: Path) -> None:
     config = SMALL.model_copy(update={"algorithm": algorithm})
@@ -115,6 +117,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(algorithm: str, tmp_path: 
     assert folder_files(tmp_path / "killed") == folder_files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_the_saved_network_is_the_librarys_own(tmp_path: Path) -> None:
     import torch
 
@@ -136,6 +139,7 @@ def test_the_saved_network_is_the_librarys_own(tmp_path: Path) -> None:
     assert policy.choose(chains) == policy.choose(chains)
 
 
+@pytest.mark.slow
 def test_an_instructor_of_other_operations_chooses_among_those_alone(tmp_path: Path) -> None:
     operations = ("reasoning", "constraints", "breadth")
     config = TeamsRLConfig(
@@ -178,6 +182,7 @@ def test_an_instructor_of_another_form_is_refused(tmp_path: Path) -> None:
         load_instructor(tmp_path / "nowhere", EMBEDDING, "s")
 
 
+@pytest.mark.slow
 def test_the_reviewers_reward_alone_collapses_and_is_stopped(tmp_path: Path) -> None:
     config = TeamsRLConfig(reward="paper", updates=120, embedding_dimensions=64, guard_patience=3)
     training = train_instructor(task(tmp_path, config, seeds=packaged_seeds()))

@@ -54,6 +54,7 @@ with device_session(DeviceConfig(device="cpu", threads=1)) as device:
 """
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_saves_a_whole_model(
     tmp_path: Path, cpu_device: Device
 ) -> None:
@@ -74,6 +75,7 @@ def test_training_lowers_the_loss_and_saves_a_whole_model(
         assert loaded.tokenizer.pad_token_id not in (None, loaded.tokenizer.eos_token_id)
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_files_in_another_process(
     tmp_path: Path, cpu_device: Device
 ) -> None:
@@ -92,6 +94,7 @@ def test_equal_inputs_give_equal_files_in_another_process(
     assert folder_files(tmp_path / "fewer")["model.safetensors"] != here["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_long_and_odd_seeds_are_learnt_from(tmp_path: Path, cpu_device: Device) -> None:
     odd = [
         Example("Repeat. " * 5000, "=" * 20_000, " " * 20_000 + "x"),
@@ -103,6 +106,7 @@ def test_long_and_odd_seeds_are_learnt_from(tmp_path: Path, cpu_device: Device) 
     assert all(0 < step.loss < 20 for step in training.steps)
 
 
+@pytest.mark.slow
 def test_training_leaves_global_randomness_alone(tmp_path: Path, cpu_device: Device) -> None:
     import torch
 

@@ -33,7 +33,7 @@ from refine_dagster.training.reinforcement import (
 from refine_dagster.training.trainer_session import TrainingError
 from refine_dagster.warehouse.tables import TABLES
 from tests.fake_judges import scores_of
-from tests.training.writing_model import prompt_of, write_model
+from tests.training.writing_model import prompt_of
 
 INVALID = -0.5
 SAMPLING = InstanceConfig(max_new_tokens=24)
@@ -98,8 +98,8 @@ def device() -> Iterator[Device]:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    return resolve_model(str(write_model(tmp_path_factory.mktemp("writer"))))
+def base(writing_model_folder: Path) -> ModelRef:
+    return resolve_model(str(writing_model_folder))
 
 
 def _prompts(numbers: Sequence[int]) -> list[PolicyPrompt]:

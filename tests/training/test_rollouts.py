@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from refine_dagster.generation.rollouts import Rollout, sample_rollouts
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
 from refine_dagster.prompts.instance import STOP
-from tests.training.writing_model import prompt_of, write_model
+from tests.training.writing_model import prompt_of
 
 PROMPTS = [prompt_of(number)[1] for number in range(3)]
 SEEDS = [[10 * number + rollout for rollout in range(6)] for number in range(3)]
@@ -24,9 +25,8 @@ def device() -> Iterator[Device]:
 
 
 @pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory, device: Device) -> Iterator[LoadedModel]:
-    folder = write_model(tmp_path_factory.mktemp("writer"))
-    with loaded_model(resolve_model(str(folder)), device) as loaded:
+def writer(writing_model_folder: Path, device: Device) -> Iterator[LoadedModel]:
+    with loaded_model(resolve_model(str(writing_model_folder)), device) as loaded:
         yield loaded
 
 

@@ -18,7 +18,7 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.zero_shot import zero_shot_prompt
 from refine_dagster.training.sft import NO_LOSS, train_supervised, training_example
 from refine_dagster.training.trainer_session import TrainingError
-from tests.training.writing_model import WORDS, write_model
+from tests.training.writing_model import WORDS
 
 CONFIG = SupervisedConfig(learning_rate=5e-3, batch_size=8, lora_rank=8, lora_alpha=16)
 TRIPLES = [Example("Say the word twice.", word, f"{word} {word}") for word in WORDS] + [
@@ -33,8 +33,8 @@ def device() -> Iterator[Device]:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    return resolve_model(str(write_model(tmp_path_factory.mktemp("writer"))))
+def base(writing_model_folder: Path) -> ModelRef:
+    return resolve_model(str(writing_model_folder))
 
 
 def test_loss_falls_and_only_an_adapter_is_written(
