@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import LCSseq
 
-from refine_dagster.evaluation.diversity import (
-    rouge_l_to,
-    unique_bigrams,
-    vendi_of_kernel,
-    vendi_score,
-)
+from refine_dagster.evaluation.diversity import vendi_of_kernel, vendi_score
+from refine_dagster.novelty.rouge import rouge_l, rouge_tokens
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import Interval, percentile_interval
 from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.evolution import EvolvedStep
 from refine_dagster.teams_rl.operations import NAMES
+
+
+def unique_bigrams(texts: Sequence[str]) -> int:
+    """The number of different pairs of neighbouring words; words as ROUGE-L sees them."""
+    return len({pair for text in texts for pair in pairwise(rouge_tokens(text))})
+
+
+def rouge_l_to(text: str, parent: str) -> float:
+    """ROUGE-L F of a text and its parent, 0 to 1, without a stemmer."""
+    ours, theirs = rouge_tokens(text), rouge_tokens(parent)
+    return rouge_l(LCSseq.similarity(ours, theirs), len(ours), len(theirs))
 
 
 @dataclass(frozen=True)

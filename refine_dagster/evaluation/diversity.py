@@ -1,4 +1,4 @@
-"""How varied a set of texts is: Vendi score, word pairs, similarity to parents.
+"""How varied a set of texts is: Vendi score and word pairs.
 
 The Vendi score (arXiv 2210.02410) is the effective number of different texts: the exponential of
 the entropy of the eigenvalues of K/n, where K is the n texts' similarity matrix with ones on the
@@ -9,16 +9,11 @@ texts and dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz.distance import LCSseq
-
-from refine_dagster.novelty.rouge import rouge_l, rouge_tokens
-
-Bigram = tuple[str, str]
 
 
 def vendi_score(vectors: NDArray[np.floating]) -> float:
@@ -50,27 +45,11 @@ def vendi_of_kernel(kernel: NDArray[np.floating]) -> float:
     return float(np.exp(-(values * np.log(values)).sum()))
 
 
-def bigrams(texts: Sequence[str], words: Callable[[str], list[str]] = str.split) -> list[Bigram]:
-    """All pairs of neighbouring words within a text, repeated ones too."""
-    return [pair for text in texts for pair in pairwise(words(text))]
-
-
-def unique_bigrams(texts: Sequence[str]) -> int:
-    """How many different pairs there are; words as ROUGE-L sees them."""
-    return len(set(bigrams(texts, rouge_tokens)))
-
-
 def distinct_bigrams(texts: Sequence[str]) -> float:
-    """Share of different pairs among all pairs; 0 where there is none.
+    """Share of different pairs of neighbouring words among all pairs; 0 where there is none.
 
     >>> distinct_bigrams(["a b c", "a b d"])
     0.75
     """
-    pairs = bigrams(texts)
+    pairs = [pair for text in texts for pair in pairwise(text.split())]
     return len(set(pairs)) / len(pairs) if pairs else 0.0
-
-
-def rouge_l_to(text: str, parent: str) -> float:
-    """ROUGE-L F of a text and its parent, 0 to 1, without a stemmer."""
-    ours, theirs = rouge_tokens(text), rouge_tokens(parent)
-    return rouge_l(LCSseq.similarity(ours, theirs), len(ours), len(theirs))

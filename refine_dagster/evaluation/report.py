@@ -29,16 +29,16 @@ def report_tables(
     """
     report: list[Row] = []
     answers: list[Row] = []
-    for arm, found in scores.items():
-        rows = [make_row(REPORT, asdict(task), [models[arm]]) for task in found.tasks]
+    for arm, scored in scores.items():
+        rows = [make_row(REPORT, asdict(task), [models[arm]]) for task in scored.tasks]
         of_task = {row["task"]: as_parent(REPORT, row, "task") for row in rows}
         report += rows
         answers += [
             make_row(ANSWERS, asdict(answer), [models[arm], of_task[answer.task]])
-            for answer in found.instances
+            for answer in scored.instances
         ]
     compared = compare_arms(
-        {arm: {task.task: task.rouge_l for task in found.tasks} for arm, found in scores.items()},
+        {arm: {task.task: task.rouge_l for task in scored.tasks} for arm, scored in scores.items()},
         tie_margin=config.tie_margin,
         samples=config.bootstrap_samples,
         run_seed=run_seed,

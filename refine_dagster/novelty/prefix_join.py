@@ -1,22 +1,14 @@
 """The pool as an index: finds every text that reaches the threshold and compares few others.
 
-A batch is decided in three steps that together equal the sequential rule: (1) candidates are joined
-with the pool; (2) those without a match there are joined with each other; (3) a pass in order
-accepts each that has no *accepted* earlier match. A refused text's best match is taken among the
-pool and the accepted texts before it, so that the result does not depend on batches.
+docs/novelty_filter.md explains why it is exact. A batch is decided in three steps that together
+equal the sequential rule: (1) candidates are joined with the pool; (2) those without a match there
+are joined with each other; (3) a pass in order accepts each that has no *accepted* earlier match. A
+refused text's best match is taken among the pool and the accepted texts before it, so that the
+result does not depend on batches.
 
-**Texts as sets.** The LCS of two texts is at most the number of tokens that they share, counting
-repeated ones. With (t, k) standing for the k-th occurrence of token t, multisets become sets and
-their overlap the size of an intersection. Elements are numbered: 2t for the first occurrence of t,
-odd numbers for later ones in the order in which they are seen.
-
-**Prefixes.** Elements are ordered by how many texts have them, rarest first. Two texts that must
-share d elements share one within their first m-d+1 and n-d+1; the rarer those are, the fewer other
-texts have them too. Any total order is exact. `Order` is renewed now and then; between renewals,
-new elements come before all others.
-
-**Lengths.** Of texts of m and n tokens that must share d = least[m+n] elements, let the first
-shared one be at positions i and j of the two orders. At most m-1-i and n-1-j others follow it, so
+A text is a set of elements (t, k), the k-th occurrence of token t, ordered rarest first. Of texts
+of m and n tokens that must share d = least[m+n] elements, let the first shared one be at positions
+i and j. At most m-1-i and n-1-j others follow it, so
 
     m-1-i + 1 >= least[m+n]   and   n-1-j + 1 >= least[m+n].
 
@@ -48,7 +40,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Repeats:
-    """Numbers of second and later occurrences of a token in one text."""
+    """Numbers elements: 2t for the first occurrence of token t, odd numbers for later ones."""
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
@@ -76,7 +68,10 @@ class Repeats:
 
 
 class Order:
-    """A total order of elements, rarest first."""
+    """A total order of elements, rarest first; any total order is exact.
+
+    It is renewed now and then; between renewals, new elements come before all others.
+    """
 
     def __init__(self) -> None:
         self._texts = Growing(np.int32)

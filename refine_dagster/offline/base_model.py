@@ -1,29 +1,10 @@
-"""The offline base model: a small Llama trained on the spot, so that no network is needed.
+"""The offline base model: a small Llama trained on the spot (docs/methods.md, section 9.1).
 
 It learns the pipeline's prompt formats from a primer of generated tasks and the user's seeds. It
 stops early on purpose: a model that has read them longer repeats them instead of recombining them.
-What it gets wrong is left to the automated feedback.
-
-A minute on one core is about half a million tokens, so each must teach as much as it can. The first
-layer begins with previous-token heads, the tokens of outputs weigh more (`corpus`), and matrices
-are trained by Muon, which makes each update orthogonal so that no few directions dominate it
-(Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"). Embeddings and
-vectors, for which Muon is not meant, are trained by AdamW.
-
-**Previous-token heads.** In-context learning, such as copying a word of the prompt, is the work of
-induction heads: they look for an earlier position whose *preceding* token is the present one, and
-repeat what followed. They form only on top of heads of an earlier layer that attend to the previous
-token, late in training (Olsson et al. 2022, "In-context Learning and Induction Heads", arXiv
-2209.11895). A model trained for a minute does not even find the latter. But such a head needs no
-learning: with rotary positions it is two constant vectors. Starting from weights with a useful
-structure is known as mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828).
-
-With each pair of a head's dimensions written as a complex number, the rotary attention score of a
-query q and a key k that is d tokens before it is Re(sum of q * conj(k) * exp(i w d)) over the
-pairs, w being a pair's frequency. A constant key a and a constant query a * exp(-i w n) give
-a^2 cos(w (d - n)) for each pair: most at d = n, whatever the tokens are. The constants are the
-biases of queries and keys; like all weights they are trained further, and the model is an ordinary
-Llama with `attention_bias`.
+What it gets wrong is left to the automated feedback. A minute on one core is about half a million
+tokens, so each must teach as much as it can: the first layer begins with previous-token heads, the
+tokens of outputs weigh more (`corpus`), and matrices are trained by Muon.
 """
 
 from __future__ import annotations
@@ -72,6 +53,12 @@ CHARACTERS_PER_TOKEN = 6
 
 def previous_token_heads(model: Any, heads: int) -> None:
     """Make the first `heads` heads of the first layer attend to 1, 2, ... tokens before.
+
+    With each pair of a head's dimensions written as a complex number, the rotary attention score of
+    a query q and a key k that is d tokens before it is Re(sum of q * conj(k) * exp(i w d)) over the
+    pairs, w being a pair's frequency. A constant key a and a constant query a * exp(-i w n) give
+    a^2 cos(w (d - n)) for each pair: most at d = n, whatever the tokens are. The constants are
+    biases of queries and keys, so that they are trained further like all weights.
 
     Args:
         model: an untrained `LlamaForCausalLM` with `attention_bias` and as many key heads as query

@@ -14,13 +14,13 @@ from random import Random
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel
 
 Item = TypeVar("Item")
 VOWELS = "aeiou"
 
 
-@dataclass(frozen=True)
-class World:
+class World(BaseModel, frozen=True):
     """The closed world; every mapping keeps the order of the file.
 
     Attributes:
@@ -39,20 +39,20 @@ class World:
         past: (present, past) verb phrases without a subject.
     """
 
-    topics: Mapping[str, tuple[str, ...]]
-    topic_phrases: Mapping[str, str]
-    topic_modifiers: Mapping[str, str]
-    kinds: Mapping[str, tuple[str, ...]]
-    irregular_plurals: Mapping[str, str]
+    topics: dict[str, tuple[str, ...]]
+    topic_phrases: dict[str, str]
+    topic_modifiers: dict[str, str]
+    kinds: dict[str, tuple[str, ...]]
+    irregular_plurals: dict[str, str]
     plain_nouns: tuple[str, ...]
     opposites: tuple[tuple[str, str], ...]
-    colours: Mapping[str, str]
+    colours: dict[str, str]
     false_colours: tuple[str, ...]
-    places: Mapping[str, str]
-    sounds: Mapping[str, str]
-    uses: Mapping[str, str]
-    lines: Mapping[str, tuple[str, ...]]
-    by_topic: Mapping[str, Mapping[str, tuple[str, ...]]]
+    places: dict[str, str]
+    sounds: dict[str, str]
+    uses: dict[str, str]
+    lines: dict[str, tuple[str, ...]]
+    by_topic: dict[str, dict[str, tuple[str, ...]]]
     past: tuple[tuple[str, str], ...]
 
     def plural(self, noun: str) -> str:
@@ -90,29 +90,13 @@ def world() -> World:
     """The packaged world, read once."""
     values = _read("primer_words.yaml")
     sections = ("sentences", "second_sentences", "tips", "slogans", "greetings")
-    mood = ("subjects", "good", "bad", "good_tails", "bad_tails")
-    lists = ("people", "listeners", "cities", "owned", "adjectives", "states", "spots", "commands")
-    return World(
-        topics=_tuples(values["topics"]),
-        topic_phrases=values["topic_phrases"],
-        topic_modifiers=values["topic_modifiers"],
-        kinds=_tuples(values["kinds"]),
-        irregular_plurals=values["irregular_plurals"],
-        plain_nouns=tuple(values["plain_nouns"]),
-        opposites=tuple((first, second) for first, second in values["opposites"]),
-        colours=values["colours"],
-        false_colours=tuple(values["false_colours"]),
-        places=values["places"],
-        sounds=values["sounds"],
-        uses=values["uses"],
-        lines={name: tuple(values[name]) for name in (*mood, *lists)},
-        by_topic={name: _tuples(values[name]) for name in sections},
-        past=tuple((present, past) for present, past in values["past"]),
-    )
+    lists = {name: items for name, items in values.items() if isinstance(items, list)}
+    lines = {name: items for name, items in lists.items() if isinstance(items[0], str)}
+    by_topic = {name: values.pop(name) for name in sections}
+    return World(**values, lines=lines, by_topic=by_topic)
 
 
-@dataclass(frozen=True)
-class Wordings:
+class Wordings(BaseModel, frozen=True):
     """A family's instruction templates.
 
     Attributes:
@@ -122,24 +106,17 @@ class Wordings:
         rewrite: the output is an instruction (one of TeaMs-RL's operations).
     """
 
-    given: tuple[str, ...]
-    inline: tuple[str, ...]
-    classification: bool
-    rewrite: bool
+    given: tuple[str, ...] = ()
+    inline: tuple[str, ...] = ()
+    classification: bool = False
+    rewrite: bool = False
 
 
 @lru_cache(maxsize=1)
 def wordings() -> Mapping[str, Wordings]:
     """Family -> its wordings, in the order of `primer_templates.yaml`."""
-    return {
-        family: Wordings(
-            given=tuple(entry.get("given", ())),
-            inline=tuple(entry.get("inline", ())),
-            classification=bool(entry.get("classification", False)),
-            rewrite=bool(entry.get("rewrite", False)),
-        )
-        for family, entry in _read("primer_templates.yaml").items()
-    }
+    entries = _read("primer_templates.yaml")
+    return {family: Wordings(**entry) for family, entry in entries.items()}
 
 
 @dataclass(frozen=True)
@@ -189,7 +166,3 @@ def _read(name: str) -> dict[str, Any]:
     text = (files("refine_dagster.offline") / name).read_text(encoding="utf-8")
     values: dict[str, Any] = yaml.safe_load(text)
     return values
-
-
-def _tuples(mapping: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(items) for name, items in mapping.items()}

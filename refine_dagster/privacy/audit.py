@@ -13,11 +13,8 @@ examples is refused, with the reason in place of figures, and no model is traine
 - all instances of an instruction are on one side: a model that learned one knows the others;
 - an instruction is on the same side in every arm that has it.
 
-**The bag-of-words control** is a classifier whose scores depend on one another, since every text
-teaches the scores of most others. A bootstrap over texts treats them as independent: on the
-packaged seeds, its 95 % intervals missed 0.5 for every sixth of sixty random splits. So the
-interval comes from a permutation test: its width is the spread of the AUCs of the same texts with
-their sides shuffled, and it contains 0.5 where the split is no easier to see than most others.
+The scores of the bag-of-words control depend on one another, so its interval comes from a
+permutation test (docs/privacy.md).
 """
 
 from __future__ import annotations

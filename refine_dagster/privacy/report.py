@@ -41,35 +41,6 @@ class PrivacyFinding:
     refusal: str | None
 
 
-@dataclass(frozen=True)
-class AuditedModel:
-    """A row of `privacy_audits`."""
-
-    arm: str
-    control: str
-    members: int
-    others: int
-    steps: int
-    loss_first: float | None
-    loss_last: float | None
-    refusal: str | None
-
-
-@dataclass(frozen=True)
-class PrivacyScore:
-    """A row of `privacy_scores`; an attack's score should be higher for members."""
-
-    arm: str
-    instruction: str
-    input: str
-    member: bool
-    loss: float
-    calibrated: float
-    zlib: float
-    min_k: float
-    min_k_plus_plus: float
-
-
 def findings(audit: Audit) -> list[PrivacyFinding]:
     """One row for each attack of an audit and of its controls."""
     if not audit.refusal:
@@ -93,33 +64,35 @@ def _finding(arm: str, control: str, result: AttackResult) -> PrivacyFinding:
     return PrivacyFinding(arm=arm, control=control, refusal=refusal, **figures)
 
 
-def audited_model(audit: Audit) -> AuditedModel:
-    """The row of the model that an audit trained or refused to train."""
+def audited_model(audit: Audit) -> Row:
+    """The payload of a row of `privacy_audits`: the model that was trained or refused."""
     steps = audit.training.steps if audit.training else []
-    return AuditedModel(
-        arm=audit.arm,
-        control=audit.control,
-        members=len(audit.split.members),
-        others=len(audit.split.others),
-        steps=audit.steps,
-        loss_first=steps[0].loss if steps else None,
-        loss_last=steps[-1].loss if steps else None,
-        refusal=audit.refusal,
-    )
+    return {
+        "arm": audit.arm,
+        "control": audit.control,
+        "members": len(audit.split.members),
+        "others": len(audit.split.others),
+        "steps": audit.steps,
+        "loss_first": steps[0].loss if steps else None,
+        "loss_last": steps[-1].loss if steps else None,
+        "refusal": audit.refusal,
+    }
 
 
-def privacy_scores(audit: Audit) -> list[tuple[str, PrivacyScore]]:
-    """Rows of an arm's examples, each with the example's row id; a control has none."""
+def privacy_scores(audit: Audit) -> list[tuple[str, Row]]:
+    """Payloads of `privacy_scores`, each with its example's row id; none for a control.
+
+    An attack's score should be higher for members.
+    """
     if audit.control == OVER_FITTED:
         return []
-    scores = []
-    for row in audit.scores:
-        example = row.example.example
-        score = PrivacyScore(
-            audit.arm, example.instruction, example.input, row.member, **row.scores
-        )
-        scores.append((row.example.row_id, score))
-    return scores
+    rows = []
+    for scored in audit.scores:
+        example = scored.example.example
+        identity = {"instruction": example.instruction, "input": example.input}
+        payload = {"arm": audit.arm, **identity, "member": scored.member, **scored.scores}
+        rows.append((scored.example.row_id, payload))
+    return rows
 
 
 def off_chance(controls: Sequence[PrivacyFinding]) -> list[str]:
@@ -171,15 +144,14 @@ def audit_tables(
     for audit in audits:
         table = sources[audit.arm]
         sides = ((audit.split.members, "trained_on"), (audit.split.others, "held_out"))
-        examples = [Parent(table, one.row_id, role) for side, role in sides for one in side]
-        payload = asdict(audited_model(audit))
-        model = make_row("privacy_audits", payload, [*models[audit.arm], *examples])
+        examples = [Parent(table, item.row_id, role) for side, role in sides for item in side]
+        model = make_row("privacy_audits", audited_model(audit), [*models[audit.arm], *examples])
         owner = as_parent("privacy_audits", model, "audit")
         audited.append(model)
-        report += [make_row("privacy_report", asdict(one), [owner]) for one in findings(audit)]
+        report += [make_row("privacy_report", asdict(row), [owner]) for row in findings(audit)]
         scores += [
-            make_row("privacy_scores", asdict(one), [owner, Parent(table, example, "example")])
-            for example, one in privacy_scores(audit)
+            make_row("privacy_scores", payload, [owner, Parent(table, row_id, "example")])
+            for row_id, payload in privacy_scores(audit)
         ]
     return {"privacy_report": report, "privacy_audits": audited, "privacy_scores": scores}
 

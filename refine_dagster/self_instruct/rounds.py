@@ -9,19 +9,8 @@ In a later policy round (`config/policy_round.py`) the loop runs again with anot
 begins with the seeds and the former pool, slots and draws are the round's own, and the target
 counts what is accepted in addition to the former pool.
 
-**Lanes.** The published loop draws machine demonstrations from all instructions accepted so far. A
-changed seed then changes a few prompts of the first round; their completions change prompts of the
-second; and after some rounds most prompts have changed. A lane is the requests with one number,
-round after round. A request that draws from its own lane only passes a change on to that lane and
-no other. For this the lane must also decide by itself: it may show what the decider would accept on
-a pool of the seeds and the lane's own candidates, whatever other lanes wrote.
-
-Along a lane the change still spreads: each round shows six more seeds, and once the changed one has
-been among them, everything that the lane writes is new. So a lane starts over after `lane_rounds`
-rounds, some lanes in every round. Of n seeds, one then affects about
-(8 + 6 (lane_rounds - 1) / 2) / n of the requests, however many rounds there are. In a later policy
-round a lane continues: it may show what it added to the former pool, and accepts what is novel
-beside that.
+`MachinePool` gives each request its machine demonstrations: by default those of its own lane, the
+requests with the same number (docs/architecture.md, section 3.2).
 """
 
 from __future__ import annotations

@@ -6,10 +6,9 @@ and restored afterwards, so a training is a function of its arguments. This also
 state small: policy, optimiser, archive and updates. A killed training continues from the last saved
 update and ends with the same bytes; what was asked before is in the completions store.
 
-**The collapse guard.** A policy that is paid for rewrites that differ finds the operation that
-always differs, and then does nothing else: validity rises, the dataset narrows (docs/methods.md,
-section 5.2). The guard compares the means of the last `guard_window` updates with a random policy
-that had the same number of calls, measured first on the training's own seeds:
+**The collapse guard** (docs/methods.md, sections 5.2 and 5.3) compares the means of the last
+`guard_window` updates with a random policy that had the same number of calls, measured first on the
+training's own seeds:
 
 - `diversity`: more rewrites are valid than in the first window, and the Vendi score of the kept
   texts is below the random policy's.

@@ -1,14 +1,8 @@
 """Executor and reviewer on a language model, through the completions store.
 
-The authors ask their reviewer for the words "Equal" or "Not Equal" and read anything else as equal,
-so that a reviewer that answers differently never pays. Here the model writes nothing: the
-log-probabilities of two labels after the question decide. What the wording alone decides is not
-asked: identical texts are equal by a rule, texts that hardly share a word are different.
-
-A small model prefers one label whatever it reads. So the question is also asked of the parent and
-itself, where the answer is known, and what counts is by how much the pair raises the odds of
-`different` over that (contextual calibration, arXiv 2102.09690). This second question is the same
-for all rewrites of a parent, so the store answers it once.
+The reviewer writes nothing (docs/methods.md, section 5.2): the log-probabilities of two labels
+decide, compared with the same question about the parent and itself, where the answer is known. This
+second question is the same for all rewrites of a parent, so the store answers it once.
 """
 
 from __future__ import annotations

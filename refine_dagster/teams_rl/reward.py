@@ -1,10 +1,7 @@
 """The instructor's rewards (docs/methods.md, section 5.2).
 
-`paper` pays 1 for every rewrite that is kept. It does not consider the dataset: a policy that has
-found one operation that always changes its parent earns the maximum, and a longer training makes
-the dataset narrower.
-
-`novelty` pays a kept rewrite by its distance from everything that was kept recently,
+`paper` pays 1 for every rewrite that is kept. `novelty` pays a kept rewrite by its distance from
+everything that was kept recently,
 
     reward = valid * (1 - max cosine to the archive and to the parent) - cost * calls,
 

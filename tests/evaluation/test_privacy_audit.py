@@ -32,6 +32,7 @@ from refine_dagster.privacy.report import (
 )
 from refine_dagster.prompts.example import Example
 from refine_dagster.seeds.readers import read_seeds
+from refine_dagster.warehouse.rows import make_row
 
 pytestmark = pytest.mark.slow
 
@@ -99,7 +100,7 @@ def test_an_arm_with_too_few_examples_is_refused_and_trains_nothing(audits: list
     assert [one.attack for one in rows] == list(ATTACKS)
     assert {one.auc for one in rows} == {None}
     assert {one.refusal for one in rows} == {poor.split.refusal}
-    assert audited_model(poor).loss_last is None
+    assert make_row("privacy_audits", audited_model(poor))["loss_last"] is None
 
 
 def test_learning_by_heart_is_told_from_hardly_learning(audits: list[Audit]) -> None:
@@ -128,12 +129,13 @@ def test_members_are_those_of_the_split_and_what_is_too_long_is_on_neither_side(
     assert "long" not in scored
     assert scored.keys() == {one.row_id for one in EAGER}
     for row in scored.values():
-        assert row.member == is_member(row.instruction, "s")
+        made = make_row("privacy_scores", row)
+        assert made["member"] == is_member(made["instruction"], "s")
     assert eager.training is not None
     assert (
         eager.training.rows
         == len(eager.split.members)
-        == sum(one.member for one in scored.values())
+        == sum(row["member"] for row in scored.values())
     )
     # As many passes over each example as the arm took.
     assert eager.steps == round(90 * len(eager.split.members) / 60)

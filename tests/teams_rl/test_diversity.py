@@ -7,13 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from refine_dagster.evaluation.diversity import (
-    distinct_bigrams,
-    rouge_l_to,
-    unique_bigrams,
-    vendi_of_kernel,
-    vendi_score,
-)
+from evolution_figures import rouge_l_to, unique_bigrams
+from refine_dagster.evaluation.diversity import distinct_bigrams, vendi_of_kernel, vendi_score
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 
 

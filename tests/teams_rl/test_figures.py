@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evolution_figures import gains, policy_figures
-from refine_dagster.evaluation.diversity import rouge_l_to, vendi_score
+from evolution_figures import gains, policy_figures, rouge_l_to
+from refine_dagster.evaluation.diversity import vendi_score
 from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
