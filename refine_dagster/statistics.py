@@ -65,14 +65,9 @@ def bootstrap(figure: Callable[[Generator], float], *, samples: int, seed: int) 
 def bootstrap_intervals(
     series: Sequence[Sequence[float]], *, samples: int, seed: int, tail: float = TAIL
 ) -> list[Interval]:
-    """Intervals of the means of several figures of the same cases.
+    """Intervals of the means of several figures of the same cases, one sequence a figure.
 
-    Args:
-        series: one sequence a figure, all of one length n >= 1; a resample draws n cases with
-            replacement and takes all figures of each.
-
-    Returns:
-        One interval a figure.
+    A resample draws as many cases as there are, with replacement, and takes all figures of each.
     """
     import numpy
 
@@ -90,12 +85,7 @@ def bootstrap_intervals(
 def paired_gain(
     before: Sequence[float], after: Sequence[float], samples: int = 2000, *, run_seed: str = ""
 ) -> Gain:
-    """Mean of `after - before` with its bootstrap interval.
-
-    Args:
-        before, after: n values each, of the same instructions in the same order.
-        samples: resamples of the n differences.
-        run_seed: names the resampling noise.
+    """Mean of `after - before` with its bootstrap interval, both in the order of the same cases.
 
     Raises:
         ValueError: the two differ in length or are empty.
@@ -158,12 +148,11 @@ def auc_interval(
     seed: int,
     samples: int = RESAMPLES,
 ) -> tuple[float, float, float]:
-    """AUC and the bounds of its interval over tasks.
+    """AUC of texts' scores and the bounds of its interval; a resample draws whole tasks.
 
     Args:
-        scores: one a text.
-        good: which texts are good; some are and some are not.
-        tasks: the task of each text; a resample takes all the texts of a task or none.
+        good: whether each text is good.
+        tasks: the task of each text.
 
     Raises:
         ValueError: all texts are good, or none is.
@@ -220,13 +209,9 @@ def sign_test(wins: int, losses: int) -> float:
 class CalibrationBin:
     """A row of the table `feedback_judge_calibration`: one bin of predictions with texts in it.
 
-    Attributes:
-        dimension: the part whose predictions these are.
-        bin: from 0; bin b of `BINS` holds predictions from b / BINS, the last one 1 as well.
-        examples: texts in it.
-        predicted: mean prediction, 0 to 1; good and bad texts of the whole sample weigh the same
-            in sum, as they do in the judge's training.
-        observed: share that was good, weighed likewise.
+    Bin b of `BINS` holds predictions from b / BINS, the last one 1 as well. `predicted` is their
+    mean and `observed` the share of good texts; good and bad texts of the whole sample weigh the
+    same in sum.
     """
 
     dimension: str
@@ -238,16 +223,14 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Bins with texts in them, in order, and the expected calibration error over them."""
+    """Bins that hold texts, in order, and the expected calibration error over them."""
 
     bins: tuple[CalibrationBin, ...]
     error: float
 
 
 def calibration(dimension: str, predicted: Sequence[float], good: Sequence[bool]) -> Calibration:
-    """Reliability of probabilities, good and bad texts weighing one half each in sum.
-
-    Without both classes there is nothing to weigh, and no bins.
+    """Reliability of probabilities; no bins where all texts are good, or none is.
 
     >>> calibration("coherence", [0.95, 0.95, 0.05], [True, False, False]).error
     0.225

@@ -29,13 +29,9 @@ SHORTEST = 16
 
 @dataclass
 class Writing:
-    """A completion being written.
+    """A completion being written: its tokens, the last one included, and why it has ended.
 
-    Attributes:
-        prompt: token ids, never empty.
-        noise: uniform numbers in [0, 1), one for each sampled token.
-        written: tokens so far, the one that ends the completion included.
-        finish: why it ended; None while it goes on.
+    `noise` gives a uniform number in [0, 1) for each sampled token.
     """
 
     prompt: list[int]
@@ -132,8 +128,7 @@ def write(
     """Write every row to its end.
 
     Args:
-        rows: nothing written yet; row i continues sequence i. Sequences after them are dummies.
-        text: the model's tokens.
+        rows: row i continues sequence i. Sequences after them are dummies.
         drop_ended: go on without the rows that have ended. This changes the shape of the rest, and
             with it their rounding.
     """
@@ -184,15 +179,14 @@ def choose_tokens(
 
     A row's token depends on that row alone: the same bits come out in any company.
 
+    Temperature 0 takes the likeliest token, the lowest id where several are. The nucleus is the
+    shortest start whose probabilities reach `top_p` of the list of tokens, likeliest first, equal
+    ones by id.
+
     Args:
         logits: shape (rows, vocabulary).
         written: tokens of each row's completion so far; each is penalised once.
-        samplings: temperature 0 takes the likeliest token, the lowest id where several are.
         uniforms: numbers in [0, 1).
-
-    Returns:
-        Each row's token id. Nucleus: likeliest first, equal ones by id, the shortest start of that
-        list whose probabilities reach `top_p`.
     """
     scores = logits.astype(np.float64)
     for row, (tokens, sampling) in enumerate(zip(written, samplings, strict=True)):
@@ -248,10 +242,6 @@ def read_once(model: PreTrainedModel, start: Sequence[int], rows: int) -> Dynami
     """The cache of a start of all rows, computed once; None where the model's cannot be repeated.
 
     The values are those of each prompt read alone, up to the rounding of another shape.
-
-    Args:
-        start: token ids.
-        rows: how many rows begin with them.
     """
     import torch
     from transformers.cache_utils import DynamicLayer

@@ -114,14 +114,10 @@ class ModelText:
         return ids
 
     def check_length(self, role: Role, prompt: int, new: int) -> None:
-        """Refuse what is longer than the context.
-
-        Args:
-            prompt: tokens of the prompt.
-            new: tokens that may follow.
+        """Refuse a prompt of so many tokens with so many `new` ones.
 
         Raises:
-            PromptTooLongError: they do not fit.
+            PromptTooLongError: they do not fit into the context.
         """
         if prompt + new > self.context_length:
             config = _CONFIG.get(role, "max_new_tokens")
@@ -167,9 +163,6 @@ class ModelText:
 
 def model_text(ref: ModelRef, longest: int | None) -> ModelText:
     """A model's tokens and limits, from its files alone.
-
-    Args:
-        longest: a bound on the context length.
 
     Raises:
         ModelError: tokenizer or config cannot be read.

@@ -72,11 +72,8 @@ class Completion:
     """A model's answer.
 
     Attributes:
-        text: the completion without the stop string or the end-of-sequence token; of a `Scoring`
-            request a JSON list of log-probabilities.
-        finish_reason: `stop` (a stop string), `eos`, `length` (max_new_tokens reached), or
-            `scored` (labels).
-        prompt_tokens: length of the prompt in tokens.
+        text: without the stop string or the end-of-sequence token; of a `Scoring` request a JSON
+            list of log-probabilities.
         completion_tokens: tokens decoded, the one that ended the text included; tokens of all
             labels.
         reused: whether it came from the completions store.

@@ -29,9 +29,8 @@ class Rollout:
     """One sampled completion.
 
     Attributes:
-        prompt_ids: the prompt's tokens.
-        completion_ids: the tokens that the policy chose, up to and with the one that ended it.
-        text: the completion without the stop string or the end-of-sequence token.
+        completion_ids: the tokens that the policy chose, the one that ended it included.
+        text: without the stop string or the end-of-sequence token.
         finished: False where the length limit ended it.
     """
 
@@ -55,10 +54,8 @@ def sample_rollouts(
 
     Args:
         model: a causal language model with key-value cache; its adapter, if any, stays active.
-        prompts: n texts.
-        seeds: n lists of seeds, one rollout each.
-        max_new_tokens: longest completion in tokens, at least 1.
-        temperature: divides the logits, above 0.
+        seeds: for each prompt a list of seeds, one rollout each.
+        temperature: above 0.
         stop: strings that end a completion.
 
     Returns:

@@ -105,13 +105,9 @@ class VllmBackend:
     """Runs requests on an engine (implements `request.Backend`).
 
     Args:
-        engine: gives the engine that runs the base model of `ref`; called when there is something
-            to send, and not before.
-        text: the model's tokens and limits.
-        ref: the model asked, adapters included.
-        device: the engine's.
+        engine: gives the engine that runs the base model of `ref`; called with the first request.
         batch_size: completions yielded together.
-        adapter: folder of one LoRA adapter with all of the model's updates; None for none.
+        adapter: folder of one LoRA adapter with all of the model's updates.
     """
 
     name = "vllm"

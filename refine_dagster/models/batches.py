@@ -48,11 +48,10 @@ def with_smaller_batches(
 
     Args:
         work: names it in messages and in the session's record.
-        batch: examples in a pass where memory is enough; every size tried divides it.
+        batch: examples in a pass where memory is enough.
         start: the first size to try, one of `batch_ladder(batch)`; a smaller one that was found in
             this session is taken instead.
         attempt: trains from its beginning (or its last saved state) with so many in a pass.
-        fix: what to lower where not even one fits.
         repeats: passes of `batch` examples in an optimiser step.
 
     Raises:
@@ -83,8 +82,7 @@ def in_batches_that_fit(
     Args:
         work: names it in messages and in the session's record.
         run: must not change the items, since a part may be run again.
-        fix: what to lower where not even `smallest` items fit.
-        smallest: items under which nothing is gained by a smaller batch.
+        smallest: items that are not halved.
 
     Raises:
         MemoryFullError: memory runs out with `smallest` items or fewer.

@@ -42,13 +42,10 @@ class DeviceError(RefineError):
 
 @dataclass
 class DeviceUse:
-    """What a session records of itself.
+    """What a session records of itself; seconds and peak memory once it ended.
 
     Attributes:
-        hardware: the card's or the processor's name.
-        driver: version of the card's driver; None on a CPU, or if unknown.
-        seconds: how long the session lasted; None until it ends.
-        peak_memory_mb: most memory held, MiB (see `peak_memory_mb`); None until it ends.
+        hardware, driver: the card's or processor's name, and the version of the card's driver.
         batch_sizes: work -> the largest batch known to fit, once memory ran out.
         backed_off: a sentence for each time memory ran out.
         budgets: title -> memory budget as a Markdown table.
@@ -73,16 +70,14 @@ class DeviceUse:
 
 @dataclass(frozen=True)
 class Device:
-    """The device of a session.
+    """The device of a session: `cpu`, `cuda` or `mps`.
 
     Attributes:
-        name: `cpu`, `cuda` or `mps`.
-        dtype: PyTorch's name of the dtype of weights and activations, `float32`.
-        threads: CPU threads of PyTorch.
+        dtype: PyTorch's name of the dtype of weights and activations.
         deterministic: whether operations without a deterministic implementation are refused.
         quantization: `none`, or `nf4`: language models' weights are held in four bits.
         memory_share: largest share of a card's memory that the session may take.
-        use: what the session records; two devices may be equal without it.
+        use: what the session records.
     """
 
     name: str
@@ -192,8 +187,7 @@ _set_imports_aside_once = cache(set_imports_aside)
 def peak_memory_mb(device: Device) -> float:
     """Most memory held so far, in MiB.
 
-    On `cuda` the tensors of this session; on `mps` what the driver holds now; on `cpu` the
-    resident set of the whole process since it started.
+    On `cuda` by tensors of this session, on `mps` by the driver now, on `cpu` by the process.
     """
     import torch
 
@@ -209,11 +203,9 @@ def peak_memory_mb(device: Device) -> float:
 
 
 def free_memory(device: Device) -> int:
-    """Bytes that new tensors can take now.
+    """Bytes that new tensors can take now, within the session's share of a card.
 
-    On `cuda` what no process holds, and what PyTorch has cached and does not use, within the
-    session's share of the card. On `mps` what the system recommends less what is held. On `cpu`
-    what the system can give without swapping.
+    What PyTorch has cached and does not use counts as free; on `cpu`, no swap does.
     """
     import torch
 

@@ -45,14 +45,13 @@ class ModelError(RefineError):
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model on this machine's disk.
+    """A model on this machine's disk, in Hugging Face format.
 
     Attributes:
-        path: local folder in Hugging Face format.
-        fingerprint: sha256 over config, weights and tokenizer [and adapter], 64 hex digits.
+        fingerprint: sha256 over config, weights, tokenizer and adapters, 64 hex digits.
         revision: the commit that a Hugging Face id was resolved to; None for a folder.
-        adapters: local folders of PEFT adapters to merge in, one after the other: each was trained
-            on the model with those before it; none for the plain model.
+        adapters: folders of PEFT adapters to merge in, in this order: each was trained on the model
+            with those before it.
     """
 
     path: str
@@ -128,11 +127,9 @@ def loaded_model(ref: ModelRef, device: Device) -> Iterator[LoadedModel]:
 
 
 def save_adapter(peft_model: PeftModel, folder: Path) -> None:
-    """Write a PEFT model's adapter: weights and config, nothing else, equal bytes for equal values.
+    """Write a PEFT model's adapter, equal bytes for equal values.
 
-    PEFT's own writer lists `target_modules` in set order and names the base model's folder, so that
-    equal adapters differ in bytes; here lists are sorted and the base is named by the fingerprint
-    that the ledger keeps.
+    PEFT's own writer lists `target_modules` in set order and names the base model's folder.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file

@@ -84,17 +84,12 @@ class TrainingPlan:
     """What a training does, as far as memory goes.
 
     Attributes:
-        title: names it.
         batch: sequences in one forward and backward pass.
-        length: tokens of the longest sequence.
-        answer: tokens of it that have logits.
-        trained: a LoRA update or every weight.
-        lora_rank: of that update.
+        length, answer: tokens of the longest sequence, and those that have logits.
         trainer: TRL's, which makes logits in tiles and holds a QLoRA adapter in bfloat16; or the
             PPO of this project, which makes them whole and holds what is not packed in float32.
-        rollouts: sequences written at once between updates; 0 without.
-        reference: whether a frozen copy of the weights is held (not with LoRA).
-        value_head: whether a value head is trained.
+        rollouts: sequences written at once between updates.
+        reference: whether a frozen copy of the weights is held.
         engine: bytes of a vLLM engine on the same card.
     """
 
@@ -213,9 +208,8 @@ def budgeted_batch(base: ModelRef, plan: TrainingPlan, device: Device, fix: str)
     """Announce a training's budget and return how many sequences to begin with in a pass.
 
     Args:
-        base: the model to train.
-        plan: with the whole step's sequences as its batch.
-        fix: what to lower.
+        plan: its batch is all of a step's sequences.
+        fix: what to lower if nothing fits.
 
     Raises:
         MemoryFullError: no batch fits.
@@ -253,14 +247,13 @@ def first_batch(size: ModelSize, plan: TrainingPlan, device: Device) -> int:
 
 
 def announce(budget: MemoryBudget, device: Device, fix: str, free: int | None = None) -> None:
-    """Show a budget before its work begins and compare it with what the card has.
+    """Show a budget before its work begins and compare it with the free memory.
 
     Args:
-        fix: what to lower.
-        free: bytes there are; None asks the device, and compares nothing on a CPU.
+        free: in bytes; None asks the device, and compares nothing on a CPU.
 
     Raises:
-        MemoryFullError: what is held all the time is more than there is, so that no batch fits.
+        MemoryFullError: what is held all the time is more than that.
     """
     device.use.budgets[budget.title] = budget.markdown()
     table = f"memory budget of {budget.title}:\n{budget.markdown()}"

@@ -17,15 +17,12 @@ class ModelSize:
     """What a model's config says of its size.
 
     Attributes:
-        parameters: all of them.
         linear: weights of the linear layers but the head: what nf4 packs and LoRA adapts.
         lora_width: inputs plus outputs of those layers, summed: LoRA parameters for each rank.
         linear_inputs: their inputs alone, summed.
-        layers, hidden: decoder layers, width of the residual stream.
-        vocab: tokens in the vocabulary.
-        context: longest sequence, in tokens.
-        query, key_value: width of all query heads, and of all key heads.
-        feed_forward: width of the feed-forward layer.
+        hidden, query, key_value, feed_forward: widths of the residual stream, of all query heads,
+            of all key heads, and of the feed-forward layer.
+        vocab, context: tokens in the vocabulary, and in the longest sequence.
     """
 
     parameters: int

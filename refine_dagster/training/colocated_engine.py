@@ -117,10 +117,6 @@ def engine_rollouts(
         llm: a `vllm.LLM` that holds the policy's weights.
         prompts: token ids.
         seeds: of each rollout's noise.
-
-    Returns:
-        Rollouts as `rollouts.sample_rollouts` gives them: tokens up to and with the one that ended
-        the completion, the text without its stop string.
     """
     from vllm import SamplingParams
 

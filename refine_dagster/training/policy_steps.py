@@ -118,11 +118,8 @@ class PolicyTask:
         base: the policy to begin with, also the reference of the KL penalty.
         prompts: at least one, all different, in order of their instructions' ids.
         feedback: scores instances; the only source of reward.
-        config: the algorithm's.
         sampling: bounds the length of rollouts.
         out: folder of the trained policy.
-        device: where to train.
-        run_seed: names all noise.
         resume: folder for the state of an unfinished training; None keeps none.
         engine: what writes the rollouts.
     """
@@ -151,15 +148,10 @@ class PolicyTask:
     def plan(
         self, batch: int, *, trainer: Trainer = "own", value_head: bool = False
     ) -> TrainingPlan:
-        """Announce what the training asks of memory, and bound its batch by what there is.
+        """Announce what the training asks of memory, and lower its batch to what fits.
 
         Args:
             batch: rollouts that the algorithm would read in one forward and backward pass.
-            trainer: whose trainer it is: TRL's or one written here.
-            value_head: whether a value head is trained.
-
-        Returns:
-            The plan, with the batch to begin with and the longest sequence in tokens.
 
         Raises:
             MemoryFullError: the model does not fit on the card.

@@ -77,12 +77,8 @@ def train_supervised(
 ) -> SupervisedTraining:
     """Fine-tune a LoRA adapter on instances and save it in `out`.
 
-    Args:
-        examples: in any order; the result does not depend on it.
-        config: examples longer than `max_tokens` are left out whole, never cut.
-        steps: optimiser steps, exactly.
-        out: folder of the adapter; made if it does not exist.
-        run_seed: names all noise: equal arguments give equal files on one machine.
+    Equal arguments give equal files on one machine; the order of the examples does not matter.
+    Examples longer than `config.max_tokens` are left out whole, never cut.
 
     Raises:
         TrainingError: no example is short enough, or the loss is no longer a number.
