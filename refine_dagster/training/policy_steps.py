@@ -231,14 +231,13 @@ class StepRewards:
         self._scored: list[ScoredInstance] = []
         self._texts: list[str] = []
 
-    def score(
-        self, instructions: Sequence[str], texts: Sequence[str], finished: Sequence[bool]
-    ) -> list[float]:
+    def score(self, instructions: Sequence[str], rollouts: Sequence[Rollout]) -> list[float]:
         """The reward of each rollout, in order."""
+        self._texts = [rollout.text for rollout in rollouts]
+        finished = [rollout.finished for rollout in rollouts]
         # The judge would show a task of its own at every step.
         with progress.reporting(None):
-            self._scored = self._feedback.score_rollouts(instructions, texts, finished)
-        self._texts = list(texts)
+            self._scored = self._feedback.score_rollouts(instructions, self._texts, finished)
         return [scored.reward for scored in self._scored]
 
     def row(self, step: int, figures: Mapping[str, float]) -> PolicyStep:

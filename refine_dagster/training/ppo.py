@@ -174,11 +174,8 @@ class PPO:
         number, config = len(self.steps) + 1, self._task.config
         prompts = self._task.prompts_of(number)
         rollouts = self._task.rollouts(self.policy, self._tokenizer, prompts, number)
-        scores = self._rewards.score(
-            [row.instruction for row in prompts for _ in range(config.group_size)],
-            [rollout.text for rollout in rollouts],
-            [rollout.finished for rollout in rollouts],
-        )
+        instructions = [row.instruction for row in prompts for _ in range(config.group_size)]
+        scores = self._rewards.score(instructions, rollouts)
         seen = self.experience(self.batch(rollouts), scores)
         for group in self._optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, number / self._task.warmup_steps)

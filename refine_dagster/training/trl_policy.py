@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,19 +87,9 @@ def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTrainin
     """Train with `size` rollouts in a pass, of at most `length` tokens."""
     from datasets import Dataset
 
-    dataset = Dataset.from_list(
-        [
-            {
-                "prompt": row.prompt,
-                "instruction_id": row.instruction_id,
-                "instruction": row.instruction,
-            }
-            for row in task.prompts
-        ]
-    )
     config = task.config
     rewards = StepRewards(task.feedback)
-    rollouts = _Rollouts(task)
+    rollouts = _Rollouts(task, rewards)
     saved = _last_state(task.resume)
     steps = _read_steps(saved)
     with (
@@ -109,8 +100,8 @@ def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTrainin
     ):
         common = {
             "model": loaded.model,
-            "reward_funcs": _reward_function(rewards, rollouts),
-            "train_dataset": dataset,
+            "reward_funcs": rollouts.automated_feedback,
+            "train_dataset": Dataset.from_list([asdict(row) for row in task.prompts]),
             "processing_class": loaded.tokenizer,
             "peft_config": lora(config.lora_rank, config.lora_alpha)
             if config.weights == "lora"
@@ -185,11 +176,11 @@ def _rloo(arguments: dict[str, Any], rollouts: _Rollouts, common: Mapping[str, A
 class _Rollouts:
     """TRL's `rollout_func`: prompts in, each repeated `group_size` times; token ids out."""
 
-    def __init__(self, task: PolicyTask) -> None:
+    def __init__(self, task: PolicyTask, rewards: StepRewards) -> None:
         self._task = task
+        self._rewards = rewards
         self._rows = {row.prompt: row for row in task.prompts}
-        self.texts: list[str] = []
-        self.finished: list[bool] = []
+        self._last: list[Rollout] = []
 
     def __call__(self, prompts: list[str], trainer: Any) -> dict[str, Any]:
         # The trainer hands on each prompt once for every rollout of its group, side by side.
@@ -206,13 +197,16 @@ class _Rollouts:
                 asked,
                 step,
             )
-        self.texts = [rollout.text for rollout in rollouts]
-        self.finished = [rollout.finished for rollout in rollouts]
+        self._last = rollouts
         return {
             "prompt_ids": [rollout.prompt_ids for rollout in rollouts],
             "completion_ids": [rollout.completion_ids for rollout in rollouts],
             "logprobs": logs,
         }
+
+    def automated_feedback(self, *, instruction: list[str], **rest: Any) -> list[float]:
+        """TRL's reward function: the last rollouts' texts, which end before their stop string."""
+        return self._rewards.score(instruction, self._last)
 
     def _of_engine(
         self, trainer: Any, asked: Sequence[PolicyPrompt], step: int
@@ -227,15 +221,6 @@ class _Rollouts:
             temperature=task.config.temperature,
             stop=STOP,
         )
-
-
-def _reward_function(rewards: StepRewards, rollouts: _Rollouts) -> Any:
-    """TRL's reward function: the last rollouts' texts, which end before their stop string."""
-
-    def automated_feedback(*, instruction: list[str], **rest: Any) -> list[float]:
-        return rewards.score(instruction, rollouts.texts, rollouts.finished)
-
-    return automated_feedback
 
 
 def _guard_callback(steps: list[PolicyStep], config: ReinforcementConfig) -> TrainerCallback:

@@ -13,6 +13,7 @@ from refine_dagster.config.learning import RewardConfig
 from refine_dagster.config.profile import load_profile
 from refine_dagster.config.registered import plug_ins_of
 from refine_dagster.errors import RefineError
+from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import feedback_of
 from refine_dagster.refine_af.reward import PRESETS
@@ -128,12 +129,13 @@ def test_a_step_of_training_has_its_mean(install: Callable[..., None]) -> None:
     install(brevity="brevity")
     rewards = StepRewards(feedback_of(JUDGE, _config(brevity=1.0)))
     texts = [" <noinput>\nOutput: ab", " <noinput>\nOutput: abcd", " no output"]
+    rollouts = [Rollout([1], [2], text, finished=True) for text in texts]
     figures = {"kl": 0.0, "entropy": 1.0, "length": 3.0, "loss": 0.1}
-    rewards.score(["Say it."] * 3, texts, [True] * 3)
+    rewards.score(["Say it."] * 3, rollouts)
     step = rewards.row(1, figures)
     assert step.parts == {**scores_of(coherence=0.4), "brevity": 0.375}
     assert step.record()["brevity"] == 0.375
-    rewards.score(["Say it."], [" no output"], [True])
+    rewards.score(["Say it."], rollouts[2:])
     assert rewards.row(2, figures).parts == dict.fromkeys([*PART_NAMES, "brevity"])
 
 
