@@ -1,11 +1,11 @@
 """Automation: the dataset follows the seed file, and models are trained only by hand.
 
-Three sensors, all off until somebody switches them on in the UI. `seed_file_changed` watches the
+Three sensors, all off until they are switched on in the UI. `seed_file_changed` watches the
 content of the seed file and materialises `seed_tasks`. `dataset_kept_fresh` then evaluates
 `keep_fresh` on every asset of `automated`, `marts_kept_fresh` on the SQL models, and both go on
-only as far as data versions change. They are two because of the blocking checks: in a run that
-automation starts for assets with checks of their own, as SQL models have, Dagster leaves out the
-checks that are defined apart from their asset, as those of the dataset are.
+only as far as data versions change. There are two because of blocking checks: in a run that
+automation starts for assets whose checks are part of the asset, as in SQL models, Dagster leaves
+out checks that are defined separately, as those of the dataset are.
 
 Training costs the most and is left to people: `base_model`, `feedback_judge`,
 `instructor_policy`, `rl_policy_checkpoint` of every policy round, `fine_tuned_model`,
@@ -29,7 +29,7 @@ from refine_dagster.warehouse.warehouse import OUTSIDE
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
-# How far up an asset looks for work that has to come through first. Two are enough, since most
+# How far upstream an asset looks for work that must finish first. Two levels are enough: most
 # automated assets read the seeds and models besides the asset before them, and so are due from
 # the first change until their turn.
 LOOKS_UP = 2
@@ -44,10 +44,10 @@ def automated(rounds: int = 1) -> tuple[str, ...]:
 def keep_fresh(rounds: int = 1) -> dg.AutomationCondition[Any]:
     """Materialise when an input's content, or the asset's code or config, changed.
 
-    `AutomationCondition.eager()` would go on at any update of an input, and so re-make everything
-    downstream of a cosmetic edit; data versions are content, so this stops where content does.
-    An asset waits until what is due or being made above it has come through: the dataset is asked
-    for once, and no mart joins new candidates to an old dataset.
+    `AutomationCondition.eager()` would go on at any update of an input, and so materialise
+    everything downstream of a cosmetic edit; data versions are content, so this stops where content
+    does. An asset waits until everything upstream that is due or in progress has finished: the
+    dataset is requested once, and no mart joins new candidates to an old dataset.
     """
     condition = dg.AutomationCondition
     changed: dg.AutomationCondition[Any] = (

@@ -8,14 +8,8 @@ from refine_dagster.models.language_model import resolve_model
 OFFLINE = "offline"
 
 
-@pipeline_asset(
-    group="model",
-    kinds={"torch", "huggingface"},
-    owner="models",
-    revision=2,
-    config=("base_model", "device"),
-    deps=["seed_tasks"],
-)
+@pipeline_asset(group="model", kinds={"torch", "huggingface"}, owner="models", revision=2,
+                config=("base_model", "device"), deps=["seed_tasks"])  # fmt: skip
 def base_model(step: Step) -> Result:
     """The language model that proposes, answers, judges and is fine-tuned.
 

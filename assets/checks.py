@@ -240,9 +240,9 @@ def _gain(warehouse: WarehouseResource, policy_round: PolicyRound) -> dict[str, 
 def ledger_agrees_with_dagster(
     context: dg.AssetCheckExecutionContext, profile: ProfileResource, warehouse: WarehouseResource
 ) -> dg.AssetCheckResult:
-    """Of every asset, the ledger's last record and Dagster's last event tell of the same run and
-    the same data version. If not, something was committed behind Dagster's back, or a run was
-    killed between the two: materialise the assets named here again."""
+    """For every asset, the ledger's last record and Dagster's last event name the same run and
+    data version. If not, something was committed without Dagster, or a run was killed between the
+    two: materialise the assets named here again."""
     differing, compared = disagreements(
         context.instance, warehouse.open(), context.run.run_id, profile.load().rounds
     )
@@ -278,13 +278,13 @@ def disagreements(
             continue
         key = dg.AssetKey(asset)
         event = instance.get_latest_materialization_event(key)
-        told = event.asset_materialization if event else None
+        made = event.asset_materialization if event else None
         planned = instance.get_latest_planned_materialization_info(key)
         if planned and planned.run_id == run_id and (event is None or event.run_id != run_id):
             continue
         compared += 1
-        version = (told.tags or {}).get("dagster/data_version") if told else None
-        if event is None or told is None:
+        version = (made.tags or {}).get("dagster/data_version") if made else None
+        if event is None or made is None:
             differing[asset] = f"materialization {sequence} is unknown to Dagster"
         elif version != ledger_version:
             differing[asset] = f"{ledger_version} in materialization {sequence}, here {version}"

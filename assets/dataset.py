@@ -13,17 +13,13 @@ from refine_dagster.lineage.trace_text import as_markdown
 
 def instruction_dataset(last: PolicyRound) -> PipelineAsset:
     """The asset of the dataset: the pool of the last round, answered by its policy."""
+    rounds = last.number
     pool, scale = last.name("filtered_instructions"), "reward_scored_instructions"
 
-    @pipeline_asset(
-        group="dataset",
-        kinds={"huggingface", "duckdb"},
-        owner="data",
-        revision=2,
-        config=("instances", "reward", "selection", "device", "generator"),
-        automated=True,
-        deps=["seed_tasks", *policy_assets(last.number), "feedback_judge", pool, scale],
-    )
+    @pipeline_asset(group="dataset", kinds={"huggingface", "duckdb"}, owner="data", revision=2,
+                    deps=["seed_tasks", *policy_assets(rounds), "feedback_judge", pool, scale],
+                    config=("instances", "reward", "selection", "device", "generator"),
+                    automated=True)  # fmt: skip
     def instruction_dataset(step: Step) -> Result:
         """The dataset: the refined policy's instance for each accepted instruction, scored,
         selected.
@@ -35,7 +31,7 @@ def instruction_dataset(last: PolicyRound) -> PipelineAsset:
         """
         if same := step.unchanged():
             return _with_trace(step, same)
-        policy, profile = policy_after(step, last.number), step.profile
+        policy, profile = policy_after(step, rounds), step.profile
         with step.runtime() as runtime, step.feedback(runtime, step.rows(scale)) as feedback:
             written = stages.write_instances(
                 policy,

@@ -12,12 +12,12 @@ from resources.warehouse import WarehouseResource
 
 @dg.asset_check(asset="instructor_policy", blocking=True)
 def instructor_not_collapsed(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """The collapse guard did not end the instructor's training: it grew neither narrow while it
-    grew valid, nor fond of one operation."""
+    """The collapse guard did not end the instructor's training: diversity did not fall while
+    validity rose, and no single operation took over."""
     rows = warehouse.open().query("SELECT algorithm, updates, ended_by FROM instructor_policy")
     collapsed = [row for row in rows.rows(named=True) if row["ended_by"] not in (None, "updates")]
-    told = {name: value for row in rows.rows(named=True) for name, value in row.items() if value}
-    return dg.AssetCheckResult(passed=not collapsed, metadata=told)
+    shown = {name: value for row in rows.rows(named=True) for name, value in row.items() if value}
+    return dg.AssetCheckResult(passed=not collapsed, metadata=shown)
 
 
 @dg.asset_check(asset=EVOLVED, blocking=True)

@@ -18,14 +18,8 @@ from refine_dagster.runtime import Made, joined
 from refine_dagster.warehouse.rows import frame
 
 
-@pipeline_asset(
-    group="feedback",
-    kinds={"torch", "huggingface"},
-    owner="models",
-    revision=5,
-    config=("judge", "device"),
-    deps=["seed_tasks", "base_model"],
-)
+@pipeline_asset(group="feedback", kinds={"torch", "huggingface"}, owner="models", revision=5,
+                config=("judge", "device"), deps=["seed_tasks", "base_model"])  # fmt: skip
 def feedback_judge(step: Step) -> Result:
     """The judge: naturalness, coherence, understandability and a Bradley-Terry reward.
 
@@ -68,16 +62,11 @@ def reward_scored_instructions(policy_round: PolicyRound) -> PipelineAsset:
     # The scale of whitened rewards is that of the first round throughout.
     scale = [] if first else ["reward_scored_instructions"]
 
-    @pipeline_asset(
-        name=policy_round.name("reward_scored_instructions"),
-        group="feedback",
-        kinds={"huggingface", "duckdb"},
-        owner="data",
-        revision=2,
-        config=("instances", "reward", "selection", "device", "generator"),
-        automated=True,
-        deps=["seed_tasks", *policy_assets(before), "feedback_judge", pool, *scale],
-    )
+    @pipeline_asset(name=policy_round.name("reward_scored_instructions"), group="feedback",
+                    kinds={"huggingface", "duckdb"}, owner="data", revision=2,
+                    config=("instances", "reward", "selection", "device", "generator"),
+                    deps=["seed_tasks", *policy_assets(before), "feedback_judge", pool, *scale],
+                    automated=True)  # fmt: skip
     def scored(step: Step) -> Result:
         """The base policy's input and output for each accepted instruction, with the judge's
         scores.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from assets.base_model import base_model
 from assets.dataset import instruction_dataset
 from assets.declaration import PipelineAsset
@@ -30,11 +32,12 @@ def facts(rounds: int = 1) -> dict[str, Facts]:
     return {asset.facts.key: asset.facts for asset in pipeline(rounds)}
 
 
-def pipeline(rounds: int = 1) -> list[PipelineAsset]:
+@cache
+def pipeline(rounds: int = 1) -> tuple[PipelineAsset, ...]:
     """The assets of a graph of so many policy rounds, each after those that it reads."""
     last = PolicyRound(rounds)
     proposed, *others = (made_in(one) for one in rounds_until(rounds) for made_in in OF_EVERY_ROUND)
-    return [
+    return (
         seed_tasks,
         base_model,
         feedback_judge,
@@ -47,4 +50,4 @@ def pipeline(rounds: int = 1) -> list[PipelineAsset]:
         baseline_model(last),
         evaluation_report,
         privacy_report(last),
-    ]
+    )

@@ -16,16 +16,10 @@ def raw_instructions(policy_round: PolicyRound) -> PipelineAsset:
     """The asset of a round's candidates."""
     before, former = policy_round.number - 1, _former_pool(policy_round)
 
-    @pipeline_asset(
-        name=policy_round.name("raw_instructions"),
-        group="instructions",
-        kinds={"huggingface", "duckdb"},
-        owner="data",
-        revision=2,
-        config=("self_instruct", "device", "generator"),
-        automated=True,
-        deps=["seed_tasks", *policy_assets(before), *former],
-    )
+    @pipeline_asset(name=policy_round.name("raw_instructions"), group="instructions",
+                    kinds={"huggingface", "duckdb"}, owner="data", revision=2,
+                    config=("self_instruct", "device", "generator"), automated=True,
+                    deps=["seed_tasks", *policy_assets(before), *former])  # fmt: skip
     def candidates(step: Step) -> Result:
         """Candidate instructions, as parsed from what the policy wrote after demonstrations.
 
@@ -53,16 +47,9 @@ def instruction_decisions(policy_round: PolicyRound) -> PipelineAsset:
     raw, former = policy_round.name("raw_instructions"), _former_pool(policy_round)
     evolved = _evolved(policy_round)
 
-    @pipeline_asset(
-        name=policy_round.name("instruction_decisions"),
-        group="instructions",
-        kinds={"duckdb"},
-        owner="data",
-        revision=2,
-        config=("self_instruct",),
-        automated=True,
-        deps=[raw, *evolved, "seed_tasks", *former],
-    )
+    @pipeline_asset(name=policy_round.name("instruction_decisions"), group="instructions",
+                    kinds={"duckdb"}, owner="data", revision=2, config=("self_instruct",),
+                    automated=True, deps=[raw, *evolved, "seed_tasks", *former])  # fmt: skip
     def decisions(step: Step) -> Result:
         """Every candidate with the decision on it: kept, or the rule that rejected it and its
         value.
@@ -87,15 +74,9 @@ def filtered_instructions(policy_round: PolicyRound) -> PipelineAsset:
     raw, former = policy_round.name("raw_instructions"), _former_pool(policy_round)
     decided, evolved = policy_round.name("instruction_decisions"), _evolved(policy_round)
 
-    @pipeline_asset(
-        name=policy_round.name("filtered_instructions"),
-        group="instructions",
-        kinds={"duckdb"},
-        owner="data",
-        revision=2,
-        automated=True,
-        deps=[raw, *evolved, decided, *former],
-    )
+    @pipeline_asset(name=policy_round.name("filtered_instructions"), group="instructions",
+                    kinds={"duckdb"}, owner="data", revision=2, automated=True,
+                    deps=[raw, *evolved, decided, *former])  # fmt: skip
     def pool(step: Step) -> Result:
         """The accepted instructions: the pool that all policies write instances for.
 

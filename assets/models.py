@@ -17,15 +17,11 @@ from refine_dagster.warehouse.tables import base_instances
 
 def fine_tuned_model(last: PolicyRound) -> PipelineAsset:
     """The asset of the model that learns from the dataset."""
+    pool = last.name("filtered_instructions")
 
-    @pipeline_asset(
-        group="model",
-        kinds={"torch", "huggingface"},
-        owner="models",
-        revision=1,
-        config=("supervised", "device"),
-        deps=["base_model", last.name("filtered_instructions"), "instruction_dataset"],
-    )
+    @pipeline_asset(group="model", kinds={"torch", "huggingface"}, owner="models", revision=1,
+                    config=("supervised", "device"),
+                    deps=["base_model", pool, "instruction_dataset"])  # fmt: skip
     def fine_tuned_model(step: Step) -> Result:
         """The base model fine-tuned with LoRA on the instruction dataset (arm `refine_af`)."""
         return step.unchanged() or _fine_tune(step, last, "refine_af")
@@ -35,16 +31,11 @@ def fine_tuned_model(last: PolicyRound) -> PipelineAsset:
 
 def baseline_model(last: PolicyRound) -> PipelineAsset:
     """The asset of the baselines; they share the pool of the last round with the dataset."""
-    instances = base_instances(last).asset
+    instances, pool = base_instances(last).asset, last.name("filtered_instructions")
 
-    @pipeline_asset(
-        group="model",
-        kinds={"torch", "huggingface"},
-        owner="models",
-        revision=1,
-        config=("supervised", "device"),
-        deps=["seed_tasks", "base_model", last.name("filtered_instructions"), instances],
-    )
+    @pipeline_asset(group="model", kinds={"torch", "huggingface"}, owner="models", revision=1,
+                    config=("supervised", "device"),
+                    deps=["seed_tasks", "base_model", pool, instances])  # fmt: skip
     def baseline_model(step: Step) -> Result:
         """Two baselines with the base and budget of the fine-tuned model.
 

@@ -10,17 +10,13 @@ from refine_dagster.config.policy_round import PolicyRound
 def rl_policy_checkpoint(policy_round: PolicyRound) -> PipelineAsset:
     """The asset of a round's training."""
     before, pool = policy_round.number - 1, policy_round.name("filtered_instructions")
+    scale = "reward_scored_instructions"
 
-    @pipeline_asset(
-        name=policy_round.name("rl_policy_checkpoint"),
-        group="policy",
-        kinds={"torch", "huggingface"},
-        owner="models",
-        revision=4,
-        config=("instances", "reward", "reinforcement", "device", "generator"),
-        deps=["seed_tasks", *policy_assets(before), "feedback_judge", pool,
-              "reward_scored_instructions"],
-    )  # fmt: skip
+    @pipeline_asset(name=policy_round.name("rl_policy_checkpoint"), group="policy",
+                    kinds={"torch", "huggingface"}, owner="models",
+                    deps=["seed_tasks", *policy_assets(before), "feedback_judge", pool, scale],
+                    config=("instances", "reward", "reinforcement", "device", "generator"),
+                    revision=4)  # fmt: skip
     def trained(step: Step) -> Result:
         """A policy trained to write instances that the judge rewards (REFINE-AF stage 2).
 
@@ -35,8 +31,8 @@ def rl_policy_checkpoint(policy_round: PolicyRound) -> PipelineAsset:
         """
         if same := step.unchanged():
             return same
-        profile, scale = step.profile, step.rows("reward_scored_instructions")
-        with step.runtime() as runtime, step.feedback(runtime, scale) as feedback:
+        profile = step.profile
+        with step.runtime() as runtime, step.feedback(runtime, step.rows(scale)) as feedback:
             made = stages.refine_policy(
                 policy_after(step, before),
                 step.rows(pool),

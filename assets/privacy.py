@@ -13,23 +13,17 @@ from refine_dagster.warehouse.tables import base_instances
 
 def privacy_report(last: PolicyRound) -> PipelineAsset:
     """The asset of the privacy audit of the arms that share the last round's pool."""
-    instances = base_instances(last).asset
+    learnt = ["seed_tasks", base_instances(last).asset, "instruction_dataset"]
 
-    @pipeline_asset(
-        group="evaluation",
-        kinds={"torch", "huggingface"},
-        owner="models",
-        revision=1,
-        config=("privacy", "supervised", "device"),
-        deps=["seed_tasks", "base_model", instances, "instruction_dataset", "baseline_model",
-              "fine_tuned_model"],
-    )  # fmt: skip
+    @pipeline_asset(group="evaluation", kinds={"torch", "huggingface"}, owner="models", revision=1,
+                    config=("privacy", "supervised", "device"),
+                    deps=["base_model", *learnt, "baseline_model", "fine_tuned_model"])  # fmt: skip
     def privacy_report(step: Step) -> Result:
-        """Whether the arms' models tell what they were fine-tuned on: five attacks, three controls.
+        """Whether the arms' models give away their training data: five attacks, three controls.
 
         For each arm a model is trained on one half of its examples, drawn before training, and
         attacked with both halves: AUC with its interval, and true positives at 1 % false ones. An
-        AUC of 0.5 tells nothing; read it beside the controls. `docs/privacy.md` explains both.
+        AUC of 0.5 is chance; read it beside the controls. `docs/privacy.md` explains both.
         """
         if same := step.unchanged():
             return same

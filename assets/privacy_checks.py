@@ -10,9 +10,9 @@ from resources.warehouse import WarehouseResource
 
 @dg.asset_check(asset="privacy_report", blocking=True)
 def negative_controls_at_chance(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """What cannot know the members does not tell them: no AUC of the base model's likelihoods, or
-    of a classifier that reads the texts alone, is farther from 0.5 than chance takes one of so many
-    controls. Where one is, the halves of the audit differ by themselves."""
+    """Controls that cannot know the members do not find them: no AUC of the base model's
+    likelihoods, or of a classifier of the texts alone, is farther from 0.5 than chance explains.
+    Where one is, the halves of the audit differ by themselves."""
     controls = _privacy_findings(warehouse, "control IN ('base_model', 'bag_of_words')")
     off = off_chance(controls)
     return dg.AssetCheckResult(

@@ -51,15 +51,15 @@ def audit_plot(report: Sequence[Row]) -> str:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    told = [row for row in report if row["auc"] is not None]
-    arms = list(dict.fromkeys(row["arm"] for row in told))
+    measured = [row for row in report if row["auc"] is not None]
+    arms = list(dict.fromkeys(row["arm"] for row in measured))
     if not arms:
         return "*no arm has enough examples*"
     figure = Figure(figsize=(3.4 * len(arms), 3.6))
     leave_room(figure, left=1.1, right=0.1, bottom=0.85, top=0.3)
     figure.subplots_adjust(wspace=0.5)
     for place, arm in enumerate(arms, 1):
-        rows = [row for row in reversed(told) if row["arm"] == arm]
+        rows = [row for row in reversed(measured) if row["arm"] == arm]
         axes = figure.add_subplot(1, len(arms), place)
         axes.axvline(0.5, linewidth=0.8, linestyle="--", color="grey")
         for line, row in enumerate(rows):
@@ -71,7 +71,7 @@ def audit_plot(report: Sequence[Row]) -> str:
         axes.set_title(arm, fontsize=9)
         axes.set_xlabel("AUC", fontsize=8)
         axes.tick_params(axis="x", labelsize=7)
-    shown = [one for one in CONTROLS if any(row["control"] == one for row in told)]
+    shown = [one for one in CONTROLS if any(row["control"] == one for row in measured)]
     figure.legend(
         handles=[Line2D([], [], color=COLOURS[one], marker="o", markersize=3.5) for one in shown],
         labels=[NAMES.get(one, one) for one in shown],

@@ -135,7 +135,7 @@ class Step:
             return self._result(commit, last.metrics, unchanged=True)
 
     def commit(self, made: Made, metadata: Mapping[str, Any] | None = None) -> Result:
-        """Commit what a stage made with its record, and tell Dagster.
+        """Commit what a stage made with its record, and report it to Dagster.
 
         Args:
             metadata: further Dagster metadata, shown but not recorded.
@@ -172,9 +172,9 @@ class Step:
         usage = self._store.usage.values() if self._store else ()
         seconds = (datetime.now(UTC) - self._started_at).total_seconds()
         sent = sum(role.sent for role in usage)
-        told = "unchanged" if unchanged else f"+{commit.rows_added} -{commit.rows_removed}"
+        change = "unchanged" if unchanged else f"+{commit.rows_added} -{commit.rows_removed}"
         progress.note(
-            f"{self.asset}: {commit.rows_total} rows ({told}), {sent} requests sent, "
+            f"{self.asset}: {commit.rows_total} rows ({change}), {sent} requests sent, "
             f"{seconds:.1f} s"
         )
         main = tables_of(self.asset)[0].table
@@ -235,11 +235,11 @@ class Step:
         """The session on the device: what it was, memory, seconds, budgets, halved batches."""
         if self._device is None:
             return {}
-        told = session_figures(self._device)
+        figures = session_figures(self._device)
         shown: dict[str, Any] = {
-            "device": dg.MetadataValue.json(told),
-            "device_seconds": told["seconds"],
-            "peak_memory_mb": told["peak_memory_mb"],
+            "device": dg.MetadataValue.json(figures),
+            "device_seconds": figures["seconds"],
+            "peak_memory_mb": figures["peak_memory_mb"],
         }
         if self._device.use.budgets:
             tables = [f"**{title}**\n\n{text}" for title, text in self._device.use.budgets.items()]

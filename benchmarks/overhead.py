@@ -42,13 +42,13 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 class Running:
-    """A command under way; what it says goes to files."""
+    """A command under way; its output goes to files."""
 
-    def __init__(self, command: list[str], home: Path, told: Path) -> None:
+    def __init__(self, command: list[str], home: Path, output: Path) -> None:
         environment = {**os.environ, "REFINE_HOME": str(home), "OMP_NUM_THREADS": "1"}
-        self._told = told
+        self._output = output
         self._begun = time.monotonic()
-        with told.open("wb") as out, told.with_suffix(".err").open("wb") as err:
+        with output.open("wb") as out, output.with_suffix(".err").open("wb") as err:
             self._process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
 
     def end(self) -> tuple[float, float, str]:
@@ -57,12 +57,12 @@ class Running:
         clock = time.monotonic() - self._begun
         self._process.returncode = os.waitstatus_to_exitcode(status)
         if self._process.returncode:
-            raise SystemExit(self._told.with_suffix(".err").read_text("utf-8")[-3000:])
-        return usage.ru_utime + usage.ru_stime, clock, self._told.read_text("utf-8")
+            raise SystemExit(self._output.with_suffix(".err").read_text("utf-8")[-3000:])
+        return usage.ru_utime + usage.ru_stime, clock, self._output.read_text("utf-8")
 
 
 def alone(profile: str, folder: Path) -> None:
-    """Run the plain script in this process and print what it came to as JSON."""
+    """Run the plain script in this process and print its result as JSON."""
     from plain_run import plain_run
     from refine_dagster.config.profile import load_profile
 
@@ -86,19 +86,19 @@ def once(profile: str) -> dict[str, float]:
         of_graph = Running(command, home, Path(name) / "graph.txt")
         script = [sys.executable, __file__, profile, "--alone", name]
         plain, _, printed = Running(script, home, Path(name) / "plain.txt").end()
-        told = json.loads(printed.splitlines()[-1])
+        result = json.loads(printed.splitlines()[-1])
         graph, _, _ = of_graph.end()
-        if fingerprints(home) != told["models"]:
-            raise SystemExit(f"other models: {fingerprints(home)} and {told['models']}")
+        if fingerprints(home) != result["models"]:
+            raise SystemExit(f"other models: {fingerprints(home)} and {result['models']}")
         again, clock, _ = Running(command, home, Path(name) / "again.txt").end()
     console.print(
-        f"plain {plain:.1f} s ({told['rows']} rows named in {told['naming_rows']:.2f} s, "
-        f"{told['requests']} requests), graph {graph:.1f} s, again {again:.1f} s"
+        f"plain {plain:.1f} s ({result['rows']} rows named in {result['naming_rows']:.2f} s, "
+        f"{result['requests']} requests), graph {graph:.1f} s, again {again:.1f} s"
     )
-    stages = sorted(told["stages"].items(), key=lambda stage: -stage[1])
+    stages = sorted(result["stages"].items(), key=lambda stage: -stage[1])
     console.print(", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages))
     return {
-        "plain": plain - told["naming_rows"],
+        "plain": plain - result["naming_rows"],
         "graph": graph,
         "again": again,
         "again, clock": clock,

@@ -37,15 +37,15 @@ WORK, IMPORTED = "work", "its imports"
 FLOOR = (WORK, IMPORTED)
 # Start of a module's path -> part, the first that fits; anything else of the engine is the work.
 PARTS = (
-    ("refine_dagster/lineage/completions", "store"),
+    ("refine_dagster/generation/completions", "store"),
+    ("refine_dagster/warehouse", "warehouse"),
     ("refine_dagster/lineage", "warehouse"),
     ("assets/preview", "plots"),
     ("refine_dagster/definitions", "Dagster"),
-    ("refine_dagster/pipeline", "Dagster"),
+    ("refine_dagster/run", "Dagster"),
     ("resources/event_log", "Dagster"),
     *((start, "rest") for start in ("assets/", "resources/", "refine_dagster/sql_models")),
-    *((f"refine_dagster/{name}", "rest") for name in ("cli", "commands", "summary", "progress")),
-    ("refine_dagster/terminal", "rest"),
+    *((f"refine_dagster/{name}", "rest") for name in ("cli", "commands", "progress")),
     ("refine_dagster/", WORK),
 )
 

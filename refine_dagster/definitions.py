@@ -52,12 +52,13 @@ def build_definitions(
     made = pipeline(config.rounds)
     automated = [asset.versioned(config) for asset in made if asset.facts.automated]
     automated += sql_model_assets(rounds=config.rounds)
+    fresh = keep_fresh(config.rounds)
     # What the baselines learn from; in later rounds the dataset does not come after it.
     scored = [one.name("reward_scored_instructions") for one in rounds_until(config.rounds)]
     return dg.Definitions(
         assets=[
             *(asset.versioned(config) for asset in made if not asset.facts.automated),
-            *(_kept_fresh(asset, config.rounds) for asset in automated),
+            *(_kept_fresh(asset, fresh) for asset in automated),
         ],
         asset_checks=asset_checks(config.rounds),
         sensors=[seed_file_changed, *condition_sensors(config.rounds)],
@@ -93,9 +94,11 @@ def build_definitions(
     )
 
 
-def _kept_fresh(asset: dg.AssetsDefinition, rounds: int) -> dg.AssetsDefinition:
+def _kept_fresh(
+    asset: dg.AssetsDefinition, condition: dg.AutomationCondition[Any]
+) -> dg.AssetsDefinition:
     return asset.map_asset_specs(
-        lambda spec: spec.replace_attributes(automation_condition=keep_fresh(rounds))
+        lambda spec: spec.replace_attributes(automation_condition=condition)
     )
 
 

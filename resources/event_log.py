@@ -1,9 +1,9 @@
 """Dagster's event log for one run: its files stay open, where Dagster opens them for every event.
 
-A run of this graph tells Dagster some six hundred events. For each of them `SqliteEventLogStorage`
-makes an engine, opens the file, compiles its statements and closes the file again, up to four times
-over; that is half the time of a run in which nothing has changed. Files and statements are
-Dagster's own, so the UI reads what is written here, also while it is written.
+A run of this graph has some six hundred events. For each of them `SqliteEventLogStorage` makes an
+engine, opens the file, compiles its statements and closes the file, up to four times; that is half
+the time of a run in which nothing has changed, and no public setting changes it. Files and
+statements stay Dagster's own, so the UI reads what is written here, also while it is written.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _engine(address: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, _record: Any) -> None:
-        # Safe from a kill; a power cut may take the last events, which the next run tells again.
+        # Safe from a kill; a power cut may take the last events, which the next run reports again.
         connection.execute("PRAGMA synchronous=NORMAL")
 
     return engine

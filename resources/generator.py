@@ -43,6 +43,6 @@ class GeneratorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def session(
         self, ref: ModelRef, device: Device, store: CompletionsStore, profile: GeneratorConfig
     ) -> Iterator[GeneratorSession]:
-        """Lend a loaded model that answers through the store."""
+        """A loaded model that answers through the store."""
         with open_generator(ref, device, store, self.config(profile)) as session:
             yield session

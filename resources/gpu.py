@@ -1,4 +1,4 @@
-"""Resource `gpu`: the device that models run on, lent for a session at a time."""
+"""Resource `gpu`: the device that models run on, for a session at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from refine_dagster.models.device import Device, device_session
 
 
 class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Lends the device; a field left unset follows the profile's `device` section."""
+    """The device; a field left unset follows the profile's `device` section."""
 
     device: str | None = Field(
         default=None, description="Where models run: auto, cpu, cuda or mps."
@@ -39,6 +39,6 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def session(self, profile: DeviceConfig) -> Iterator[Device]:
-        """Lend the device; at the end its memory is free and every setting is as before."""
+        """Open the device; at the end its memory is free and every setting is as before."""
         with device_session(self.config(profile)) as device:
             yield device

@@ -21,16 +21,14 @@ RUN_WAIT_S = 600.0
 class WarehouseResource(DuckDBResource):
     """The warehouse. Nothing is opened before an asset asks.
 
-    `get_connection`, as in any DuckDBResource, lends a connection; this one is closed after an
-    exception too, has the schema in place and waits for a held lock.
-
-    A run holds its home from its first step to its last (`warehouse/run_lock.py`): another run,
-    from the UI or the command line, waits for it.
+    A connection of `get_connection` has the schema in place, waits for a held lock, and is closed
+    after an exception too. A run locks its home from its first step to its last
+    (`warehouse/run_lock.py`): another run, from the UI or the command line, waits for it.
     """
 
     lock_timeout_s: float | None = Field(
         default=None,
-        description=f"Seconds to wait for another process to let go of the file; "
+        description=f"Seconds to wait for another process to close the file; "
         f"{LOCK_TIMEOUT_S:g} if unset.",
     )
     run_wait_s: float = Field(
@@ -43,20 +41,20 @@ class WarehouseResource(DuckDBResource):
 
     @contextmanager
     def get_connection(self) -> Iterator[Any]:
-        """Lend a short connection."""
+        """Open a short connection."""
         with self.open().connect() as connection:
             yield connection
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Self, None, None]:
-        """Lend the resource; to a run, together with its home.
+        """The resource; for a run, with its home locked.
 
         Raises:
             RunLockError: another run held the home for `run_wait_s`, or it cannot be locked.
         """
-        with super().yield_for_execution(context) as lent:
+        with super().yield_for_execution(context) as resource:
             if context.run is None:
-                yield lent
+                yield resource
                 return
             with holding_run_lock(
                 Path(self.database).parent,
@@ -66,13 +64,13 @@ class WarehouseResource(DuckDBResource):
             ) as cut_off:
                 if context.instance and cut_off:
                     end_run_that_was_cut_off(context.instance, cut_off)
-                yield lent
+                yield resource
 
 
 def end_run_that_was_cut_off(instance: dg.DagsterInstance, holder: Holder) -> None:
-    """Tell Dagster that a run is over whose process was killed before it could say so.
+    """Report a run as failed to Dagster whose process was killed.
 
-    It would be shown as running for ever, and automation would wait for it.
+    Dagster would show it as running for ever, and automation would wait for it.
     """
     run = instance.get_run_by_id(holder.run)
     if run is not None and not run.is_finished:

@@ -1,4 +1,4 @@
-"""The figures of a comparison: means over tasks and random seeds, and how sure each is.
+"""The figures of a comparison: means over tasks and random seeds, with their intervals.
 
 Tasks and random seeds were both drawn by chance, and every interval resamples both
 (`statistics.two_way_interval`). It errs, if at all, on the wide side.

@@ -1,8 +1,8 @@
-"""What each method of making instructions has to show for the same number of model calls.
+"""What each method of making instructions yields for the same number of model calls.
 
 A method is a way to spend calls: Self-Instruct on proposals, TeaMs-RL on rewrites and on reviews of
-them. Compared at equal sizes, the cheaper method gets nothing for being cheap; so here a number of
-calls is given, each method has what its first calls brought, and the datasets differ in size.
+them. Compared at equal sizes, a cheaper method would gain nothing by being cheap. So the number of
+calls is equal here, each method has what its first calls yield, and the datasets differ in size.
 
     self_instruct   its first n calls
     teams_rl        its first n calls
@@ -15,10 +15,10 @@ the step's rewrites, in one batch; what becomes of a seed depends on that seed a
 within a step changes nothing). A rewrite whose reviews are beyond the n-th call is left out, and
 then up to two calls are not spent.
 
-Candidates are decided on anew, by the decider of the pool, as though nothing else had been made:
-in the home an evolved candidate may be refused for being near to a proposed one, and would be
+Candidates are decided on again, by the decider of the pool, as if nothing else had been made: in
+the home an evolved candidate may be refused because it is near a proposed one, and would be
 missing from a pool of evolved ones alone. With both methods, proposals come first, as in the home.
-The target of the loop is no bound on them: it ends the loop, and does not say what a call brought.
+The target of the loop is no bound on them: it ends the loop, and does not say what a call yields.
 
 A call is a request that was asked for, as in the query ledger, whether a model or the store
 answered it. It is not a measure of tokens: a proposal writes several candidates and a rewrite one.
@@ -45,10 +45,10 @@ NOVELTY = {"novelty_threshold", "refuse_at"}
 
 @dataclass(frozen=True)
 class Share:
-    """What a method's first calls brought.
+    """What a method's first calls yield.
 
     Attributes:
-        method: whose.
+        method: the method.
         calls: how many it may make.
         spent: role (`propose`, `rewrite`, `review`) -> calls that it made; at most two fewer.
         training: calls that the instructor's training made before, on top; 0 without evolution.
@@ -118,7 +118,7 @@ class MethodCalls:
         )
 
     def share(self, method: Method, calls: int) -> Share:
-        """What the method's first `calls` calls brought; see the module."""
+        """What the method's first `calls` calls yield; see the module."""
         evolving = {"self_instruct": 0, "teams_rl": calls, "both": calls // 2}[method]
         proposed = _first_proposed(self.proposed, calls - evolving)
         evolved = _first_evolved(self.evolved, evolving)

@@ -166,7 +166,7 @@ class Study:
         return "instructions of the pool" if self.methods is None else "model calls"
 
     def share(self, method: Method, calls: int) -> Share:
-        """What a method's first `calls` calls brought; one of the study's numbers of calls."""
+        """What a method's first calls yield; `calls` is one of the study's numbers."""
         [found] = [one for one in self.shares if (one.method, one.calls) == (method, calls)]
         return found
 

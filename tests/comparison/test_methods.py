@@ -16,8 +16,8 @@ from refine_dagster.comparison.arms import METHODS, Method, parse_methods
 from refine_dagster.comparison.cells import CellResult, DatasetResult
 from refine_dagster.comparison.figures import figures_of
 from refine_dagster.comparison.methods import MethodCalls, Share, read_method_calls
-from refine_dagster.comparison.report import CALL_HEADINGS, call_table, call_text
 from refine_dagster.comparison.study import Study, StudyError, StudyInputs, plan_study
+from refine_dagster.comparison.tables import CALL_HEADINGS, call_table, call_text
 from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.config.profile import load_profile
 from refine_dagster.config.teams_rl import TeamsRLConfig
@@ -257,7 +257,7 @@ def test_the_report_tells_calls_instructions_and_examples() -> None:
     assert [one.arm for one in found.duels] == ["method/teams_rl", "method/both"]
     # The seeds' dataset is the same at every size.
     assert {one.datasets for one in found.links} == {6}
-    lines = call_table(study(4), found)
+    lines = [[str(cell) for cell in line] for line in call_table(study(4), found).lines]
     assert [dict(zip(CALL_HEADINGS, line, strict=True)) for line in lines[:2]] == [
         {
             "arm": "method/self_instruct",
