@@ -1,7 +1,4 @@
-"""Audit of the ledger: the chain of digests, what is attached to it, and the completions used.
-
-Audit of what lies outside the database: checkpoint folders, and exported files.
-"""
+"""Audit of the ledger and of what it registers: digests, completions, checkpoints and exports."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ ATTACHED = ("inputs", "requests", "uses", "checkpoints")
 
 
 def check_chain(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """Sequences without gaps, each row linked to the one before it and true to its digest."""
+    """Sequences have no gaps; each row is linked to the one before it and gives its digest."""
     rows = _dicts(connection, "SELECT * FROM lineage.materializations ORDER BY sequence")
     attached = _attached(connection)
     previous, due = GENESIS, 1
@@ -61,11 +58,11 @@ def check_chain(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> N
 
 
 def check_registered(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """Configs and checkpoints are what their hashes say, and each config is some record's."""
+    """Configs and checkpoints give their hashes, and each config belongs to a record."""
     configs = connection.execute("SELECT * FROM lineage.configs ORDER BY config_hash").fetchall()
     for config_hash, config in configs:
-        told = json.loads(config)
-        if content_id("config", told) != config_hash or canonical_json(told) != config:
+        values = json.loads(config)
+        if content_id("config", values) != config_hash or canonical_json(values) != config:
             report.broken(f"lineage.configs {config_hash}", "the config does not give its hash")
     unmatched = connection.execute(
         "SELECT config_hash, min(sequence) FROM lineage.configs "
@@ -91,7 +88,7 @@ def check_registered(connection: duckdb.DuckDBPyConnection, report: AuditReport)
 
 
 def check_completions(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """Completions are what their keys and the materializations that used them say."""
+    """Completions give their keys, and are those that the materializations used."""
     _find_pruned(connection)
     unlike = connection.execute(
         """
@@ -159,7 +156,7 @@ def _changed(key: str, sequence: int, gone: bool, flipped: bool) -> tuple[str, s
 def _check_sums(
     report: AuditReport, place: str, row: dict[str, Any], requests: list[list[Any]]
 ) -> None:
-    """Figures of the row that others must add up to."""
+    """Check the figures of the row against those that they are made from."""
     sums = [sum(request[column] for request in requests) for column in (1, 2, 3)]
     if sums != [row[f"requests_{kind}"] for kind in ("asked", "reused", "sent")]:
         report.broken(place, "its requests are not the sum of those by role")
@@ -191,7 +188,7 @@ def _attached(connection: duckdb.DuckDBPyConnection) -> dict[int, dict[str, list
 def _find_pruned(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the temporary table `pruned`: key, and the last prune that dropped it.
 
-    What a prune drops follows from the uses recorded before it, and these the ledger vouches for.
+    What a prune drops follows from the uses recorded before it, which the digests cover.
     """
     connection.execute("CREATE OR REPLACE TEMP TABLE pruned (key VARCHAR, sequence BIGINT)")
     for prune in read_prunes(connection):
@@ -216,7 +213,7 @@ def _misnamed(connection: duckdb.DuckDBPyConnection) -> Iterable[str]:
         ORDER BY key
         """
     ).fetchall()
-    # DuckDB writes some control characters otherwise than Python does: these are looked at again.
+    # DuckDB writes some control characters differently from Python: these are checked again.
     for key, model, prompt, sampling, seed in suspects:
         text = f"[{canonical_json(model)},{canonical_json(prompt)},{sampling},{seed}]"
         if text_hash(text) != key:
@@ -230,7 +227,7 @@ def _dicts(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, An
 def check_checkpoints(
     connection: duckdb.DuckDBPyConnection, report: AuditReport, root: Path
 ) -> None:
-    """Folders that live rows name, or all that are registered, hold the very files registered."""
+    """Folders that live rows name, or all that are registered, hold the files registered."""
     registered: dict[tuple[str, str], tuple[str, dict[str, str], int]] = {}
     manifests: dict[tuple[str, str], set[str]] = {}
     for asset, content_hash, manifest_hash, path, files, sequence in connection.execute(
@@ -262,7 +259,7 @@ def check_checkpoints(
 
 
 def check_exports(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """Exported files that still lie where they were written have the bytes that left."""
+    """Exported files that are still in place have the bytes that were written."""
     exported = connection.execute("SELECT path, sha256 FROM main.exports ORDER BY path").fetchall()
     for path, sha256 in exported:
         file = Path(path)
@@ -302,9 +299,9 @@ def _check_folder(report: AuditReport, folder: Path, place: str, listed: dict[st
 
 
 def _true_note(note: Path, manifest_hash: str, content_hashes: set[str]) -> bool:
-    told = json.loads(note.read_text(encoding="utf-8"))
-    if not isinstance(told, dict) or not {"content_hash", "manifest"} <= told.keys():
+    named = json.loads(note.read_text(encoding="utf-8"))
+    if not isinstance(named, dict) or not {"content_hash", "manifest"} <= named.keys():
         return False
-    return told["content_hash"] in content_hashes and (
-        hash_manifest(told["manifest"]) == manifest_hash
+    return named["content_hash"] in content_hashes and (
+        hash_manifest(named["manifest"]) == manifest_hash
     )

@@ -198,10 +198,9 @@ def _provenance(
 def _replace(to: Path, content: bytes, card: Path, provenance: str) -> None:
     """Write both files in full, then put them in place.
 
-    An old provenance goes before the new data comes: data may for a moment have none, but never
-    another's.
+    The old provenance goes first: data may have none for a moment, but never another's.
     """
     with replacing(card) as new_card, replacing(to) as new_data:
-        new_card.write_text(provenance, encoding="utf-8")
         new_data.write_bytes(content)
+        new_card.write_text(provenance, encoding="utf-8")
         card.unlink(missing_ok=True)

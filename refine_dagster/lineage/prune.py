@@ -1,12 +1,13 @@
-"""Prune: drop what nothing live refers to, and say in the ledger that it was dropped.
+"""Prune: drop what nothing live refers to, and record that in the ledger.
 
-What goes: completions that the last materialization of no asset used; rows that were removed from
-their table, unless a live row was made from them; checkpoint folders that no row left names; what a
-killed training left behind. Edges of dropped rows go with them. The ledger stays as it is: records,
-and the digests of the completions that they used, still add up.
+Dropped are: completions that no asset's last materialization used; rows that were removed from
+their table, unless a live row was made from them; checkpoint folders that no remaining row names;
+what a killed training left. Edges of dropped rows go with them. Ledger rows stay, and with them the
+digests of the completions used.
 
-After a prune the past is told from `horizon` + 1 on. Rows go in one transaction with the ledger row
-that says so; files are deleted after it, and what a kill leaves of them the next prune drops.
+After a prune, states before `horizon` + 1 are no longer known. Rows go in one transaction with the
+ledger row of the prune; files are deleted after it, and what a kill leaves of them the next prune
+drops.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.tables import TABLES, asset_sql
 from refine_dagster.warehouse.warehouse import Warehouse
 
-# A file that no record names may belong to a training that is under way, unless it is this old.
+# A file that no record names may belong to a running training, unless it is this old.
 ABANDONED_AFTER_S = 3600.0
 MANIFESTS = "manifests"
 
@@ -39,14 +40,14 @@ class PrunePlan:
 
     Attributes:
         completions: how many.
-        unvouched: how many of these were answered but never used by a finished materialization.
+        unvouched: how many of these no finished materialization ever used.
         rows: table -> rows that were removed from it.
         edges: edges between rows.
         paths: files and folders under the artifact root.
         stored_bytes: text of the completions and rows.
         file_bytes: size of the files.
-        horizon: rows as of this materialization and those before will not be all there; 0 if no
-            row is dropped.
+        horizon: of states up to and including this materialization, some rows will be gone; 0 if
+            no row is dropped.
         sequence: place of the prune in the ledger; None before it is done.
     """
 
@@ -67,7 +68,7 @@ class PrunePlan:
 
 
 def plan(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
-    """What a prune would drop now; nothing is changed.
+    """Find what a prune would drop now; nothing is changed.
 
     Raises:
         WarehouseError: the database cannot be opened.
@@ -77,7 +78,7 @@ def plan(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
 
 
 def apply(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
-    """Drop it; the plan carried out, with its place in the ledger if anything was dropped.
+    """Drop it; the plan that was carried out, with its sequence if anything was dropped.
 
     Raises:
         WarehouseError: the database cannot be opened or written.
@@ -114,7 +115,7 @@ def _transaction(connection: duckdb.DuckDBPyConnection, *, keep: bool) -> Iterat
 
 
 def _drop_rows(connection: duckdb.DuckDBPyConnection, root: Path) -> PrunePlan:
-    """Delete in the open transaction what can go; the files that can go are only listed."""
+    """Delete rows in the open transaction; files are only listed."""
     sequence, _ = next_link(connection)
     completions, unvouched, text = _one(
         connection,
@@ -197,7 +198,7 @@ def _drop_edges(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def _unneeded_paths(connection: duckdb.DuckDBPyConnection, root: Path) -> list[Path]:
-    """Folders and manifest notes that no row in any table names, and what was left unfinished."""
+    """Folders and manifest notes that no row names, and what was left unfinished."""
     with_checkpoints = [name for name in TABLES if "checkpoint_hash" in TABLES[name].columns]
     named = connection.execute(
         " UNION ".join(

@@ -1,9 +1,9 @@
-"""Checkpoints: folders named by the hash of their content, found again by their manifest.
+"""Checkpoints: folders named by the hash of their content, found by their manifest.
 
-A trained thing is a function of its manifest: what it learnt from, the config, the base model, the
-run seed. `train_or_reuse` looks the manifest up, checks the stored folder byte by byte, and trains
-only if nothing fits. What training reports (steps, accuracies) is kept in the folder as
-`record.json`, so that a reused checkpoint tells the same story as the run that made it.
+A checkpoint is a function of its manifest: what it learnt from, the config, the base model, the run
+seed. `train_or_reuse` looks the manifest up, checks the stored folder byte by byte, and trains only
+if nothing fits. What training reports (steps, accuracies) is kept in the folder as `record.json`,
+so that a reused checkpoint has the same figures as the run that made it.
 
 Layout under the artifact root: `<asset>/<first 16 digits of content hash>/...` and
 `<asset>/manifests/<manifest hash>.json`. Folders appear by rename, complete or not at all. A
@@ -33,7 +33,7 @@ _RESUME = "resume"
 
 
 class CheckpointError(RefineError):
-    """A checkpoint cannot be stored or is not what it was."""
+    """A checkpoint cannot be stored, or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Checkpoint:
     """A published folder.
 
     Attributes:
-        asset: whose it is.
+        asset: the asset that it belongs to.
         content_hash: sha256 over the names and hashes of its files, 64 hex digits.
         manifest: what it is a function of; JSON values.
         manifest_hash: sha256 of the manifest, 64 hex digits.
@@ -78,7 +78,7 @@ class CheckpointStore:
         """The checkpoint of `manifest`: the stored one if it is whole, a newly trained one if not.
 
         Args:
-            asset: whose it is.
+            asset: the asset that it belongs to.
             manifest: JSON values that decide the result.
             train: fills the folder given to it and returns what to keep as its record.
 
@@ -105,7 +105,7 @@ class CheckpointStore:
         except OSError as error:
             raise _unwritable(self.root, error) from error
         except Exception as error:
-            # Libraries written in Rust tell an error of the system in words only.
+            # Libraries written in Rust report an error of the system in words only.
             number = re.search(r"\(os error (\d+)\)", str(error))
             if number is None:
                 raise
@@ -128,16 +128,16 @@ class CheckpointStore:
         return self._describe(asset, manifest, content_hash, files, record, reused=True)
 
     def is_whole(self, asset: str, content_hash: str) -> bool:
-        """Whether the checkpoint's folder is there with the very bytes it was named after."""
+        """Whether the checkpoint's folder is there with the bytes that its name is the hash of."""
         path = self.path_of(asset, content_hash)
         return path.is_dir() and hash_files(folder_files(path)) == content_hash
 
     def path_of(self, asset: str, content_hash: str) -> Path:
-        """Where the checkpoint of that hash lies."""
+        """The folder of the checkpoint with that hash."""
         return self.root / asset / content_hash[:16]
 
     def resume_folder(self, asset: str, manifest: Mapping[str, Any]) -> Path:
-        """Where a training of `manifest` may keep its state; not made here.
+        """The folder in which a training of `manifest` may keep its state; not created here.
 
         It outlives a killed process. Once any checkpoint of the asset is published, the states of
         all its unfinished trainings are removed.
@@ -145,7 +145,7 @@ class CheckpointStore:
         return self.root / asset / _RESUME / hash_manifest(manifest)
 
     def _drop_unfinished(self, asset: str) -> None:
-        """Remove what killed trainings left; a run has its home, and so this folder, to itself."""
+        """Remove what killed trainings left; a run has its home, and so this folder, alone."""
         for folder in (self.root / asset).glob(f"{_PARTIAL}*"):
             shutil.rmtree(folder)
 

@@ -1,9 +1,9 @@
-"""The ledger: what every materialization says of itself, chained by digest.
+"""The ledger: a record of every materialization, chained by digest.
 
 Rows of `lineage.materializations` and of the tables attached to it (`inputs`, `requests`, `uses`,
-`checkpoints`, `configs`) are only ever added, in the transaction that changes the data they speak
-of (`warehouse/warehouse.py`). Each row's digest covers the row, what is attached to it and the
-digest before it.
+`checkpoints`, `configs`) are only ever added, in the transaction that changes the data
+(`warehouse/warehouse.py`). Each row's digest covers the row, what is attached to it, and the digest
+before it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from refine_dagster.hashing import canonical_json, json_hash
 from refine_dagster.warehouse.checkpoints import Checkpoint
 
 GENESIS = "0" * 64
-# The ledger's name for a prune (`lineage/prune.py`), which is no asset.
+# The asset in the records of prunes (`lineage/prune.py`).
 PRUNE = "prune"
 # The run of a record that a migration wrote (`warehouse/rewrites.py`) begins with this.
 MIGRATION = "migration "
-# What a use says of its completion: SQL over `sent` and a row `completion` of the store.
+# The digest of a used completion: SQL over `sent` and a row `completion` of the store.
 USE_DIGEST = "sha256(sent || CAST(to_json(completion) AS VARCHAR))"
 
 
@@ -56,11 +56,11 @@ class RoleUsage:
 
 @dataclass(frozen=True)
 class Record:
-    """What a materialization says of itself, besides its rows.
+    """A materialization, besides its rows.
 
     Attributes:
         inputs: upstream asset -> the data version that was read; `file:<name>` -> the content hash
-            of what was read besides.
+            of another file that was read.
         config: the config behind `config_hash`; JSON values.
         usage: role -> requests.
         uses: key of each completion used -> whether it was sent in this materialization.
@@ -83,7 +83,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a commit did. `data_version` is the hash of the asset's live content, 64 hex digits."""
+    """A commit's effect. `data_version` is the hash of the asset's live content, 64 hex digits."""
 
     sequence: int
     data_version: str
@@ -95,7 +95,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class LastRecord:
-    """What a past materialization was made from, and its figures."""
+    """The inputs, code, config and figures of a past materialization."""
 
     inputs: dict[str, str]
     code_version: str
@@ -105,7 +105,7 @@ class LastRecord:
 
 @dataclass(frozen=True)
 class Prune:
-    """A past prune. Before and at `horizon`, rows that lived then are no longer all there."""
+    """A past prune. Of states up to and including `horizon`, some rows are gone."""
 
     sequence: int
     horizon: int
@@ -135,7 +135,7 @@ def write_record(
     checkpoints: Sequence[Checkpoint],
     previous: str,
 ) -> None:
-    """Add the ledger row of a commit and all that is attached to it."""
+    """Add the ledger row of a commit and what is attached to it."""
     sequence = commit.sequence
     connection.execute(
         "INSERT OR IGNORE INTO lineage.configs VALUES (?, ?)",
@@ -187,9 +187,9 @@ def record_digest(row: Mapping[str, Any], attached: Mapping[str, Sequence[Sequen
             data_version), `requests` (all columns in order) and `checkpoints` (asset, content_hash,
             manifest_hash).
     """
-    told = {name: value for name, value in row.items() if name != "digest"}
+    covered = {name: value for name, value in row.items() if name != "digest"}
     lists = {name: [list(one) for one in rows] for name, rows in attached.items()}
-    return json_hash([told, lists])
+    return json_hash([covered, lists])
 
 
 def completions_hash(connection: duckdb.DuckDBPyConnection, sequence: int) -> str:

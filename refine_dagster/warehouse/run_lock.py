@@ -1,9 +1,9 @@
 """One run at a time in a home: an advisory lock on `<home>/run.lock`.
 
 Commits are atomic and refuse inputs that changed meanwhile, so two runs at once would lose no row;
-but they would pay for the same requests twice and fail each other's commits. A run therefore holds
+but they would send the same requests twice and fail each other's commits. A run therefore holds
 this lock from its start to its end. The operating system drops it with the process, however that
-ends. The file names the holder. A name in a file that is not locked is that of a run that was cut
+ends. The file names the holder; a name in a file that is not locked is that of a run that was cut
 off, which the next holder reports.
 """
 
@@ -26,7 +26,7 @@ _POLL_S = 0.2
 # A holder writes its name just after it took the lock.
 _NAMED_WITHIN_S = 2.0
 
-# (lock file, run) held by this process: a run may ask again for what it has.
+# (lock file, run) held by this process: a run may ask twice.
 _held: set[tuple[Path, str]] = set()
 
 
@@ -120,7 +120,7 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, say: Callable[[str], Non
 
 
 def _holder(path: Path) -> Holder | None:
-    """Whom the file names; None where it is empty or was cut short."""
+    """The holder that the file names; None where it is empty or was cut short."""
     try:
         return Holder(**json.loads(path.read_bytes()))
     except (ValueError, TypeError):
@@ -131,7 +131,7 @@ def _write_holder(path: Path, run: str) -> None:
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     note = json.dumps(asdict(Holder(os.getpid(), run, since))) + "\n"
     try:
-        # In place: a file put in its stead would not be locked.
+        # In place: a replacement would not be locked.
         path.write_text(note, encoding="utf-8")
     except OSError as error:
         raise RunLockError(

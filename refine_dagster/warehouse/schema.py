@@ -70,7 +70,7 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 @cache
 def declarations_fingerprint() -> str:
-    """A hash of everything that history tables and views are made from."""
+    """A hash of the declarations that history tables and views are made from."""
     declared = [
         [table.name, table.asset, table.description, table.stored, [*table.columns.values()]]
         for table in TABLES.values()
@@ -79,7 +79,7 @@ def declarations_fingerprint() -> str:
 
 
 def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """The history table and the live view of a declaration, with its texts as comments."""
+    """Create a declaration's history table and live view, with its texts as comments."""
     structural = f"{POLICY_ROUND} BIGINT NOT NULL, " if table.rounds_from else ""
     payload = "".join(f"{name} {kind}, " for name, (kind, _) in table.columns.items())
     connection.execute(
@@ -102,14 +102,14 @@ def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
 
 @contextmanager
 def new_schema() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A new warehouse in memory: the schema that every other one is to have."""
+    """A new warehouse in memory, with the schema that every warehouse must have."""
     with duckdb.connect(":memory:") as fresh:
         migrate(fresh, Path(":memory:"))
         yield fresh
 
 
 def _create_lineage_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """`lineage.rows`, every row of every table with its life, and the views over it."""
+    """Create `lineage.rows`, every row of every table with its lifetime, and the views over it."""
     union = " UNION ALL ".join(
         f"SELECT {literal(name)} AS table_name, {round_sql(table)}::BIGINT AS policy_round, "
         f"{asset_sql(table)} AS asset, row_id, added_in, removed_in FROM history.{name}"

@@ -1,14 +1,13 @@
 """The warehouse: one DuckDB file in which data and the record of its making change together.
 
-Every table of `warehouse/tables.py` is a history table: a row carries the sequence number of the
-materialization that added it and of the one that removed it. What people query is the view of live
-rows; any past state is a WHERE clause. `commit` writes, in one transaction, the change to an
-asset's tables, the registered checkpoints, and the ledger row that links to the previous one by
-digest. A killed process leaves all of it or nothing.
+Every table is a history table: a row carries the sequence number of the materialization that added
+it and of the one that removed it. People query the view of live rows; any past state is a WHERE
+clause. `commit` writes, in one transaction, the change to an asset's rows, the registered
+checkpoints, and the ledger row that links to the previous one by digest. A killed process leaves
+all of it or nothing.
 
-DuckDB lets one process at a time open a file for writing. Connections are therefore short: read,
-close, compute, open, commit, close; a held lock is retried for a bounded time and then reported
-with the process that holds it.
+Connections are short, because DuckDB lets one process at a time open a file for writing: read,
+close, compute, open, commit, close.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ OUTSIDE = "file:"
 
 
 class StaleInputsError(WarehouseError):
-    """An input changed between reading it and committing what was made from it."""
+    """An input changed between its reading and the commit of what was made from it."""
 
 
 class Warehouse(DatabaseFile):
@@ -122,17 +121,17 @@ class Warehouse(DatabaseFile):
         tables: Mapping[str, pl.DataFrame] | None,
         checkpoints: Sequence[Checkpoint] = (),
     ) -> Commit:
-        """Make the asset's live rows equal to `tables` and write the record of it, or do neither.
+        """Replace the asset's live rows and write the record, or do neither.
 
         Args:
-            record: what the materialization says of itself.
-            tables: every slice that the asset owns -> all its rows (`rows.frame`), named by their
-                content (`rows.make_row`); None records that they stand as they are.
+            record: the materialization, besides its rows.
+            tables: every slice that the asset owns -> all its rows (`rows.frame`), with ids by
+                content (`rows.make_row`); None records that they are unchanged.
             checkpoints: folders that the rows refer to, already published.
 
         Raises:
             WarehouseError: the tables are not the asset's, or a row id occurs twice.
-            StaleInputsError: an input was materialised anew since it was read.
+            StaleInputsError: an input changed since it was read.
         """
         owned = tables_of(record.asset)
         if tables is not None and {one.name for one in owned} != set(tables):
@@ -204,7 +203,7 @@ class Warehouse(DatabaseFile):
 
 
 def require_as_of(connection: duckdb.DuckDBPyConnection, as_of: int) -> None:
-    """Refuse a place in the ledger whose rows cannot be told; 0 is before anything was made.
+    """Refuse a place in the ledger whose rows are not known; 0 is before the first.
 
     Raises:
         WarehouseError: there is no such materialization, or rows of that time were pruned.
@@ -223,7 +222,7 @@ def require_as_of(connection: duckdb.DuckDBPyConnection, as_of: int) -> None:
 
 
 def _require_fresh(connection: duckdb.DuckDBPyConnection, record: Record) -> None:
-    """Refuse a commit whose inputs are no longer what it was made from."""
+    """Refuse a commit that was made from former versions of its inputs."""
     latest = dict(
         connection.execute(
             "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
@@ -258,7 +257,7 @@ def _replace_rows(
 ) -> tuple[int, int, int]:
     """Close the rows that are gone, open the new ones; (total, added, removed).
 
-    An id names a row's content, so a row whose id is live stands: its cells are not looked at.
+    Equal ids are equal content: the cells of a row whose id is live are not compared.
     """
     table = owned.table
     names = ["row_id", *table.columns, "parents"]
