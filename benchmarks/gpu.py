@@ -28,7 +28,6 @@ from time import perf_counter
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.config.dataset import InstanceConfig
 from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.request import Request, Sampling
@@ -43,7 +42,7 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.sft import train_supervised, training_example
+from refine_dagster.training.sft import fine_tune, training_example
 
 REPORT = Path(__file__).parents[1] / "docs" / "results" / "gpu.md"
 # Dense bfloat16 operations a second by the makers' data sheets; the first name found counts.
@@ -226,7 +225,9 @@ def _fine_tuning(
 
     def train(device: Any) -> None:
         out = folder / "tuned"
-        train_supervised(ref, examples, supervised, scale.steps, out, device, "benchmark")
+        fine_tune(
+            ref, examples, supervised, out, steps=scale.steps, device=device, run_seed="benchmark"
+        )
 
     clock, told = _timed("fine-tuning", config, train)
     rate = scale.batch * mean / clock.seconds_a_step()
@@ -270,10 +271,10 @@ def _reinforcement(
             prompts,
             Feedback(EvenJudge(), PRESETS["balanced"], -1.0),
             reinforcement,
-            InstanceConfig(max_new_tokens=scale.new_tokens),
             folder / weights,
-            device,
-            "benchmark",
+            max_new_tokens=scale.new_tokens,
+            device=device,
+            run_seed="benchmark",
         )
         lengths.extend(step.length for step in trained.steps[WARM_UP:])
 

@@ -378,7 +378,7 @@ def refine_policy(
     checkpoint = runtime.trained(
         name,
         lambda **given: train_policy(
-            start.ref, asked, feedback, config, sampling, **given
+            start.ref, asked, feedback, config, max_new_tokens=sampling.max_new_tokens, **given
         ).record(),
         config.model_dump(exclude=aside),
         run_seed=policy_round.run_seed(run_seed),
@@ -438,7 +438,7 @@ def fine_tune(
     examples = examples_of(lesson.rows)
     checkpoint = runtime.trained(
         name,
-        lambda **given: asdict(sft.train_supervised(base.ref, examples, config, steps, **given)),
+        lambda **given: asdict(sft.fine_tune(base.ref, examples, config, steps=steps, **given)),
         config.model_dump(),
         steps=steps,
         base=base.ref.fingerprint,

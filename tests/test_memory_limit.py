@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from refine_dagster import progress
-from refine_dagster.config.dataset import InstanceConfig
 from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.request import Request, Sampling, Scoring, label_scores
@@ -25,7 +24,7 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, PolicyTraining, train_policy
-from refine_dagster.training.sft import train_supervised
+from refine_dagster.training.sft import fine_tune
 from tests.fake_judges import FakeJudge, scores_of
 from tests.test_memory_budget import Notes
 
@@ -161,7 +160,9 @@ def test_fine_tuning_accumulates_what_does_not_fit(
 
     def losses(out: str) -> list[float]:
         # 20 examples: the third of every three steps has four.
-        trained = train_supervised(base, examples, config, 4, tmp_path / out, device, "s")
+        trained = fine_tune(
+            base, examples, config, tmp_path / out, steps=4, device=device, run_seed="s"
+        )
         return [step.loss for step in trained.steps]
 
     whole = losses("whole")
@@ -200,8 +201,17 @@ def _train(
     )
     prefers_short = FakeJudge(lambda row: scores_of(1 / (1 + len(row.output))))
     feedback = Feedback(prefers_short, PRESETS["balanced"], -1.0)
-    sampling = InstanceConfig(max_new_tokens=8)
-    return train_policy(base, prompts, feedback, config, sampling, out, device, "s", resume)
+    return train_policy(
+        base,
+        prompts,
+        feedback,
+        config,
+        out,
+        max_new_tokens=8,
+        device=device,
+        run_seed="s",
+        resume=resume,
+    )
 
 
 class _Full(Notes):

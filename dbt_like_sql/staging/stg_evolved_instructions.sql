@@ -5,7 +5,7 @@ SELECT
     slot,                                              -- The candidate's slot. #unique #not_null
     round,
     seed_id,                                           -- The seed that the evolution began at. #not_null
-    operation,                                         -- The operation. #not_null #accepted{breadth,constraints,deepening,concretizing,reasoning,complicate_input}
+    operation,                                         -- The operation. #not_null
     parent_instruction,
     instruction,
     valid,

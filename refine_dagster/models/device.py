@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -158,6 +158,11 @@ def restored_variables(names: Collection[str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def opened_device(device: Device | None) -> AbstractContextManager[Device]:
+    """A device that is open already; for None, a session with the default config."""
+    return nullcontext(device) if device else device_session(DeviceConfig())
 
 
 def release_memory(device: Device) -> None:

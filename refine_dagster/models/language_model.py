@@ -96,6 +96,11 @@ def resolve_model(id_or_path: str, revision: str | None = None) -> ModelRef:
     return ModelRef(str(folder), _fingerprint(folder, id_or_path), revision=folder.name)
 
 
+def as_model(model: ModelRef | Path | str) -> ModelRef:
+    """A model as it is, or found by its folder or Hugging Face id; see `resolve_model`."""
+    return model if isinstance(model, ModelRef) else resolve_model(str(model))
+
+
 def with_adapter(base: ModelRef, folder: Path) -> ModelRef:
     """The model `base` with its adapters, and the PEFT adapter in `folder` on top.
 

@@ -46,7 +46,7 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.zero_shot import zero_shot_prompt
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import COVERAGE, auc
-from refine_dagster.training.sft import SupervisedTraining, train_supervised, training_example
+from refine_dagster.training.sft import SupervisedTraining, fine_tune, training_example
 from refine_dagster.warehouse.rows import Row
 
 NONE, BASE_MODEL, BAG_OF_WORDS, OVER_FITTED = "none", "base_model", "bag_of_words", "over_fitted"
@@ -273,7 +273,9 @@ def _audit(
     with tempfile.TemporaryDirectory(prefix="refine_audit_") as folder:
         out = Path(folder)
         examples = [member.example for member in split.members]
-        training = train_supervised(base, examples, supervised, steps, out, device, run_seed)
+        training = fine_tune(
+            base, examples, supervised, out, steps=steps, device=device, run_seed=run_seed
+        )
         with loaded_model(with_adapter(base, out), device) as loaded:
             after = _read(loaded, split.members), _read(loaded, split.others)
     members = joined(_responses(split.members), after[0], halves.members)

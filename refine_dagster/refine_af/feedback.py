@@ -14,7 +14,7 @@ from statistics import pstdev
 from typing import Any
 
 from refine_dagster.config.learning import JudgeConfig, RewardConfig
-from refine_dagster.judge.judge import Judge, Scores, loaded_judge
+from refine_dagster.judge.judge import Judge, Part, Scores, loaded_judge
 from refine_dagster.judge.published import PUBLISHED, find_published_models, loaded_published_judge
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import checkpoint_folder
@@ -53,6 +53,11 @@ class Feedback:
     judge: Judge
     rule: RewardRule
     invalid_reward: float
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What the reward is made of."""
+        return self.judge.parts
 
     def score(
         self, instructions: Sequence[str], completions: Sequence[str], finished: Sequence[bool]

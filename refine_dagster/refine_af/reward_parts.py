@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from numbers import Real
+from typing import Any
 
 from refine_dagster.errors import RefineError
 from refine_dagster.judge.judge import DECIMALS, PARTS, Judge, Part, Scores
@@ -103,17 +104,34 @@ def _values(part: Registered[RewardFunction], examples: Sequence[Example]) -> li
         "output": [example.output for example in examples],
     }
     prompts = ["\n".join(filter(None, (one.instruction, one.input))) for one in examples]
-    values = list(part.value(prompts=prompts, completions=list(columns["output"]), **columns))
+    name = f"{part.name} of {part.package}"
+    values = values_of(part.value, name, prompts, list(columns["output"]), columns)
+    return [round(value, DECIMALS) for value in values]
+
+
+def values_of(
+    function: RewardFunction,
+    name: str,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    columns: Mapping[str, Sequence[Any]],
+) -> list[float]:
+    """What a reward function gives each completion.
+
+    Raises:
+        RewardPartError: there are more or fewer values than completions, or one is not finite.
+    """
+    values = list(function(prompts=prompts, completions=completions, **columns))
     wrong = [value for value in values if not _is_number(value)]
-    if len(values) != len(examples) or wrong:
+    if len(values) != len(completions) or wrong:
         raise RewardPartError(
-            f"gave {wrong[0]!r} as the value of an example"
+            f"gave {wrong[0]!r} as the value of a completion"
             if wrong
-            else f"gave {len(values)} values for {len(examples)} examples",
-            where=f"reward part {part.name} of {part.package}",
+            else f"gave {len(values)} values for {len(completions)} completions",
+            where=f"reward part {name}",
             fix="return one finite number for each completion",
         )
-    return [round(float(value), DECIMALS) for value in values]
+    return [float(value) for value in values]
 
 
 def _is_number(value: object) -> bool:

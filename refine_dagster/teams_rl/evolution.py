@@ -14,11 +14,12 @@ from refine_dagster import progress
 from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Complete
+from refine_dagster.hashing import content_id
 from refine_dagster.models.language_model import checkpoint_folder
 from refine_dagster.teams_rl.chain import Chain, Evolver, Outcome, Seed
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.instructor import untrained_policy
-from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
+from refine_dagster.teams_rl.learned_policy import InstructorPolicy, RandomPolicy, load_instructor
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH, one_line
 from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer
 from refine_dagster.warehouse.checkpoints import CheckpointStore
@@ -95,24 +96,36 @@ def registered_instructor(
 
 
 def evolve(
-    seeds: Sequence[Seed],
-    policy: InstructorPolicy,
-    evolver: Evolver,
+    seeds: Sequence[Seed | str],
+    policy: InstructorPolicy | Sequence[str],
+    evolver: Evolver | Complete,
     *,
     length: int = EPISODE_LENGTH,
     episode: int = 0,
+    run_seed: str = "refine",
 ) -> list[EvolvedStep]:
     """Evolve every seed `length` times, all seeds in lock-step, one batch a step.
 
     The evolution of a seed depends on that seed alone, so an edited seed costs its own requests.
 
     Args:
+        policy: chooses each operation; of names of operations, one is drawn each time.
+        evolver: applies operations and reviews the results; a function that answers requests does
+            both with the default config.
         episode: number of this evolution; all random numbers depend on it.
+        run_seed: names the random numbers of a policy or evolver that is made here.
 
     Returns:
         `length * len(seeds)` steps, in the order of steps, then of seeds.
     """
-    chains = [Chain(seed.seed_id, episode, one_line(seed.text)) for seed in seeds]
+    if not isinstance(evolver, Evolver):
+        evolver = model_evolver(evolver, TeamsRLConfig(), run_seed)
+    if isinstance(policy, Sequence):
+        policy = RandomPolicy(run_seed, policy)
+    begun = [
+        seed if isinstance(seed, Seed) else Seed(content_id("seed", seed), seed) for seed in seeds
+    ]
+    chains = [Chain(seed.seed_id, episode, one_line(seed.text)) for seed in begun]
     rows: list[EvolvedStep] = []
     with progress.task("evolution", total=length) as advance:
         for _ in range(length if chains else 0):

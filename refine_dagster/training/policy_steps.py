@@ -21,20 +21,20 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from refine_dagster import progress
-from refine_dagster.config.dataset import InstanceConfig
 from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.evaluation.diversity import distinct_bigrams
 from refine_dagster.generation.rollouts import Rollout, sample_rollouts
 from refine_dagster.hashing import content_id
+from refine_dagster.judge.judge import Part
 from refine_dagster.models.batches import in_batches_that_fit
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, load_tokenizer, save_adapter
 from refine_dagster.models.memory import ROLLOUTS, Trainer, TrainingPlan, budgeted_batch
 from refine_dagster.prompts.instance import STOP
-from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
+from refine_dagster.refine_af.feedback import ScoredInstance
 from refine_dagster.seeding import request_seed
 from refine_dagster.training.colocated_engine import RolloutEngine, engine_bytes
 from refine_dagster.training.trainer_session import lora
@@ -110,6 +110,19 @@ class PolicyTraining:
         return {"steps": [step.record() for step in self.steps], "ended_by": self.ended_by}
 
 
+class RolloutReward(Protocol):
+    """Scores the rollouts of a training step (`feedback.Feedback`, `text_reward.Reward`)."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What the reward is made of; a step's row has their means."""
+
+    def score_rollouts(
+        self, instructions: Sequence[str], completions: Sequence[str], finished: Sequence[bool], /
+    ) -> list[ScoredInstance]:
+        """One scored rollout a completion, in order."""
+
+
 @dataclass(frozen=True)
 class PolicyTask:
     """The input of an algorithm.
@@ -117,23 +130,25 @@ class PolicyTask:
     Attributes:
         base: the policy to begin with, also the reference of the KL penalty.
         prompts: at least one, all different, in order of their instructions' ids.
-        feedback: scores instances; the only source of reward.
-        sampling: bounds the length of rollouts.
+        reward: scores rollouts; the only source of reward.
+        max_new_tokens: longest completion, in tokens.
         out: folder of the trained policy.
         resume: folder for the state of an unfinished training; None keeps none.
         engine: what writes the rollouts.
+        stop: strings that end a completion.
     """
 
     base: ModelRef
     prompts: Sequence[PolicyPrompt]
-    feedback: Feedback
+    reward: RolloutReward
     config: ReinforcementConfig
-    sampling: InstanceConfig
+    max_new_tokens: int
     out: Path
     device: Device
     run_seed: str
     resume: Path | None
     engine: RolloutEngine = "policy"
+    stop: tuple[str, ...] = STOP
 
     @property
     def prompts_per_step(self) -> int:
@@ -162,8 +177,8 @@ class PolicyTask:
         plan = TrainingPlan(
             WORK,
             batch=batch,
-            length=max(len(ids) for ids in prompts) + self.sampling.max_new_tokens,
-            answer=self.sampling.max_new_tokens,
+            length=max(len(ids) for ids in prompts) + self.max_new_tokens,
+            answer=self.max_new_tokens,
             trained=config.weights,
             lora_rank=config.lora_rank,
             trainer=trainer,
@@ -214,9 +229,9 @@ class PolicyTask:
                 tokenizer,
                 [row.prompt for row, _ in groups],
                 [[self.seed_of(step, row, slot) for slot in group] for row, group in groups],
-                max_new_tokens=self.sampling.max_new_tokens,
+                max_new_tokens=self.max_new_tokens,
                 temperature=self.config.temperature,
-                stop=STOP,
+                stop=self.stop,
             )
 
         parts = in_batches_that_fit(self.device, ROLLOUTS, slots, sample, LOWER)
@@ -226,8 +241,8 @@ class PolicyTask:
 class StepRewards:
     """Scores a step's rollouts and keeps what the step's row needs of them."""
 
-    def __init__(self, feedback: Feedback) -> None:
-        self._feedback = feedback
+    def __init__(self, reward: RolloutReward) -> None:
+        self._reward = reward
         self._scored: list[ScoredInstance] = []
         self._texts: list[str] = []
 
@@ -237,7 +252,7 @@ class StepRewards:
         finished = [rollout.finished for rollout in rollouts]
         # The judge would show a task of its own at every step.
         with progress.reporting(None):
-            self._scored = self._feedback.score_rollouts(instructions, self._texts, finished)
+            self._scored = self._reward.score_rollouts(instructions, self._texts, finished)
         return [scored.reward for scored in self._scored]
 
     def row(self, step: int, figures: Mapping[str, float]) -> PolicyStep:
@@ -248,7 +263,7 @@ class StepRewards:
             figures: `kl`, `entropy`, `length` and `loss`.
         """
         valid = [scored.scores for scored in self._scored if scored.scores is not None]
-        parts = [part.name for part in self._feedback.judge.parts]
+        parts = [part.name for part in self._reward.parts]
         return PolicyStep(
             step=step,
             reward=fmean(scored.reward for scored in self._scored),

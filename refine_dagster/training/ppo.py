@@ -144,7 +144,7 @@ class PPO:
         self._task = task
         self._pass = batch
         self._tokenizer = loaded.tokenizer
-        self._rewards = StepRewards(task.feedback)
+        self._rewards = StepRewards(task.reward)
         torch.manual_seed(seed)
         self.policy, self._frozen = trainable(loaded.model, task.config)
         _without_dropout(self.policy)

@@ -11,14 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refine_dagster import progress
 from refine_dagster.config.learning import SupervisedConfig
 from refine_dagster.models.batches import with_smaller_batches
-from refine_dagster.models.device import Device
+from refine_dagster.models.device import Device, opened_device
 from refine_dagster.models.language_model import (
     ModelRef,
+    as_model,
     load_tokenizer,
     loaded_model,
     save_adapter,
@@ -66,7 +67,48 @@ def steps_for(instructions: int, config: SupervisedConfig) -> int:
     return math.ceil(instructions / config.batch_size) * config.epochs
 
 
-def train_supervised(
+def fine_tune(
+    base: ModelRef | Path | str,
+    examples: Sequence[Example | Mapping[str, str]],
+    config: SupervisedConfig | Mapping[str, Any] | None,
+    out: Path | str,
+    *,
+    steps: int | None = None,
+    device: Device | None = None,
+    run_seed: str = "refine",
+) -> SupervisedTraining:
+    """Fine-tune a LoRA adapter on examples and save it in `out`.
+
+    Args:
+        base: the model to begin with: a model on disk, its folder, or a Hugging Face id.
+        examples: in any order; the result does not depend on it. A mapping has an `instruction`,
+            an `output`, and an `input` where there is one.
+        config: the section `supervised` of a profile, or some of its fields; None takes the
+            defaults. Examples longer than `max_tokens` are left out whole, never cut.
+        out: folder of the adapter; made if it does not exist.
+        steps: optimiser steps, exactly; None takes `config.epochs` passes.
+        device: where to train; None opens a session with the default config.
+        run_seed: names all noise: equal arguments give equal files on one machine.
+
+    Raises:
+        TrainingError: no example is short enough, or the loss is no longer a number.
+        MemoryFullError: the model does not fit on the card, or not with a single example.
+    """
+    if not isinstance(config, SupervisedConfig):
+        config = SupervisedConfig().changed("supervised", config or {}, "fine_tune")
+    learned = [
+        example
+        if isinstance(example, Example)
+        else Example(example["instruction"], example.get("input", ""), example["output"])
+        for example in examples
+    ]
+    if steps is None:
+        steps = steps_for(len(learned), config)
+    with opened_device(device) as device:
+        return _fine_tune(as_model(base), learned, config, steps, Path(out), device, run_seed)
+
+
+def _fine_tune(
     base: ModelRef,
     examples: Sequence[Example],
     config: SupervisedConfig,
@@ -75,15 +117,6 @@ def train_supervised(
     device: Device,
     run_seed: str,
 ) -> SupervisedTraining:
-    """Fine-tune a LoRA adapter on instances and save it in `out`.
-
-    Equal arguments give equal files on one machine; the order of the examples does not matter.
-    Examples longer than `config.max_tokens` are left out whole, never cut.
-
-    Raises:
-        TrainingError: no example is short enough, or the loss is no longer a number.
-        MemoryFullError: the model does not fit on the card, or not with a single example.
-    """
     tokenizer = load_tokenizer(base)
     ordered = sorted(examples, key=lambda row: (row.instruction, row.input, row.output))
     tokenized = [

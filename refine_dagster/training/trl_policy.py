@@ -22,7 +22,6 @@ from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.hashing import canonical_json
 from refine_dagster.models.batches import with_smaller_batches
 from refine_dagster.models.language_model import loaded_model
-from refine_dagster.prompts.instance import STOP
 from refine_dagster.training.colocated_engine import (
     engine_arguments,
     engine_rollouts,
@@ -88,7 +87,7 @@ def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTrainin
     from datasets import Dataset
 
     config = task.config
-    rewards = StepRewards(task.feedback)
+    rewards = StepRewards(task.reward)
     rollouts = _Rollouts(task, rewards)
     saved = _last_state(task.resume)
     steps = _read_steps(saved)
@@ -138,7 +137,7 @@ def _arguments(task: PolicyTask, session: TrainerSession, size: int) -> dict[str
         "per_device_train_batch_size": size,
         "gradient_accumulation_steps": task.prompts_per_step * config.group_size // size,
         "num_generations": config.group_size,
-        "max_completion_length": task.sampling.max_new_tokens,
+        "max_completion_length": task.max_new_tokens,
         "temperature": config.temperature,
         "beta": config.kl_coefficient or MEASURING_WEIGHT,
     }
@@ -217,9 +216,9 @@ class _Rollouts:
             trainer.vllm_generation.llm,
             [trainer.processing_class(row.prompt)["input_ids"] for row, _ in slots],
             [task.seed_of(step, row, slot) for row, slot in slots],
-            max_new_tokens=task.sampling.max_new_tokens,
+            max_new_tokens=task.max_new_tokens,
             temperature=task.config.temperature,
-            stop=STOP,
+            stop=task.stop,
         )
 
 

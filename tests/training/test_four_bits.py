@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.dataset import InstanceConfig
 from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.models.device import Device, DeviceError, device_session
@@ -17,7 +16,7 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.sft import train_supervised
+from refine_dagster.training.sft import fine_tune
 from refine_dagster.training.trainer_session import TrainingError
 from tests.fake_judges import FakeJudge, scores_of
 
@@ -55,10 +54,9 @@ def test_all_weights_of_a_quantized_model_cannot_be_trained(
             [PolicyPrompt("a", "Count.", "Count.")],
             Feedback(FakeJudge(lambda _: scores_of()), PRESETS["balanced"], -1.0),
             ReinforcementConfig(weights="full"),
-            InstanceConfig(),
             tmp_path,
-            FOUR_BITS,
-            "salt",
+            device=FOUR_BITS,
+            run_seed="salt",
         )
 
 
@@ -78,7 +76,13 @@ def test_a_model_in_four_bits_is_near_the_whole_one_and_learns(
     error = (logits[0] - logits[1]).abs().mean()
     assert 0 < error < 0.5 * logits[0].std()
     examples = [Example("Count the words.", "a b c", "3"), Example("Say it.", "", "it")] * 4
-    trained = train_supervised(
-        base, examples, SupervisedConfig(batch_size=4), 6, tmp_path / "adapter", FOUR_BITS, "salt"
+    trained = fine_tune(
+        base,
+        examples,
+        SupervisedConfig(batch_size=4),
+        tmp_path / "adapter",
+        steps=6,
+        device=FOUR_BITS,
+        run_seed="salt",
     )
     assert trained.steps[-1].loss < trained.steps[0].loss

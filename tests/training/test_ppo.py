@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
 import numpy
 import pytest
 
-from refine_dagster.config.dataset import InstanceConfig
 from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.rollouts import sample_rollouts
@@ -31,7 +31,7 @@ from refine_dagster.warehouse.tables import TABLES
 from tests.fake_judges import scores_of
 from tests.training.writing_model import prompt_of
 
-SAMPLING = InstanceConfig(max_new_tokens=24)
+NEW_TOKENS = 24
 CONFIG = ReinforcementConfig(
     algorithm="ppo",
     steps=5,
@@ -108,7 +108,15 @@ def _train(
     judge: MoonJudge | None = None,
 ) -> PolicyTraining:
     return train_policy(
-        base, _prompts(range(20)), _feedback(judge), config, SAMPLING, out, device, run_seed, resume
+        base,
+        _prompts(range(20)),
+        _feedback(judge),
+        config,
+        out,
+        max_new_tokens=NEW_TOKENS,
+        device=device,
+        run_seed=run_seed,
+        resume=resume,
     )
 
 
@@ -160,9 +168,9 @@ def test_steps_have_the_tables_columns(base: ModelRef, tmp_path: Path, device: D
     training = _train(base, tmp_path / "policy", device)
     assert [step.step for step in training.steps] == [1, 2, 3, 4, 5]
     for step in training.steps:
-        assert set(step.record()) == set(TABLES["rl_policy_checkpoint_steps"].columns)
+        assert set(asdict(step)) == set(TABLES["rl_policy_checkpoint_steps"].columns)
         assert step.entropy > 0
-        assert 0 < step.length <= SAMPLING.max_new_tokens
+        assert 0 < step.length <= NEW_TOKENS
     assert sorted(folder_files(tmp_path)) == [
         "policy/adapter_config.json",
         "policy/adapter_model.safetensors",
@@ -240,7 +248,7 @@ def test_the_first_update_by_hand(base: ModelRef, tmp_path: Path, device: Device
     )
     prompts = _prompts([1, 4])
     task = PolicyTask(
-        base, prompts, _feedback(), config, SAMPLING, tmp_path / "policy", device, "s", None
+        base, prompts, _feedback(), config, NEW_TOKENS, tmp_path / "policy", device, "s", None
     )
     scores = [0.3, -0.2, 1.1, 0.0, 0.7, -0.5]
     with torch.random.fork_rng(), loaded_model(base, device) as loaded:

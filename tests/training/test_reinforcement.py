@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
-from refine_dagster.config.dataset import InstanceConfig
 from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.rollouts import sample_rollouts
@@ -36,7 +36,7 @@ from tests.fake_judges import scores_of
 from tests.training.writing_model import prompt_of
 
 INVALID = -0.5
-SAMPLING = InstanceConfig(max_new_tokens=24)
+NEW_TOKENS = 24
 CONFIG = ReinforcementConfig(
     steps=2, prompts_per_step=3, group_size=4, learning_rate=3e-3, lora_rank=8, lora_alpha=16
 )
@@ -122,7 +122,17 @@ def _train(
 ) -> PolicyTraining:
     chosen = _prompts(range(40)) if prompts is None else prompts
     feedback = _feedback(judge)
-    return train_policy(base, chosen, feedback, config, SAMPLING, out, device, run_seed, resume)
+    return train_policy(
+        base,
+        chosen,
+        feedback,
+        config,
+        out,
+        max_new_tokens=NEW_TOKENS,
+        device=device,
+        run_seed=run_seed,
+        resume=resume,
+    )
 
 
 def _rewards(ref: ModelRef, device: Device, prompts: Sequence[PolicyPrompt]) -> list[float]:
@@ -174,12 +184,12 @@ def test_steps_have_the_tables_columns_and_are_reported(
     assert [set(figures) for figures in listener.figures] == [{"reward", "kl"}] * CONFIG.steps
     assert [step.step for step in training.steps] == [1, 2]
     for step in training.steps:
-        assert set(step.record()) == set(TABLES["rl_policy_checkpoint_steps"].columns)
+        assert set(asdict(step)) == set(TABLES["rl_policy_checkpoint_steps"].columns)
         assert all(math.isfinite(value) for value in step.record().values())
         assert PolicyStep.of_record(step.record()) == step
         assert step.kl >= -1e-9
         assert 0 <= step.format_valid <= 1
-        assert 0 < step.length <= SAMPLING.max_new_tokens
+        assert 0 < step.length <= NEW_TOKENS
         assert 0 < step.diversity <= 1
         assert step.entropy > 0
         assert step.parts["reward_model"] == pytest.approx(1.0)
@@ -295,6 +305,6 @@ def test_a_guard_ends_the_training_and_is_named(
 
 
 def test_no_prompts_are_an_error(base: ModelRef, tmp_path: Path, device: Device) -> None:
-    with pytest.raises(TrainingError, match="no instructions to train the policy on"):
+    with pytest.raises(TrainingError, match="no prompts to train the policy on"):
         _train(base, tmp_path / "policy", device, prompts=[])
     assert not (tmp_path / "policy").exists()

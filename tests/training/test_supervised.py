@@ -16,7 +16,7 @@ from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.zero_shot import zero_shot_prompt
-from refine_dagster.training.sft import NO_LOSS, train_supervised, training_example
+from refine_dagster.training.sft import NO_LOSS, fine_tune, training_example
 from refine_dagster.training.trainer_session import TrainingError
 from tests.training.writing_model import WORDS
 
@@ -41,7 +41,9 @@ def test_loss_falls_and_only_an_adapter_is_written(
     base: ModelRef, tmp_path: Path, device: Device
 ) -> None:
     files = folder_files(Path(base.path))
-    training = train_supervised(base, TRIPLES, CONFIG, 40, tmp_path / "model", device, "s")
+    training = fine_tune(
+        base, TRIPLES, CONFIG, tmp_path / "model", steps=40, device=device, run_seed="s"
+    )
     losses = [step.loss for step in training.steps]
     assert [step.step for step in training.steps] == list(range(1, 41))
     assert fmean(losses[-5:]) < 0.6 * fmean(losses[:5])
@@ -66,7 +68,7 @@ def test_the_tuned_model_answers_what_it_learned(
             Example(f"Write {word} in short.", "", "ship"),
         )
     ]
-    train_supervised(base, taught, CONFIG, 50, tmp_path / "model", device, "s")
+    fine_tune(base, taught, CONFIG, tmp_path / "model", steps=50, device=device, run_seed="s")
     right = []
     with loaded_model(with_adapter(base, tmp_path / "model"), device) as loaded:
         for example in taught:
@@ -95,11 +97,17 @@ def test_only_output_and_end_are_learned(base: ModelRef, device: Device) -> None
 def test_training_does_not_depend_on_order_or_global_state(
     base: ModelRef, tmp_path: Path, device: Device
 ) -> None:
-    first = train_supervised(base, TRIPLES, CONFIG, 5, tmp_path / "first", device, "s")
+    first = fine_tune(
+        base, TRIPLES, CONFIG, tmp_path / "first", steps=5, device=device, run_seed="s"
+    )
     random.seed(99)
     shuffled = random.Random(1).sample(TRIPLES, len(TRIPLES))
-    second = train_supervised(base, shuffled, CONFIG, 5, tmp_path / "second", device, "s")
-    other = train_supervised(base, TRIPLES, CONFIG, 5, tmp_path / "other", device, "t")
+    second = fine_tune(
+        base, shuffled, CONFIG, tmp_path / "second", steps=5, device=device, run_seed="s"
+    )
+    other = fine_tune(
+        base, TRIPLES, CONFIG, tmp_path / "other", steps=5, device=device, run_seed="t"
+    )
     assert first == second
     assert folder_files(tmp_path / "first") == folder_files(tmp_path / "second")
     assert folder_files(tmp_path / "first") != folder_files(tmp_path / "other")
@@ -111,8 +119,12 @@ def test_long_examples_are_left_out_and_counted(
 ) -> None:
     long = Example("Write much.", "", "moon " * 300)
     config = CONFIG.model_copy(update={"max_tokens": 100})
-    plain = train_supervised(base, TRIPLES, config, 3, tmp_path / "plain", device, "s")
-    mixed = train_supervised(base, [long, *TRIPLES], config, 3, tmp_path / "mixed", device, "s")
+    plain = fine_tune(
+        base, TRIPLES, config, tmp_path / "plain", steps=3, device=device, run_seed="s"
+    )
+    mixed = fine_tune(
+        base, [long, *TRIPLES], config, tmp_path / "mixed", steps=3, device=device, run_seed="s"
+    )
     assert (mixed.rows, mixed.left_out) == (len(TRIPLES), 1)
     assert mixed.steps == plain.steps
     assert folder_files(tmp_path / "mixed") == folder_files(tmp_path / "plain")
@@ -121,13 +133,15 @@ def test_long_examples_are_left_out_and_counted(
 def test_nothing_to_learn_from_is_an_error(base: ModelRef, tmp_path: Path, device: Device) -> None:
     config = CONFIG.model_copy(update={"max_tokens": 16})
     with pytest.raises(TrainingError, match="none of 22 examples has at most 16 tokens"):
-        train_supervised(base, TRIPLES, config, 3, tmp_path / "model", device, "s")
+        fine_tune(base, TRIPLES, config, tmp_path / "model", steps=3, device=device, run_seed="s")
     with pytest.raises(TrainingError, match="none of 0 examples"):
-        train_supervised(base, [], CONFIG, 3, tmp_path / "model", device, "s")
+        fine_tune(base, [], CONFIG, tmp_path / "model", steps=3, device=device, run_seed="s")
 
 
 def test_more_examples_in_a_step_than_there_are(
     base: ModelRef, tmp_path: Path, device: Device
 ) -> None:
-    training = train_supervised(base, TRIPLES[:3], CONFIG, 4, tmp_path / "model", device, "s")
+    training = fine_tune(
+        base, TRIPLES[:3], CONFIG, tmp_path / "model", steps=4, device=device, run_seed="s"
+    )
     assert len(training.steps) == 4
