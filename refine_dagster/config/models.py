@@ -115,7 +115,7 @@ class GeneratorConfig(ConfigSection):
     )
 
     def deciding(self) -> dict[str, Any]:
-        """What decides which completions are lent and is not as by default; JSON values.
+        """What decides which completions are reused and is not the default; JSON values.
 
         The other config bound cost. Under the name of the section, so that it can be put beside
         other sections; without any such config field there is no section.

@@ -117,7 +117,7 @@ class Impact:
         rows: `table`, `row_id`, `how` of every row counted.
         dataset: the dataset at that time; None before there was one.
         checkpoints: checkpoints of models that lived at that time.
-        exports: files exported by that time and not written anew since.
+        exports: files exported by that time and not written again since.
         live_checkpoints: checkpoints of live models that were trained on the seed, whether the
             model's row descends from it or an older row of the same bytes does.
     """

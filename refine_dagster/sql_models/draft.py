@@ -114,8 +114,8 @@ def read_draft(place: tuple[Layer, Path, str], problems: list[SqlProblem]) -> li
 
 def _parse_error(error: SqlglotError) -> tuple[int, str]:
     first: dict[str, Any] = next(iter(getattr(error, "errors", ())), {})
-    told = str(first.get("description") or error).splitlines()[0]
-    return int(first.get("line") or 1), f"not readable as SQL: {re.sub('<Token.*?>', '', told)}"
+    message = str(first.get("description") or error).splitlines()[0]
+    return int(first.get("line") or 1), f"not readable as SQL: {re.sub('<Token.*?>', '', message)}"
 
 
 def _version(query: exp.Query) -> str:
@@ -133,11 +133,11 @@ def _header(
             continue
         if not line.lstrip().startswith("--"):
             break
-        told = line.strip().lstrip("-").strip()
-        directive = _DIRECTIVE.fullmatch(told)
+        content = line.strip().lstrip("-").strip()
+        directive = _DIRECTIVE.fullmatch(content)
         if directive is None:
-            if told:
-                paragraphs[-1].append(told)
+            if content:
+                paragraphs[-1].append(content)
             elif paragraphs[-1]:
                 paragraphs.append([])
         elif directive[1] != "materialized":

@@ -2,7 +2,7 @@
 
 The ledger row is written in the transaction that makes the model. Its inputs are the assets and
 models that the query reads; the ledger and the completions store have no versions and are none. Its
-config holds the query, so that the ledger keeps every version of it. A model is made anew as a
+config holds the query, so that the ledger keeps every version of it. A model is made again as a
 whole: its rows are counted as added where its content changed, and as reused where it did not.
 """
 
@@ -64,7 +64,7 @@ class ModelResult:
 def materialize(
     warehouse: Warehouse, model: SqlModel, *, run_id: str | None = None, preview_rows: int = 5
 ) -> ModelResult:
-    """Make the model's view or table anew and record it, in one transaction.
+    """Make the model's view or table again and record it, in one transaction.
 
     Args:
         run_id: Dagster's run; None makes one up.
@@ -122,8 +122,8 @@ def _with_connection(
         try:
             return work(connection)
         except (duckdb.ProgrammingError, duckdb.DataError) as error:
-            told = " ".join(line.strip() for line in str(error).splitlines()[:2])
-            problem = SqlProblem(model.file, 1, f"DuckDB cannot run {model.relation}: {told}")
+            reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+            problem = SqlProblem(model.file, 1, f"DuckDB cannot run {model.relation}: {reason}")
             raise SqlModelError([problem], where=str(warehouse.path)) from error
 
 
@@ -145,7 +145,7 @@ def _inputs(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> dict[str,
 def _next_commit(
     connection: duckdb.DuckDBPyConnection, model: SqlModel, rows: int, content: str
 ) -> tuple[Commit, str]:
-    """What the ledger says of the model made anew, and the digest that it is linked to."""
+    """What the ledger says of the model made again, and the digest that it is linked to."""
     sequence, previous = next_link(connection)
     last = connection.execute(
         "SELECT data_version, rows_total FROM lineage.materializations "

@@ -93,14 +93,14 @@ def _columns(draft: Draft, catalog: Catalog, problems: list[SqlProblem]) -> list
 
 
 def _column_problem(draft: Draft, error: SqlglotError) -> SqlProblem:
-    told = first_line(error)
-    named = re.search(r"column:? '?\"?(\w+)", told)
+    message = first_line(error)
+    named = re.search(r"column:? '?\"?(\w+)", message)
     lines = [
         column.this.meta.get("line", draft.first_line)
         for column in draft.query.find_all(exp.Column)
         if named and column.name.lower() == named[1].lower()
     ]
-    return draft.problem(lines[0] if lines else draft.first_line, told)
+    return draft.problem(lines[0] if lines else draft.first_line, message)
 
 
 def _origins(node: Node, catalog: Mapping[str, Relation]) -> tuple[Origin, ...]:

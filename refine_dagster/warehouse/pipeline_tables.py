@@ -88,7 +88,7 @@ PIPELINE_TABLES = (
         "The judge's held-out accuracy on one dimension and kind of corruption.",
         {
             "dimension": ("VARCHAR", "The reward part."),
-            "corruption": ("VARCHAR", "Kind of corruption told apart, or `all`."),
+            "corruption": ("VARCHAR", "Kind of corruption that is recognised, or `all`."),
             "examples": ("BIGINT", "Examples measured; pairs if the part is no probability."),
             "accuracy": (
                 "DOUBLE",

@@ -1,4 +1,4 @@
--- Views of row-level lineage, made anew whenever they or the declared tables change.
+-- Views of row-level lineage, made again whenever they or the declared tables change.
 
 -- Each row with each of its parents, ids as the tables have them.
 CREATE OR REPLACE VIEW lineage.edges AS

@@ -16,7 +16,7 @@ from refine_dagster.seeds.task import SeedTask
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "self_instruct_seed_tasks.jsonl"
 PACKAGED = Path(__file__).parents[2] / "refine_dagster" / "seeds" / "packaged.jsonl"
-# Words for which the instruction rules of stage 1 reject a candidate (methods B).
+# Words for which stage 1 rejects a candidate (docs/methods.md, section 3.2).
 REJECTED = re.compile(
     r"\b(images?|graphs?|pictures?|files?|maps?|draw|plot|go to)\b", re.IGNORECASE
 )

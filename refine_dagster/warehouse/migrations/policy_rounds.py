@@ -1,7 +1,7 @@
 """Migration 3: the tables of later policy rounds join those of the first.
 
 There were tables `<table>_round_2` and `<table>_round_3` beside `<table>`, and a schema `rounds` of
-views over them. Now one table holds the rows of all rounds, told apart by a column `policy_round`.
+views over them. Now one table holds the rows of all rounds, with a column `policy_round`.
 Row ids, row hashes, content hashes and data versions stay: a slice has the name of its old table.
 """
 
