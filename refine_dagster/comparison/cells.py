@@ -15,6 +15,7 @@ from refine_dagster.comparison.arms import Arm
 from refine_dagster.evaluation.answers import TaskScore
 from refine_dagster.files import write_atomically
 from refine_dagster.hashing import canonical_json
+from refine_dagster.registry import ALGORITHMS
 
 
 @dataclass(frozen=True)
@@ -129,5 +130,6 @@ class CellFolder:
         write_atomically(self._path(key), canonical_json(asdict(result)) + "\n")
 
     def _path(self, key: CellKey) -> Path:
-        name = key.arm.name.replace("/", "-")
+        versions = ALGORITHMS.versions(key.arm.algorithm) if key.arm.algorithm else {}
+        name = "-".join([key.arm.name, *versions.values()]).replace("/", "-")
         return self.root / f"{name}__size_{key.size}__seed_{key.random_seed}.json"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from refine_dagster.comparison.arms import parse_arms
+from refine_dagster.comparison.cells import CellFolder, CellKey, CellResult
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.config.profile import Profile, load_profile
 from refine_dagster.config.registered import plug_ins_of
@@ -134,6 +136,20 @@ def test_the_operation_is_chosen_and_asked_for(session: GeneratorSession) -> Non
         asked = step.outcome.execution.request
         assert asked
         assert (line in asked.prompt) == (step.operation == "shorten")
+
+
+def test_a_new_version_of_an_algorithm_makes_the_cells_of_its_arms_again(
+    profile: Profile, tmp_path: Path
+) -> None:
+    arms = parse_arms("best_of_group, grpo", profile)
+    keys = [CellKey(arm, random_seed=1, size=8) for arm in arms]
+    cells = CellFolder(tmp_path / "cells")
+    for key in keys:
+        cells.write(key, CellResult(key.arm.name, 1, 8, (), None, None, {}, 0.0))
+    assert [cells.has(key) for key in keys] == [True, True]
+    metadata = tmp_path / "refine_example-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text("utf-8").replace("1.0", "1.1"), "utf-8")
+    assert [cells.has(key) for key in keys] == [False, True]
 
 
 @pytest.mark.slow
