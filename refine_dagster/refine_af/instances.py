@@ -1,9 +1,8 @@
 """Asks a policy for the instance of each accepted instruction, scores it, and decides on it.
 
-The same code serves the base policy (`reward_scored_instructions`), the refined policy
-(`instruction_dataset`) and the prompts that reinforcement learning samples from: the arms of every
-comparison differ only in the policy. Demonstrations are drawn by rendezvous, by the instruction's
-text, so that both policies see the same prompts.
+The base policy's instances, the refined policy's, and the prompts of reinforcement learning all
+come from here, so arms of a comparison differ only in the policy. Demonstrations are a rendezvous
+draw by the instruction's text, so all policies see the same prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from refine_dagster.warehouse.rows import Parent, Row, make_row
 
 
 @dataclass(frozen=True)
-class SeedTriple:
+class SeedExample:
     """A seed task's first instance, as a demonstration."""
 
     row_id: str
@@ -36,10 +35,10 @@ class SeedTriple:
     example: Example
 
 
-def seed_examples(rows: Iterable[Row]) -> list[SeedTriple]:
+def seed_examples(rows: Iterable[Row]) -> list[SeedExample]:
     """Rows of `seed_tasks` as demonstrations, in the order given."""
     return [
-        SeedTriple(
+        SeedExample(
             row["row_id"],
             row["seed_id"],
             Example(row["instruction"], row["input"], row["output"]),
@@ -50,26 +49,23 @@ def seed_examples(rows: Iterable[Row]) -> list[SeedTriple]:
 
 @dataclass(frozen=True)
 class InstancePrompt:
-    """What a policy is shown for one instruction, and which seeds are in it.
-
-    `pool` is the table that the instruction is a row of.
-    """
+    """The prompt for an instruction, a row of the table `pool`, and the seeds that it shows."""
 
     instruction: Row
     prompt: str
-    shown: tuple[SeedTriple, ...]
+    shown: tuple[SeedExample, ...]
     pool: str = "filtered_instructions"
 
 
 @dataclass(frozen=True)
 class WrittenInstance:
-    """What a policy wrote for one instruction, scored.
+    """A policy's instance of an instruction, scored.
 
     Attributes:
-        prompt: what it was shown.
-        scored: its input and output, their scores and the reward.
-        parts: names of the scores that a readable instance has.
-        completion_key: the completion that was read.
+        prompt: the prompt that it answers.
+        scored: input, output, scores and reward.
+        parts: the parts that a valid instance is scored on.
+        completion_key: the completion.
         policy: the policy's fingerprint.
     """
 
@@ -82,7 +78,7 @@ class WrittenInstance:
 
 def instance_prompts(
     instructions: Sequence[Row],
-    seeds: Sequence[SeedTriple],
+    seeds: Sequence[SeedExample],
     count_tokens: Callable[[str], int],
     config: InstanceConfig,
     run_seed: str,
@@ -119,7 +115,7 @@ def pool_prompts(
 def instance_requests(
     prompts: Sequence[InstancePrompt], config: InstanceConfig, run_seed: str, sample: int = 0
 ) -> list[Request]:
-    """One request a prompt; its noise is named by the instruction's text and the sample."""
+    """A request for each prompt, seeded by the instruction's text and the sample."""
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
@@ -129,11 +125,11 @@ def instance_requests(
     return [
         Request(
             "instance",
-            one.prompt,
+            asked.prompt,
             sampling,
-            request_seed(run_seed, "instance", one.instruction["instruction"], sample),
+            request_seed(run_seed, "instance", asked.instruction["instruction"], sample),
         )
-        for one in prompts
+        for asked in prompts
     ]
 
 
@@ -143,15 +139,15 @@ def scored_answers(
     complete: Complete,
     feedback: Feedback,
 ) -> list[ScoredInstance]:
-    """What a policy answers to requests, scored.
+    """A policy's answers to requests, scored.
 
     Args:
-        prompts: the prompt that each request asks.
-        complete: the policy's.
+        prompts: the prompt of each request.
+        complete: asks the policy.
     """
     completions = complete(requests)
     return feedback.score(
-        [one.instruction["instruction"] for one in prompts],
+        [asked.instruction["instruction"] for asked in prompts],
         [completion.text for completion in completions],
         [completion.finish_reason != "length" for completion in completions],
     )
@@ -175,11 +171,11 @@ def write_instances(
 
 
 def rescaled(written: Sequence[WrittenInstance], feedback: Feedback) -> list[WrittenInstance]:
-    """The same instances, with the reward's parts standardised over these very instances."""
-    scored = [one.scored for one in written]
-    own = [one.scores for one in scored if one.scores is not None]
+    """The same instances, with parts standardised over their own scores."""
+    scored = [instance.scored for instance in written]
+    own = [instance.scores for instance in scored if instance.scores is not None]
     rewarded = feedback.whitened(own).weigh(scored)
-    return [replace(one, scored=new) for one, new in zip(written, rewarded, strict=True)]
+    return [replace(old, scored=new) for old, new in zip(written, rewarded, strict=True)]
 
 
 def decision_rows(
@@ -188,7 +184,7 @@ def decision_rows(
     made_by: Sequence[Parent],
     selection: SelectionConfig,
 ) -> list[Row]:
-    """Rows of `table`, one an instance: its scores, and the rule that rejected it or `kept`.
+    """A row of `table` for each instance: its scores, and the rule that rejected it or `kept`.
 
     Args:
         table: of scored instances, such as `instance_decisions`.
@@ -196,42 +192,40 @@ def decision_rows(
     """
     rejections = decide_instances(
         [
-            Judged(
-                one.prompt.instruction["instruction"],
-                one.scored,
-                one.prompt.instruction["method"] == TEAMS_RL,
-            )
-            for one in written
+            Judged(row["instruction"], instance.scored, row["method"] == TEAMS_RL)
+            for instance in written
+            for row in [instance.prompt.instruction]
         ],
         selection,
     )
     rows = []
-    for one, rejection in zip(written, rejections, strict=True):
-        instruction, found = one.prompt.instruction, one.scored.instance
+    for instance, rejection in zip(written, rejections, strict=True):
+        instruction, shown = instance.prompt.instruction, instance.prompt.shown
+        scored = instance.scored
         rows.append(
             make_row(
                 table,
                 {
                     "instruction_id": instruction["row_id"],
                     "instruction": instruction["instruction"],
-                    "input": found.input,
-                    "output": found.output,
+                    "input": scored.instance.input,
+                    "output": scored.instance.output,
                     "method": instruction["method"],
-                    "policy": one.policy,
-                    "completion_key": one.completion_key,
-                    "format_valid": found.format_valid,
-                    "format_problem": found.problem,
-                    "parts": one.scored.scores or dict.fromkeys(one.parts),
-                    "reward": one.scored.reward,
+                    "policy": instance.policy,
+                    "completion_key": instance.completion_key,
+                    "format_valid": scored.instance.format_valid,
+                    "format_problem": scored.instance.problem,
+                    "parts": scored.scores or dict.fromkeys(instance.parts),
+                    "reward": scored.reward,
                     "kept": rejection is None,
                     "rule": rejection.rule if rejection else KEPT,
                     "value": rejection.value if rejection else None,
                     "threshold": rejection.threshold if rejection else None,
                 },
                 [
-                    Parent(one.prompt.pool, instruction["row_id"], "instruction"),
+                    Parent(instance.prompt.pool, instruction["row_id"], "instruction"),
                     *made_by,
-                    *(Parent("seed_tasks", s.row_id, "demonstration") for s in one.prompt.shown),
+                    *(Parent("seed_tasks", seed.row_id, "demonstration") for seed in shown),
                 ],
             )
         )
@@ -282,8 +276,8 @@ def dataset_rows(decisions: Sequence[Row]) -> list[Row]:
 
 def prompt_parents(prompts: Sequence[InstancePrompt], role: str) -> list[Parent]:
     """Instructions in a role, and the seeds that their prompts show, as parents."""
-    asked = [Parent(one.pool, one.instruction["row_id"], role) for one in prompts]
-    shown = [seed for one in prompts for seed in one.shown]
+    asked = [Parent(prompt.pool, prompt.instruction["row_id"], role) for prompt in prompts]
+    shown = [seed for prompt in prompts for seed in prompt.shown]
     return [*asked, *(Parent("seed_tasks", seed.row_id, "demonstration") for seed in shown)]
 
 
@@ -295,9 +289,9 @@ def mean_rewards(
     samples: int,
     run_seed: str,
 ) -> list[float]:
-    """The mean reward of each prompt over `samples` completions of the policy behind `complete`.
+    """The mean reward of each prompt over `samples` completions of a policy.
 
-    Sample 0 of a prompt is the very request that the datasets are made of, so it is asked once.
+    Sample 0 of a prompt is the request that the datasets are made of.
     """
     requests = [
         request
@@ -305,8 +299,8 @@ def mean_rewards(
         for request in instance_requests(prompts, config, run_seed, sample)
     ]
     scored = scored_answers([*prompts] * samples, requests, complete, feedback)
-    rewards = [one.reward for one in scored]
-    return [sum(rewards[place :: len(prompts)]) / samples for place in range(len(prompts))]
+    rewards = [instance.reward for instance in scored]
+    return [sum(rewards[number :: len(prompts)]) / samples for number in range(len(prompts))]
 
 
 @dataclass(frozen=True)

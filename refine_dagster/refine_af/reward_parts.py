@@ -4,10 +4,9 @@ A part is a function in the convention of TRL and verifiers,
 
     reward(prompts, completions, **columns) -> list[float]
 
-registered in `registry.REWARD_PARTS` or, by another package, under an entry point of the group
-`refine_dagster.rewards`.
-`reward.parts` of the config names the parts that are scored, with their weights. The values are
-stored beside the judge's, and weighed and whitened with them.
+registered in `registry.REWARD_PARTS` or, by another package, as an entry point of the group
+`refine_dagster.rewards`. The config field `reward.parts` names the parts to score, with their
+weights. Values are stored beside the judge's, and weighed and whitened with them.
 
 `prompts` are instructions, each followed by its input on a new line where there is one;
 `completions` are outputs; `columns` are `instruction`, `input` and `output`, one entry an example.

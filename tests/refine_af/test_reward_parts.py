@@ -9,6 +9,7 @@ import pytest
 
 from assets.graph import facts
 from refine_dagster import registry
+from refine_dagster.config.dataset import SelectionConfig
 from refine_dagster.config.learning import RewardConfig
 from refine_dagster.config.profile import load_profile
 from refine_dagster.config.registered import plug_ins_of
@@ -16,9 +17,17 @@ from refine_dagster.errors import RefineError
 from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import feedback_of
+from refine_dagster.refine_af.instances import (
+    InstancePrompt,
+    WrittenInstance,
+    base_scores,
+    decision_rows,
+    instance_figures,
+)
 from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.refine_af.reward_parts import RewardPartError, with_parts
 from refine_dagster.training.policy_steps import StepRewards
+from refine_dagster.warehouse.rows import Parent, make_row
 from tests.fake_judges import PART_NAMES, FakeJudge, scores_of
 
 SEEN: list[dict[str, list[str]]] = []
@@ -123,6 +132,27 @@ def test_it_is_whitened_over_the_base_policys_scores(install: Callable[..., None
     )
     assert feedback.rule.reward(base[1]) == 0.0
     assert feedback.invalid_reward == min(-1.0, feedback.rule.reward(base[0]))
+
+
+def test_rows_have_its_score_and_figures_its_mean(install: Callable[..., None]) -> None:
+    install(brevity="brevity")
+    feedback = feedback_of(JUDGE, _config(brevity=0.5))
+    instruction = {"row_id": "i", "instruction": "Say it.", "method": "self_instruct"}
+    prompt = InstancePrompt(instruction, "Instruction: Say it.\nInput:", ())
+    names = tuple(part.name for part in feedback.judge.parts)
+    completions = [" <noinput>\nOutput: ab", " no output"]
+    scored = feedback.score(["Say it."] * 2, completions, [True] * 2)
+    written = [WrittenInstance(prompt, one, names, "key", "policy") for one in scored]
+    valid, refused = decision_rows("instance_decisions", written, (), SelectionConfig())
+    assert valid["parts"] == {**scores_of(coherence=0.4), "brevity": 0.5}
+    assert refused["parts"] == dict.fromkeys([*PART_NAMES, "brevity"])
+    assert base_scores([valid, refused]) == [valid["parts"]]
+    assert instance_figures([valid, refused])["mean_brevity"] == 0.5
+    payload = {name: value for name, value in valid.items() if name not in ("row_id", "parents")}
+    without = {**payload, "parts": scores_of(coherence=0.4)}
+    parents = [Parent("filtered_instructions", "i", "instruction")]
+    assert make_row("instance_decisions", payload, parents) == valid
+    assert make_row("instance_decisions", without, parents)["row_id"] != valid["row_id"]
 
 
 def test_a_step_of_training_has_its_mean(install: Callable[..., None]) -> None:
