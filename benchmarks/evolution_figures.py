@@ -16,8 +16,8 @@ from refine_dagster.evaluation.diversity import vendi_of_kernel, vendi_score
 from refine_dagster.novelty.rouge import rouge_l, rouge_tokens
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import Interval, percentile_interval
+from refine_dagster.teams_rl.chain import Outcome
 from refine_dagster.teams_rl.embedding import Embedding
-from refine_dagster.teams_rl.evolution import EvolvedStep
 from refine_dagster.teams_rl.operations import NAMES
 
 
@@ -67,7 +67,7 @@ class PolicyFigures:
 
 
 def policy_figures(
-    steps: Sequence[EvolvedStep], embedding: Embedding, training_calls: int = 0
+    steps: Sequence[Outcome], embedding: Embedding, training_calls: int = 0
 ) -> PolicyFigures:
     """Figures of an evolution of at least one step."""
     kept = [step for step in steps if step.kept]
@@ -75,7 +75,7 @@ def policy_figures(
     counts = Counter(step.operation for step in steps)
     return PolicyFigures(
         executor_calls=len(steps),
-        calls=sum(step.outcome.calls for step in steps),
+        calls=sum(step.calls for step in steps),
         training_calls=training_calls,
         kept=len(kept),
         valid_rate=len(kept) / len(steps),
@@ -99,8 +99,8 @@ class Gains:
 
 
 def gains(
-    ours: Sequence[Sequence[EvolvedStep]],
-    theirs: Sequence[Sequence[EvolvedStep]],
+    ours: Sequence[Sequence[Outcome]],
+    theirs: Sequence[Sequence[Outcome]],
     embedding: Embedding,
     *,
     samples: int,
@@ -162,7 +162,7 @@ class _Run:
     owners: NDArray[np.int64]
 
     @classmethod
-    def of(cls, steps: Sequence[EvolvedStep], embedding: Embedding) -> _Run:
+    def of(cls, steps: Sequence[Outcome], embedding: Embedding) -> _Run:
         seeds = sorted({step.seed_id for step in steps})
         place = {seed: number for number, seed in enumerate(seeds)}
         rows = [step for step in steps if step.kept]

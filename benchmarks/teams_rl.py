@@ -41,9 +41,9 @@ from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.seeding import request_seed
 from refine_dagster.seeds.readers import PACKAGED, read_seeds
-from refine_dagster.teams_rl.chain import Evolver, Seed
+from refine_dagster.teams_rl.chain import Evolver, Outcome, Seed
 from refine_dagster.teams_rl.embedding import HashedEmbedding
-from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
+from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.instructor import InstructorTask, InstructorTraining, train_instructor
 from refine_dagster.teams_rl.learned_policy import (
     FixedPolicy,
@@ -81,7 +81,7 @@ class Run:
 class Arm:
     """What one policy did in one run."""
 
-    steps: list[EvolvedStep]
+    steps: list[Outcome]
     figures: PolicyFigures
 
 
@@ -123,7 +123,7 @@ def best_fixed(run: Run) -> str:
     def reward(operation: str) -> float:
         steps = evolve(run.learning, FixedPolicy(operation), run.evolver)
         paid = NoveltyReward(EMBEDDING, config.archive, config.call_cost)
-        return fmean(paid.pay([step.outcome for step in steps]))
+        return fmean(paid.pay(steps))
 
     return max(NAMES, key=reward)
 

@@ -115,6 +115,19 @@ class Outcome:
         return self.rule is None
 
     @property
+    def seed_id(self) -> str:
+        return self.before.seed_id
+
+    @property
+    def step(self) -> int:
+        """The number of the step, from 1."""
+        return self.before.step + 1
+
+    @property
+    def parent(self) -> str:
+        return self.before.text
+
+    @property
     def calls(self) -> int:
         """Calls of executor and reviewer."""
         return 1 + (len(self.review.requests) if self.review else 0)

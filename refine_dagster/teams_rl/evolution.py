@@ -7,7 +7,6 @@ dataset pairs evolved instructions with the outputs of the seeds that they came 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from refine_dagster import progress
@@ -23,34 +22,6 @@ from refine_dagster.teams_rl.learned_policy import InstructorPolicy, RandomPolic
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH, one_line
 from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer
 from refine_dagster.warehouse.checkpoints import CheckpointStore
-
-
-@dataclass(frozen=True)
-class EvolvedStep:
-    """One step of a seed's evolution.
-
-    Attributes:
-        step: from 1.
-        policy: version of the policy that chose the operation.
-        parent, text: instructions before and after, whether or not it was kept.
-        rule: the rule that rejected it; None where it was kept.
-        different: the reviewer's probability, None where no model was asked.
-        outcome: the step with its requests.
-    """
-
-    seed_id: str
-    step: int
-    operation: str
-    policy: str
-    parent: str
-    text: str
-    rule: str | None
-    different: float | None
-    outcome: Outcome
-
-    @property
-    def kept(self) -> bool:
-        return self.rule is None
 
 
 def model_evolver(complete: Complete, config: TeamsRLConfig, run_seed: str) -> Evolver:
@@ -103,7 +74,7 @@ def evolve(
     length: int = EPISODE_LENGTH,
     episode: int = 0,
     run_seed: str = "refine",
-) -> list[EvolvedStep]:
+) -> list[Outcome]:
     """Evolve every seed `length` times, all seeds in lock-step, one batch a step.
 
     The evolution of a seed depends on that seed alone, so an edited seed costs its own requests.
@@ -116,7 +87,7 @@ def evolve(
         run_seed: names the random numbers of a policy or evolver that is made here.
 
     Returns:
-        `length * len(seeds)` steps, in the order of steps, then of seeds.
+        `length * len(seeds)` outcomes, in the order of steps, then of seeds.
     """
     if not isinstance(evolver, Evolver):
         evolver = model_evolver(evolver, TeamsRLConfig(), run_seed)
@@ -126,26 +97,11 @@ def evolve(
         seed if isinstance(seed, Seed) else Seed(content_id("seed", seed), seed) for seed in seeds
     ]
     chains = [Chain(seed.seed_id, episode, one_line(seed.text)) for seed in begun]
-    rows: list[EvolvedStep] = []
+    evolved: list[Outcome] = []
     with progress.task("evolution", total=length) as advance:
         for _ in range(length if chains else 0):
             outcomes = evolver.step(chains, policy.choose(chains))
-            rows += [_row(outcome, policy) for outcome in outcomes]
+            evolved += outcomes
             chains = [outcome.after() for outcome in outcomes]
             advance(1, kept=sum(outcome.kept for outcome in outcomes))
-    return rows
-
-
-def _row(outcome: Outcome, policy: InstructorPolicy) -> EvolvedStep:
-    before = outcome.before
-    return EvolvedStep(
-        seed_id=before.seed_id,
-        step=before.step + 1,
-        operation=outcome.operation,
-        policy=policy.version,
-        parent=before.text,
-        text=outcome.text,
-        rule=outcome.rule,
-        different=outcome.review.probability if outcome.review else None,
-        outcome=outcome,
-    )
+    return evolved

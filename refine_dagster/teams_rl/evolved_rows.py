@@ -16,7 +16,7 @@ name the completions that they asked for, and the instructor's row has the calls
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from refine_dagster.config.teams_rl import TeamsRLConfig
@@ -24,9 +24,8 @@ from refine_dagster.draws import draw, held_out_split
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Request
 from refine_dagster.self_instruct.decisions import EVOLVED, KEPT, TEAMS_RL
-from refine_dagster.teams_rl.chain import Seed
+from refine_dagster.teams_rl.chain import Outcome, Seed
 from refine_dagster.teams_rl.embedding import Embedding
-from refine_dagster.teams_rl.evolution import EvolvedStep
 from refine_dagster.teams_rl.instructor import InstructorUpdate, updates_calls
 from refine_dagster.teams_rl.learned_policy import load_instructor
 from refine_dagster.warehouse.checkpoints import Checkpoint
@@ -122,29 +121,27 @@ class Origin:
     key_of: Callable[[Request], str]
 
 
-def evolved_rows(steps: Iterable[EvolvedStep], origin: Origin, config: TeamsRLConfig) -> list[Row]:
+def evolved_rows(steps: Iterable[Outcome], origin: Origin, config: TeamsRLConfig) -> list[Row]:
     """Rows of `evolved_instructions` for an evolution's steps, in their order."""
     # The parent of each seed's next step: the seed, then its latest row that was kept.
     latest = {
         row["seed_id"]: Parent("seed_tasks", row["row_id"], "evolved") for row in origin.seeds
     }
-    models = [
-        origin.generator,
-        Parent(INSTRUCTOR, origin.instructor["row_id"], "instructor"),
-    ]
+    instructor = Parent(INSTRUCTOR, origin.instructor["row_id"], "instructor")
     rows = []
     for step in steps:
-        row = make_row(EVOLVED, _payload(step, origin, config), [latest[step.seed_id], *models])
+        made_from = [latest[step.seed_id], origin.generator, instructor]
+        row = make_row(EVOLVED, _payload(step, origin, config), made_from)
         if step.kept:
             latest[step.seed_id] = Parent(EVOLVED, row["row_id"], "evolved")
         rows.append(row)
     return rows
 
 
-def _payload(step: EvolvedStep, origin: Origin, config: TeamsRLConfig) -> Row:
-    outcome = step.outcome
-    execution, reviews = outcome.execution, outcome.review.requests if outcome.review else ()
-    reviewed = step.rule == EQUAL and step.different is not None
+def _payload(step: Outcome, origin: Origin, config: TeamsRLConfig) -> Row:
+    request, reviews = step.execution.request, step.review.requests if step.review else ()
+    different = step.review.probability if step.review else None
+    by_model = step.rule == EQUAL and different is not None
     return {
         "method": TEAMS_RL,
         "slot": slot_of(step.step, step.seed_id),
@@ -155,13 +152,13 @@ def _payload(step: EvolvedStep, origin: Origin, config: TeamsRLConfig) -> Row:
         "instruction": step.text,
         "valid": step.kept,
         "rule": step.rule or KEPT,
-        "value": step.different if reviewed else outcome.value,
-        "threshold": config.review_threshold if reviewed else outcome.threshold,
-        "different": step.different,
-        "completion_key": origin.key_of(execution.request) if execution.request else None,
-        "review_keys": [origin.key_of(request) for request in reviews],
+        "value": different if by_model else step.value,
+        "threshold": config.review_threshold if by_model else step.threshold,
+        "different": different,
+        "completion_key": origin.key_of(request) if request else None,
+        "review_keys": [origin.key_of(review) for review in reviews],
         "policy": origin.model,
-        "instructor": step.policy,
+        "instructor": origin.instructor["version"],
     }
 
 
@@ -191,17 +188,8 @@ def instructor_payload(
 
 def update_payload(update: InstructorUpdate) -> Row:
     """The payload of a row of `instructor_policy_steps`."""
-    return {
-        "step": update.update,
-        "operations": update.steps,
-        "reward": update.reward,
-        "valid_rate": update.valid_rate,
-        "diversity": update.diversity,
-        "random_diversity": update.random_diversity,
-        "operation_entropy": update.operation_entropy,
-        "calls": update.calls,
-        "warning": update.warning,
-    }
+    figures = asdict(update)
+    return {"step": figures.pop("update"), "operations": figures.pop("steps"), **figures}
 
 
 def trained_tables(

@@ -17,8 +17,8 @@ from refine_dagster.self_instruct.decisions import (
     InstructionDecider,
     filtered_rows,
 )
-from refine_dagster.teams_rl.chain import Evolver
-from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
+from refine_dagster.teams_rl.chain import Evolver, Outcome, Review
+from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.evolved_rows import (
     Origin,
     as_seeds,
@@ -59,9 +59,7 @@ def names(rows: list[Row]) -> set[str]:
     return {row["seed_id"] for row in rows}
 
 
-def evolved(
-    seeds: list[Row], config: TeamsRLConfig = CONFIG
-) -> tuple[list[EvolvedStep], list[Row]]:
+def evolved(seeds: list[Row], config: TeamsRLConfig = CONFIG) -> tuple[list[Outcome], list[Row]]:
     steps = evolve(as_seeds(seeds), POLICY, Evolver(TemplateExecutor("salt"), RuleReviewer()))
     origin = Origin(seeds, INSTRUCTOR, BASE, "model", methodcaller("key", "backend"))
     return steps, evolved_rows(steps, origin, config)
@@ -113,7 +111,7 @@ def test_a_row_is_made_from_the_last_one_that_was_kept() -> None:
                 ("base_model", BASE.row_id, "generator"),
                 ("instructor_policy", INSTRUCTOR["row_id"], "instructor"),
             }
-            assert row["parent_instruction"] == text
+            assert (row["parent_instruction"], row["instructor"]) == (text, POLICY.version)
             if row["valid"]:
                 last = Parent("evolved_instructions", row["row_id"], "evolved")
                 text = row["instruction"]
@@ -128,7 +126,7 @@ def test_a_row_is_made_from_the_last_one_that_was_kept() -> None:
 
 def test_an_equal_rewrite_tells_the_reviewers_probability() -> None:
     steps, _ = evolved(SEEDS[:1])
-    step = replace(steps[0], rule="equal", different=0.25)
+    step = replace(steps[0], rule="equal", review=Review(False, probability=0.25))
     origin = Origin(SEEDS[:1], INSTRUCTOR, BASE, "model", methodcaller("key", "backend"))
     (row,) = evolved_rows([step], origin, CONFIG)
     assert (row["rule"], row["value"], row["threshold"]) == ("equal", 0.25, CONFIG.review_threshold)

@@ -6,9 +6,9 @@ import pytest
 
 from evolution_figures import gains, policy_figures, rouge_l_to
 from refine_dagster.evaluation.diversity import vendi_score
-from refine_dagster.teams_rl.chain import Evolver
+from refine_dagster.teams_rl.chain import Evolver, Outcome
 from refine_dagster.teams_rl.embedding import HashedEmbedding
-from refine_dagster.teams_rl.evolution import EvolvedStep, evolve
+from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.learned_policy import FixedPolicy, RandomPolicy
 from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
@@ -16,7 +16,7 @@ from tests.teams_rl.packaged import packaged_seeds
 EMBEDDING = HashedEmbedding(64)
 
 
-def evolved(operation: str | None, run_seed: str = "a") -> list[EvolvedStep]:
+def evolved(operation: str | None, run_seed: str = "a") -> list[Outcome]:
     policy = FixedPolicy(operation) if operation else RandomPolicy(run_seed)
     evolver = Evolver(TemplateExecutor(run_seed), RuleReviewer())
     return evolve(packaged_seeds()[:30], policy, evolver)
