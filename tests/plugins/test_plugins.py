@@ -133,7 +133,7 @@ def test_the_operation_is_chosen_and_asked_for(session: GeneratorSession) -> Non
     assert {step.operation for step in steps} == set(operations)
     line = operation_named("shorten").instruction
     for step in steps:
-        asked = step.outcome.execution.request
+        asked = step.execution.request
         assert asked
         assert (line in asked.prompt) == (step.operation == "shorten")
 
