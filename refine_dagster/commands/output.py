@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -81,7 +82,7 @@ def rich_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequenc
 
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, name in enumerate(columns):
-        numeric = rows and all(isinstance(row[number], int | float | None) for row in rows)
+        numeric = {type(row[number]) for row in rows} <= {int, float, NoneType}
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row))
