@@ -163,7 +163,7 @@ CASES: dict[str, tuple[str, str]] = {
         f" FROM lineage.parents WHERE {AN_EDGE}",
     ),
     "an edge of no table": (
-        "INSERT INTO lineage.parents VALUES ('x', uuid(), 'seed_tasks', uuid(), 'x')",
+        "INSERT INTO lineage.parents VALUES ('x', 1, uuid(), 'seed_tasks', 1, uuid(), 'x')",
         "SELECT 'lineage.parents of x'",
     ),
     "an input": (
