@@ -18,7 +18,7 @@ def instruction_dataset(last: PolicyRound) -> PipelineAsset:
 
     @pipeline_asset(group="dataset", kinds={"huggingface", "duckdb"}, owner="data", revision=2,
                     deps=["seed_tasks", *policy_assets(rounds), "feedback_judge", pool, scale],
-                    config=("instances", "reward", "selection", "device", "generator"),
+                    config=("instances", "reward", "selection", "device"),
                     automated=True)  # fmt: skip
     def instruction_dataset(step: Step) -> Result:
         """The dataset: the refined policy's instance for each accepted instruction, scored,

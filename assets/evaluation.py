@@ -17,7 +17,7 @@ from refine_dagster.warehouse.rows import frame
 
 
 @pipeline_asset(group="evaluation", kinds={"huggingface", "duckdb"}, owner="models", revision=1,
-                config=("evaluation", "device", "generator"), outside=tasks_version,
+                config=("evaluation", "device"), outside=tasks_version,
                 deps=["base_model", "baseline_model", "fine_tuned_model"])  # fmt: skip
 def evaluation_report(step: Step) -> Result:
     """ROUGE-L of base, seeds only, Self-Instruct and REFINE-AF on held-out SUPER-NI tasks.

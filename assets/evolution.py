@@ -22,7 +22,7 @@ from refine_dagster.teams_rl.evolved_rows import INSTRUCTOR, evolution_calls
 
 
 @pipeline_asset(group="policy", kinds={"torch", "huggingface"}, owner="models", revision=1,
-                config=("teams_rl", "device", "generator"),
+                config=("teams_rl", "device"),
                 deps=["seed_tasks", "base_model"])  # fmt: skip
 def instructor_policy(step: Step) -> Result:
     """The policy that chooses which operation to apply to an instruction (TeaMs-RL).
@@ -47,7 +47,7 @@ def instructor_policy(step: Step) -> Result:
 
 
 @pipeline_asset(group="instructions", kinds={"huggingface", "duckdb"}, owner="data", revision=1,
-                config=("teams_rl", "device", "generator"), automated=True,
+                config=("teams_rl", "device"), automated=True,
                 deps=["seed_tasks", "base_model", "instructor_policy"])  # fmt: skip
 def evolved_instructions(step: Step) -> Result:
     """Candidate instructions, evolved from seeds by the operations that the instructor chooses.

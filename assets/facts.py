@@ -25,6 +25,7 @@ from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
 from refine_dagster.hashing import content_id
 from refine_dagster.seeds.readers import read_seeds
+from refine_dagster.warehouse.tables import slice_of
 
 # Stands for the content of a file that is absent or has errors; the run says which.
 UNREADABLE = "unreadable"
@@ -39,7 +40,8 @@ class Facts:
     Attributes:
         key: its name in the graph.
         revision: of its logic.
-        config: the sections of the profile that it reads.
+        config: the sections of the profile that it reads; besides them what of `generator` decides
+            completions, where its table says that it calls a model.
         automated: whether automation may materialise it; what trains is left to people.
         outside: hashes what it reads besides its inputs and config; None where there is nothing.
     """
@@ -49,6 +51,11 @@ class Facts:
     config: tuple[str, ...] = ()
     automated: bool = False
     outside: Callable[[Profile], str] | None = None
+
+    @property
+    def calls_model(self) -> bool:
+        """Whether it asks a model for completions."""
+        return slice_of(self.key).table.calls_model
 
     @property
     def resources(self) -> set[str]:
@@ -61,13 +68,16 @@ class Facts:
     def config_of(self, profile: Profile) -> dict[str, Any]:
         """The config that it reads, and the run seed; JSON values.
 
-        The generator's fields bound cost or decide completions. The latter are here, and only
-        where they are not as by default.
+        Fields of `generator` are named where they are not as by default. What other packages
+        provide has its version.
         """
-        sections = [name for name in self.config if name != "generator"]
-        config = {name: getattr(profile, name).model_dump(mode="json") for name in sections}
-        deciding = profile.generator.deciding() if "generator" in self.config else {}
-        plug_ins = plug_ins_of(*(getattr(profile, name) for name in self.config))
+        sections = [getattr(profile, name) for name in self.config]
+        config = {
+            name: section.model_dump(mode="json")
+            for name, section in zip(self.config, sections, strict=True)
+        }
+        deciding = profile.generator.deciding() if self.calls_model else {}
+        plug_ins = plug_ins_of(*sections, *([profile.generator] if self.calls_model else []))
         return {**config, **deciding, **plug_ins, "run_seed": profile.run_seed}
 
     def config_hash(self, profile: Profile) -> str:

@@ -64,7 +64,7 @@ def reward_scored_instructions(policy_round: PolicyRound) -> PipelineAsset:
 
     @pipeline_asset(name=policy_round.name("reward_scored_instructions"), group="feedback",
                     kinds={"huggingface", "duckdb"}, owner="data", revision=2,
-                    config=("instances", "reward", "selection", "device", "generator"),
+                    config=("instances", "reward", "selection", "device"),
                     deps=["seed_tasks", *policy_assets(before), "feedback_judge", pool, *scale],
                     automated=True)  # fmt: skip
     def scored(step: Step) -> Result:

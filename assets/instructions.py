@@ -18,7 +18,7 @@ def raw_instructions(policy_round: PolicyRound) -> PipelineAsset:
 
     @pipeline_asset(name=policy_round.name("raw_instructions"), group="instructions",
                     kinds={"huggingface", "duckdb"}, owner="data", revision=2,
-                    config=("self_instruct", "device", "generator"), automated=True,
+                    config=("self_instruct", "device"), automated=True,
                     deps=["seed_tasks", *policy_assets(before), *former])  # fmt: skip
     def candidates(step: Step) -> Result:
         """Candidate instructions, as parsed from what the policy wrote after demonstrations.

@@ -15,7 +15,7 @@ def rl_policy_checkpoint(policy_round: PolicyRound) -> PipelineAsset:
     @pipeline_asset(name=policy_round.name("rl_policy_checkpoint"), group="policy",
                     kinds={"torch", "huggingface"}, owner="models",
                     deps=["seed_tasks", *policy_assets(before), "feedback_judge", pool, scale],
-                    config=("instances", "reward", "reinforcement", "device", "generator"),
+                    config=("instances", "reward", "reinforcement", "device"),
                     revision=4)  # fmt: skip
     def trained(step: Step) -> Result:
         """A policy trained to write instances that the judge rewards (REFINE-AF stage 2).

@@ -9,9 +9,7 @@ A row is named by the first digits of its id; where two rows begin alike, that i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -82,36 +80,6 @@ def find_row(connection: duckdb.DuckDBPyConnection, text: str) -> RowName:
 
 
 LABEL_SHOWN = 200
-
-_HASH = "left({}, 12)"
-_MODEL = f"arm || ', ' || {_HASH.format('fingerprint')}"
-# A row's label, as SQL over its table; by default the instruction.
-_LABELS: Mapping[str, str] = MappingProxyType(
-    {
-        "seed_tasks": "seed_id || ': ' || instruction",
-        "base_model": f"model || ', ' || {_HASH.format('fingerprint')}",
-        "feedback_judge": f"kind || ', ' || {_HASH.format('fingerprint')}",
-        "feedback_judge_accuracy": "dimension || ', ' || corruption",
-        "feedback_judge_quality": "dimension || ', ' || measure",
-        "feedback_judge_calibration": "dimension || ', bin ' || bin",
-        "instructor_policy": f"algorithm || ', ' || {_HASH.format('version')}",
-        "evolved_instructions": "operation || ', ' || rule || ': ' || instruction",
-        "instruction_decisions": "rule || ': ' || instruction",
-        "reward_scored_instructions": "rule || ': ' || instruction",
-        "base_scored_instructions": "rule || ': ' || instruction",
-        "instance_decisions": "rule || ': ' || instruction",
-        "rl_policy_checkpoint": f"algorithm || ', ' || preset || ', ' || {_HASH.format('policy')}",
-        "fine_tuned_model": _MODEL,
-        "baseline_model": _MODEL,
-        "evaluation_report": "arm || ' on ' || task",
-        "evaluation_comparisons": "arm || ' against ' || against",
-        "evaluation_predictions": "arm || ' on ' || task || ', instance ' || instance",
-        "privacy_report": "arm || ', ' || control || ', ' || attack",
-        "privacy_audits": "arm || ', ' || control",
-        "privacy_scores": "arm || ': ' || instruction",
-        "exports": "format || ': ' || path",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -235,7 +203,7 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 def _label(table: str) -> str:
     columns = TABLES[table].columns
-    label = _LABELS.get(table)
+    label = TABLES[table].label
     if label is None and "instruction" in columns:
         label = "instruction"
     if label is None:

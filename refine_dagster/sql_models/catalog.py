@@ -9,11 +9,10 @@ from functools import cache
 import sqlglot
 from sqlglot import exp
 
-from refine_dagster.config.policy_round import split_name
 from refine_dagster.sql_models.model import DIALECT
 from refine_dagster.warehouse.migrations import MIGRATIONS
 from refine_dagster.warehouse.table import PARENTS_TYPE, POLICY_ROUND
-from refine_dagster.warehouse.tables import TABLES, graph_assets, tables_of
+from refine_dagster.warehouse.tables import TABLES, graph_assets, slice_of, tables_of
 
 _COMMON = {
     "row_id": ("VARCHAR", "The row's id."),
@@ -25,17 +24,6 @@ _KEPT = {
     "added_in": ("BIGINT", "Sequence of the materialization that added the row."),
     "removed_in": ("BIGINT", "Sequence of the one that removed it; null while it lives."),
 }
-# `store.completions` is filled by whatever calls a model, so a model over it comes after these, in
-# every policy round.
-MODEL_CALLERS = (
-    "evaluation_report",
-    "evolved_instructions",
-    "instruction_dataset",
-    "instructor_policy",
-    "raw_instructions",
-    "reward_scored_instructions",
-    "rl_policy_checkpoint",
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,8 @@ def stored_relations(rounds: int = 1) -> Mapping[str, Relation]:
         live = {name: _COMMON.get(name) or table.columns[name] for name in table.stored}
         found[f"main.{table.name}"] = Relation(live, every, makers)
         found[f"history.{table.name}"] = Relation({**live, **_KEPT}, every, makers)
-    callers = tuple(asset for asset in graph if split_name(asset)[0] in MODEL_CALLERS)
+    # A model over the completions store comes after all that fills it, in every policy round.
+    callers = tuple(asset for asset in graph if slice_of(asset).table.calls_model)
     for relation, columns in _fixed_tables().items():
         assets = callers if relation.startswith("store.") else graph
         found[relation] = Relation(columns, assets, (None,))

@@ -52,6 +52,7 @@ PIPELINE_TABLES = (
             ),
         },
         key=("seed_id",),
+        label="seed_id || ': ' || instruction",
     ),
     declare(
         "base_model",
@@ -65,6 +66,7 @@ PIPELINE_TABLES = (
             "context_length": ("BIGINT", "Longest sequence in tokens."),
             "checkpoint_hash": ("VARCHAR", "The checkpoint trained here; null for a given model."),
         },
+        label="model || ', ' || left(fingerprint, 12)",
     ),
     declare(
         "base_model_steps",
@@ -82,6 +84,7 @@ PIPELINE_TABLES = (
             "checkpoint_hash": ("VARCHAR", "The checkpoint trained here; null for a given judge."),
             "held_out_examples": ("BIGINT", "Examples the accuracies are measured on."),
         },
+        label="kind || ', ' || left(fingerprint, 12)",
     ),
     declare(
         "feedback_judge_accuracy",
@@ -98,6 +101,7 @@ PIPELINE_TABLES = (
         },
         asset="feedback_judge",
         key=("dimension", "corruption"),
+        label="dimension || ', ' || corruption",
     ),
     declare(
         "feedback_judge_quality",
@@ -115,6 +119,7 @@ PIPELINE_TABLES = (
         },
         asset="feedback_judge",
         key=("dimension", "measure"),
+        label="dimension || ', ' || measure",
     ),
     declare(
         "feedback_judge_calibration",
@@ -128,6 +133,7 @@ PIPELINE_TABLES = (
         },
         asset="feedback_judge",
         key=("dimension", "bin"),
+        label="dimension || ', bin ' || bin",
     ),
     declare(
         "raw_instructions",
@@ -150,6 +156,7 @@ PIPELINE_TABLES = (
         },
         key=("method", "slot"),
         rounds_from=1,
+        calls_model=True,
     ),
     declare(
         "instructor_policy",
@@ -166,6 +173,8 @@ PIPELINE_TABLES = (
             "review_calls": ("BIGINT", "Reviews asked for in training."),
             "ended_by": ("VARCHAR", "`updates`, or what the collapse guard saw; null: untrained."),
         },
+        label="algorithm || ', ' || left(version, 12)",
+        calls_model=True,
     ),
     declare(
         "instructor_policy_steps",
@@ -206,6 +215,8 @@ PIPELINE_TABLES = (
             "instructor": ("VARCHAR", "Version of the policy that chose the operation."),
         },
         key=("method", "slot"),
+        label="operation || ', ' || rule || ': ' || instruction",
+        calls_model=True,
     ),
     declare(
         "instruction_decisions",
@@ -226,6 +237,7 @@ PIPELINE_TABLES = (
         },
         key=("method", "slot"),
         rounds_from=1,
+        label="rule || ': ' || instruction",
     ),
     declare(
         "filtered_instructions",
@@ -256,6 +268,8 @@ PIPELINE_TABLES = (
         key=("policy_round",),
         owner=POOL,
         rounds_from=1,
+        label="rule || ': ' || instruction",
+        calls_model=True,
     ),
     declare(
         "base_scored_instructions",
@@ -266,6 +280,7 @@ PIPELINE_TABLES = (
         key=("policy_round",),
         owner=POOL,
         rounds_from=2,
+        label="rule || ': ' || instruction",
     ),
     declare(
         "rl_policy_checkpoint",
@@ -285,6 +300,8 @@ PIPELINE_TABLES = (
         },
         key=("policy_round", "algorithm", "preset"),
         rounds_from=1,
+        label="algorithm || ', ' || preset || ', ' || left(policy, 12)",
+        calls_model=True,
     ),
     declare(
         "rl_policy_checkpoint_steps",

@@ -33,6 +33,7 @@ RESULT_TABLES = (
             if name not in ("format_valid", "format_problem", "kept", "rule", "value", "threshold")
         },
         owner=POOL,
+        calls_model=True,
     ),
     declare(
         "instance_decisions",
@@ -40,8 +41,15 @@ RESULT_TABLES = (
         INSTANCE,
         asset="instruction_dataset",
         owner=POOL,
+        label="rule || ': ' || instruction",
     ),
-    declare("fine_tuned_model", "The model fine-tuned on the dataset.", _MODEL, key=("arm",)),
+    declare(
+        "fine_tuned_model",
+        "The model fine-tuned on the dataset.",
+        _MODEL,
+        key=("arm",),
+        label="arm || ', ' || left(fingerprint, 12)",
+    ),
     declare(
         "fine_tuned_model_steps",
         "One logged step of the fine-tuned model's training.",
@@ -54,6 +62,7 @@ RESULT_TABLES = (
         "A model fine-tuned with the same base and budget on other instances.",
         _MODEL,
         key=("arm",),
+        label="arm || ', ' || left(fingerprint, 12)",
     ),
     declare(
         "baseline_model_steps",
@@ -74,6 +83,8 @@ RESULT_TABLES = (
             "exact_match": ("DOUBLE", "Share of exact answers, times 100."),
         },
         key=("arm", "task"),
+        label="arm || ' on ' || task",
+        calls_model=True,
     ),
     declare(
         "evaluation_comparisons",
@@ -94,6 +105,7 @@ RESULT_TABLES = (
         },
         asset="evaluation_report",
         key=("arm", "against"),
+        label="arm || ' against ' || against",
     ),
     declare(
         "evaluation_predictions",
@@ -108,6 +120,7 @@ RESULT_TABLES = (
         },
         asset="evaluation_report",
         key=("arm", "task", "instance"),
+        label="arm || ' on ' || task || ', instance ' || instance",
     ),
     declare(
         "privacy_report",
@@ -136,6 +149,7 @@ RESULT_TABLES = (
             "refusal": ("VARCHAR", "Why figures are missing; null where all are there."),
         },
         key=("arm", "control", "attack"),
+        label="arm || ', ' || control || ', ' || attack",
     ),
     declare(
         "privacy_audits",
@@ -152,6 +166,7 @@ RESULT_TABLES = (
         },
         asset="privacy_report",
         key=("arm", "control"),
+        label="arm || ', ' || control",
     ),
     declare(
         "privacy_scores",
@@ -172,6 +187,7 @@ RESULT_TABLES = (
         },
         asset="privacy_report",
         key=("arm", "instruction", "input"),
+        label="arm || ': ' || instruction",
     ),
     declare(
         EXPORTS,
@@ -184,5 +200,6 @@ RESULT_TABLES = (
             "data_version": ("VARCHAR", "The data version of `instruction_dataset` in it."),
         },
         key=("path",),
+        label="format || ': ' || path",
     ),
 )

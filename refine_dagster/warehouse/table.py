@@ -36,6 +36,9 @@ class Table:
         rounds_from: the first policy round that has rows of it, in the column `policy_round`; None
             of a table that has no rounds.
         optional: columns that a row may lack. Null means absent: neither id nor hash covers it.
+        label: SQL for what people know a row by; by default the instruction, or the step.
+        calls_model: whether the asset of this name calls a model, and so fills the completions
+            store.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Table:
     owner: tuple[str, str] | None = None
     rounds_from: int | None = None
     optional: tuple[str, ...] = ()
+    label: str | None = None
+    calls_model: bool = False
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -64,6 +69,8 @@ def declare(
     owner: tuple[str, str] | None = None,
     rounds_from: int | None = None,
     optional: Sequence[str] = (),
+    label: str | None = None,
+    calls_model: bool = False,
 ) -> Table:
     """A table, by default of the asset of the same name."""
     return Table(
@@ -75,4 +82,6 @@ def declare(
         owner,
         rounds_from,
         tuple(optional),
+        label,
+        calls_model,
     )
