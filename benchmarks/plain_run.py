@@ -31,7 +31,7 @@ from refine_dagster.runtime import Lesson, Made, Model, Runtime
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.instructor import untrained_policy
-from refine_dagster.teams_rl.learned_policy import InstructorPolicy, load_instructor
+from refine_dagster.teams_rl.policies import InstructorPolicy, load_instructor
 from refine_dagster.training.sft import steps_for
 from refine_dagster.warehouse import rows as row_naming
 from refine_dagster.warehouse.checkpoints import Checkpoint

@@ -45,14 +45,14 @@ from refine_dagster.teams_rl.chain import Evolver, Outcome, Seed
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.instructor import InstructorTask, InstructorTraining, train_instructor
-from refine_dagster.teams_rl.learned_policy import (
+from refine_dagster.teams_rl.operations import NAMES
+from refine_dagster.teams_rl.policies import (
     FixedPolicy,
     InstructorPolicy,
     RandomPolicy,
     RoundRobinPolicy,
     load_instructor,
 )
-from refine_dagster.teams_rl.operations import NAMES
 from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer
 from refine_dagster.teams_rl.reward import NoveltyReward
 from refine_dagster.warehouse.warehouse import Warehouse

@@ -73,7 +73,7 @@ from refine_dagster.self_instruct.decisions import (
 from refine_dagster.teams_rl import evolution, evolved_rows, instructor
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolved_rows import INSTRUCTOR, INSTRUCTOR_STEPS
-from refine_dagster.teams_rl.learned_policy import InstructorPolicy
+from refine_dagster.teams_rl.policies import InstructorPolicy
 from refine_dagster.training import sft
 from refine_dagster.training.colocated_engine import engine_for
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy

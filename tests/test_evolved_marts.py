@@ -18,7 +18,7 @@ from refine_dagster.self_instruct.decisions import (
 from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.evolved_rows import Origin, as_seeds, evolved_rows, instructor_payload
-from refine_dagster.teams_rl.learned_policy import FixedPolicy
+from refine_dagster.teams_rl.policies import FixedPolicy
 from refine_dagster.warehouse.rows import Parent, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
 from template_executor import RuleReviewer, TemplateExecutor

@@ -17,7 +17,7 @@ from refine_dagster import progress
 from refine_dagster.errors import RefineError
 from refine_dagster.novelty.decision import Decision
 from refine_dagster.novelty.filter import NoveltyFilter
-from refine_dagster.novelty.row_files import RowFile
+from refine_dagster.novelty.row_files import RowFile, row_file
 
 _BATCH = 4096
 _TOKEN = re.compile(r"[a-z0-9]")
@@ -65,7 +65,7 @@ def dedupe_file(
     Raises:
         RefineError: a result exists already, or a row cannot be read.
     """
-    source = RowFile(file, column)
+    source = row_file(file, column)
     kept_file = file.with_name(f"{file.stem}.kept{file.suffix}")
     decisions_file = file.with_name(f"{file.stem}.decisions.jsonl")
     for result in (kept_file, decisions_file):
@@ -74,7 +74,7 @@ def dedupe_file(
                 "exists already", where=str(result), fix="move it, or replace it with --overwrite"
             )
     if against is not None:
-        _preload(RowFile(against, column), novelty)
+        _preload(row_file(against, column), novelty)
     part_of_kept, part_of_decisions = _part(kept_file), _part(decisions_file)
     rows = kept = without_tokens = 0
     try:

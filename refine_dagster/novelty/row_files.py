@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import csv
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import compress, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from refine_dagster.errors import RefineError
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONGEST_CELL = 1 << 30
@@ -42,48 +40,47 @@ class RowBatch(NamedTuple):
 Write = Callable[[RowBatch, Sequence[bool]], None]
 
 
-class RowFile:
-    """A file of rows.
-
-    Args:
-        path: `.jsonl`, `.csv` or `.parquet`.
-        column: the text column.
-
-    Raises:
-        RefineError: there is no such file, or its extension is unknown.
-    """
+class RowFile(ABC):
+    """A file with a text column; `row_file` opens one."""
 
     def __init__(self, path: Path, column: str) -> None:
-        if not path.is_file():
-            raise RefineError("no such file", where=str(path), fix="check the path")
-        kinds: dict[str, type[_JsonLines | _CommaSeparated | _Parquet]] = {
-            ".jsonl": _JsonLines,
-            ".csv": _CommaSeparated,
-            ".parquet": _Parquet,
-        }
-        kind = kinds.get(path.suffix.lower())
-        if kind is None:
-            raise RefineError(
-                f"unknown extension `{path.suffix}`",
-                where=str(path),
-                fix=f"convert it to one of {', '.join(kinds)}",
-            )
         self.path = path
-        self._rows = kind(path, column)
+        self._column = column
 
+    @abstractmethod
     def batches(self, size: int) -> Iterator[RowBatch]:
         """The rows in order, at most `size` at a time.
 
         Raises:
             RefineError: a row has no text or is damaged; names file and line.
         """
-        return self._rows.batches(size)
 
-    @contextmanager
-    def like(self, path: Path) -> Iterator[Write]:
+    @abstractmethod
+    def like(self, path: Path) -> AbstractContextManager[Write]:
         """Open a new file of the same form; the function writes a batch's rows chosen by a mask."""
-        with self._rows.like(path) as write:
-            yield write
+
+
+def row_file(path: Path, column: str) -> RowFile:
+    """A `.jsonl`, `.csv` or `.parquet` file with a text column.
+
+    Raises:
+        RefineError: there is no such file, or its extension is unknown.
+    """
+    if not path.is_file():
+        raise RefineError("no such file", where=str(path), fix="check the path")
+    kinds: dict[str, Callable[[Path, str], RowFile]] = {
+        ".jsonl": _JsonLines,
+        ".csv": _CommaSeparated,
+        ".parquet": _Parquet,
+    }
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise RefineError(
+            f"unknown extension `{path.suffix}`",
+            where=str(path),
+            fix=f"convert it to one of {', '.join(kinds)}",
+        )
+    return kind(path, column)
 
 
 def _batched(rows: Iterable[tuple[int, str, Any]], size: int) -> Iterator[RowBatch]:
@@ -92,16 +89,12 @@ def _batched(rows: Iterable[tuple[int, str, Any]], size: int) -> Iterator[RowBat
         yield RowBatch(*map(list, zip(*chunk, strict=True)))
 
 
-class _JsonLines:
-    def __init__(self, path: Path, column: str) -> None:
-        self._path = path
-        self._column = column
-
+class _JsonLines(RowFile):
     def batches(self, size: int) -> Iterator[RowBatch]:
         return _batched(self._read(), size)
 
     def _read(self) -> Iterator[tuple[int, str, bytes]]:
-        with self._path.open("rb") as stream:
+        with self.path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 if number == 1:
                     line = line.removeprefix(_BYTE_ORDER_MARK)
@@ -110,7 +103,7 @@ class _JsonLines:
                     yield number, self._text(line, number), row
 
     def _text(self, line: bytes, number: int) -> str:
-        where = f"{self._path}, line {number}"
+        where = f"{self.path}, line {number}"
         try:
             row = json.loads(line)
         except UnicodeDecodeError as error:
@@ -133,11 +126,8 @@ class _JsonLines:
             yield lambda batch, mask: stream.writelines(compress(batch.rows, mask))
 
 
-class _CommaSeparated:
-    def __init__(self, path: Path, column: str) -> None:
-        self._path = path
-        self._column = column
-        self._header: list[str] = []
+class _CommaSeparated(RowFile):
+    _header: Sequence[str] = ()
 
     def batches(self, size: int) -> Iterator[RowBatch]:
         return _batched(self._read(), size)
@@ -146,11 +136,11 @@ class _CommaSeparated:
         limit = csv.field_size_limit(_LONGEST_CELL)
         begin = 1
         try:
-            with self._path.open(encoding="utf-8-sig", newline="") as stream:
+            with self.path.open(encoding="utf-8-sig", newline="") as stream:
                 rows = csv.reader(stream, strict=True)
                 self._header = next(rows, [])
                 if self._column not in self._header:
-                    raise _no_column(self._column, self._header, f"{self._path}, line 1")
+                    raise _no_column(self._column, self._header, f"{self.path}, line 1")
                 index = self._header.index(self._column)
                 begin = rows.line_num + 1
                 for row in rows:
@@ -160,19 +150,19 @@ class _CommaSeparated:
                     if len(row) != len(self._header):
                         raise RefineError(
                             f"{len(row)} cells, the header has {len(self._header)}",
-                            where=f"{self._path}, line {number}",
+                            where=f"{self.path}, line {number}",
                             fix='put cells that hold commas or line breaks in "quotation marks"',
                         )
                     yield number, row[index], row
         except csv.Error as error:
             raise RefineError(
                 f"broken CSV: {error}",
-                where=f"{self._path}, line {begin}",
+                where=f"{self.path}, line {begin}",
                 fix="correct the quotation marks there",
             ) from error
         except UnicodeDecodeError as error:
             raise RefineError(
-                "not UTF-8", where=f"{self._path}, after line {begin}", fix="save it as UTF-8"
+                "not UTF-8", where=f"{self.path}, after line {begin}", fix="save it as UTF-8"
             ) from error
         finally:
             csv.field_size_limit(limit)
@@ -198,21 +188,17 @@ class _CommaSeparated:
             write_header()
 
 
-class _Parquet:
+class _Parquet(RowFile):
     def __init__(self, path: Path, column: str) -> None:
-        self._path = path
-        self._column = column
-        self._file = self._opened()
-
-    def _opened(self) -> ParquetFile:
         import pyarrow as pa
         from pyarrow.parquet import ParquetFile
 
+        super().__init__(path, column)
         try:
-            return ParquetFile(self._path)
+            self._file = ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise RefineError(
-                f"not a Parquet file: {error}", where=str(self._path), fix="write the file again"
+                f"not a Parquet file: {error}", where=str(path), fix="write the file again"
             ) from error
 
     def batches(self, size: int) -> Iterator[RowBatch]:
@@ -220,7 +206,7 @@ class _Parquet:
 
         names = self._file.schema_arrow.names
         if self._column not in names:
-            raise _no_column(self._column, names, str(self._path))
+            raise _no_column(self._column, names, str(self.path))
         last = 0
         try:
             for rows in self._file.iter_batches(batch_size=size):
@@ -228,14 +214,14 @@ class _Parquet:
                 last += rows.num_rows
                 values = rows.column(self._column).to_pylist()
                 texts = [
-                    _checked(value, self._column, names, f"{self._path}, row {number}")
+                    _checked(value, self._column, names, f"{self.path}, row {number}")
                     for number, value in zip(numbers, values, strict=True)
                 ]
                 yield RowBatch(numbers, texts, rows)
         except (pa.ArrowException, OSError) as error:
             raise RefineError(
                 f"damaged Parquet: {error}",
-                where=f"{self._path}, after row {last}",
+                where=f"{self.path}, after row {last}",
                 fix="write the file again",
             ) from error
 

@@ -18,8 +18,8 @@ from refine_dagster.models.language_model import checkpoint_folder
 from refine_dagster.teams_rl.chain import Chain, Evolver, Outcome, Seed
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.instructor import untrained_policy
-from refine_dagster.teams_rl.learned_policy import InstructorPolicy, RandomPolicy, load_instructor
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH, one_line
+from refine_dagster.teams_rl.policies import InstructorPolicy, RandomPolicy, load_instructor
 from refine_dagster.teams_rl.reviewer import ModelExecutor, ModelReviewer
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 

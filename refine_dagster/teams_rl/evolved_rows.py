@@ -27,7 +27,7 @@ from refine_dagster.self_instruct.decisions import EVOLVED, KEPT, TEAMS_RL
 from refine_dagster.teams_rl.chain import Outcome, Seed
 from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.instructor import InstructorUpdate, updates_calls
-from refine_dagster.teams_rl.learned_policy import load_instructor
+from refine_dagster.teams_rl.policies import load_instructor
 from refine_dagster.warehouse.checkpoints import Checkpoint
 from refine_dagster.warehouse.rows import Parent, Row, make_row, parents
 

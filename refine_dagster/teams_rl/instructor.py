@@ -35,7 +35,8 @@ from refine_dagster.evaluation.diversity import vendi_score
 from refine_dagster.seeding import request_seed, restored_generators
 from refine_dagster.teams_rl.chain import Episodes, Evolver, Outcome, Seed
 from refine_dagster.teams_rl.embedding import Embedding
-from refine_dagster.teams_rl.learned_policy import (
+from refine_dagster.teams_rl.operations import EPISODE_LENGTH
+from refine_dagster.teams_rl.policies import (
     FixedPolicy,
     InstructorForm,
     InstructorPolicy,
@@ -43,7 +44,6 @@ from refine_dagster.teams_rl.learned_policy import (
     RoundRobinPolicy,
     save_instructor,
 )
-from refine_dagster.teams_rl.operations import EPISODE_LENGTH
 from refine_dagster.teams_rl.reward import NoveltyReward, PaperReward, Reward
 from refine_dagster.training.trainer_session import load_state, save_state
 
@@ -171,7 +171,7 @@ def reward_of(config: TeamsRLConfig, embedding: Embedding) -> Reward:
 
 
 def train_instructor(task: InstructorTask) -> InstructorTraining:
-    """Train and save an instructor (`learned_policy.load_instructor` reads it).
+    """Train and save an instructor (`policies.load_instructor` reads it).
 
     Raises:
         ValueError: the algorithm is not trained, or there are no seeds.

@@ -28,8 +28,8 @@ from refine_dagster.refine_af.reward_parts import with_parts
 from refine_dagster.registry import ALGORITHMS, BACKENDS, OPERATIONS, REWARD_PARTS
 from refine_dagster.teams_rl.chain import Seed
 from refine_dagster.teams_rl.evolution import evolve, model_evolver
-from refine_dagster.teams_rl.learned_policy import RoundRobinPolicy
 from refine_dagster.teams_rl.operations import NAMES, operation_named
+from refine_dagster.teams_rl.policies import RoundRobinPolicy
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.fake_judges import FakeJudge, scores_of
 from tests.pipeline.children import run_command

@@ -28,7 +28,7 @@ from refine_dagster.teams_rl.evolved_rows import (
     seed_parts,
     slot_of,
 )
-from refine_dagster.teams_rl.learned_policy import RandomPolicy
+from refine_dagster.teams_rl.policies import RandomPolicy
 from refine_dagster.warehouse.rows import Parent, Row, make_row
 from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds

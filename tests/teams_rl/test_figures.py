@@ -9,7 +9,7 @@ from refine_dagster.evaluation.diversity import vendi_score
 from refine_dagster.teams_rl.chain import Evolver, Outcome
 from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import evolve
-from refine_dagster.teams_rl.learned_policy import FixedPolicy, RandomPolicy
+from refine_dagster.teams_rl.policies import FixedPolicy, RandomPolicy
 from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
 

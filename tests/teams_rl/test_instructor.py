@@ -25,8 +25,8 @@ from refine_dagster.teams_rl.instructor import (
     train_instructor,
     untrained_policy,
 )
-from refine_dagster.teams_rl.learned_policy import InstructorError, load_instructor
 from refine_dagster.teams_rl.operations import NAMES, Operation
+from refine_dagster.teams_rl.policies import InstructorError, load_instructor
 from template_executor import RuleReviewer, TemplateExecutor
 from tests.teams_rl.packaged import packaged_seeds
 

@@ -21,8 +21,8 @@ from refine_dagster.teams_rl.chain import Chain, Evolver, Seed
 from refine_dagster.teams_rl.elimination import Rewrite
 from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.evolved_rows import CallsPerRow
-from refine_dagster.teams_rl.learned_policy import RandomPolicy, RoundRobinPolicy
 from refine_dagster.teams_rl.operations import BREADTH, EPISODE_LENGTH, NAMES, operation_named
+from refine_dagster.teams_rl.policies import RandomPolicy, RoundRobinPolicy
 from refine_dagster.teams_rl.reviewer import (
     ModelExecutor,
     ModelReviewer,
