@@ -6,7 +6,7 @@ tables and views come from the declarations in `warehouse/tables.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -60,8 +60,9 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             "INSERT INTO main.schema_migrations VALUES (?, ?, ?)",
             [number, migration.name, datetime.now(UTC).isoformat()],
         )
+    held = _history_columns(connection)
     for table in TABLES.values():
-        create_table(connection, table)
+        create_table(connection, table, held.get(table.name))
     _create_lineage_views(connection)
     connection.execute("DELETE FROM lineage.declarations")
     connection.execute("INSERT INTO lineage.declarations VALUES (?)", [declared])
@@ -78,19 +79,25 @@ def declarations_fingerprint() -> str:
     return content_id("declarations", declared, _lineage_views())
 
 
-def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Create a declaration's history table and live view, with its texts as comments."""
-    structural = f"{POLICY_ROUND} BIGINT NOT NULL, " if table.rounds_from else ""
-    payload = "".join(f"{name} {kind}, " for name, (kind, _) in table.columns.items())
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS history.{table.name} (row_id VARCHAR NOT NULL, {structural}"
-        f"{payload}parents {PARENTS_TYPE}, row_hash VARCHAR NOT NULL, added_in BIGINT NOT NULL, "
-        "removed_in BIGINT)"
-    )
-    for name, (kind, _) in table.columns.items():
+def create_table(
+    connection: duckdb.DuckDBPyConnection, table: Table, held: Collection[str] | None = None
+) -> None:
+    """Create a declaration's history table and live view, with its texts as comments.
+
+    Args:
+        held: the columns of a history table that is there; None where there is none.
+    """
+    columns = {name: kind for name, (kind, _) in table.columns.items()}
+    if held is None:
+        structural = f"{POLICY_ROUND} BIGINT NOT NULL, " if table.rounds_from else ""
+        payload = "".join(f"{name} {kind}, " for name, kind in columns.items())
         connection.execute(
-            f"ALTER TABLE history.{table.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
+            f"CREATE TABLE history.{table.name} (row_id VARCHAR NOT NULL, {structural}{payload}"
+            f"parents {PARENTS_TYPE}, row_hash VARCHAR NOT NULL, added_in BIGINT NOT NULL, "
+            "removed_in BIGINT)"
         )
+    for name in () if held is None else [one for one in columns if one not in held]:
+        connection.execute(f"ALTER TABLE history.{table.name} ADD COLUMN {name} {columns[name]}")
     connection.execute(
         f"CREATE OR REPLACE VIEW main.{table.name} AS "
         f"SELECT {', '.join(table.stored)} FROM history.{table.name} WHERE removed_in IS NULL"
@@ -98,6 +105,15 @@ def create_table(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     connection.execute(f"COMMENT ON VIEW main.{table.name} IS {literal(table.description)}")
     for name, (_, meaning) in table.columns.items():
         connection.execute(f"COMMENT ON COLUMN history.{table.name}.{name} IS {literal(meaning)}")
+
+
+def _history_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """History table -> its columns."""
+    found = connection.execute(
+        "SELECT table_name, list(column_name) FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND schema_name = 'history' GROUP BY ALL"
+    ).fetchall()
+    return dict(found)
 
 
 @contextmanager
