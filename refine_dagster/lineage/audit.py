@@ -54,7 +54,10 @@ def verify(warehouse: Warehouse, checkpoints_root: Path, deep: bool = False) -> 
         ("the history", check_history),
         ("the completions", check_completions),
         ("lineage.parents", check_parents),
-        ("the checkpoints", lambda one, to: check_checkpoints(one, to, checkpoints_root)),
+        (
+            "the checkpoints",
+            lambda connection, report: check_checkpoints(connection, report, checkpoints_root),
+        ),
         ("the SQL models", check_models),
         ("the schema", check_schema),
     ]

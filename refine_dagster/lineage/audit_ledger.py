@@ -117,7 +117,7 @@ def check_completions(connection: duckdb.DuckDBPyConnection, report: AuditReport
         """,
         [[sequence for sequence, _ in unlike]],
     ).fetchall()
-    report.broken_each(_changed(*one) for one in changed)
+    report.broken_each(_changed(*use) for use in changed)
     report.broken_each(
         (f"store.completions {key}", "model, prompt, sampling and seed do not give its key")
         for key in _misnamed(connection)

@@ -118,9 +118,9 @@ def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
         ):
             unlike = connection.execute(
                 f"""
-                SELECT coalesce(counted.sequence, made.sequence), made.{figure}, rows, one
+                SELECT coalesce(counted.sequence, made.sequence), made.{figure}, rows, example
                 FROM (
-                    SELECT {column} AS sequence, count(*) AS rows, min(row_id) AS one
+                    SELECT {column} AS sequence, count(*) AS rows, min(row_id) AS example
                     FROM {table} AND {column} IS NOT NULL GROUP BY ALL
                 ) AS counted
                 FULL JOIN (
@@ -134,13 +134,16 @@ def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
                 [owned.asset, name == owned.asset, pruned],
             ).fetchall()
             report.broken_each(
-                (f"{name} row {one}", f"{did} in {sequence}, no materialization of {owned.asset}")
-                if told is None
+                (
+                    f"{name} row {example}",
+                    f"{did} in {sequence}, no materialization of {owned.asset}",
+                )
+                if said is None
                 else (
                     f"table {name}",
-                    f"{rows or 0} rows were {did} in materialization {sequence}, which says {told}",
+                    f"{rows or 0} rows were {did} in materialization {sequence}, which says {said}",
                 )
-                for sequence, told, rows, one in unlike
+                for sequence, said, rows, example in unlike
             )
         turned = _rows(
             connection,
@@ -153,10 +156,12 @@ def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
 
 def check_parents(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """`lineage.parents` holds the parents of all rows, each once, and no others."""
-    told_of = {(one.table.name, one.policy_round.number): one for one in slices_in(connection)}
+    told_of = {
+        (owned.table.name, owned.policy_round.number): owned for owned in slices_in(connection)
+    }
     named = set(_rows(connection, "SELECT DISTINCT table_name, policy_round FROM lineage.parents"))
     parent_table, parent_round = split_sql("parent.asset")
-    for table, number in sorted(told_of.keys() | {one for one in named if one[0] in TABLES}):
+    for table, number in sorted(told_of.keys() | {pair for pair in named if pair[0] in TABLES}):
         kept = (
             "SELECT row_id, parent_table, parent_round, parent_id, role FROM lineage.parents "
             f"WHERE table_name = {literal(table)} AND policy_round = {number}"

@@ -186,9 +186,9 @@ class Causes:
             self.connection.execute(f"DELETE FROM links WHERE node IN ({everything})")
             return
         code = [_valued("code", asset, change.code)] if change.code else []
-        config = [_valued("config", asset, one) for one in change.config]
-        files = [_valued("file", asset, one) for one in change.files]
-        chosen = [one for one in config if one.name != RUN_SEED]
+        config = [_valued("config", asset, difference) for difference in change.config]
+        files = [_valued("file", asset, difference) for difference in change.files]
+        chosen = [difference for difference in config if difference.name != RUN_SEED]
         begun = f"SELECT node FROM beginnings WHERE asset = {literal(asset)}"
         if chosen or code:
             self._own(f"{begun} AND is_source", chosen + code)
@@ -203,7 +203,7 @@ class Causes:
         elif files:
             self._own(f"{begun} AND NOT is_source", files)
         else:
-            read = literals(one.name for one in change.inputs) or "''"
+            read = literals(difference.name for difference in change.inputs) or "''"
             self.connection.execute(
                 f"""
                 INSERT INTO links
@@ -235,7 +235,7 @@ class Causes:
                 number = self._number(Cause("rows", table, change=change, count=len(rows)))
                 given += [(node, number) for *_, node in rows]
                 continue
-            ids = {one for _, old_id, new_id, _ in rows for one in (old_id, new_id) if one}
+            ids = {row_id for _, old_id, new_id, _ in rows for row_id in (old_id, new_id) if row_id}
             payload = contents(self.connection, table, ids)
             for key, old_id, new_id, node in rows:
                 old, new = compared(payload.get(old_id or ""), payload.get(new_id or ""))
@@ -285,5 +285,7 @@ class Causes:
             )
 
 
-def _valued(kind: Kind, asset: str, one: Difference) -> Cause:
-    return Cause(kind, asset, one.name, old={"value": one.old}, new={"value": one.new})
+def _valued(kind: Kind, asset: str, difference: Difference) -> Cause:
+    return Cause(
+        kind, asset, difference.name, old={"value": difference.old}, new={"value": difference.new}
+    )

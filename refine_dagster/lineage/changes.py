@@ -31,15 +31,16 @@ def collect(connection: duckdb.DuckDBPyConnection, name: str, window: Window) ->
         touched = min(before, after)
         for owned in tables_of(asset) if before != after else ():
             table = owned.table.name
-            key, join = key_sql(table, "one")
+            key, join = key_sql(table, "entry")
             connection.execute(
                 f"""
                 INSERT INTO sides
-                SELECT ?, ?, one.row_id, bool_or({_live("one", after)}), any_value({key})
-                FROM history.{table} AS one {join}
-                WHERE {owned.condition} AND (one.added_in > {touched} OR one.removed_in > {touched})
-                GROUP BY one.row_id
-                HAVING bool_or({_live("one", after)}) <> bool_or({_live("one", before)})
+                SELECT ?, ?, entry.row_id, bool_or({_live("entry", after)}), any_value({key})
+                FROM history.{table} AS entry {join}
+                WHERE {owned.condition}
+                  AND (entry.added_in > {touched} OR entry.removed_in > {touched})
+                GROUP BY entry.row_id
+                HAVING bool_or({_live("entry", after)}) <> bool_or({_live("entry", before)})
                 """,
                 [asset, table],
             )
@@ -83,19 +84,19 @@ def link(connection: duckdb.DuckDBPyConnection, name: str, models: Collection[st
         """
         CREATE OR REPLACE TEMP TABLE links AS
         WITH hung AS (
-            SELECT one.node, above.node AS parent,
-                   any_value(if(above.asset <> one.asset
+            SELECT below.node, above.node AS parent,
+                   any_value(if(above.asset <> below.asset
                                 AND above.table_name IN (SELECT unnest(?::VARCHAR[])),
                                 above.asset, '')) AS model
-            FROM ids AS one
+            FROM ids AS below
             JOIN lineage.parents AS edge
-              ON edge.row_id = one.id AND edge.table_name = one.table_name
+              ON edge.row_id = below.id AND edge.table_name = below.table_name
             JOIN ids AS above
               ON above.id = edge.parent_id AND above.table_name = edge.parent_table
-            WHERE one.node <> above.node
-            GROUP BY one.node, above.node, above.id
-            HAVING count(DISTINCT one.is_new) = 1
-               AND any_value(one.is_new) = any_value(above.is_new)
+            WHERE below.node <> above.node
+            GROUP BY below.node, above.node, above.id
+            HAVING count(DISTINCT below.is_new) = 1
+               AND any_value(below.is_new) = any_value(above.is_new)
         )
         SELECT DISTINCT node, parent, model, false AS indirect FROM hung
         """,
@@ -195,11 +196,11 @@ def compare(timeline: Timeline, asset: str, before: int, after: int) -> AssetCha
         asset,
         old.sequence,
         new.sequence,
-        inputs=tuple(one for one in read if not one.name.startswith(OUTSIDE)),
+        inputs=tuple(difference for difference in read if not difference.name.startswith(OUTSIDE)),
         files=tuple(
-            Difference(one.name.removeprefix(OUTSIDE), one.old, one.new)
-            for one in read
-            if one.name.startswith(OUTSIDE)
+            Difference(difference.name.removeprefix(OUTSIDE), difference.old, difference.new)
+            for difference in read
+            if difference.name.startswith(OUTSIDE)
         ),
         config=tuple(config),
         code=code if code.old != code.new else None,
@@ -232,6 +233,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield FORMER_NAMES.get(field_name, field_name), value
 
 
-def _revision(one: Materialization) -> str:
+def _revision(made: Materialization) -> str:
     """The part of a code version that stands for logic; config has a hash of its own."""
-    return one.code_version.partition(".")[0]
+    return made.code_version.partition(".")[0]

@@ -81,8 +81,8 @@ class StateDifference:
     def label(self, reasons: Sequence[CauseNumber]) -> str:
         """Reasons in a few words, those that take the same way together."""
         ways: defaultdict[str, list[str]] = defaultdict(list)
-        for one in reasons:
-            ways[way(one.through, one.indirect)].append(self.causes[one.number].label)
+        for reason in reasons:
+            ways[way(reason.through, reason.indirect)].append(self.causes[reason.number].label)
         named = "; ".join(", ".join(labels) + how for how, labels in ways.items())
         return named or "nothing that the ledger records"
 
@@ -117,8 +117,8 @@ def difference(
         _explain_shown(connection)
         groups = _groups(connection)
         rows, total = _rows(connection, table, limit) if table else (None, 0)
-    told = {one.number for group in groups for one in group.reasons}
-    causes = {number: cause for number, cause in traced.known.items() if number in told}
+    named = {reason.number for group in groups for reason in group.reasons}
+    causes = {number: cause for number, cause in traced.known.items() if number in named}
     return StateDifference(before, after, tuple(groups), causes, rows, total)
 
 
@@ -196,7 +196,9 @@ def _rows(
         "ORDER BY key, new_id, old_id LIMIT ?",
         [table, limit],
     ).fetchall()
-    payload = contents(connection, table, {one for row in found for one in row[1:3] if one})
+    payload = contents(
+        connection, table, {row_id for row in found for row_id in row[1:3] if row_id}
+    )
     rows = []
     for key, old_id, new_id, reasons in found:
         old, new = compared(payload.get(old_id), payload.get(new_id))

@@ -78,7 +78,7 @@ def export_live_dataset(
         },
         [Parent(DATASET, row_id, "exported") for row_id in rows["row_id"]],
     )
-    others = [one for one in warehouse.read(EXPORTS).to_dicts() if one["path"] != path]
+    others = [export for export in warehouse.read(EXPORTS).to_dicts() if export["path"] != path]
     record = Record(
         asset=EXPORTS,
         run_id=f"export-{uuid4()}",

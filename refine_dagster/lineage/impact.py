@@ -136,7 +136,7 @@ class Impact:
     def as_json(self) -> dict[str, Any]:
         """The same as JSON values."""
         plain = {
-            name: [asdict(one) for one in value] if isinstance(value, tuple) else value
+            name: [asdict(entry) for entry in value] if isinstance(value, tuple) else value
             for name, value in vars(self).items()
             if name != "rows"
         }
@@ -231,7 +231,7 @@ def impact(warehouse: Warehouse, seed: str, as_of: int | None = None) -> Impact:
         moment = latest if as_of is None else as_of
         require_as_of(connection, moment)
         asked, others = _versions(connection, seed, moment)
-        descend(connection, SEEDS, sorted({one.row_id for one in asked}), moment)
+        descend(connection, SEEDS, sorted({version.row_id for version in asked}), moment)
         return Impact(
             seeds=asked,
             others=others,
@@ -255,7 +255,7 @@ def _versions(
     """The versions meant by `seed`, and the other versions of the same seed ids."""
     named = _seed_versions(connection, "seed_id = ?", seed)
     if named:
-        then = [one for one in named if _lived(one, moment)]
+        then = [version for version in named if _lived(version, moment)]
         asked = then or named
     else:
         if not is_prefix(seed):
@@ -271,8 +271,8 @@ def _versions(
             )
         asked = _seed_versions(connection, "row_id = ?", found.row_id)
         named = _seed_versions(connection, "seed_id = ?", asked[0].seed_id)
-    meant = {one.row_id for one in asked}
-    return tuple(asked), tuple(one for one in named if one.row_id not in meant)
+    meant = {version.row_id for version in asked}
+    return tuple(asked), tuple(version for version in named if version.row_id not in meant)
 
 
 def _seed_versions(

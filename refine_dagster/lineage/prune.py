@@ -237,13 +237,13 @@ def _needed_note(note: Path, kept: set[str], registered: set[str]) -> bool:
 def _abandoned(path: Path) -> bool:
     """Whether nothing in it was written for an hour."""
     inside = path.rglob("*") if path.is_dir() else ()
-    newest = max(one.stat().st_mtime for one in (path, *inside))
+    newest = max(file.stat().st_mtime for file in (path, *inside))
     return time.time() - newest > ABANDONED_AFTER_S
 
 
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(one.stat().st_size for one in files if one.is_file())
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _record(connection: duckdb.DuckDBPyConnection, done: PrunePlan) -> int:

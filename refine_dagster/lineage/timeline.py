@@ -68,23 +68,23 @@ class Timeline:
             for name, config in connection.execute("SELECT * FROM lineage.configs").fetchall()
         }
         self._of: defaultdict[str, list[int]] = defaultdict(list)
-        for one in self.all.values():
-            self._of[one.asset].append(one.sequence)
+        for made in self.all.values():
+            self._of[made.asset].append(made.sequence)
         self._parents = _parent_assets(connection)
 
     def _translate_rewritten(self) -> None:
         """Name content that migrations stored in another form by its last data version."""
         last: dict[str, str] = {}
         renamed: dict[str, dict[str, str]] = defaultdict(dict)
-        for one in self.all.values():
-            if one.run_id.startswith(MIGRATION) and tables_of(one.asset):
-                former, names = last[one.asset], renamed[one.asset]
-                names |= {old: one.data_version for old, new in names.items() if new == former}
-                names[former] = one.data_version
-            last[one.asset] = one.data_version
-        for sequence, one in self.all.items():
-            version = renamed[one.asset].get(one.data_version, one.data_version)
-            self.all[sequence] = replace(one, data_version=version)
+        for made in self.all.values():
+            if made.run_id.startswith(MIGRATION) and tables_of(made.asset):
+                former, names = last[made.asset], renamed[made.asset]
+                names |= {old: made.data_version for old, new in names.items() if new == former}
+                names[former] = made.data_version
+            last[made.asset] = made.data_version
+        for sequence, made in self.all.items():
+            version = renamed[made.asset].get(made.data_version, made.data_version)
+            self.all[sequence] = replace(made, data_version=version)
         for read in self.inputs.values():
             for asset, version in read.items():
                 read[asset] = renamed[asset].get(version, version)
@@ -108,9 +108,9 @@ class Timeline:
     def last_change(self, asset: str) -> Materialization:
         """The last materialization of an asset that left other content than the one before it."""
         made = [self.all[sequence] for sequence in self._of[asset]]
-        for previous, one in zip(reversed(made[:-1]), reversed(made[1:]), strict=True):
-            if previous.data_version != one.data_version:
-                return one
+        for previous, latest in zip(reversed(made[:-1]), reversed(made[1:]), strict=True):
+            if previous.data_version != latest.data_version:
+                return latest
         return made[0]
 
     def window_of(self, sequence: int) -> Window:
@@ -197,7 +197,7 @@ class Timeline:
             fresh = self._parents[waiting.pop()] - found
             found |= fresh
             waiting += fresh
-        return {one for one in found - {asset} if asset in self._upstream(one, end)}
+        return {other for other in found - {asset} if asset in self._upstream(other, end)}
 
 
 def _parent_assets(connection: duckdb.DuckDBPyConnection) -> defaultdict[str, set[str]]:

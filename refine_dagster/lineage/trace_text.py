@@ -104,18 +104,18 @@ def outline(trace: Trace, *, everything: bool = False) -> Branch:
                     branch.branches.append(Branch(group.role, None, group.table, group.count))
                     continue
                 for place in group.places:
-                    one = _branch(group.role, _shown(trace, place))
-                    branch.branches.append(one)
+                    below = _branch(group.role, _shown(trace, place))
+                    branch.branches.append(below)
                     if place in opened:
-                        repeats.append(one)
+                        repeats.append(below)
                     else:
-                        opened[place] = one
-                        following.append(one)
+                        opened[place] = below
+                        following.append(below)
         level = following
-    for one in repeats:
-        assert one.row is not None
-        first = opened[one.row.place]
-        one.again = bool(first.branches or first.unopened)
+    for below in repeats:
+        assert below.row is not None
+        first = opened[below.row.place]
+        below.again = bool(first.branches or first.unopened)
     return root
 
 
@@ -145,8 +145,8 @@ def _groups(
     for near, role, table, count, far in found.rows():
         listed = everything or count <= LISTED.get(role, LISTED_OTHERWISE)
         groups[near].append(_Group(role, table, count, far if listed else None))
-    for one in groups.values():
-        one.sort(key=lambda group: (_rank(group.role), group.role, group.table))
+    for listed in groups.values():
+        listed.sort(key=lambda group: (_rank(group.role), group.role, group.table))
     return groups
 
 
@@ -207,7 +207,7 @@ def as_tree(trace: Trace, *, everything: bool = False) -> Tree:
     waiting = [(root, tree)]
     while waiting:
         branch, grown = waiting.pop()
-        waiting += [(one, grown.add(_line(one))) for one in branch.branches]
+        waiting += [(below, grown.add(_line(below))) for below in branch.branches]
         if branch.unopened:
             grown.add(Text(_unopened(trace, branch), style="dim"))
     return tree
@@ -223,13 +223,13 @@ def as_markdown(trace: Trace) -> str:
         lines.append(f"{indent}- {_markdown(branch)}")
         if branch.unopened:
             lines.append(f"{indent}    - *{_unopened(trace, branch)}*")
-        waiting += [(one, depth + 1) for one in reversed(branch.branches)]
+        waiting += [(below, depth + 1) for below in reversed(branch.branches)]
     if len(lines) > MARKDOWN_LINES:
         left = len(lines) - MARKDOWN_LINES
         lines = [*lines[:MARKDOWN_LINES], f"- *and {left} more lines*"]
     rows, edges = trace.rows.height, trace.edges.height
-    told = f"{rows} rows, {edges} edges. All of it: `refine-dagster trace {trace.asked.row_id}`"
-    return "\n".join([*lines, "", told])
+    size = f"{rows} rows, {edges} edges. All of it: `refine-dagster trace {trace.asked.row_id}`"
+    return "\n".join([*lines, "", size])
 
 
 def short(text: str, longest: int = LABEL_SHOWN) -> str:
@@ -261,8 +261,8 @@ def _markdown(branch: Branch) -> str:
         return f"*{branch.role}*: {branch.count} **{branch.table}**"
     role = f"*{branch.role}*: " if branch.role else ""
     label = "".join(f"\\{c}" if c in "\\`*_[]<>#|" else c for c in short(branch.row.label))
-    told = [branch.row.state, AGAIN if branch.again else None]
-    marks = "".join(f" ({mark})" for mark in told if mark)
+    states = [branch.row.state, AGAIN if branch.again else None]
+    marks = "".join(f" ({mark})" for mark in states if mark)
     return f"{role}**{branch.table}** `{branch.row.row_id[:ID_SHOWN]}` {label}{marks}"
 
 
@@ -324,12 +324,12 @@ def _picture(trace: Trace, *, everything: bool) -> tuple[list[_Box], list[_Arrow
     waiting = [("r0", root)]
     while waiting:
         above, branch = waiting.pop()
-        for one in branch.branches:
-            name = f"r{one.row.place}" if one.row else f"g{len(boxes)}"
-            boxes.setdefault(name, _box(name, one))
-            arrows.append(_arrow(trace, above, name, one.role))
-            if one.row and not one.again:
-                waiting.append((name, one))
+        for below in branch.branches:
+            name = f"r{below.row.place}" if below.row else f"g{len(boxes)}"
+            boxes.setdefault(name, _box(name, below))
+            arrows.append(_arrow(trace, above, name, below.role))
+            if below.row and not below.again:
+                waiting.append((name, below))
         if branch.unopened:
             name = f"g{len(boxes)}"
             boxes[name] = _Box(name, (f"{branch.unopened} rows",), removed=False)
@@ -340,9 +340,9 @@ def _picture(trace: Trace, *, everything: bool) -> tuple[list[_Box], list[_Arrow
 def _box(name: str, branch: Branch) -> _Box:
     if branch.row is None:
         return _Box(name, (f"{branch.count} {branch.table}",), removed=False)
-    told = [f"{branch.table} {branch.row.row_id[:ID_SHOWN]}", short(branch.row.label, BOX_WIDTH)]
-    told += [branch.row.state] if branch.row.state else []
-    return _Box(name, tuple(line for line in told if line), removed=branch.row.state is not None)
+    lines = [f"{branch.table} {branch.row.row_id[:ID_SHOWN]}", short(branch.row.label, BOX_WIDTH)]
+    lines += [branch.row.state] if branch.row.state else []
+    return _Box(name, tuple(line for line in lines if line), removed=branch.row.state is not None)
 
 
 def _arrow(trace: Trace, above: str, below: str, role: str) -> _Arrow:

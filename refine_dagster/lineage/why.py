@@ -107,7 +107,7 @@ def explain_asset(
         made=made,
         since=None if last is made else compare(timeline, asset, last.sequence - 1, last.sequence),
         change=compare(timeline, asset, made.sequence - 1, made.sequence),
-        tables=tuple(_count(connection, one, made.sequence) for one in tables_of(asset)),
+        tables=tuple(_count(connection, owned, made.sequence) for owned in tables_of(asset)),
         requests=tuple(
             Requests(*row)
             for row in connection.execute(
@@ -117,7 +117,7 @@ def explain_asset(
             ).fetchall()
         ),
         checkpoints=_checkpoints(connection, asset, made.sequence),
-        pruned=any(made.sequence <= one.horizon + 1 for one in read_prunes(connection)),
+        pruned=any(made.sequence <= prune.horizon + 1 for prune in read_prunes(connection)),
         reasons=tuple(
             ReasonCount(Reason(causes.known[cause], tuple(through), indirect), rows)
             for cause, through, indirect, rows in counted
@@ -232,22 +232,22 @@ def explain_row(
         [row_id],
     ).fetchall()
     added_in, removed_in = lives[-1]
-    key, join = key_sql(table, "one")
+    key, join = key_sql(table, "entry")
     until = removed_in or max(timeline.all) + 1
-    later = [one for one in timeline.all.values() if added_in < one.sequence < until]
+    later = [made for made in timeline.all.values() if added_in < made.sequence < until]
     payload = contents(connection, table, [row_id])[row_id]
     return RowExplanation(
         table=table,
         asset=asset,
         row_id=row_id,
         key=connection.execute(
-            f"SELECT any_value({key}) FROM history.{table} AS one {join} WHERE one.row_id = ?",
+            f"SELECT any_value({key}) FROM history.{table} AS entry {join} WHERE entry.row_id = ?",
             [row_id],
         ).fetchall()[0][0],
         payload=payload,
         added=_event(connection, timeline, row, added_in),
         removed=_event(connection, timeline, row, removed_in) if removed_in else None,
-        kept=sum(one.asset == asset for one in later),
+        kept=sum(made.asset == asset for made in later),
         completion=_completion(connection, payload.get("completion_key"), added_in),
         earlier=tuple((added, removed) for added, removed in lives[:-1]),
     )
@@ -264,7 +264,7 @@ def _event(
         "SELECT node, old_id, new_id FROM changed WHERE table_name = ? AND ? IN (old_id, new_id)",
         [row.table, row.row_id],
     ).fetchall()[0]
-    payload = contents(connection, row.table, {one for one in (old_id, new_id) if one})
+    payload = contents(connection, row.table, {given for given in (old_id, new_id) if given})
     paired = old_id is not None and new_id is not None
     old, new = compared(payload[old_id], payload[new_id]) if paired else ({}, {})
     return Event(

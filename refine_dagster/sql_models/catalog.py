@@ -1,4 +1,4 @@
-"""The tables that SQL models may read besides each other, and who makes them."""
+"""The tables that SQL models may read besides each other, and the assets that make them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Relation:
 
     Attributes:
         columns: name -> (DuckDB type, meaning).
-        assets: what comes before whatever reads it.
+        assets: the assets that come before a model that reads it.
         makers: the assets whose rows it holds; None for the ledger and the completions store.
     """
 
@@ -46,12 +46,14 @@ def stored_relations(rounds: int = 1) -> Mapping[str, Relation]:
     """The tables that are no models: live rows, their history, the ledger and the store.
 
     Args:
-        rounds: policy rounds of the graph, whose assets alone can come before anything.
+        rounds: policy rounds of the graph.
     """
     graph = graph_assets(rounds)
     found: dict[str, Relation] = {}
     for table in TABLES.values():
-        every = tuple(one for one in graph if any(part.table is table for part in tables_of(one)))
+        every = tuple(
+            asset for asset in graph if any(owned.table is table for owned in tables_of(asset))
+        )
         makers = every or (table.asset,)
         live = {name: _COMMON.get(name) or table.columns[name] for name in table.stored}
         found[f"main.{table.name}"] = Relation(live, every, makers)

@@ -1,4 +1,4 @@
-"""One SQL file read by itself: its query, its description, the comments on its columns."""
+"""One SQL file: its query, its description, the comments on its columns."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _NAMED = (exp.Alias, exp.Column, exp.Dot)
 
 @dataclass
 class Draft:
-    """A model on its way: the parsed query beside what is known so far."""
+    """A model that is being read: the parsed query, and what is known so far."""
 
     model: SqlModel
     query: exp.Query
@@ -66,20 +66,22 @@ class Draft:
 
 @dataclass(frozen=True)
 class ColumnComment:
-    """What is written behind a column of the SELECT, and the line it ends on."""
+    """The comment after a column of the SELECT, and the line it ends on."""
 
     text: str
     line: int
 
 
 def read_draft(place: tuple[Layer, Path, str], problems: list[SqlProblem]) -> list[Draft]:
-    """The draft of one file; none where there is nothing to go on with."""
+    """The draft of one file; none where it cannot be read."""
     layer, path, file = place
     try:
         text = path.read_text(encoding="utf-8-sig")
         dialect = Dialect.get_or_raise(DIALECT)
         tokens = dialect.tokenize(text)
-        statements = [one for one in dialect.parser().parse(tokens, text) if one is not None]
+        statements = [
+            statement for statement in dialect.parser().parse(tokens, text) if statement is not None
+        ]
     except UnicodeDecodeError as error:
         problems.append(SqlProblem(file, 1, f"not UTF-8 at byte {error.start}"))
         return []
@@ -88,7 +90,7 @@ def read_draft(place: tuple[Layer, Path, str], problems: list[SqlProblem]) -> li
         problems.append(SqlProblem(file, line, message))
         return []
     description, materialized = _header(layer, text, file, problems)
-    statements = [one for one in statements if not isinstance(one, exp.Semicolon)]
+    statements = [statement for statement in statements if not isinstance(statement, exp.Semicolon)]
     if len(statements) != 1 or not isinstance(statements[0], (exp.Select, exp.SetOperation)):
         line = tokens[0].line if tokens else 1
         problems.append(SqlProblem(file, line, "a model is one SELECT, no more and nothing else"))
@@ -216,7 +218,7 @@ def _check_columns(draft: Draft, problems: list[SqlProblem]) -> None:
 
 
 def stored_tables(query: exp.Query) -> list[exp.Table]:
-    """What the query reads besides its common table expressions, table functions included.
+    """The tables and table functions that a query reads, without its common table expressions.
 
     Raises:
         SqlglotError: two sources have the same name.

@@ -1,9 +1,9 @@
-"""Makes the view or table of a SQL model in the warehouse, records it, and checks what came out.
+"""Makes the view or table of a SQL model in the warehouse, records it, and checks it.
 
 The ledger row is written in the transaction that makes the model. Its inputs are the assets and
-models that the query reads; the ledger and the completions store have no versions and are none. Its
-config holds the query, so that the ledger keeps every version of it. A model is made again as a
-whole: its rows are counted as added where its content changed, and as reused where it did not.
+models that the query reads; the ledger and the completions store have no versions and do not count.
+Its config holds the query, so that the ledger keeps every version of it. A model is replaced as a
+whole: its rows count as added where its content changed, and as reused where it did not.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What a materialization made.
+    """The result of a materialization.
 
     Attributes:
         rows: number of rows.
@@ -64,7 +64,7 @@ class ModelResult:
 def materialize(
     warehouse: Warehouse, model: SqlModel, *, run_id: str | None = None, preview_rows: int = 5
 ) -> ModelResult:
-    """Make the model's view or table again and record it, in one transaction.
+    """Replace the model's view or table and record it, in one transaction.
 
     Args:
         run_id: Dagster's run; None makes one up.
@@ -122,8 +122,8 @@ def _with_connection(
         try:
             return work(connection)
         except (duckdb.ProgrammingError, duckdb.DataError) as error:
-            reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
-            problem = SqlProblem(model.file, 1, f"DuckDB cannot run {model.relation}: {reason}")
+            message = " ".join(line.strip() for line in str(error).splitlines()[:2])
+            problem = SqlProblem(model.file, 1, f"DuckDB cannot run {model.relation}: {message}")
             raise SqlModelError([problem], where=str(warehouse.path)) from error
 
 
@@ -138,14 +138,14 @@ def _inputs(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> dict[str,
     return {
         asset: version
         for asset, version in found
-        if asset in models or any(one.table.name in tables for one in tables_of(asset))
+        if asset in models or any(owned.table.name in tables for owned in tables_of(asset))
     }
 
 
 def _next_commit(
     connection: duckdb.DuckDBPyConnection, model: SqlModel, rows: int, content: str
 ) -> tuple[Commit, str]:
-    """What the ledger says of the model made again, and the digest that it is linked to."""
+    """The ledger's figures of the replaced model, and the digest that its row is linked to."""
     sequence, previous = next_link(connection)
     last = connection.execute(
         "SELECT data_version, rows_total FROM lineage.materializations "
@@ -165,7 +165,7 @@ def _next_commit(
 
 
 def _drop(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> None:
-    """Remove what stands under the model's name, be it a view or a table."""
+    """Drop the view or table of the model's name."""
     standing = connection.execute(
         "SELECT table_type FROM information_schema.tables "
         "WHERE table_catalog = current_database() AND table_schema = ? AND table_name = ?",

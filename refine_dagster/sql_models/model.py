@@ -1,4 +1,4 @@
-"""What a SQL model is once it has been read, and what can be wrong with one."""
+"""A SQL model that has been read, and the errors in model files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Check:
 class Origin:
     """A stored column that an output column is computed from.
 
-    `asset` is the one that makes it; None for the completions store and the ledger.
+    `asset` makes it; None for the completions store and the ledger.
     """
 
     relation: str
@@ -80,7 +80,7 @@ class SqlModel:
 
     Attributes:
         name: the file's stem: the name of the table or view, and the asset key.
-        file: where it stands, relative to the models' folder.
+        file: its path relative to the models' folder.
         description: the leading comment; paragraphs are separated by a blank line.
         query: the SELECT as written, without leading comments and trailing semicolon.
         version: sha256 of the parsed query; formatting and comments do not change it.

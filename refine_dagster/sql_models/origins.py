@@ -1,4 +1,4 @@
-"""The columns of a SQL model: what each means, and which stored columns it is computed from."""
+"""The columns of a SQL model: their meaning, and the stored columns they are computed from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from refine_dagster.sql_models.model import DIALECT, Column, Origin, SqlModel, S
 
 
 class Catalog:
-    """What queries may read, for this project and, read once, for sqlglot."""
+    """The relations that queries may read, in this project's form and in sqlglot's."""
 
     def __init__(self, relations: Mapping[str, Relation]) -> None:
         self.relations: dict[str, Relation] = {}
@@ -35,7 +35,7 @@ class Catalog:
             self.add(name, relation)
 
     def add(self, name: str, relation: Relation) -> None:
-        """Take in a stored table, or a model whose columns are known."""
+        """Add a stored table, or a model whose columns are known."""
         self.relations[name] = relation
         schema_name, table_name = name.split(".")
         types = {column: kind for column, (kind, _) in relation.columns.items()}
@@ -113,11 +113,13 @@ def _origins(node: Node, catalog: Mapping[str, Relation]) -> tuple[Origin, ...]:
                 continue
             column = leaf.name.rsplit(".", 1)[-1].strip('"')
             found |= {Origin(relation, column, maker) for maker in catalog[relation].makers}
-    return tuple(sorted(found, key=lambda one: (one.relation, one.column, one.asset or "")))
+    return tuple(
+        sorted(found, key=lambda origin: (origin.relation, origin.column, origin.asset or ""))
+    )
 
 
 def _meaning(node: Node, catalog: Mapping[str, Relation]) -> str:
-    """What the stored columns that the column is computed from mean; empty where they differ."""
+    """The meaning of the stored columns that it is computed from; empty where these differ."""
     read = {
         (f"{leaf.expression.db or 'main'}.{leaf.expression.name}".lower(), leaf.name)
         for leaf in node.walk()

@@ -1,4 +1,4 @@
-"""Reads a folder of SQL models: which reads which, in what order, and everything that is wrong."""
+"""Reads a folder of SQL models: their dependencies, their order, and everything that is wrong."""
 
 from __future__ import annotations
 
@@ -136,13 +136,17 @@ def _find_reads(draft: Draft, models: Mapping[str, Draft], problems: list[SqlPro
 
 
 def _meant(name: str, known: Collection[str]) -> str | None:
-    """The relation that somebody who writes `name` is likely to want."""
+    """The relation that an author who writes `name` is likely to mean."""
     likely = (f"{schema}.{name}" for schema in ("main", *LAYERS, "store", "lineage", "history"))
     return next((relation for relation in likely if relation in known), None)
 
 
 def _line(node: exp.Expression, default: int) -> int:
-    lines = [one.meta["line"] for one in node.find_all(exp.Identifier) if "line" in one.meta]
+    lines = [
+        identifier.meta["line"]
+        for identifier in node.find_all(exp.Identifier)
+        if "line" in identifier.meta
+    ]
     return int(lines[0]) if lines else default
 
 

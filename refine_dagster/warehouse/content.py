@@ -1,4 +1,4 @@
-"""Hashes of content: of a row, of a slice's rows, of whatever a view or table shows."""
+"""Hashes of content: of a row, of a slice's rows, of any view or table."""
 
 from __future__ import annotations
 
@@ -38,19 +38,23 @@ def slices_in(connection: duckdb.DuckDBPyConnection) -> list[Slice]:
     ).fetchall():
         found |= set(tables_of(asset))
     order = list(TABLES)
-    return sorted(found, key=lambda one: (one.policy_round, order.index(one.table.name)))
+    return sorted(found, key=lambda owned: (owned.policy_round, order.index(owned.table.name)))
 
 
 def row_hash_sql(table: Table) -> str:
     """The SQL of a row's hash: over `row_id`, payload in order and `parents`.
 
     An optional column without a value is left out, as it is of the row's id. So is `policy_round`:
-    it says in which slice a row stands, and the slice's content hash covers that.
+    it says to which slice a row belongs, and the slice's content hash covers that.
     """
     cases = []
     for count in range(len(table.optional) + 1):
         for absent in combinations(table.optional, count):
-            columns = ("row_id", *(one for one in table.columns if one not in absent), "parents")
+            columns = (
+                "row_id",
+                *(column for column in table.columns if column not in absent),
+                "parents",
+            )
             packed = ", ".join(f"{name} := {name}" for name in columns)
             hashed = f"sha256(CAST(to_json(struct_pack({packed})) AS VARCHAR))"
             applies = [

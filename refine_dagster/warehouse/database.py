@@ -223,7 +223,7 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
             process = _Process.current = _Process(duckdb.connect(":memory:", config=_CONFIG))
         opened = process.files.get(path)
         if opened is None:
-            taken = {"memory", "system", "temp"} | {one.name for one in process.files.values()}
+            taken = {"memory", "system", "temp"} | {file.name for file in process.files.values()}
             name = next(name for name in _names(path) if name not in taken)
             where = f"{literal(str(path))} AS {identifier(name)}"
             process.duckdb.execute(f"ATTACH {where} (TYPE duckdb)")

@@ -142,14 +142,14 @@ def write_record(
         [record.config_hash, canonical_json(dict(record.config))],
     )
     inputs = [[asset, version] for asset, version in sorted(record.inputs.items())]
-    requests = [[role, *astuple(one)] for role, one in sorted(record.usage.items())]
+    requests = [[role, *astuple(usage)] for role, usage in sorted(record.usage.items())]
     registered = [
-        [one.asset, one.content_hash, one.manifest_hash]
-        for one in checkpoints
-        if _write_checkpoint(connection, one, sequence)
+        [checkpoint.asset, checkpoint.content_hash, checkpoint.manifest_hash]
+        for checkpoint in checkpoints
+        if _write_checkpoint(connection, checkpoint, sequence)
     ]
-    _insert(connection, "lineage.inputs", [[sequence, *one] for one in inputs])
-    _insert(connection, "lineage.requests", [[sequence, *one] for one in requests])
+    _insert(connection, "lineage.inputs", [[sequence, *row] for row in inputs])
+    _insert(connection, "lineage.requests", [[sequence, *row] for row in requests])
     usage = record.usage.values()
     row: dict[str, Any] = {
         "sequence": sequence,
@@ -188,7 +188,7 @@ def record_digest(row: Mapping[str, Any], attached: Mapping[str, Sequence[Sequen
             manifest_hash).
     """
     covered = {name: value for name, value in row.items() if name != "digest"}
-    lists = {name: [list(one) for one in rows] for name, rows in attached.items()}
+    lists = {name: [list(row) for row in rows] for name, rows in attached.items()}
     return json_hash([covered, lists])
 
 

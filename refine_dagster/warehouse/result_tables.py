@@ -124,7 +124,7 @@ RESULT_TABLES = (
     ),
     declare(
         "privacy_report",
-        "What one attack, or a control of it, tells of what an arm was fine-tuned on.",
+        "How well one attack, or a control, tells what an arm was fine-tuned on.",
         {
             "arm": _MODEL["arm"],
             "control": _CONTROL,

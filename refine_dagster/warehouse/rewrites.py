@@ -1,14 +1,13 @@
-"""Rewrites: what a migration that stores the same rows in another form says in the ledger.
+"""Rewrites: migrations that store the same rows in another form, and their records in the ledger.
 
 Records are never changed. Where a migration changes the form in which rows are hashed, their slices
-get other content hashes and their assets other data versions, although no row changed. It then adds
-a record for each such asset: the last one again, with the new hashes and versions, nothing asked,
-added or removed. An asset that was up to date stays so. Older records are in the ledger as they
-were, and their hashes speak of the old form: the audit compares with the rows what was recorded
-from the rewrite on.
+get other content hashes and their assets other data versions, although no row changed. A record is
+added for each such asset: its last one again, with the new hashes and versions, nothing asked,
+added or removed. An asset that was up to date stays so. Older records keep the hashes of the old
+form, and the audit does not compare these with the rows.
 
-Slices that do not agree with their last record get no new one: what an audit would have found
-before the migration, it finds after it.
+A slice that differs from its last record gets no new one: an audit finds the same after the
+migration as before it.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ _LAST = """
 def rewriting(
     connection: duckdb.DuckDBPyConnection, migration: int, tables: Collection[str]
 ) -> Iterator[None]:
-    """Around the change of the form in which rows of some tables are stored and hashed.
+    """Surround a change of the form in which the rows of some tables are stored and hashed.
 
-    Records are added for the assets of these tables, and for those whose last record read them.
+    Records are added for the assets of these tables, and for assets whose last record read them.
 
     Args:
         migration: its number.
@@ -57,15 +56,15 @@ def rewriting(
     kept = {
         asset
         for asset, row in last.items()
-        if any(one.table.name in tables for one in tables_of(asset))
+        if any(owned.table.name in tables for owned in tables_of(asset))
         and all(
-            content_hash(connection, one) == json.loads(row["tables"]).get(one.name)
-            for one in tables_of(asset)
+            content_hash(connection, owned) == json.loads(row["tables"]).get(owned.name)
+            for owned in tables_of(asset)
         )
     }
     yield
     hashes = {
-        asset: {one.name: content_hash(connection, one) for one in tables_of(asset)}
+        asset: {owned.name: content_hash(connection, owned) for owned in tables_of(asset)}
         for asset in kept
     }
     renamed = {
@@ -77,14 +76,17 @@ def rewriting(
     rewritten = {
         asset
         for asset in kept
-        if any(one.table.name in tables and _has_rows(connection, one) for one in tables_of(asset))
+        if any(
+            owned.table.name in tables and _has_rows(connection, owned)
+            for owned in tables_of(asset)
+        )
     }
     for asset, row in last.items():
         inputs = _inputs(connection, row["sequence"])
         read = {name: renamed.get((name, version), version) for name, version in inputs.items()}
-        told = hashes.get(asset, json.loads(row["tables"]))
+        contents = hashes.get(asset, json.loads(row["tables"]))
         if tables_of(asset) and (read != inputs or asset in rewritten):
-            _repeat(connection, migration, row, read, told)
+            _repeat(connection, migration, row, read, contents)
 
 
 def gather_columns(
@@ -111,8 +113,8 @@ def gather_columns(
     with rewriting(connection, migration, found):
         for name in found:
             old = _payload(connection, name)
-            new = [into if one == columns[0] else one for one in old]
-            new = [one for one in new if one not in columns]
+            new = [into if column == columns[0] else column for column in old]
+            new = [column for column in new if column not in columns]
             table = f"history.{name}"
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {into} {MAP_TYPE}")
             connection.execute(f"UPDATE {table} SET {into} = MAP {{{entries}}}")
@@ -142,7 +144,7 @@ def _hash(table: str, columns: Sequence[str]) -> str:
 def drop_models_of(
     connection: duckdb.DuckDBPyConnection, migration: int, tables: Collection[str]
 ) -> None:
-    """Drop the views of SQL models that read a table, and say so in the ledger.
+    """Drop the views of SQL models that read a table, and record that in the ledger.
 
     The next run makes them from the models of the running code.
 

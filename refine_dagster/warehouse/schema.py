@@ -96,7 +96,7 @@ def create_table(
             f"parents {PARENTS_TYPE}, row_hash VARCHAR NOT NULL, added_in BIGINT NOT NULL, "
             "removed_in BIGINT)"
         )
-    for name in () if held is None else [one for one in columns if one not in held]:
+    for name in () if held is None else [column for column in columns if column not in held]:
         connection.execute(f"ALTER TABLE history.{table.name} ADD COLUMN {name} {columns[name]}")
     connection.execute(
         f"CREATE OR REPLACE VIEW main.{table.name} AS "

@@ -24,5 +24,5 @@ def literal(text: str) -> str:
 
 
 def literals(texts: Iterable[str]) -> str:
-    """Texts as SQL, separated by commas: what stands between the brackets of IN."""
+    """Texts as SQL, separated by commas, for IN (...)."""
     return ", ".join(literal(text) for text in texts)

@@ -82,7 +82,7 @@ def tables_of(asset: str) -> list[Slice]:
             for table in TABLES.values()
             if table.asset == base and _has(table, policy_round)
         ),
-        key=lambda one: one.name != asset,
+        key=lambda owned: owned.name != asset,
     )
 
 
@@ -97,10 +97,10 @@ def base_instances(policy_round: PolicyRound) -> Slice:
 def graph_assets(rounds: int = 1) -> tuple[str, ...]:
     """The assets of a graph of so many policy rounds that commit tables, sorted."""
     assets = {
-        Slice(table, one).asset
+        Slice(table, policy_round).asset
         for table in TABLES.values()
-        for one in rounds_until(rounds)
-        if table.name != EXPORTS and _has(table, one)
+        for policy_round in rounds_until(rounds)
+        if table.name != EXPORTS and _has(table, policy_round)
     }
     return tuple(sorted(assets))
 
@@ -150,7 +150,7 @@ def key_sql(table: str, source: str) -> tuple[str, str]:
         return (f"concat_ws(' ', {', '.join(parts)})" if parts else "''"), ""
     column, owner = declared.owner
     # The pool of a later round takes rows over: what is theirs is called the same in every round.
-    named = ", ".join(f"named.{one}" for one in TABLES[owner].key if one != POLICY_ROUND)
+    named = ", ".join(f"named.{column}" for column in TABLES[owner].key if column != POLICY_ROUND)
     parts.append(f"coalesce(owner.key, {source}.{column})")
     return f"concat_ws(' ', {', '.join(parts)})", (
         f"LEFT JOIN (SELECT named.row_id, any_value(concat_ws(' ', {named})) AS key "

@@ -134,21 +134,21 @@ class Warehouse(DatabaseFile):
             StaleInputsError: an input changed since it was read.
         """
         owned = tables_of(record.asset)
-        if tables is not None and {one.name for one in owned} != set(tables):
+        if tables is not None and {part.name for part in owned} != set(tables):
             raise WarehouseError(
-                f"{record.asset} owns {[one.name for one in owned]}, not {sorted(tables)}"
+                f"{record.asset} owns {[part.name for part in owned]}, not {sorted(tables)}"
             )
         with self.connect() as connection:
             connection.execute("BEGIN TRANSACTION")
             _require_fresh(connection, record)
             sequence, previous = next_link(connection)
             counts = [
-                _replace_rows(connection, one, tables[one.name], sequence)
+                _replace_rows(connection, part, tables[part.name], sequence)
                 if tables is not None
-                else (_live_rows(connection, one), 0, 0)
-                for one in owned
+                else (_live_rows(connection, part), 0, 0)
+                for part in owned
             ]
-            hashes = {one.name: content_hash(connection, one) for one in owned}
+            hashes = {part.name: content_hash(connection, part) for part in owned}
             commit = Commit(
                 sequence=sequence,
                 data_version=json_hash(hashes),
@@ -198,7 +198,7 @@ class Warehouse(DatabaseFile):
                 config_hash=content_id("config", config),
                 config=config,
             )
-            self.commit(record, {one.name: frame(one.name, []) for one in tables_of(asset)})
+            self.commit(record, {owned.name: frame(owned.name, []) for owned in tables_of(asset)})
         return retired
 
 
