@@ -34,6 +34,7 @@ from refine_dagster.commands import output as door
 from refine_dagster.home import HOME_VARIABLE, Home
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.builders.warehouse import new_warehouse
 from tests.lineage_story import tell
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "lineage.md"
@@ -187,7 +188,7 @@ def test_documented_relations_are_those_of_a_new_warehouse(document: str, tmp_pa
             r"^\| `((?:lineage|store|main)\.\w+)\S*` \| (.*?) \|", document, re.MULTILINE
         )
     }
-    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
     with warehouse.connect() as connection:
         found = connection.execute(
             "SELECT schema_name || '.' || table_name, list(column_name) FROM duckdb_columns() "

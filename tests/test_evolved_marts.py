@@ -22,7 +22,8 @@ from refine_dagster.teams_rl.policies import FixedPolicy
 from refine_dagster.warehouse.rows import Parent, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
 from template_executor import RuleReviewer, TemplateExecutor
-from tests.small_warehouse import BASE, commit, small_warehouse
+from tests.builders.small_warehouse import BASE, small_warehouse
+from tests.builders.warehouse import commit
 
 SEED = "s2"
 

@@ -153,17 +153,17 @@ def test_a_folder_has_no_revision(tiny_model_folder: Path) -> None:
         resolve_model(str(tiny_model_folder), revision="main")
 
 
-def test_unreadable_weights(tiny_model_folder: Path, tmp_path: Path, cpu_device: Device) -> None:
+def test_unreadable_weights(tiny_model_folder: Path, tmp_path: Path, device: Device) -> None:
     folder = _copy(tiny_model_folder, tmp_path / "truncated")
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
     ref = resolve_model(str(folder))
-    with pytest.raises(ModelError, match="cannot be loaded"), loaded_model(ref, cpu_device):
+    with pytest.raises(ModelError, match="cannot be loaded"), loaded_model(ref, device):
         pass
 
 
 def test_adapter_is_merged_and_named(
-    tiny_model_folder: Path, tmp_path: Path, cpu_device: Device
+    tiny_model_folder: Path, tmp_path: Path, device: Device
 ) -> None:
     import torch
 
@@ -172,8 +172,8 @@ def test_adapter_is_merged_and_named(
     save_adapter(_adapted(tiny_model_folder, seed=2), tmp_path / "two")
     one, two = with_adapter(base, tmp_path / "one"), with_adapter(base, tmp_path / "two")
     assert len({base.fingerprint, one.fingerprint, two.fingerprint}) == 3
-    plain, merged = _logits(base, cpu_device), _logits(one, cpu_device)
-    with torch.inference_mode(), loaded_model(base, cpu_device) as loaded:
+    plain, merged = _logits(base, device), _logits(one, device)
+    with torch.inference_mode(), loaded_model(base, device) as loaded:
         wanted = _adapted(tiny_model_folder, seed=1).eval()(
             **loaded.tokenizer("Count the words.", return_tensors="pt")
         )
@@ -197,7 +197,7 @@ def test_adapter_files_are_equal_for_equal_adapters(
 
 
 def test_adapters_lie_on_top_of_each_other(
-    tiny_model_folder: Path, tmp_path: Path, cpu_device: Device
+    tiny_model_folder: Path, tmp_path: Path, device: Device
 ) -> None:
     """Two merged updates are their sum; the name tells which came first."""
     import torch
@@ -212,11 +212,11 @@ def test_adapters_lie_on_top_of_each_other(
     assert len({ref.fingerprint for ref in (base, one, both, turned)}) == 4
     weights = {}
     for name, ref in (("base", base), ("one", one), ("both", both), ("turned", turned)):
-        with loaded_model(ref, cpu_device) as loaded:
+        with loaded_model(ref, device) as loaded:
             assert not hasattr(loaded.model, "peft_config")
             weights[name] = loaded.model.model.layers[0].self_attn.q_proj.weight.detach().clone()
     two = with_adapter(base, tmp_path / "2")
-    with loaded_model(two, cpu_device) as loaded:
+    with loaded_model(two, device) as loaded:
         second = loaded.model.model.layers[0].self_attn.q_proj.weight.detach() - weights["base"]
     torch.testing.assert_close(weights["both"], weights["one"] + second)
     torch.testing.assert_close(weights["both"], weights["turned"])

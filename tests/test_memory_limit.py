@@ -25,7 +25,7 @@ from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, PolicyTraining, train_policy
 from refine_dagster.training.sft import fine_tune
-from tests.fake_judges import FakeJudge, scores_of
+from tests.builders.fake_judge import FakeJudge, scores_of
 from tests.test_memory_budget import Notes
 
 WORDS = ("cat", "dog", "sun", "rain", "ship")

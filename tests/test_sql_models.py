@@ -12,8 +12,9 @@ from refine_dagster import sql_models
 from refine_dagster.sql_models import Check, SqlModel, SqlModelError
 from refine_dagster.warehouse.tables import TABLES, graph_assets
 from refine_dagster.warehouse.warehouse import Warehouse
-from tests.fake_judges import PART_NAMES, scores_of
-from tests.small_warehouse import BASE, JUDGE, POLICY, commit, small_warehouse
+from tests.builders.fake_judge import PART_NAMES, scores_of
+from tests.builders.small_warehouse import BASE, JUDGE, POLICY, small_warehouse
+from tests.builders.warehouse import commit, new_warehouse
 
 GOOD = """-- Seeds by name.
 --
@@ -267,7 +268,7 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_content_hash_is_of_content(tmp_path: Path) -> None:
-    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
 
     def made(number: int, select: str, layer: str = "marts") -> str:
         models = _read(tmp_path / str(number), **{f"{layer}__m": f"-- M.\n{select}"})
@@ -284,7 +285,7 @@ def test_content_hash_is_of_content(tmp_path: Path) -> None:
 
 
 def test_table_may_become_a_view_and_back(tmp_path: Path) -> None:
-    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
     for number, kind in enumerate(("table", "view", "view", "table")):
         text = f"-- A model's text.\n-- materialized: {kind}\nSELECT 1 AS a -- It's one."
         sql_models.materialize(warehouse, _read(tmp_path / str(number), marts__m=text)["m"])
@@ -302,7 +303,7 @@ def test_table_may_become_a_view_and_back(tmp_path: Path) -> None:
 
 
 def test_failing_query_names_file_and_leaves_the_old_table(tmp_path: Path) -> None:
-    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
     good = _read(tmp_path / "1", marts__m="-- M.\nSELECT 1 AS a")["m"]
     sql_models.materialize(warehouse, good)
     bad = _read(tmp_path / "2", marts__m="-- M.\nSELECT CAST('x' AS INTEGER) AS a")["m"]
@@ -315,7 +316,7 @@ def test_model_over_one_never_made(tmp_path: Path) -> None:
     models = _read(
         tmp_path, staging__a="-- A.\nSELECT 1 AS x", marts__b="-- B.\nSELECT x FROM staging.a"
     )
-    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
     with pytest.raises(SqlModelError, match=r"staging"):
         sql_models.materialize(warehouse, models["b"])
 
@@ -327,7 +328,7 @@ SELECT
     label AS "value"   -- #accepted{a,b}
 FROM (VALUES (1, 'a'), (1, 'b'), (2, 'c'), (NULL, 'c'), (NULL, NULL), (3, 'd')) AS v(id, label)
 """
-    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
     model = _read(tmp_path, marts__m=text)["m"]
     assert sql_models.materialize(warehouse, model).rows == 6
     found = {one.check.name: one for one in sql_models.run_checks(warehouse, model)}
@@ -340,7 +341,7 @@ FROM (VALUES (1, 'a'), (1, 'b'), (2, 'c'), (NULL, 'c'), (NULL, NULL), (3, 'd')) 
 
 def test_checks_pass_on_good_rows(tmp_path: Path) -> None:
     text = "-- M.\nSELECT i AS id -- #unique #not_null #accepted{0,1,2}\nFROM range(3) AS r(i)"
-    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
     model = _read(tmp_path, marts__m=text)["m"]
     sql_models.materialize(warehouse, model)
     assert [one.passed for one in sql_models.run_checks(warehouse, model)] == [True] * 3

@@ -9,7 +9,7 @@ import pytest
 from refine_dagster.home import Home
 from refine_dagster.run import run_pipeline
 from refine_dagster.warehouse.warehouse import Warehouse
-from tests.small_warehouse import small_warehouse
+from tests.builders.small_warehouse import small_warehouse
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,9 @@ from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
-from tests.fake_judges import PART_NAMES, scores_of
-from tests.small_warehouse import commit
+from tests.builders.fake_judge import PART_NAMES, scores_of
+from tests.builders.rows import row
+from tests.builders.warehouse import commit, new_warehouse
 
 PROFILE = ProfileResource(
     overrides={
@@ -36,42 +37,21 @@ def _checked(
 
 
 def _judge(database: Path, lows: dict[str, float]) -> None:
-    payload = {
-        "kind": "offline",
-        "fingerprint": "f",
-        "checkpoint_hash": None,
-        "held_out_examples": 4,
-    }
     figures = [
-        {"dimension": part, "measure": measure, "examples": 9, "value": value}
+        row("feedback_judge_quality", dimension=part, measure=measure, value=value)
         for part, low in lows.items()
         for measure, value in (("auc_low", low), ("auc", low + 0.1), ("auc_correctness", 0.5))
     ]
-    tables = {
-        "feedback_judge": [make_row("feedback_judge", payload)],
-        "feedback_judge_accuracy": [],
-        "feedback_judge_quality": [make_row("feedback_judge_quality", one) for one in figures],
-        "feedback_judge_calibration": [],
-    }
-    commit(Warehouse(database), "feedback_judge", tables)
+    tables = {"feedback_judge": [row("feedback_judge")], "feedback_judge_quality": figures}
+    commit(new_warehouse(database), "feedback_judge", tables)
 
 
 def _steps(database: Path, figures: Sequence[dict[str, Any]]) -> None:
-    columns = TABLES["rl_policy_checkpoint_steps"].columns
     rows = [
-        make_row(
-            "rl_policy_checkpoint_steps",
-            {
-                **{name: 0 if kind == "BIGINT" else 0.5 for name, (kind, _) in columns.items()},
-                "parts": scores_of(),
-                "step": step,
-                **one,
-            },
-        )
+        row("rl_policy_checkpoint_steps", parts=scores_of(), step=step, **one)
         for step, one in enumerate(figures, 1)
     ]
-    tables = {"rl_policy_checkpoint": [], "rl_policy_checkpoint_steps": rows}
-    commit(Warehouse(database), "rl_policy_checkpoint", tables)
+    commit(new_warehouse(database), "rl_policy_checkpoint", {"rl_policy_checkpoint_steps": rows})
 
 
 @pytest.mark.parametrize(

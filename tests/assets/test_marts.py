@@ -14,7 +14,8 @@ from refine_dagster.warehouse.rows import Parent, make_row
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 from resources.warehouse import WarehouseResource
-from tests.small_warehouse import commit, small_warehouse
+from tests.builders.small_warehouse import small_warehouse
+from tests.builders.warehouse import commit
 
 
 @pytest.fixture(scope="module")

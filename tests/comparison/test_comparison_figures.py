@@ -18,7 +18,7 @@ from refine_dagster.comparison.cells import (
 )
 from refine_dagster.comparison.figures import figures_of
 from refine_dagster.evaluation.answers import TaskScore
-from tests.fake_judges import PART_NAMES
+from tests.builders.fake_judge import PART_NAMES
 
 POLICY = PolicyResult(
     steps=4,

@@ -29,8 +29,9 @@ from refine_dagster.self_instruct.decisions import Demonstration, InstructionDec
 from refine_dagster.teams_rl.evolved_rows import instructor_payload
 from refine_dagster.warehouse.rows import Row, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
-from tests.fake_judges import PART_NAMES
-from tests.small_warehouse import commit
+from tests.builders.fake_judge import PART_NAMES
+from tests.builders.rows import row, seed_row
+from tests.builders.warehouse import commit, new_warehouse
 
 PROPOSED = [
     ["Describe a very old lighthouse by the sea.", "Compare two ways of crossing wide rivers."],
@@ -51,66 +52,44 @@ PROFILE = load_profile("offline", {"supervised.epochs": 1}, environment={})
 CONFIG = PROFILE.self_instruct
 
 
-def seed(seed_id: str, instruction: str) -> Row:
-    return make_row(
-        "seed_tasks",
-        {
-            "seed_id": seed_id,
-            "name": seed_id,
-            "instruction": instruction,
-            "input": "",
-            "output": "an answer",
-            "instances": [{"input": "", "output": "an answer"}],
-            "is_classification": False,
-        },
-    )
-
-
 def proposal(request: int, position: int, instruction: str) -> Row:
     parsed = instruction != "no candidate"
-    return make_row(
+    return row(
         "raw_instructions",
-        {
-            "method": "self_instruct",
-            "slot": f"{request // 2:04d}/{request % 2:04d}/{position:03d}",
-            "round": request // 2,
-            "request": request % 2,
-            "position": position,
-            "instruction": instruction,
-            "parsed": parsed,
-            "parse_problem": None if parsed else "unnumbered",
-            "completion_key": f"proposal {request}",
-            "policy": "model",
-        },
+        slot=f"{request // 2:04d}/{request % 2:04d}/{position:03d}",
+        round=request // 2,
+        request=request % 2,
+        position=position,
+        instruction=instruction,
+        parsed=parsed,
+        parse_problem=None if parsed else "unnumbered",
+        completion_key=f"proposal {request}",
+        policy="model",
     )
 
 
 def rewrite(place: int, seed_id: str, instruction: str, reviews: int, valid: bool) -> Row:
     step = place // 2 + 1
-    return make_row(
+    return row(
         "evolved_instructions",
-        {
-            "method": "teams_rl",
-            "slot": f"evolved/{step:02d}/{seed_id}",
-            "round": step,
-            "seed_id": seed_id,
-            "operation": "breadth",
-            "parent_instruction": "what it was made from",
-            "instruction": instruction,
-            "valid": valid,
-            "rule": "kept" if valid else "too_short",
-            "value": None,
-            "threshold": None,
-            "different": None,
-            "completion_key": f"rewrite {place}",
-            "review_keys": [f"review {place} {one}" for one in range(reviews)],
-            "policy": "model",
-            "instructor": "version",
-        },
+        method="teams_rl",
+        slot=f"evolved/{step:02d}/{seed_id}",
+        round=step,
+        seed_id=seed_id,
+        operation="breadth",
+        instruction=instruction,
+        valid=valid,
+        rule="kept" if valid else "too_short",
+        completion_key=f"rewrite {place}",
+        review_keys=[f"review {place} {one}" for one in range(reviews)],
+        policy="model",
     )
 
 
-SEEDS = [seed("seed_a", "Count the letters in a word."), seed("seed_b", "Sort the animals.")]
+SEEDS = [
+    seed_row("seed_a", "Count the letters in a word."),
+    seed_row("seed_b", "Sort the animals."),
+]
 RAW = [proposal(at, place, PROPOSED[at][place]) for at in range(4) for place in range(2)]
 MADE = [rewrite(place, *one) for place, one in enumerate(EVOLVED)]
 
@@ -294,7 +273,7 @@ def test_the_report_tells_calls_instructions_and_examples() -> None:
 
 def home(folder: Path, *, evolved: bool = True, config: SelfInstructConfig = CONFIG) -> Warehouse:
     """A warehouse in which both methods' candidates were decided on together."""
-    warehouse = Warehouse(folder / "warehouse.duckdb")
+    warehouse = new_warehouse(folder / "warehouse.duckdb")
     decider = InstructionDecider(demonstrations(), config)
     decided = [*decider.decide(RAW), *decider.decide_evolved(MADE if evolved else [])]
     instructor = {

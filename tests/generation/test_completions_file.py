@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from refine_dagster.generation.completions import CompletionsStore
-from refine_dagster.warehouse.warehouse import Warehouse
+from tests.builders.warehouse import new_warehouse
 
 # Asks for numbers FROM to UNTIL, two a batch; DIES names the batch at which the process is killed.
 PROCESS = """
@@ -65,7 +65,7 @@ def test_two_processes_share_a_file_and_ask_for_nothing_that_it_holds(tmp_path: 
 def test_a_file_of_its_own_holds_the_warehouses_table_and_no_other(tmp_path: Path) -> None:
     store = CompletionsStore(tmp_path / "own.duckdb")
     columns = "SELECT * FROM (DESCRIBE store.completions)"
-    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    warehouse = new_warehouse(tmp_path / "warehouse.duckdb")
     assert store.file.query(columns).equals(warehouse.query(columns))
     with duckdb.connect(str(tmp_path / "own.duckdb")) as connection:
         tables = connection.execute("SELECT schema_name, table_name FROM duckdb_tables()")

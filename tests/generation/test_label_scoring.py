@@ -16,7 +16,7 @@ from refine_dagster.generation.request import Completion, Request, Sampling, Sco
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.warehouse.warehouse import Warehouse
+from tests.builders.warehouse import new_warehouse
 
 LABELS = (" yes", " no", " rain and bread")
 WORDS = ("cat", "dog", "sun", "rain", "ship", "bread")
@@ -82,7 +82,7 @@ def test_texts_and_labels_may_be_asked_together(loaded: LoadedModel) -> None:
 
 def test_the_store_keeps_scores_bit_for_bit(loaded: LoadedModel, tmp_path: Path) -> None:
     backend = TransformersBackend(loaded, 8)
-    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
     first = CompletionsStore(warehouse, "run").complete(backend, questions(5))
     again = CompletionsStore(warehouse, "again")
     second = again.complete(backend, questions(5))

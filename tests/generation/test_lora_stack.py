@@ -10,11 +10,11 @@ import torch
 from refine_dagster.generation.vllm_backend import as_one_adapter
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import loaded_model, resolve_model, with_adapter
-from tests.random_adapters import random_adapter
+from tests.builders.random_adapter import random_adapter
 
 
 def test_the_stack_says_what_the_merged_adapters_say(
-    tiny_model_folder: Path, tmp_path: Path, cpu_device: Device
+    tiny_model_folder: Path, tmp_path: Path, device: Device
 ) -> None:
     base = resolve_model(str(tiny_model_folder))
     narrow = random_adapter(base, tmp_path / "a", seed=1, rank=4, modules=("q_proj", "down_proj"))
@@ -32,7 +32,7 @@ def test_the_stack_says_what_the_merged_adapters_say(
     }
     logits = {}
     for name, ref in refs.items():
-        with loaded_model(ref, cpu_device) as loaded, torch.inference_mode():
+        with loaded_model(ref, device) as loaded, torch.inference_mode():
             ids = loaded.tokenizer("Count the words.", return_tensors="pt")["input_ids"]
             logits[name] = loaded.model(input_ids=ids).logits
     assert torch.allclose(logits["stack"], logits["both"], atol=1e-5)

@@ -14,7 +14,7 @@ from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
-from tests.word_requests import WORDS
+from tests.builders.word_requests import WORDS
 
 START = "Come up with a task that is like these, and say it in one sentence.\n\nInstruction: "
 

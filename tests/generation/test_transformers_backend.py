@@ -19,7 +19,7 @@ from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
 from refine_dagster.models.padding import ROWS
-from tests.word_requests import word_requests
+from tests.builders.word_requests import word_requests
 
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.9, top_p=0.95, stop=("\n\n",))
 

@@ -12,6 +12,7 @@ from refine_dagster.generation.completions import Budget, CompletionsStore
 from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.seeding import request_seed
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.builders.warehouse import new_warehouse
 
 
 class Counting:
@@ -48,7 +49,7 @@ def ask(*prompts: str, role: str = "propose") -> list[Request]:
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
-    return Warehouse(tmp_path / "w.duckdb")
+    return new_warehouse(tmp_path / "w.duckdb")
 
 
 def test_answers_in_order_and_asks_once(warehouse: Warehouse) -> None:

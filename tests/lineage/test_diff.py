@@ -8,7 +8,7 @@ import pytest
 
 from refine_dagster.lineage.diff import StateDifference, difference
 from refine_dagster.warehouse.schema import WarehouseError
-from tests.lineage.story import FIRST, Story
+from tests.builders.edit_story import FIRST, Story
 
 Counts = tuple[int, int, int, int]
 

@@ -11,7 +11,7 @@ from refine_dagster.lineage.prune import apply
 from refine_dagster.lineage.trace import RowError
 from refine_dagster.lineage.why import AssetExplanation, ExplainError, RowExplanation, explain
 from refine_dagster.warehouse.tables import REFERENCES, TABLES
-from tests.lineage.story import FIRST, Story
+from tests.builders.edit_story import FIRST, Story
 
 SEEDS = {"s1": "Name a fruit.", "s2": "Count the words.", "s3": "Reverse the list."}
 

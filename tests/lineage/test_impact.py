@@ -11,11 +11,12 @@ import pytest
 from refine_dagster.lineage.impact import Impact, impact
 from refine_dagster.lineage.trace import RowError
 from refine_dagster.warehouse.checkpoints import Checkpoint
-from refine_dagster.warehouse.ledger import Record
-from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.rows import Parent, Row, make_row, parents
 from refine_dagster.warehouse.schema import WarehouseError
 from refine_dagster.warehouse.warehouse import Warehouse
-from tests.small_warehouse import commit, small_warehouse
+from tests.builders.rows import row, seed_row
+from tests.builders.small_warehouse import small_warehouse
+from tests.builders.warehouse import commit, new_warehouse
 
 
 @pytest.fixture(scope="module")
@@ -35,125 +36,53 @@ def how(found: Impact) -> dict[str, str]:
 # written by it, and c2's decision found s2 nearest.
 
 
-def seed(name: str, instruction: str = "Name a fruit.") -> Row:
-    return make_row(
-        "seed_tasks",
-        {
-            "seed_id": name,
-            "name": name,
-            "instruction": instruction,
-            "input": "",
-            "output": "a pear",
-            "instances": [{"input": "", "output": "a pear"}],
-            "is_classification": False,
-        },
-    )
-
-
 def base(seeds: Sequence[Row], checkpoint: str | None = "hash of the base") -> Row:
-    return make_row(
-        "base_model",
-        {
-            "model": "offline",
-            "revision": None,
-            "fingerprint": "f",
-            "parameters": 1,
-            "vocab_size": 1,
-            "context_length": 1,
-            "checkpoint_hash": checkpoint,
-        },
-        [Parent("seed_tasks", one["row_id"], "trained_on") for one in seeds],
-    )
+    learnt = parents(seeds, "seed_tasks", "trained_on")
+    return row("base_model", learnt, model="offline", checkpoint_hash=checkpoint)
 
 
 def candidate(slot: str, shown: Sequence[Row], model: Row | None) -> Row:
-    written = [Parent("base_model", model["row_id"], "generator")] if model else []
-    return make_row(
-        "raw_instructions",
-        {
-            "method": "self_instruct",
-            "slot": slot,
-            "round": 0,
-            "request": 0,
-            "position": 0,
-            "instruction": slot,
-            "parsed": True,
-            "parse_problem": None,
-            "completion_key": slot,
-            "policy": "f",
-        },
-        [*written, *(Parent("seed_tasks", one["row_id"], "demonstration") for one in shown)],
-    )
+    written = parents([model], "base_model", "generator") if model else []
+    prompt = [*written, *parents(shown, "seed_tasks", "demonstration")]
+    return row("raw_instructions", prompt, slot=slot, instruction=slot, completion_key=slot)
 
 
 def decision(of: Row, nearest: Row | None = None) -> Row:
-    near = [Parent("seed_tasks", nearest["row_id"], "nearest")] if nearest else []
-    return make_row(
+    near = parents([nearest], "seed_tasks", "nearest") if nearest else []
+    return row(
         "instruction_decisions",
-        {
-            "candidate_id": of["row_id"],
-            "method": "self_instruct",
-            "slot": of["slot"],
-            "round": 0,
-            "instruction": of["instruction"],
-            "kept": True,
-            "rule": "kept",
-            "value": None,
-            "threshold": None,
-            "nearest_asset": None,
-            "nearest_id": None,
-            "nearest_score": None,
-        },
-        [Parent("raw_instructions", of["row_id"], "candidate"), *near],
+        [*parents([of], "raw_instructions", "candidate"), *near],
+        candidate_id=of["row_id"],
+        slot=of["slot"],
+        instruction=of["instruction"],
     )
 
 
 def policy(measured_on: Sequence[Row], shown: Sequence[Row] = ()) -> Row:
-    return make_row(
+    return row(
         "rl_policy_checkpoint",
-        {
-            "policy": "p",
-            "algorithm": "grpo",
-            "preset": "refine_af",
-            "checkpoint_hash": "hash of the policy",
-            "steps": 1,
-            "held_out_prompts": 1,
-            "reward_before": 0.0,
-            "reward_after": 0.0,
-            "gain": 0.0,
-            "gain_low": 0.0,
-            "gain_high": 0.0,
-        },
         [
-            *(Parent("raw_instructions", one["row_id"], "measured_on") for one in measured_on),
-            *(Parent("seed_tasks", one["row_id"], "demonstration") for one in shown),
+            *parents(measured_on, "raw_instructions", "measured_on"),
+            *parents(shown, "seed_tasks", "demonstration"),
         ],
+        checkpoint_hash="hash of the policy",
     )
-
-
-def put(warehouse: Warehouse, asset: str, rows: Sequence[Row]) -> None:
-    others = {
-        "base_model": "base_model_steps",
-        "rl_policy_checkpoint": "rl_policy_checkpoint_steps",
-    }
-    empty: dict[str, list[Row]] = {others[asset]: []} if asset in others else {}
-    commit(warehouse, asset, {asset: rows, **empty})
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
-    return Warehouse(tmp_path / "w.duckdb")
+    return new_warehouse(tmp_path / "w.duckdb")
 
 
 def test_shown_trained_and_compared_are_told_apart(warehouse: Warehouse) -> None:
-    s1, s2 = seed("s1"), seed("s2")
+    s1, s2 = seed_row("s1"), seed_row("s2")
     model = base([s1])
     c1, c2 = candidate("c1", [s1], model), candidate("c2", [s2], model)
     d1, d2 = decision(c1, nearest=s2), decision(c2, nearest=s2)
-    put(warehouse, "seed_tasks", [s1, s2])
-    put(warehouse, "base_model", [model])
-    put(warehouse, "raw_instructions", [c1, c2])
-    put(warehouse, "instruction_decisions", [d1, d2])
+    commit(warehouse, "seed_tasks", [s1, s2])
+    commit(warehouse, "base_model", [model])
+    commit(warehouse, "raw_instructions", [c1, c2])
+    commit(warehouse, "instruction_decisions", [d1, d2])
     of_s1 = impact(warehouse, "s1")
     # c2 was written by a model that learnt from s1; c1 was, and had it in its prompt as well.
     assert how(of_s1) == {
@@ -175,12 +104,12 @@ def test_shown_trained_and_compared_are_told_apart(warehouse: Warehouse) -> None
 
 
 def test_a_policy_that_was_only_measured_does_not_hold_the_seed(warehouse: Warehouse) -> None:
-    s1, s2 = seed("s1"), seed("s2")
+    s1, s2 = seed_row("s1"), seed_row("s2")
     c1 = candidate("c1", [s1], None)
     refined = policy([c1], shown=[s2])
-    put(warehouse, "seed_tasks", [s1, s2])
-    put(warehouse, "raw_instructions", [c1])
-    put(warehouse, "rl_policy_checkpoint", [refined])
+    commit(warehouse, "seed_tasks", [s1, s2])
+    commit(warehouse, "raw_instructions", [c1])
+    commit(warehouse, "rl_policy_checkpoint", [refined])
     measured = impact(warehouse, "s1")
     assert how(measured)[refined["row_id"]] == "compared"
     assert [one.how for one in measured.checkpoints] == ["compared"]
@@ -192,16 +121,16 @@ def test_a_policy_that_was_only_measured_does_not_hold_the_seed(warehouse: Wareh
 
 
 def test_before_and_after_a_removal(warehouse: Warehouse) -> None:
-    s1, s2 = seed("s1"), seed("s2")
+    s1, s2 = seed_row("s1"), seed_row("s2")
     old, new = base([s1, s2]), base([s2], "hash of the new base")
     c1, c2 = candidate("c1", [s1], old), candidate("c2", [s2], old)
     c3 = candidate("c3", [s2], new)
-    put(warehouse, "seed_tasks", [s1, s2])  # 1
-    put(warehouse, "base_model", [old])  # 2
-    put(warehouse, "raw_instructions", [c1, c2])  # 3
-    put(warehouse, "seed_tasks", [s2])  # 4
-    put(warehouse, "base_model", [new])  # 5
-    put(warehouse, "raw_instructions", [c3])  # 6
+    commit(warehouse, "seed_tasks", [s1, s2])  # 1
+    commit(warehouse, "base_model", [old])  # 2
+    commit(warehouse, "raw_instructions", [c1, c2])  # 3
+    commit(warehouse, "seed_tasks", [s2])  # 4
+    commit(warehouse, "base_model", [new])  # 5
+    commit(warehouse, "raw_instructions", [c3])  # 6
     assert impact(warehouse, "s1", 1).rows.is_empty()
     before = impact(warehouse, "s1", 3)
     assert counts(before) == {"base_model": (0, 1, 0), "raw_instructions": (1, 1, 0)}
@@ -226,12 +155,12 @@ def test_before_and_after_a_removal(warehouse: Warehouse) -> None:
 
 
 def test_live_checkpoints_name_bytes_trained_on_it_under_another_row(warehouse: Warehouse) -> None:
-    s1, s2 = seed("s1"), seed("s2")
-    put(warehouse, "seed_tasks", [s1, s2])
-    put(warehouse, "base_model", [base([s1, s2], "same bytes")])
-    put(warehouse, "seed_tasks", [s2])
+    s1, s2 = seed_row("s1"), seed_row("s2")
+    commit(warehouse, "seed_tasks", [s1, s2])
+    commit(warehouse, "base_model", [base([s1, s2], "same bytes")])
+    commit(warehouse, "seed_tasks", [s2])
     kept = base([s2], "same bytes")
-    put(warehouse, "base_model", [kept])
+    commit(warehouse, "base_model", [kept])
     found = impact(warehouse, "s1")
     assert found.rows.is_empty()
     assert [(one.row_id, one.content_hash) for one in found.live_checkpoints] == [
@@ -240,8 +169,8 @@ def test_live_checkpoints_name_bytes_trained_on_it_under_another_row(warehouse: 
 
 
 def test_a_registered_checkpoint_is_named_by_its_folder(warehouse: Warehouse) -> None:
-    s1 = seed("s1")
-    put(warehouse, "seed_tasks", [s1])
+    s1 = seed_row("s1")
+    commit(warehouse, "seed_tasks", [s1])
     stored = Checkpoint(
         asset="base_model",
         content_hash="hash of the base",
@@ -253,34 +182,29 @@ def test_a_registered_checkpoint_is_named_by_its_folder(warehouse: Warehouse) ->
         record={},
         reused=False,
     )
-    record = Record(asset="base_model", run_id="run", code_version="1", config_hash="c")
-    rows = {
-        "base_model": frame("base_model", [base([s1])]),
-        "base_model_steps": frame("base_model_steps", []),
-    }
-    warehouse.commit(record, rows, [stored])
+    commit(warehouse, "base_model", [base([s1])], [stored])
     found = impact(warehouse, "s1")
     assert [(one.asset, one.path, one.how, one.live) for one in found.checkpoints] == [
         ("base_model", "base_model/hash", "trained", True)
     ]
     assert found.checkpoints == found.live_checkpoints
     # A given model has no checkpoint here.
-    put(warehouse, "base_model", [base([s1], None)])
+    commit(warehouse, "base_model", [base([s1], None)])
     assert impact(warehouse, "s1").live_checkpoints == ()
 
 
 def test_versions_of_an_edited_seed(warehouse: Warehouse) -> None:
-    old, new = seed("s1", "Old words."), seed("s1", "New words.")
-    put(warehouse, "seed_tasks", [old])  # 1
-    put(warehouse, "raw_instructions", [candidate("c", [old], None)])  # 2
-    put(warehouse, "seed_tasks", [new])  # 3
+    old, new = seed_row("s1", "Old words."), seed_row("s1", "New words.")
+    commit(warehouse, "seed_tasks", [old])  # 1
+    commit(warehouse, "raw_instructions", [candidate("c", [old], None)])  # 2
+    commit(warehouse, "seed_tasks", [new])  # 3
     now = impact(warehouse, "s1")
     assert [one.instruction for one in now.seeds] == ["New words."]
     assert [one.instruction for one in now.others] == ["Old words."]
     assert now.rows.is_empty()
     assert impact(warehouse, "s1", 2).rows.height == 1
     assert impact(warehouse, old["row_id"][:8]).rows.height == 1
-    put(warehouse, "seed_tasks", [])  # 4
+    commit(warehouse, "seed_tasks", [])  # 4
     gone = impact(warehouse, "s1")
     assert [one.instruction for one in gone.seeds] == ["Old words.", "New words."]
     assert gone.others == ()
@@ -288,11 +212,11 @@ def test_versions_of_an_edited_seed(warehouse: Warehouse) -> None:
 
 
 def test_a_seed_that_came_back(warehouse: Warehouse) -> None:
-    one = seed("s1")
+    one = seed_row("s1")
     child = candidate("c", [one], None)
     for rows in ([one], [], [one]):
-        put(warehouse, "seed_tasks", rows)
-        put(warehouse, "raw_instructions", [child] if rows else [])
+        commit(warehouse, "seed_tasks", rows)
+        commit(warehouse, "raw_instructions", [child] if rows else [])
     assert impact(warehouse, "s1", 2).rows.height == 1
     assert impact(warehouse, "s1", 4).rows.is_empty()
     now = impact(warehouse, "s1")

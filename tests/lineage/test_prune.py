@@ -13,16 +13,16 @@ import pytest
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
-from refine_dagster.hashing import content_id
 from refine_dagster.lineage import prune
 from refine_dagster.lineage.audit import verify
 from refine_dagster.lineage.audit_rows import AuditReport
 from refine_dagster.warehouse.checkpoints import Checkpoint, CheckpointStore
-from refine_dagster.warehouse.ledger import Record, RoleUsage
-from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.ledger import RoleUsage
+from refine_dagster.warehouse.rows import Row, parents
 from refine_dagster.warehouse.run_lock import holding_run_lock
 from refine_dagster.warehouse.schema import WarehouseError
-from refine_dagster.warehouse.warehouse import Warehouse
+from tests.builders.rows import row, seed_row
+from tests.builders.warehouse import commit, new_warehouse
 from tests.lineage.test_audit import answer
 
 TWO_HOURS = 7200
@@ -33,7 +33,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.warehouse = Warehouse(root / "warehouse.duckdb")
+        self.warehouse = new_warehouse(root / "warehouse.duckdb")
         self.store = CheckpointStore(root / "checkpoints")
 
     def commit(
@@ -46,26 +46,11 @@ class Project:
     ) -> None:
         sent = sum((uses or {}).values())
         usage = {"propose": RoleUsage(len(uses), len(uses) - sent, sent)} if uses else {}
-        record = Record(asset, "run", "1", content_id("config", {}), uses=uses or {}, usage=usage)
-        frames = {name: frame(name, listed) for name, listed in companions.items()}
-        self.warehouse.commit(record, {asset: frame(asset, rows), **frames}, checkpoints or [])
+        tables = {asset: rows, **companions}
+        commit(self.warehouse, asset, tables, checkpoints or [], uses=uses or {}, usage=usage)
 
     def seeds(self, *names: str) -> list[Row]:
-        rows = [
-            make_row(
-                "seed_tasks",
-                {
-                    "seed_id": name,
-                    "name": name,
-                    "instruction": f"Say {name}.",
-                    "input": "",
-                    "output": name,
-                    "instances": [],
-                    "is_classification": False,
-                },
-            )
-            for name in names
-        ]
+        rows = [seed_row(name, f"Say {name}.", output=name) for name in names]
         self.commit("seed_tasks", rows)
         return rows
 
@@ -75,20 +60,13 @@ class Project:
             return {}
 
         checkpoint = self.store.train_or_reuse("base_model", {"weights": weights}, train)
-        row = make_row(
+        trained = row(
             "base_model",
-            {
-                "model": "offline",
-                "revision": None,
-                "fingerprint": weights,
-                "parameters": 1,
-                "vocab_size": 1,
-                "context_length": 1,
-                "checkpoint_hash": checkpoint.content_hash,
-            },
-            [Parent("seed_tasks", seed["row_id"], "trained_on") for seed in seeds],
+            parents(seeds, "seed_tasks", "trained_on"),
+            fingerprint=weights,
+            checkpoint_hash=checkpoint.content_hash,
         )
-        self.commit("base_model", [row], None, [checkpoint], base_model_steps=[])
+        self.commit("base_model", [trained], None, [checkpoint])
 
     def propose(self, *prompts: str) -> list[str]:
         """Ask for completions that may be there already, and commit that they were used."""

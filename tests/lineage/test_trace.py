@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -25,10 +24,11 @@ from refine_dagster.lineage.trace_text import (
     as_tree,
     outline,
 )
-from refine_dagster.warehouse.ledger import Record
-from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
+from refine_dagster.warehouse.rows import Parent, Row
 from refine_dagster.warehouse.warehouse import Warehouse
-from tests.small_warehouse import commit, small_warehouse
+from tests.builders.rows import row, seed_row
+from tests.builders.small_warehouse import small_warehouse
+from tests.builders.warehouse import commit, new_warehouse
 
 Edges = Mapping[str, Iterable[str]]
 
@@ -128,8 +128,8 @@ def test_an_unknown_id_is_refused(small: Warehouse) -> None:
 
 
 def test_a_prefix_of_several_rows_names_them(tmp_path: Path) -> None:
-    warehouse = Warehouse(tmp_path / "w.duckdb")
-    commit(warehouse, "seed_tasks", {"seed_tasks": [seed("a")]})
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
+    commit(warehouse, "seed_tasks", {"seed_tasks": [seed_row("a")]})
     ids = ["abcdef00" + "0" * 24, "abcdef11" + "0" * 24]
     with warehouse.connect() as connection:
         for row_id in ids:
@@ -156,8 +156,8 @@ def test_completion_behind_a_row(small: Warehouse) -> None:
 
 
 def test_removed_and_readded_rows(tmp_path: Path) -> None:
-    warehouse = Warehouse(tmp_path / "w.duckdb")
-    first, second = seed("a"), seed("b")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
+    first, second = seed_row("a"), seed_row("b")
     child = candidate("0", [first, second])
     commit(warehouse, "seed_tasks", {"seed_tasks": [first, second]})
     commit(warehouse, "raw_instructions", {"raw_instructions": [child]})
@@ -175,8 +175,8 @@ def test_removed_and_readded_rows(tmp_path: Path) -> None:
 
 
 def test_a_row_that_history_dropped_is_still_told(tmp_path: Path) -> None:
-    warehouse = Warehouse(tmp_path / "w.duckdb")
-    one = seed("a")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
+    one = seed_row("a")
     child = candidate("0", [one])
     commit(warehouse, "seed_tasks", {"seed_tasks": [one]})
     commit(warehouse, "raw_instructions", {"raw_instructions": [child]})
@@ -216,8 +216,8 @@ def test_outline_opens_each_row_once(small: Warehouse) -> None:
 
 
 def test_large_groups_are_counted_unless_all_is_asked(tmp_path: Path) -> None:
-    warehouse = Warehouse(tmp_path / "w.duckdb")
-    seeds = [seed(f"s{number}") for number in range(30)]
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
+    seeds = [seed_row(f"s{number}") for number in range(30)]
     child = candidate("0", seeds)
     commit(warehouse, "seed_tasks", {"seed_tasks": seeds})
     commit(warehouse, "raw_instructions", {"raw_instructions": [child]})
@@ -237,7 +237,7 @@ def test_large_groups_are_counted_unless_all_is_asked(tmp_path: Path) -> None:
 
 
 def test_long_chains_are_cut_unless_all_is_asked(tmp_path: Path) -> None:
-    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
     chain = [candidate("0", [])]
     while len(chain) < 700:
         chain.append(candidate(str(len(chain)), [chain[-1]]))
@@ -266,8 +266,8 @@ def test_json_is_whole(small: Warehouse) -> None:
 
 @pytest.mark.parametrize("down", [False, True])
 def test_pictures_are_well_formed(tmp_path: Path, down: bool) -> None:
-    warehouse = Warehouse(tmp_path / "w.duckdb")
-    nasty = seed("s", 'Say "hi" \\ to <b>#1</b> & `all`;\n]["|{}')
+    warehouse = new_warehouse(tmp_path / "w.duckdb")
+    nasty = seed_row("s", 'Say "hi" \\ to <b>#1</b> & `all`;\n]["|{}')
     child = candidate("0", [nasty])
     commit(warehouse, "seed_tasks", {"seed_tasks": [nasty]})
     commit(warehouse, "raw_instructions", {"raw_instructions": [child]})
@@ -310,40 +310,10 @@ def ancestors(warehouse: Warehouse, row_id: str) -> dict[str, int]:
     return dict(rows.rows())
 
 
-def seed(name: str, instruction: str = "Name a fruit.") -> Row:
-    return make_row(
-        "seed_tasks",
-        {
-            "seed_id": name,
-            "name": name,
-            "instruction": instruction,
-            "input": "",
-            "output": "a pear",
-            "instances": [{"input": "", "output": "a pear"}],
-            "is_classification": False,
-        },
-    )
-
-
-def candidate(slot: str, parents: Iterable[Row]) -> Row:
-    payload: dict[str, Any] = {
-        "method": "self_instruct",
-        "slot": slot,
-        "round": 0,
-        "request": 0,
-        "position": 0,
-        "instruction": f"Instruction {slot}",
-        "parsed": True,
-        "parse_problem": None,
-        "completion_key": "k",
-        "policy": "p",
-    }
+def candidate(slot: str, shown: Iterable[Row]) -> Row:
     tables = {True: "seed_tasks", False: "raw_instructions"}
-    return make_row(
-        "raw_instructions",
-        payload,
-        [Parent(tables["seed_id" in row], row["row_id"], "demonstration") for row in parents],
-    )
+    prompt = [Parent(tables["seed_id" in one], one["row_id"], "demonstration") for one in shown]
+    return row("raw_instructions", prompt, slot=slot, instruction=f"Instruction {slot}")
 
 
 @st.composite
@@ -360,20 +330,19 @@ def graphs(draw: st.DrawFn) -> list[set[int]]:
 def test_views_macros_and_trace_equal_a_plain_closure(
     tmp_path_factory: pytest.TempPathFactory, graph: list[set[int]]
 ) -> None:
-    warehouse = Warehouse(tmp_path_factory.mktemp("graph") / "w.duckdb")
+    warehouse = new_warehouse(tmp_path_factory.mktemp("graph") / "w.duckdb")
     rows: list[Row] = []
     for node, parents in enumerate(graph):
         made = [rows[parent] for parent in parents]
-        rows.append(candidate(str(node), made) if made else seed(str(node)))
+        rows.append(candidate(str(node), made) if made else seed_row(str(node)))
     tables = {
         "seed_tasks": [row for row in rows if "seed_id" in row],
         "raw_instructions": [row for row in rows if "slot" in row],
     }
     for _ in range(2):  # the second time every row comes back from the dead
         for table, of in tables.items():
-            record = Record(asset=table, run_id="run", code_version="1", config_hash="c")
-            warehouse.commit(record, {table: frame(table, of)})
-            warehouse.commit(record, {table: frame(table, [])})
+            commit(warehouse, table, of)
+            commit(warehouse, table, [])
     up = {
         rows[node]["row_id"]: {rows[one]["row_id"] for one in parents}
         for node, parents in enumerate(graph)

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from refine_dagster.home import Home
-from refine_dagster.warehouse.ledger import Record
-from refine_dagster.warehouse.rows import frame, make_row
 from refine_dagster.warehouse.tables import graph_assets
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.builders.rows import seed_row
+from tests.builders.warehouse import commit
 from tests.pipeline.children import (
     FIRST_ASSETS,
     QUICK,
@@ -263,19 +263,8 @@ def commit_for_ever(path: Path, number: int) -> None:
     warehouse = Warehouse(path)
     for turn in itertools.count():
         rows = [
-            make_row("seed_tasks", {**_SEED, "seed_id": f"{place}", "output": f"{number} {turn}"})
+            seed_row(f"{place}", "Say it.", output=f"{number} {turn}")
             for place in range(500)
             if place % 7 != turn % 7
         ]
-        record = Record(asset="seed_tasks", run_id="run", code_version="1", config_hash="c")
-        commit = warehouse.commit(record, {"seed_tasks": frame("seed_tasks", rows)})
-        print(commit.sequence, flush=True)
-
-
-_SEED = {
-    "name": "name",
-    "instruction": "Say it.",
-    "input": "",
-    "instances": [{"input": "", "output": "it"}],
-    "is_classification": False,
-}
+        print(commit(warehouse, "seed_tasks", rows).sequence, flush=True)

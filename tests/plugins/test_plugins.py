@@ -31,7 +31,7 @@ from refine_dagster.teams_rl.evolution import evolve, model_evolver
 from refine_dagster.teams_rl.operations import NAMES, operation_named
 from refine_dagster.teams_rl.policies import RoundRobinPolicy
 from refine_dagster.warehouse.warehouse import Warehouse
-from tests.fake_judges import FakeJudge, scores_of
+from tests.builders.fake_judge import FakeJudge, scores_of
 from tests.pipeline.children import run_command
 from tests.pipeline.seed_edits import Project, packaged_seeds
 
@@ -80,10 +80,10 @@ def profile(on_path: None) -> Profile:
 
 
 @pytest.fixture
-def session(on_path: None, tmp_path: Path, cpu_device: Device) -> Iterator[GeneratorSession]:
+def session(on_path: None, tmp_path: Path, device: Device) -> Iterator[GeneratorSession]:
     store = CompletionsStore(tmp_path / "completions.duckdb")
     ref, config = ModelRef("no folder is read", "f" * 64), GeneratorConfig(backend="scripted")
-    with open_generator(ref, cpu_device, store, config) as opened:
+    with open_generator(ref, device, store, config) as opened:
         yield opened
 
 

@@ -10,7 +10,7 @@ import pytest
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS
-from tests.fake_judges import FakeJudge, scores_of
+from tests.builders.fake_judge import FakeJudge, scores_of
 
 PEAR = scores_of(naturalness=0.9, coherence=0.8, understandability=0.95, reward_model=2.0)
 FIG = scores_of(naturalness=0.3, coherence=0.1, understandability=0.4, reward_model=-1.0)

@@ -11,7 +11,6 @@ from statistics import fmean
 import pytest
 
 from refine_dagster.config.learning import JudgeConfig
-from refine_dagster.config.models import DeviceConfig
 from refine_dagster.hashing import folder_files
 from refine_dagster.judge.corruptions import DIMENSIONS, KINDS
 from refine_dagster.judge.judge import LENGTHS, Judge, Scores, loaded_judge
@@ -19,23 +18,17 @@ from refine_dagster.judge.network import JudgeError, read_network
 from refine_dagster.judge.on_policy_negatives import answered_tasks, own_tasks
 from refine_dagster.judge.passes import padded_length
 from refine_dagster.judge.training import JudgeTraining, is_held_out, train_judge
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
-from tests.fake_judges import accuracy_of
+from tests.builders.fake_judge import accuracy_of
 
 SEEDS = [task.example for task in primer_tasks(40, 5)]
 CONFIG = JudgeConfig(
     primer_tasks=260, on_policy_negatives=80, steps=120, batch_size=32, learning_rate=5e-3
 )
 SMALL = JudgeConfig(primer_tasks=20, on_policy_negatives=12, steps=3, batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from refine_dagster.offline.primer import ALL_FAMILIES, CLOSED_FAMILIES, primer_
 from refine_dagster.prompts.example import Example
 from refine_dagster.statistics import CalibrationBin
 from refine_dagster.warehouse.tables import TABLES
-from tests.fake_judges import PART_NAMES, scores_of
+from tests.builders.fake_judge import PART_NAMES, scores_of
 
 
 class _KnowingJudge:

@@ -65,9 +65,9 @@ def test_tasks_have_one_right_answer_and_are_drawn_apart() -> None:
     assert not set(tasks) & opened
 
 
-def test_a_models_answers_are_the_same_twice(tiny_model_folder: Path, cpu_device: Device) -> None:
+def test_a_models_answers_are_the_same_twice(tiny_model_folder: Path, device: Device) -> None:
     tasks = own_tasks(JudgeConfig(on_policy_negatives=20), "salt")
-    with loaded_model(resolve_model(str(tiny_model_folder)), cpu_device) as loaded:
+    with loaded_model(resolve_model(str(tiny_model_folder)), device) as loaded:
         first = answered_tasks(loaded.model, loaded.tokenizer, tasks, "salt")
         again = answered_tasks(loaded.model, loaded.tokenizer, tasks, "salt")
         other = answered_tasks(loaded.model, loaded.tokenizer, tasks, "pepper")

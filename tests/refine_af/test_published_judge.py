@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from refine_dagster.config.learning import JudgeConfig
-from refine_dagster.config.models import DeviceConfig
 from refine_dagster.config.profile import load_profile
 from refine_dagster.home import Home
 from refine_dagster.judge.network import JudgeError
@@ -25,7 +23,7 @@ from refine_dagster.judge.published_model import PublishedModelError
 from refine_dagster.judge.reward_model import loaded_reward_model
 from refine_dagster.judge.training import is_held_out, split_examples
 from refine_dagster.judge.unieval import loaded_unieval
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
@@ -33,8 +31,8 @@ from refine_dagster.run import RunFailedError, run_pipeline
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.warehouse import Warehouse
 from resources.judge import JudgeResource
-from tests.fake_judges import accuracy_of
-from tests.tiny_judges import write_reward_model, write_unieval
+from tests.builders.fake_judge import accuracy_of
+from tests.builders.published_judges import write_reward_model, write_unieval
 
 TRIPLES = [
     Example("Name a fruit.", "", "a pear"),
@@ -42,12 +40,6 @@ TRIPLES = [
     Example("Name a fruit.", "", "a pear"),
     Example("Write about the sea.", "", "the boat goes on the sea"),
 ]
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import gc
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from refine_dagster.config.models import DeviceConfig
 from refine_dagster.judge.published_model import PublishedModelError
 from refine_dagster.judge.reward_model import RewardModel, loaded_reward_model
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.prompts.example import Example
-from tests.tiny_judges import edit_json, write_reward_model
+from tests.builders.published_judges import edit_json, write_reward_model
 
 WEIGHTS = "OASST_REWARD_MODEL_FOLDER"
 TRIPLES = [
@@ -27,12 +26,6 @@ TRIPLES = [
     Example("Write about the sea.", "boat", "the boat goes on the sea and the river, " * 2),
     Example("Reverse the words.", "sun rain " * 8, "rain sun"),
 ]
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.refine_af.reward_parts import RewardPartError, with_parts
 from refine_dagster.training.policy_steps import StepRewards
 from refine_dagster.warehouse.rows import Parent, make_row
-from tests.fake_judges import PART_NAMES, FakeJudge, scores_of
+from tests.builders.fake_judge import PART_NAMES, FakeJudge, scores_of
 
 SEEN: list[dict[str, list[str]]] = []
 

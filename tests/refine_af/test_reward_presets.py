@@ -10,7 +10,7 @@ import pytest
 from refine_dagster.config.learning import RewardConfig
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS, repetition
-from tests.fake_judges import PART_NAMES, FakeJudge, scores_of
+from tests.builders.fake_judge import PART_NAMES, FakeJudge, scores_of
 
 # Scores of a base policy: what is natural is understandable, and coherence goes its own way.
 BASE = [

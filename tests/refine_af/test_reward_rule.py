@@ -8,7 +8,7 @@ import pytest
 
 from refine_dagster.judge.judge import Scores
 from refine_dagster.refine_af.reward import PRESETS, fit_whitening
-from tests.fake_judges import scores_of
+from tests.builders.fake_judge import scores_of
 
 RULE = PRESETS["refine_af"]
 

@@ -6,21 +6,20 @@ import gc
 import os
 import shutil
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from refine_dagster.config.models import DeviceConfig
 from refine_dagster.judge.passes import passes, score_tokens
 from refine_dagster.judge.published_model import PublishedModelError
 from refine_dagster.judge.unieval import UniEval, loaded_unieval
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.prompts.example import Example
-from tests.tiny_judges import edit_json, write_unieval
+from tests.builders.published_judges import edit_json, write_unieval
 
 WEIGHTS = "UNIEVAL_DIALOG_FOLDER"
 TRIPLES = [
@@ -29,12 +28,6 @@ TRIPLES = [
     Example("Write about the sea.", "boat", "the boat goes on the sea and on the river " * 3),
     Example("Reverse the words of it, please.", "sun rain " * 30, "rain sun"),
 ]
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as session:
-        yield session
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["tied", "untied"])

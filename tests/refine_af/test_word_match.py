@@ -91,11 +91,11 @@ def test_every_token_has_the_mark_of_its_word(network: Network) -> None:
     assert encoded.marks[-1] == Mark.NONE
 
 
-def test_a_tokenizer_that_gives_no_places_is_refused(network: Network, cpu_device: Device) -> None:
+def test_a_tokenizer_that_gives_no_places_is_refused(network: Network, device: Device) -> None:
     from transformers import ByT5Tokenizer
 
     with pytest.raises(JudgeError, match="ByT5Tokenizer does not give the characters"):
-        Network(network.backbone, network.heads, ByT5Tokenizer(), cpu_device)
+        Network(network.backbone, network.heads, ByT5Tokenizer(), device)
 
 
 def test_the_marker_line_of_an_empty_input_is_no_word(network: Network) -> None:

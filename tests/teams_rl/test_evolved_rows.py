@@ -31,24 +31,12 @@ from refine_dagster.teams_rl.evolved_rows import (
 from refine_dagster.teams_rl.policies import RandomPolicy
 from refine_dagster.warehouse.rows import Parent, Row, make_row
 from template_executor import RuleReviewer, TemplateExecutor
-from tests.teams_rl.packaged import packaged_seeds
+from tests.builders.packaged_seeds import packaged_seeds
+from tests.builders.rows import seed_row
 
 CONFIG = TeamsRLConfig(algorithm="random", evolved_seeds=5)
 POLICY = RandomPolicy("salt")
 BASE = Parent("base_model", "b" * 32, "generator")
-
-
-def seed_row(seed_id: str, instruction: str) -> Row:
-    payload = {
-        "seed_id": seed_id,
-        "name": seed_id,
-        "instruction": instruction,
-        "input": "",
-        "output": "an answer",
-        "instances": [{"input": "", "output": "an answer"}],
-        "is_classification": False,
-    }
-    return make_row("seed_tasks", payload)
 
 
 SEEDS = [seed_row(one.seed_id, one.text) for one in packaged_seeds()[:40]]

@@ -11,7 +11,7 @@ from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.policies import FixedPolicy, RandomPolicy
 from template_executor import RuleReviewer, TemplateExecutor
-from tests.teams_rl.packaged import packaged_seeds
+from tests.builders.packaged_seeds import packaged_seeds
 
 EMBEDDING = HashedEmbedding(64)
 

@@ -28,7 +28,7 @@ from refine_dagster.teams_rl.instructor import (
 from refine_dagster.teams_rl.operations import NAMES, Operation
 from refine_dagster.teams_rl.policies import InstructorError, load_instructor
 from template_executor import RuleReviewer, TemplateExecutor
-from tests.teams_rl.packaged import packaged_seeds
+from tests.builders.packaged_seeds import packaged_seeds
 
 EMBEDDING = HashedEmbedding(64)
 SMALL = TeamsRLConfig(

@@ -28,9 +28,9 @@ from refine_dagster.teams_rl.reviewer import (
     ModelReviewer,
     review_prompt,
 )
-from refine_dagster.warehouse.warehouse import Warehouse
 from template_executor import RuleReviewer, TemplateExecutor
-from tests.teams_rl.packaged import packaged_seeds
+from tests.builders.packaged_seeds import packaged_seeds
+from tests.builders.warehouse import new_warehouse
 
 PARENT = "Describe a boat in one sentence."
 
@@ -170,7 +170,7 @@ def loaded(tiny_model_folder: Path) -> Iterator[LoadedModel]:
 
 
 def test_outcomes_count_what_the_store_counts(loaded: LoadedModel, tmp_path: Path) -> None:
-    store = CompletionsStore(Warehouse(tmp_path / "w.duckdb"), "run")
+    store = CompletionsStore(new_warehouse(tmp_path / "w.duckdb"), "run")
     session = GeneratorSession(TransformersBackend(loaded, 16), store, "m")
     seeds = [Seed(f"s{number}", text) for number, text in enumerate(("Sort it.", PARENT))]
     evolver = Evolver(

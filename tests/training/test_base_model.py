@@ -55,11 +55,9 @@ with device_session(DeviceConfig(device="cpu", threads=1)) as device:
 
 
 @pytest.mark.slow
-def test_training_lowers_the_loss_and_saves_a_whole_model(
-    tmp_path: Path, cpu_device: Device
-) -> None:
+def test_training_lowers_the_loss_and_saves_a_whole_model(tmp_path: Path, device: Device) -> None:
     config = TINY.model_copy(update={"steps": 60})
-    training = train_base_model(SEEDS, config, tmp_path, cpu_device, run_seed="a")
+    training = train_base_model(SEEDS, config, tmp_path, device, run_seed="a")
     losses = [step.loss for step in training.steps]
     assert [step.step for step in training.steps] == list(range(1, 61))
     assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
@@ -67,7 +65,7 @@ def test_training_lowers_the_loss_and_saves_a_whole_model(
     assert max(rates) == pytest.approx(5e-3)
     assert rates[0] < max(rates)
     assert rates[-1] < 0.1 * max(rates)
-    with loaded_model(resolve_model(str(tmp_path)), cpu_device) as loaded:
+    with loaded_model(resolve_model(str(tmp_path)), device) as loaded:
         assert loaded.model.num_parameters() == training.parameters
         assert loaded.model.config.max_position_embeddings == 256
         assert loaded.tokenizer.model_max_length == 256
@@ -76,10 +74,8 @@ def test_training_lowers_the_loss_and_saves_a_whole_model(
 
 
 @pytest.mark.slow
-def test_equal_inputs_give_equal_files_in_another_process(
-    tmp_path: Path, cpu_device: Device
-) -> None:
-    train_base_model(SEEDS, TINY, tmp_path / "here", cpu_device, run_seed="a")
+def test_equal_inputs_give_equal_files_in_another_process(tmp_path: Path, device: Device) -> None:
+    train_base_model(SEEDS, TINY, tmp_path / "here", device, run_seed="a")
     seeds = repr([(seed.instruction, seed.input, seed.output) for seed in SEEDS])
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "there")]
     # Another hash seed, so that no order of a set can have slipped in.
@@ -88,32 +84,30 @@ def test_equal_inputs_give_equal_files_in_another_process(
     here = folder_files(tmp_path / "here")
     assert here == folder_files(tmp_path / "there")
     assert "model.safetensors" in here
-    train_base_model(SEEDS, TINY, tmp_path / "salted", cpu_device, run_seed="b")
+    train_base_model(SEEDS, TINY, tmp_path / "salted", device, run_seed="b")
     assert folder_files(tmp_path / "salted")["model.safetensors"] != here["model.safetensors"]
-    train_base_model(SEEDS[:2], TINY, tmp_path / "fewer", cpu_device, run_seed="a")
+    train_base_model(SEEDS[:2], TINY, tmp_path / "fewer", device, run_seed="a")
     assert folder_files(tmp_path / "fewer")["model.safetensors"] != here["model.safetensors"]
 
 
 @pytest.mark.slow
-def test_long_and_odd_seeds_are_learnt_from(tmp_path: Path, cpu_device: Device) -> None:
+def test_long_and_odd_seeds_are_learnt_from(tmp_path: Path, device: Device) -> None:
     odd = [
         Example("Repeat. " * 5000, "=" * 20_000, " " * 20_000 + "x"),
         Example("Übersetze 日本語 🙂.", "\t\r\n", "naïve"),
     ]
     config = TINY.model_copy(update={"steps": 4})
-    training = train_base_model(odd, config, tmp_path, cpu_device, run_seed="a")
+    training = train_base_model(odd, config, tmp_path, device, run_seed="a")
     assert len(training.steps) == 4
     assert all(0 < step.loss < 20 for step in training.steps)
 
 
 @pytest.mark.slow
-def test_training_leaves_global_randomness_alone(tmp_path: Path, cpu_device: Device) -> None:
+def test_training_leaves_global_randomness_alone(tmp_path: Path, device: Device) -> None:
     import torch
 
     before = torch.random.get_rng_state()
-    train_base_model(
-        SEEDS, TINY.model_copy(update={"steps": 1}), tmp_path, cpu_device, run_seed="a"
-    )
+    train_base_model(SEEDS, TINY.model_copy(update={"steps": 1}), tmp_path, device, run_seed="a")
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -127,10 +121,10 @@ def test_training_leaves_global_randomness_alone(tmp_path: Path, cpu_device: Dev
     ],
 )
 def test_config_that_do_not_fit_are_named(
-    tmp_path: Path, cpu_device: Device, change: dict[str, int], said: str
+    tmp_path: Path, device: Device, change: dict[str, int], said: str
 ) -> None:
     with pytest.raises(ModelError, match=said):
-        train_base_model(SEEDS, TINY.model_copy(update=change), tmp_path, cpu_device, run_seed="a")
+        train_base_model(SEEDS, TINY.model_copy(update=change), tmp_path, device, run_seed="a")
     assert not list(tmp_path.iterdir())
 
 

@@ -18,7 +18,7 @@ from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
 from refine_dagster.training.sft import fine_tune
 from refine_dagster.training.trainer_session import TrainingError
-from tests.fake_judges import FakeJudge, scores_of
+from tests.builders.fake_judge import FakeJudge, scores_of
 
 WHOLE = Device("cpu", "float32", 1, deterministic=True)
 FOUR_BITS = replace(WHOLE, quantization="nf4")

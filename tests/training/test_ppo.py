@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -13,11 +13,10 @@ import numpy
 import pytest
 
 from refine_dagster.config.learning import ReinforcementConfig
-from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.rollouts import sample_rollouts
 from refine_dagster.hashing import folder_files
 from refine_dagster.judge.judge import PARTS, Part, Scores
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.instance import STOP
@@ -28,8 +27,8 @@ from refine_dagster.training.policy_steps import PolicyTask
 from refine_dagster.training.ppo import PPO
 from refine_dagster.training.reinforcement import PolicyPrompt, PolicyTraining, train_policy
 from refine_dagster.warehouse.tables import TABLES
-from tests.fake_judges import scores_of
-from tests.training.writing_model import prompt_of
+from tests.builders.fake_judge import scores_of
+from tests.builders.writing_model import prompt_of
 
 NEW_TOKENS = 24
 CONFIG = ReinforcementConfig(
@@ -76,12 +75,6 @@ class KilledAt:
         self._left -= 1
         if not self._left:
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
-        yield lent
 
 
 @pytest.fixture(scope="module")

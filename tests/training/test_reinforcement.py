@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -12,11 +12,10 @@ from statistics import fmean
 import pytest
 
 from refine_dagster.config.learning import ReinforcementConfig
-from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.rollouts import sample_rollouts
 from refine_dagster.hashing import folder_files
 from refine_dagster.judge.judge import PARTS, Part, Scores
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.progress import Figure, reporting
 from refine_dagster.prompts.example import Example
@@ -32,8 +31,8 @@ from refine_dagster.training.reinforcement import (
 )
 from refine_dagster.training.trainer_session import TrainingError
 from refine_dagster.warehouse.tables import TABLES
-from tests.fake_judges import scores_of
-from tests.training.writing_model import prompt_of
+from tests.builders.fake_judge import scores_of
+from tests.builders.writing_model import prompt_of
 
 INVALID = -0.5
 NEW_TOKENS = 24
@@ -89,12 +88,6 @@ class Listener:
     def finish(self, handle: int) -> None: ...
 
     def note(self, message: str) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
-        yield lent
 
 
 @pytest.fixture(scope="module")

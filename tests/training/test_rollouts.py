@@ -7,21 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.config.models import DeviceConfig
 from refine_dagster.generation.rollouts import Rollout, sample_rollouts
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
 from refine_dagster.prompts.instance import STOP
-from tests.training.writing_model import prompt_of
+from tests.builders.writing_model import prompt_of
 
 PROMPTS = [prompt_of(number)[1] for number in range(3)]
 SEEDS = [[10 * number + rollout for rollout in range(6)] for number in range(3)]
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
-        yield lent
 
 
 @pytest.fixture(scope="module")

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
 from refine_dagster.config.learning import SupervisedConfig
-from refine_dagster.config.models import DeviceConfig
 from refine_dagster.hashing import folder_files
-from refine_dagster.models.device import Device, device_session
+from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.prompts.example import Example
 from refine_dagster.prompts.zero_shot import zero_shot_prompt
 from refine_dagster.training.sft import NO_LOSS, fine_tune, training_example
 from refine_dagster.training.trainer_session import TrainingError
-from tests.training.writing_model import WORDS
+from tests.builders.writing_model import WORDS
 
 CONFIG = SupervisedConfig(learning_rate=5e-3, batch_size=8, lora_rank=8, lora_alpha=16)
 TRIPLES = [Example("Say the word twice.", word, f"{word} {word}") for word in WORDS] + [
     Example(f"Write {word}.", "", word) for word in WORDS
 ]
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    with device_session(DeviceConfig(device="cpu", threads=1)) as lent:
-        yield lent
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from refine_dagster.generation.model_text import model_text
 from refine_dagster.generation.vllm_engine import VllmEngine, vllm_engine
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef, resolve_model, with_adapter
-from tests.random_adapters import random_adapter
+from tests.builders.random_adapter import random_adapter
 
 
 @pytest.fixture(scope="session")

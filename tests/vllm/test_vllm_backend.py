@@ -29,7 +29,7 @@ from refine_dagster.generation.vllm_engine import CPU_BLOCK, VllmEngine, VllmErr
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model
 from refine_dagster.seeding import request_seed
-from tests.word_requests import WORDS, word_requests
+from tests.builders.word_requests import WORDS, word_requests
 
 GREEDY = Sampling(max_new_tokens=24, stop=("\n\n",))
 SAMPLED = Sampling(max_new_tokens=24, temperature=0.9, top_p=0.95, stop=("\n\n",))

@@ -8,7 +8,8 @@ from refine_dagster.lineage.audit import verify
 from refine_dagster.warehouse.rows import Parent, Row, make_row
 from refine_dagster.warehouse.tables import key_sql
 from refine_dagster.warehouse.warehouse import RETIRED, Warehouse
-from tests.small_warehouse import commit, small_warehouse
+from tests.builders.small_warehouse import small_warehouse
+from tests.builders.warehouse import commit
 
 
 def _pool(warehouse: Warehouse, number: int, before: list[Row], former: str) -> list[Row]:

@@ -20,6 +20,7 @@ from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
 from refine_dagster.warehouse.schema import WarehouseError, WarehouseLockedError
 from refine_dagster.warehouse.tables import TABLES, slice_of, tables_of
 from refine_dagster.warehouse.warehouse import StaleInputsError, Warehouse
+from tests.builders.warehouse import new_warehouse
 
 
 def seed(name: str, instruction: str = "Name a fruit.") -> Row:
@@ -47,7 +48,7 @@ def seeds(*names: str) -> dict[str, pl.DataFrame]:
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
-    return Warehouse(tmp_path / "w.duckdb", lock_timeout_s=0.3)
+    return new_warehouse(tmp_path / "w.duckdb", lock_timeout_s=0.3)
 
 
 def test_commit_counts_and_live_view(warehouse: Warehouse) -> None:

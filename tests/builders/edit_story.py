@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.hashing import content_id
-from refine_dagster.warehouse.ledger import Commit, Record, RoleUsage
-from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
-from refine_dagster.warehouse.warehouse import Warehouse
+from refine_dagster.warehouse.ledger import Commit, RoleUsage
+from refine_dagster.warehouse.rows import Parent, Row, parents
+from tests.builders.rows import row, seed_row
+from tests.builders.warehouse import commit, new_warehouse
 
 # slot -> (text, seeds shown, slots of accepted instructions shown)
 Candidates = Mapping[str, tuple[str, Sequence[str], Sequence[str]]]
@@ -38,7 +39,7 @@ class Story:
     """Commits to a new warehouse, in order."""
 
     def __init__(self, folder: Path) -> None:
-        self.warehouse = Warehouse(folder / "w.duckdb")
+        self.warehouse = new_warehouse(folder / "w.duckdb")
         self.seeds: dict[str, Row] = {}
         self.model: Row = {}
         self.candidates: dict[str, Row] = {}
@@ -60,40 +61,16 @@ class Story:
 
     def seed_tasks(self, **instructions: str) -> Commit:
         """Commit seeds: id -> instruction."""
-        self.seeds = {
-            name: make_row(
-                "seed_tasks",
-                {
-                    "seed_id": name,
-                    "name": name,
-                    "instruction": instruction,
-                    "input": "",
-                    "output": "x",
-                    "instances": [{"input": "", "output": "x"}],
-                    "is_classification": False,
-                },
-            )
-            for name, instruction in instructions.items()
-        }
+        self.seeds = {name: seed_row(name, told) for name, told in instructions.items()}
         outside = {"file:seeds": content_id("file", instructions)}
         return self._commit("seed_tasks", list(self.seeds.values()), inputs=outside)
 
     def base_model(self, path: str, weights: str = "w", *, steps: int | None = None) -> Commit:
         """Commit a model given by its path, or one trained on the seeds in `steps` steps."""
         trained_on = self.seeds.values() if steps is not None else ()
-        self.model = make_row(
-            "base_model",
-            {
-                "model": path,
-                "revision": None,
-                "fingerprint": content_id(path, weights, steps),
-                "parameters": 1,
-                "vocab_size": 1,
-                "context_length": 1,
-                "checkpoint_hash": None,
-            },
-            [Parent("seed_tasks", row["row_id"], "trained_on") for row in trained_on],
-        )
+        learnt = parents(trained_on, "seed_tasks", "trained_on")
+        fingerprint = content_id(path, weights, steps)
+        self.model = row("base_model", learnt, model=path, fingerprint=fingerprint)
         config = {"base_model": {"id": path, "steps": steps}}
         return self._commit("base_model", [self.model], config=config)
 
@@ -119,20 +96,16 @@ class Story:
                 Parent("filtered_instructions", _accepted(rows[name])["row_id"], "demo")
                 for name in accepted
             ]
-            payload = {
-                "method": "self_instruct",
-                "slot": slot,
-                "round": int(slot[0]),
-                "request": 0,
-                "position": 0,
-                "instruction": text,
-                "parsed": True,
-                "parse_problem": None,
-                "completion_key": f"key of {slot}",
-                "policy": self.model["fingerprint"],
-            }
             generator = Parent("base_model", self.model["row_id"], "generator")
-            rows[slot] = make_row("raw_instructions", payload, [generator, *shown])
+            rows[slot] = row(
+                "raw_instructions",
+                [generator, *shown],
+                slot=slot,
+                round=int(slot[0]),
+                instruction=text,
+                completion_key=f"key of {slot}",
+                policy=self.model["fingerprint"],
+            )
         self.candidates = rows
         return self._commit(
             "raw_instructions",
@@ -168,31 +141,23 @@ class Story:
         read = {name: self.warehouse.data_version(name) or "" for name in INPUTS[asset]}
         settings = dict(config or {})
         name = content_id("config", json.loads(json.dumps(settings)))
-        record = Record(
+        return commit(
+            self.warehouse,
             asset,
-            "run",
-            f"{revision}.{name[:12]}",
-            name,
+            rows,
+            code_version=f"{revision}.{name[:12]}",
+            config_hash=name,
             inputs={**read, **(inputs or {})},
             config=settings,
             usage=usage or {},
             uses=uses or {},
         )
-        tables = {asset: frame(asset, rows)}
-        if asset == "base_model":
-            tables["base_model_steps"] = frame("base_model_steps", [])
-        return self.warehouse.commit(record, tables)
 
 
 def _accepted(candidate: Row) -> Row:
-    return make_row(
+    return row(
         "filtered_instructions",
-        {
-            "instruction": candidate["instruction"],
-            "method": candidate["method"],
-            "slot": candidate["slot"],
-            "policy": candidate["policy"],
-            "nearest_score": 0.5,
-        },
-        [Parent("raw_instructions", candidate["row_id"], "candidate")],
+        parents([candidate], "raw_instructions", "candidate"),
+        nearest_score=0.5,
+        **{name: candidate[name] for name in ("slot", "instruction", "policy")},
     )

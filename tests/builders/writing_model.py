@@ -23,7 +23,7 @@ def _words(number: int) -> str:
     return " ".join(WORDS[(number * step + step) % 11] for step in (1, 3, 4))
 
 
-def write_model(folder: Path) -> Path:
+def write_writing_model(folder: Path) -> Path:
     """Train a Llama of 0.1 M parameters for some seconds; it mostly keeps the format."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -1,0 +1,1 @@
+"""What tests are made of: rows, warehouses, models and fakes. One noun a file."""
