@@ -17,7 +17,7 @@ from tests.pipeline.children import run_command
 from tests.pipeline.seed_edits import Project, packaged_seeds
 
 # An engine is started for each session with a model, and models are trained in between.
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 VLLM = ("--set", "generator.backend=vllm")
 
 
