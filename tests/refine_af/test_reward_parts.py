@@ -210,9 +210,9 @@ def test_an_unknown_part_names_the_known_ones(install: Callable[..., None]) -> N
 @pytest.mark.parametrize(
     ("function", "what"),
     [
-        ("too_few", "gave 1 values for 2 examples"),
-        ("no_number", "gave None as the value of an example"),
-        ("infinite", "gave inf as the value of an example"),
+        ("too_few", "gave 1 values for 2 completions"),
+        ("no_number", "gave None as the value of a completion"),
+        ("infinite", "gave inf as the value of a completion"),
     ],
 )
 def test_what_is_not_a_number_an_example_is_refused(
