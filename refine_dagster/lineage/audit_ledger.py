@@ -1,4 +1,4 @@
-"""Audit of the ledger and of what it registers: digests, completions, checkpoints and exports."""
+"""Audit of the ledger and of what it registers: completions, checkpoints and exports."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ from refine_dagster.lineage.audit_rows import AuditReport
 from refine_dagster.lineage.prune import needed_keys_sql
 from refine_dagster.warehouse.checkpoints import hash_files, hash_manifest
 from refine_dagster.warehouse.ledger import GENESIS, USE_DIGEST, read_prunes, record_digest
-from refine_dagster.warehouse.tables import TABLES, asset_sql
+from refine_dagster.warehouse.tables import MODELS, TABLES, asset_sql
 
 ATTACHED = ("inputs", "requests", "uses", "checkpoints")
 
 
 def check_chain(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """Sequences have no gaps; each row is linked to the one before it and gives its digest."""
-    rows = _dicts(connection, "SELECT * FROM lineage.materializations ORDER BY sequence")
+    rows = connection.sql("SELECT * FROM lineage.materializations ORDER BY sequence").pl()
     attached = _attached(connection)
     previous, due = GENESIS, 1
-    for row in rows:
-        place = f"materialization {row['sequence']} ({row['asset']})"
-        if row["sequence"] != due:
-            missing = f"materialization {due}"
-            report.broken(missing, f"is missing; the ledger goes on with {row['sequence']}")
+    for row in rows.to_dicts():
+        sequence = row["sequence"]
+        name = f"materialization {sequence} ({row['asset']})"
+        if sequence != due:
+            report.broken(
+                f"materialization {due}", f"is missing; the ledger goes on with {sequence}"
+            )
         elif row["previous_digest"] != previous:
-            report.broken(place, "is not linked to the one before it")
-        of_row = attached[row["sequence"]]
-        if record_digest(row, of_row) != row["digest"]:
-            report.broken(place, "the row, or what is attached to it, does not give its digest")
+            report.broken(name, "is not linked to the one before it")
+        if record_digest(row, attached[sequence]) != row["digest"]:
+            report.broken(name, "the row, or what is attached to it, does not give its digest")
         else:
-            _check_sums(report, place, row, of_row["requests"])
-        previous, due = row["digest"], row["sequence"] + 1
-    report.looked_at("materializations", len(rows))
+            _check_sums(report, name, row, attached[sequence]["requests"])
+        previous, due = row["digest"], sequence + 1
+    report.looked_at("materializations", rows.height)
     for table in ATTACHED:
         strays = connection.execute(
             f"SELECT DISTINCT sequence FROM lineage.{table} "
@@ -76,15 +77,17 @@ def check_registered(connection: duckdb.DuckDBPyConnection, report: AuditReport)
         for config_hash, sequence in unmatched
     )
     report.looked_at("configs", len(configs))
-    for row in _dicts(connection, "SELECT * FROM lineage.checkpoints ORDER BY sequence, asset"):
-        place = f"lineage.checkpoints {row['asset']}/{row['content_hash'][:16]}"
+    registered = connection.sql("SELECT * FROM lineage.checkpoints ORDER BY sequence, asset").pl()
+    for row in registered.to_dicts():
+        path = f"{row['asset']}/{row['content_hash'][:16]}"
+        entry = f"lineage.checkpoints {path}"
         files = {file["path"]: file["sha256"] for file in row["files"]}
         if len(files) != len(row["files"]) or hash_files(files) != row["content_hash"]:
-            report.broken(place, "its list of files does not give its content hash")
+            report.broken(entry, "its list of files does not give its content hash")
         if hash_manifest(json.loads(row["manifest"])) != row["manifest_hash"]:
-            report.broken(place, "its manifest does not give its manifest hash")
-        if row["path"] != f"{row['asset']}/{row['content_hash'][:16]}":
-            report.broken(place, "its path is not the one that its content hash names")
+            report.broken(entry, "its manifest does not give its manifest hash")
+        if row["path"] != path:
+            report.broken(entry, "its path is not the one that its content hash names")
 
 
 def check_completions(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
@@ -117,7 +120,7 @@ def check_completions(connection: duckdb.DuckDBPyConnection, report: AuditReport
         """,
         [[sequence for sequence, _ in unlike]],
     ).fetchall()
-    report.broken_each(_changed(*use) for use in changed)
+    report.broken_each(_changed(*row) for row in changed)
     report.broken_each(
         (f"store.completions {key}", "model, prompt, sampling and seed do not give its key")
         for key in _misnamed(connection)
@@ -147,23 +150,21 @@ def _changed(key: str, sequence: int, gone: bool, flipped: bool) -> tuple[str, s
     if flipped:
         use = f"lineage.uses of materialization {sequence}, key {key}"
         return use, "whether it was sent is not what was recorded"
-    place = f"store.completions {key}"
     if gone:
-        return place, f"is gone; materialization {sequence} used it"
-    return place, f"is not the completion that materialization {sequence} used"
+        return f"store.completions {key}", f"is gone; materialization {sequence} used it"
+    what = f"is not the completion that materialization {sequence} used"
+    return f"store.completions {key}", what
 
 
 def _check_sums(
-    report: AuditReport, place: str, row: dict[str, Any], requests: list[list[Any]]
+    report: AuditReport, name: str, row: dict[str, Any], requests: list[list[Any]]
 ) -> None:
-    """Check the figures of the row against those that they are made from."""
     sums = [sum(request[column] for request in requests) for column in (1, 2, 3)]
     if sums != [row[f"requests_{kind}"] for kind in ("asked", "reused", "sent")]:
-        report.broken(place, "its requests are not the sum of those by role")
+        report.broken(name, "its requests are not the sum of those by role")
     tables = json.loads(row["tables"])
-    of_tables = json_hash(tables)
-    if row["data_version"] not in (of_tables, *tables.values()):
-        report.broken(place, "its tables do not give its data version")
+    if row["data_version"] not in (json_hash(tables), *tables.values()):
+        report.broken(name, "its tables do not give its data version")
 
 
 def _attached(connection: duckdb.DuckDBPyConnection) -> dict[int, dict[str, list[list[Any]]]]:
@@ -173,16 +174,15 @@ def _attached(connection: duckdb.DuckDBPyConnection) -> dict[int, dict[str, list
         "requests": "role, asked, reused, sent, prompt_tokens, completion_tokens, seconds",
         "checkpoints": "asset, content_hash, manifest_hash",
     }
-    found: dict[int, dict[str, list[list[Any]]]] = defaultdict(
+    attached: dict[int, dict[str, list[list[Any]]]] = defaultdict(
         lambda: {name: [] for name in columns}
     )
     for name, listed in columns.items():
-        rows = connection.execute(
+        for sequence, *row in connection.execute(
             f"SELECT sequence, {listed} FROM lineage.{name} ORDER BY ALL"
-        ).fetchall()
-        for sequence, *row in rows:
-            found[sequence][name].append(row)
-    return found
+        ).fetchall():
+            attached[sequence][name].append(row)
+    return attached
 
 
 def _find_pruned(connection: duckdb.DuckDBPyConnection) -> None:
@@ -220,10 +220,6 @@ def _misnamed(connection: duckdb.DuckDBPyConnection) -> Iterable[str]:
             yield key
 
 
-def _dicts(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    return connection.sql(sql).pl().to_dicts()
-
-
 def check_checkpoints(
     connection: duckdb.DuckDBPyConnection, report: AuditReport, root: Path
 ) -> None:
@@ -237,18 +233,22 @@ def check_checkpoints(
         listed = {file["path"]: file["sha256"] for file in files}
         registered[asset, content_hash] = (path, listed, sequence)
         manifests.setdefault((asset, manifest_hash), set()).add(content_hash)
-    live = _live_checkpoints(connection)
+    named = " UNION ".join(
+        f"SELECT {asset_sql(TABLES[name])}, checkpoint_hash FROM history.{name} "
+        "WHERE removed_in IS NULL AND checkpoint_hash IS NOT NULL"
+        for name in MODELS
+    )
+    live = set(connection.execute(named).fetchall())
     report.broken_each(
         (f"checkpoint {asset}/{content_hash[:16]}", "a live row names it, and it is not registered")
         for asset, content_hash in sorted(live - registered.keys())
     )
     pruned = max((prune.sequence for prune in read_prunes(connection)), default=0)
     for key, (path, listed, sequence) in registered.items():
-        gone = key not in live and sequence < pruned and not (root / path).is_dir()
-        if gone or (key not in live and not report.deep):
-            continue
-        report.looked_at("checkpoints", 1)
-        _check_folder(report, root / path, f"checkpoints/{path}", listed)
+        was_pruned = sequence < pruned and not (root / path).is_dir()
+        if key in live or (report.deep and not was_pruned):
+            report.looked_at("checkpoints", 1)
+            _check_folder(report, root / path, f"checkpoints/{path}", listed)
     for (asset, manifest_hash), content_hashes in sorted(manifests.items()):
         note = root / asset / "manifests" / f"{manifest_hash}.json"
         if note.is_file() and not _true_note(note, manifest_hash, content_hashes):
@@ -270,31 +270,18 @@ def check_exports(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
         report.looked_at("exports", 1)
 
 
-def _live_checkpoints(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
-    """(asset, content hash) of every checkpoint that a live row names."""
-    named = connection.execute(
-        " UNION ".join(
-            f"SELECT {asset_sql(table)}, checkpoint_hash FROM history.{name} "
-            "WHERE removed_in IS NULL AND checkpoint_hash IS NOT NULL"
-            for name, table in TABLES.items()
-            if "checkpoint_hash" in table.columns
-        )
-    ).fetchall()
-    return {(asset, content_hash) for asset, content_hash in named}
-
-
-def _check_folder(report: AuditReport, folder: Path, place: str, listed: dict[str, str]) -> None:
+def _check_folder(report: AuditReport, folder: Path, name: str, listed: dict[str, str]) -> None:
     if not folder.is_dir():
-        report.broken(place, "the folder is gone")
+        report.broken(name, "the folder is gone")
         return
-    found = folder_files(folder)
-    for path in sorted(listed.keys() | found.keys()):
-        if path not in found:
-            report.broken(f"{place}/{path}", "the file is gone")
+    present = folder_files(folder)
+    for path in sorted(listed.keys() | present.keys()):
+        if path not in present:
+            report.broken(f"{name}/{path}", "the file is gone")
         elif path not in listed:
-            report.broken(f"{place}/{path}", "the file was not there when it was registered")
-        elif found[path] != listed[path]:
-            report.broken(f"{place}/{path}", "its bytes are not those that were registered")
+            report.broken(f"{name}/{path}", "the file was not there when it was registered")
+        elif present[path] != listed[path]:
+            report.broken(f"{name}/{path}", "its bytes are not those that were registered")
         report.looked_at("checkpoint files", 1)
 
 

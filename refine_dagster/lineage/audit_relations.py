@@ -22,7 +22,7 @@ APPLIED = "SELECT version, name FROM main.schema_migrations ORDER BY version"
 
 def check_models(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """The models' tables and views are those that were recorded."""
-    standing = _standing(connection)
+    relations = _model_relations(connection)
     records = connection.execute(
         """
         SELECT sequence, tables, config FROM (
@@ -39,20 +39,17 @@ def check_models(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> 
         model = json.loads(config or "{}")
         recorded.add(relation)
         report.looked_at("SQL models", 1)
-        kind, definition = standing.get(relation, ("nothing", ""))
-        if kind != model.get("materialized"):
-            report.broken(
-                relation,
-                f"materialization {sequence} made a {model.get('materialized')}, here is {kind}",
-            )
+        kind, definition = relations.get(relation, ("nothing", ""))
+        materialization = f"materialization {sequence}"
+        recorded_kind = model.get("materialized")
+        if kind != recorded_kind:
+            report.broken(relation, f"{materialization} made a {recorded_kind}, here is {kind}")
         elif kind == "table" and relation_content(connection, relation)[2] != content:
-            report.broken(relation, f"its cells are not those that materialization {sequence} made")
+            report.broken(relation, f"its cells are not those that {materialization} made")
         elif kind == "view" and definition != _definition(connection, model["query"]):
-            report.broken(
-                relation, f"its query is not the one that materialization {sequence} recorded"
-            )
+            report.broken(relation, f"its query is not the one that {materialization} recorded")
     report.broken_each(
-        (relation, "no materialization made it") for relation in sorted(standing.keys() - recorded)
+        (relation, "no materialization made it") for relation in sorted(relations.keys() - recorded)
     )
 
 
@@ -60,14 +57,14 @@ def check_schema(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> 
     """The live views and those of the lineage are as a new warehouse has them."""
     known = tuple(connection.execute(APPLIED).fetchall())
     declared, migrations = _declared(declarations_fingerprint(), known)
-    found = _views(connection)
+    views = _views(connection)
     for name, definition in declared.items():
-        if found.get(name) == definition:
+        if views.get(name) == definition:
             continue
         # A database made by another DuckDB may write the same query otherwise.
-        again = _rewritten(name, found.get(name))
-        if again != definition:
-            report.broken(f"view {name}", "is not as declared" if again else "is missing")
+        rewritten = _rewritten(name, views.get(name))
+        if rewritten != definition:
+            report.broken(f"view {name}", "is not as declared" if rewritten else "is missing")
     report.looked_at("views", len(declared))
     if known != migrations:
         report.broken("main.schema_migrations", "are not the migrations of this version")
@@ -82,41 +79,40 @@ def _declared(
         return _views(fresh), tuple(fresh.execute(APPLIED).fetchall())
 
 
-def _standing(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str]]:
+def _model_relations(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str]]:
     """Relation -> (`view` or `table`, query) of everything in the models' schemas."""
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT schema_name || '.' || view_name, 'view', sql FROM duckdb_views() "
         f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS} UNION ALL "
         "SELECT schema_name || '.' || table_name, 'table', '' FROM duckdb_tables() "
         f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS}"
     ).fetchall()
-    return {relation: (kind, sql.partition(" AS ")[2]) for relation, kind, sql in found}
+    return {relation: (kind, sql.partition(" AS ")[2]) for relation, kind, sql in rows}
 
 
 def _definition(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     """A query as DuckDB writes that of a view."""
     connection.execute(f"CREATE OR REPLACE TEMP VIEW audited AS {query}")
-    found = connection.execute(
+    ((sql,),) = connection.execute(
         "SELECT sql FROM duckdb_views() WHERE temporary AND view_name = 'audited'"
     ).fetchall()
     connection.execute("DROP VIEW temp.audited")
-    return str(found[0][0]).partition(" AS ")[2]
+    return str(sql).partition(" AS ")[2]
 
 
 def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Name -> text of every view and macro besides those of the models."""
-    found = connection.execute(
+    views = connection.execute(
         "SELECT schema_name || '.' || view_name, sql FROM duckdb_views() "
         f"WHERE {HERE} AND NOT internal AND NOT temporary "
-        "AND schema_name IN ('main', 'lineage') "
-        "ORDER BY 1"
+        "AND schema_name IN ('main', 'lineage') ORDER BY 1"
     ).fetchall()
     macros = connection.execute(
         "SELECT schema_name || '.' || function_name, macro_definition FROM duckdb_functions() "
         f"WHERE {HERE} AND NOT internal AND schema_name IN ('main', 'lineage') "
         "AND function_type IN ('macro', 'table_macro') ORDER BY 1"
     ).fetchall()
-    return dict([*found, *macros])
+    return dict([*views, *macros])
 
 
 def _rewritten(name: str, definition: str | None) -> str | None:

@@ -11,12 +11,7 @@ from typing import Any
 import duckdb
 
 from refine_dagster.config.policy_round import PolicyRound, split_sql
-from refine_dagster.warehouse.content import (
-    NO_ROWS,
-    content_hash,
-    row_hash_sql,
-    slices_in,
-)
+from refine_dagster.warehouse.content import NO_ROWS, content_hash, row_hash_sql, slices_in
 from refine_dagster.warehouse.database import beside
 from refine_dagster.warehouse.ledger import MIGRATION, read_prunes
 from refine_dagster.warehouse.rows import row_id
@@ -40,7 +35,6 @@ class AuditReport:
     """The outcome of an audit.
 
     Attributes:
-        deep: whether past states and everything registered were looked at as well.
         findings: broken places, in the order in which they were found.
         warnings: differences that are no breaks, such as an export edited afterwards.
         checked: kind -> how many were looked at.
@@ -55,27 +49,23 @@ class AuditReport:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is broken."""
         return not self.findings
 
     def broken(self, place: str, what: str) -> None:
-        """Add a broken place."""
         self.findings.append(Finding(place, what))
 
     def broken_each(self, places: Iterable[tuple[str, str]]) -> None:
         """Add broken places of one kind, the first few by name."""
-        found = list(places)
-        self.findings += [Finding(place, what) for place, what in found[:LISTED]]
-        if len(found) > LISTED:
-            place, what = found[LISTED]
-            self.broken(place, f"{what}; and so do {len(found) - LISTED - 1} more after it")
+        broken = list(places)
+        self.findings += [Finding(place, what) for place, what in broken[:LISTED]]
+        if len(broken) > LISTED:
+            place, what = broken[LISTED]
+            self.broken(place, f"{what}; and so do {len(broken) - LISTED - 1} more after it")
 
     def warned(self, place: str, what: str) -> None:
-        """Add a difference that is no break."""
         self.warnings.append(Finding(place, what))
 
     def looked_at(self, what: str, count: int) -> None:
-        """Count what was looked at."""
         self.checked[what] = self.checked.get(what, 0) + count
 
 
@@ -118,9 +108,9 @@ def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
         ):
             unlike = connection.execute(
                 f"""
-                SELECT coalesce(counted.sequence, made.sequence), made.{figure}, rows, example
+                SELECT coalesce(counted.sequence, made.sequence), made.{figure}, rows, first_row
                 FROM (
-                    SELECT {column} AS sequence, count(*) AS rows, min(row_id) AS example
+                    SELECT {column} AS sequence, count(*) AS rows, min(row_id) AS first_row
                     FROM {table} AND {column} IS NOT NULL GROUP BY ALL
                 ) AS counted
                 FULL JOIN (
@@ -135,33 +125,32 @@ def check_history(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
             ).fetchall()
             report.broken_each(
                 (
-                    f"{name} row {example}",
+                    f"{name} row {row_id}",
                     f"{did} in {sequence}, no materialization of {owned.asset}",
                 )
-                if said is None
+                if recorded is None
                 else (
                     f"table {name}",
-                    f"{rows or 0} rows were {did} in materialization {sequence}, which says {said}",
+                    f"{rows or 0} rows were {did} in materialization {sequence}, "
+                    f"which says {recorded}",
                 )
-                for sequence, said, rows, example in unlike
+                for sequence, recorded, rows, row_id in unlike
             )
-        turned = _rows(
-            connection,
-            f"SELECT row_id FROM {table} AND removed_in <= added_in ORDER BY row_id",
+        reversed_rows = _rows(
+            connection, f"SELECT row_id FROM {table} AND removed_in <= added_in ORDER BY row_id"
         )
         report.broken_each(
-            (f"{name} row {row_id}", "was removed before it was added") for (row_id,) in turned
+            (f"{name} row {row_id}", "was removed before it was added")
+            for (row_id,) in reversed_rows
         )
 
 
 def check_parents(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
     """`lineage.parents` holds the parents of all rows, each once, and no others."""
-    told_of = {
-        (owned.table.name, owned.policy_round.number): owned for owned in slices_in(connection)
-    }
+    slices = {(owned.table.name, owned.policy_round.number) for owned in slices_in(connection)}
     named = set(_rows(connection, "SELECT DISTINCT table_name, policy_round FROM lineage.parents"))
     parent_table, parent_round = split_sql("parent.asset")
-    for table, number in sorted(told_of.keys() | {pair for pair in named if pair[0] in TABLES}):
+    for table, number in sorted(slices | {pair for pair in named if pair[0] in TABLES}):
         kept = (
             "SELECT row_id, parent_table, parent_round, parent_id, role FROM lineage.parents "
             f"WHERE table_name = {literal(table)} AND policy_round = {number}"
@@ -188,8 +177,7 @@ def check_parents(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
         (f"lineage.parents of {name}", "there is no such table")
         for name in sorted({name for name, _ in named} - TABLES.keys())
     )
-    edges = _rows(connection, "SELECT count(*) FROM lineage.parents")[0][0]
-    report.looked_at("edges", edges)
+    report.looked_at("edges", _rows(connection, "SELECT count(*) FROM lineage.parents")[0][0])
 
 
 def check_past_states(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
@@ -200,34 +188,30 @@ def check_past_states(connection: duckdb.DuckDBPyConnection, report: AuditReport
     pruned = in_old_form = 0
     for owned in slices_in(connection):
         name, rows = owned.name, f"history.{owned.table.name} WHERE {owned.condition}"
-        turns = [
-            turn
-            for (turn,) in _rows(
-                connection,
-                f"SELECT added_in FROM {rows} UNION "
-                f"SELECT removed_in FROM {rows} AND removed_in IS NOT NULL ORDER BY 1",
-            )
-        ]
+        changes = _rows(
+            connection,
+            f"SELECT added_in FROM {rows} UNION "
+            f"SELECT removed_in FROM {rows} AND removed_in IS NOT NULL ORDER BY 1",
+        )
         known: dict[int, str] = {}
         for sequence, hashes in recorded.get(owned.asset, []):
             if sequence <= horizon:
                 pruned += 1
+            elif name not in hashes:
                 continue
-            if name not in hashes:
-                continue
-            if turns and sequence < rewritten.get(name, 0):
+            elif changes and sequence < rewritten.get(name, 0):
                 in_old_form += 1
-                continue
-            # Between two turns nothing came or went: one hash serves for all that lie there.
-            turn = bisect_right(turns, sequence)
-            if turn not in known:
-                known[turn] = content_hash(connection, owned, sequence)
-            if known[turn] != hashes[name]:
-                report.broken(
-                    f"table {name} as of {sequence}",
-                    f"its rows are not those that materialization {sequence} left",
-                )
-            report.looked_at("past states", 1)
+            else:
+                # Between two changes the rows, and so their hash, stay the same.
+                period = bisect_right(changes, (sequence,))
+                if period not in known:
+                    known[period] = content_hash(connection, owned, sequence)
+                if known[period] != hashes[name]:
+                    report.broken(
+                        f"table {name} as of {sequence}",
+                        f"its rows are not those that materialization {sequence} left",
+                    )
+                report.looked_at("past states", 1)
     if pruned:
         report.skipped.append(f"{pruned} past states up to materialization {horizon}: pruned")
     if in_old_form:
@@ -278,12 +262,12 @@ def _recorded_hashes(
     connection: duckdb.DuckDBPyConnection,
 ) -> dict[str, list[tuple[int, dict[str, str]]]]:
     """asset -> (sequence, table -> content hash) of its materializations, oldest first."""
-    found: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    recorded: dict[str, list[tuple[int, dict[str, str]]]] = {}
     for asset, sequence, tables in _rows(
         connection, "SELECT asset, sequence, tables FROM lineage.materializations ORDER BY sequence"
     ):
-        found.setdefault(asset, []).append((sequence, json.loads(tables)))
-    return found
+        recorded.setdefault(asset, []).append((sequence, json.loads(tables)))
+    return recorded
 
 
 def _hex(row_id: object) -> str:

@@ -22,6 +22,8 @@ TABLES: MappingProxyType[str, Table] = MappingProxyType(
 )
 # Payload columns that name a row of another table: they follow that row and say nothing new.
 REFERENCES = frozenset({"candidate_id", "nearest_id", "instruction_id"})
+# Tables whose rows are models.
+MODELS = tuple(name for name, table in TABLES.items() if "checkpoint_hash" in table.columns)
 
 
 @dataclass(frozen=True)
