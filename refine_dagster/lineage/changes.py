@@ -6,13 +6,13 @@ Rows are compared by one SQL statement for each table, over the rows that change
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
 
 from refine_dagster.lineage.timeline import Materialization, Timeline, Window
-from refine_dagster.warehouse.tables import REFERENCES, TABLES, key_sql, tables_of
+from refine_dagster.warehouse.tables import MODELS, REFERENCES, TABLES, key_sql, tables_of
 from refine_dagster.warehouse.warehouse import OUTSIDE
 
 
@@ -31,16 +31,16 @@ def collect(connection: duckdb.DuckDBPyConnection, name: str, window: Window) ->
         touched = min(before, after)
         for owned in tables_of(asset) if before != after else ():
             table = owned.table.name
-            key, join = key_sql(table, "entry")
+            key, join = key_sql(table, "old")
+            live = "bool_or(old.added_in <= {0} AND coalesce(old.removed_in > {0}, true))"
             connection.execute(
                 f"""
                 INSERT INTO sides
-                SELECT ?, ?, entry.row_id, bool_or({_live("entry", after)}), any_value({key})
-                FROM history.{table} AS entry {join}
-                WHERE {owned.condition}
-                  AND (entry.added_in > {touched} OR entry.removed_in > {touched})
-                GROUP BY entry.row_id
-                HAVING bool_or({_live("entry", after)}) <> bool_or({_live("entry", before)})
+                SELECT ?, ?, old.row_id, {live.format(after)}, any_value({key})
+                FROM history.{table} AS old {join}
+                WHERE {owned.condition} AND (old.added_in > {touched} OR old.removed_in > {touched})
+                GROUP BY old.row_id
+                HAVING {live.format(after)} <> {live.format(before)}
                 """,
                 [asset, table],
             )
@@ -63,13 +63,13 @@ def collect(connection: duckdb.DuckDBPyConnection, name: str, window: Window) ->
     connection.execute("DROP TABLE sides")
 
 
-def link(connection: duckdb.DuckDBPyConnection, name: str, models: Collection[str]) -> None:
+def link(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     """Make temporary table `links`: `node` -> `parent`, between the changed rows of table `name`.
 
-    A changed row hangs on a changed parent that its new version has and its old one had not, or the
-    other way round. Table `ids` (`node`, `asset`, `table_name`, `id`, `is_new`) lists the ids of
-    both as `lineage.parents` has them. Column `model` names the parent's asset where it is another
-    one and its table is one of `models`, and is empty otherwise; `indirect` is false.
+    A changed row depends on a changed parent that only one of its versions has. Table `ids`
+    (`node`, `asset`, `table_name`, `id`, `is_new`) lists the ids of both versions as
+    `lineage.parents` has them. Column `model` names the parent's asset where that is another one
+    and the parent is a model, and is empty otherwise; `indirect` is false.
     """
     connection.execute(
         f"""
@@ -83,24 +83,24 @@ def link(connection: duckdb.DuckDBPyConnection, name: str, models: Collection[st
     connection.execute(
         """
         CREATE OR REPLACE TEMP TABLE links AS
-        WITH hung AS (
-            SELECT below.node, above.node AS parent,
-                   any_value(if(above.asset <> below.asset
+        WITH dependent AS (
+            SELECT child.node, above.node AS parent,
+                   any_value(if(above.asset <> child.asset
                                 AND above.table_name IN (SELECT unnest(?::VARCHAR[])),
                                 above.asset, '')) AS model
-            FROM ids AS below
+            FROM ids AS child
             JOIN lineage.parents AS edge
-              ON edge.row_id = below.id AND edge.table_name = below.table_name
+              ON edge.row_id = child.id AND edge.table_name = child.table_name
             JOIN ids AS above
               ON above.id = edge.parent_id AND above.table_name = edge.parent_table
-            WHERE below.node <> above.node
-            GROUP BY below.node, above.node, above.id
-            HAVING count(DISTINCT below.is_new) = 1
-               AND any_value(below.is_new) = any_value(above.is_new)
+            WHERE child.node <> above.node
+            GROUP BY child.node, above.node, above.id
+            HAVING count(DISTINCT child.is_new) = 1
+               AND any_value(child.is_new) = any_value(above.is_new)
         )
-        SELECT DISTINCT node, parent, model, false AS indirect FROM hung
+        SELECT DISTINCT node, parent, model, false AS indirect FROM dependent
         """,
-        [list(models)],
+        [list(MODELS)],
     )
 
 
@@ -109,12 +109,12 @@ def contents(
 ) -> dict[str, dict[str, Any]]:
     """Row id -> payload of the rows of a table, live or not; unknown ids are left out."""
     columns = list(TABLES[table].columns)
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT DISTINCT ON (row_id) row_id, {', '.join(columns)} FROM history.{table} "
         "WHERE row_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY row_id, added_in",
         [sorted(ids)],
     ).fetchall()
-    return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in found}
+    return {row_id: dict(zip(columns, values, strict=True)) for row_id, *values in rows}
 
 
 def compared(
@@ -134,13 +134,6 @@ def compared(
     )
 
 
-def _live(source: str, sequence: int) -> str:
-    return (
-        f"({source}.added_in <= {sequence} "
-        f"AND ({source}.removed_in IS NULL OR {source}.removed_in > {sequence}))"
-    )
-
-
 @dataclass(frozen=True)
 class Difference:
     """A name with its old and new value: JSON of config, or a version; None where it was absent."""
@@ -152,13 +145,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class AssetChange:
-    """Two materializations of one asset compared; either may be missing.
+    """What differs between two materializations of one asset.
 
     Attributes:
-        before, after: sequence numbers of the two; None where the asset was not there.
+        before, after: their sequence numbers; None where the asset was not there.
         inputs: upstream assets whose data version differs.
         files: files read whose content hash differs.
-        config: dotted names of settings whose value differs; `run seed` is one.
+        config: dotted names of settings whose value differs.
         code: the revision of the asset's logic, where it differs.
     """
 
@@ -177,7 +170,6 @@ class AssetChange:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing differs."""
         return not (self.is_first or self.inputs or self.files or self.config or self.code)
 
 
@@ -196,11 +188,11 @@ def compare(timeline: Timeline, asset: str, before: int, after: int) -> AssetCha
         asset,
         old.sequence,
         new.sequence,
-        inputs=tuple(difference for difference in read if not difference.name.startswith(OUTSIDE)),
+        inputs=tuple(version for version in read if not version.name.startswith(OUTSIDE)),
         files=tuple(
-            Difference(difference.name.removeprefix(OUTSIDE), difference.old, difference.new)
-            for difference in read
-            if difference.name.startswith(OUTSIDE)
+            replace(file, name=file.name.removeprefix(OUTSIDE))
+            for file in read
+            if file.name.startswith(OUTSIDE)
         ),
         config=tuple(config),
         code=code if code.old != code.new else None,
@@ -224,7 +216,7 @@ FORMER_NAMES = {
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The config's fields by dotted name, each under the name that it has today."""
+    """The config's fields by dotted name, as they are named today."""
     for name, value in config.items():
         field_name = f"{prefix}{name}"
         if isinstance(value, Mapping):
@@ -233,6 +225,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield FORMER_NAMES.get(field_name, field_name), value
 
 
-def _revision(made: Materialization) -> str:
+def _revision(materialization: Materialization) -> str:
     """The part of a code version that stands for logic; config has a hash of its own."""
-    return made.code_version.partition(".")[0]
+    return materialization.code_version.partition(".")[0]

@@ -31,8 +31,7 @@ class CauseNumber:
 class Group:
     """Rows of one table that changed for the same reasons.
 
-    Attributes:
-        lineage_only: changed rows with the same content and other ancestors.
+    `lineage_only` counts changed rows with the same content and other ancestors.
     """
 
     table: str
@@ -63,8 +62,7 @@ class StateDifference:
     """The states after two materializations compared.
 
     Attributes:
-        before: the sequence number compared with.
-        after: the sequence number compared; may be the smaller one.
+        before, after: sequence numbers; the later one may come first.
         groups: by table, in the order in which tables are declared, the largest first.
         causes: number -> cause.
         rows: the rows of the table asked for, by natural key; None if none was asked for.
@@ -117,18 +115,16 @@ def difference(
         _explain_shown(connection)
         groups = _groups(connection)
         rows, total = _rows(connection, table, limit) if table else (None, 0)
-    named = {reason.number for group in groups for reason in group.reasons}
-    causes = {number: cause for number, cause in traced.known.items() if number in named}
-    return StateDifference(before, after, tuple(groups), causes, rows, total)
+    numbers = {reason.number for group in groups for reason in group.reasons}
+    causes = {number: cause for number, cause in traced.known.items() if number in numbers}
+    return StateDifference(before, after, groups, causes, rows, total)
 
 
 def _explain_shown(connection: duckdb.DuckDBPyConnection) -> None:
     """Make temporary table `explained`: the rows shown, each with its causes."""
     connection.execute(
-        """
-        CREATE OR REPLACE TEMP TABLE same_content
-        (table_name VARCHAR, old_id VARCHAR, new_id VARCHAR)
-        """
+        "CREATE OR REPLACE TEMP TABLE same_content "
+        "(table_name VARCHAR, old_id VARCHAR, new_id VARCHAR)"
     )
     for (table,) in connection.execute(
         "SELECT DISTINCT table_name FROM shown WHERE old_id IS NOT NULL AND new_id IS NOT NULL"
@@ -168,8 +164,8 @@ def _explain_shown(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _groups(connection: duckdb.DuckDBPyConnection) -> list[Group]:
-    found = connection.execute(
+def _groups(connection: duckdb.DuckDBPyConnection) -> tuple[Group, ...]:
+    rows = connection.execute(
         """
         SELECT table_name, reasons,
                count(*) FILTER (old_id IS NULL), count(*) FILTER (new_id IS NULL),
@@ -179,10 +175,9 @@ def _groups(connection: duckdb.DuckDBPyConnection) -> list[Group]:
         ORDER BY table_name, count(*) DESC, reasons
         """
     ).fetchall()
-    by_table: defaultdict[str, list[Group]] = defaultdict(list)
-    for table, reasons, *counts in found:
-        by_table[table].append(Group(table, _numbered(reasons), *counts))
-    return [group for table in TABLES for group in by_table[table]]
+    groups = [Group(table, _numbered(reasons), *counts) for table, reasons, *counts in rows]
+    order = list(TABLES)
+    return tuple(sorted(groups, key=lambda group: order.index(group.table)))
 
 
 def _rows(
@@ -191,24 +186,21 @@ def _rows(
     total = connection.execute(
         "SELECT count(*) FROM explained WHERE table_name = ?", [table]
     ).fetchall()[0][0]
-    found = connection.execute(
+    explained = connection.execute(
         "SELECT key, old_id, new_id, reasons FROM explained WHERE table_name = ? "
         "ORDER BY key, new_id, old_id LIMIT ?",
         [table, limit],
     ).fetchall()
-    payload = contents(
-        connection, table, {row_id for row in found for row_id in row[1:3] if row_id}
-    )
+    ids = {row_id for _, *versions, _ in explained for row_id in versions if row_id}
+    payload = contents(connection, table, ids)
     rows = []
-    for key, old_id, new_id, reasons in found:
+    for key, old_id, new_id, reasons in explained:
         old, new = compared(payload.get(old_id), payload.get(new_id))
         rows.append(RowDifference(key, old_id, new_id, old, new, _numbered(reasons)))
     return tuple(rows), total
 
 
-def _numbered(
-    reasons: Sequence[tuple[int, Sequence[str], bool]],
-) -> tuple[CauseNumber, ...]:
+def _numbered(reasons: Sequence[tuple[int, Sequence[str], bool]]) -> tuple[CauseNumber, ...]:
     return tuple(
         CauseNumber(cause, tuple(through), indirect) for cause, through, indirect in reasons
     )

@@ -37,13 +37,7 @@ class ExportError(RefineError):
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written.
-
-    Attributes:
-        files: the data file, then its provenance.
-        rows: rows in the data file.
-        sha256: the data file's hash, 64 hex digits.
-    """
+    """What was written: the data file, then its provenance; `sha256` is the data file's hash."""
 
     files: tuple[Path, ...]
     rows: int
@@ -66,19 +60,16 @@ def export_live_dataset(
         )
     rows = warehouse.read(DATASET)
     result = export_dataset(rows, format, to, overwrite=overwrite, data_version=version)
-    path = str(to.expanduser().resolve())
-    row = make_row(
-        EXPORTS,
-        {
-            "path": path,
-            "format": format,
-            "sha256": result.sha256,
-            "rows": result.rows,
-            "data_version": version,
-        },
-        [Parent(DATASET, row_id, "exported") for row_id in rows["row_id"]],
-    )
-    others = [export for export in warehouse.read(EXPORTS).to_dicts() if export["path"] != path]
+    written = {
+        "path": str(to.expanduser().resolve()),
+        "format": format,
+        "sha256": result.sha256,
+        "rows": result.rows,
+        "data_version": version,
+    }
+    parents = [Parent(DATASET, row_id, "exported") for row_id in rows["row_id"]]
+    exports = [row for row in warehouse.read(EXPORTS).to_dicts() if row["path"] != written["path"]]
+    exports.append(make_row(EXPORTS, written, parents))
     record = Record(
         asset=EXPORTS,
         run_id=f"export-{uuid4()}",
@@ -86,7 +77,7 @@ def export_live_dataset(
         config_hash=content_id("config", {}),
         inputs={DATASET: version},
     )
-    warehouse.commit(record, {EXPORTS: frame(EXPORTS, [*others, row])})
+    warehouse.commit(record, {EXPORTS: frame(EXPORTS, exports)})
     return result
 
 
@@ -101,14 +92,13 @@ def export_dataset(
     """Write a dataset to one file and its provenance beside it.
 
     Args:
-        rows: the dataset; columns `row_id, instruction, input, output` and any others.
+        rows: columns `row_id, instruction, input, output` and any others.
         format: `alpaca`, a JSON array of {instruction, input, output}; `messages`, JSON lines of
             {messages: [user, assistant], row_id}; `parquet`, every column, and a column for each
             reward part.
         to: the data file; folders above it are made. The provenance beside it adds
             `.provenance.json` to the whole name, so that `d.json` and `d.parquet` keep one each.
-        overwrite: replace files that are there.
-        data_version: the source table's data version, for the provenance.
+        data_version: of the source table, for the provenance.
 
     Raises:
         ExportError: no rows, an unknown format, a file that is there, or a target that cannot be
@@ -128,16 +118,26 @@ def export_dataset(
         )
     rows = rows.sort("row_id")
     content = _render(rows, format)
+    digest = hashlib.sha256(content).hexdigest()
+    provenance = {
+        "columns": with_entries(rows).columns if format == "parquet" else None,
+        "data_version": data_version,
+        "file": to.name,
+        "format": format,
+        "policies": sorted(set(rows["policy"].drop_nulls())) if "policy" in rows.columns else [],
+        "rows": rows.height,
+        "sha256": digest,
+    }
     try:
         card = _free_card(to, overwrite=overwrite)
-        _replace(to, content, card, _provenance(rows, format, to, content, data_version))
+        _replace(to, content, card, readable_json(provenance))
     except OSError as error:
         raise ExportError(
             f"cannot write the file: {error.strerror or error}",
             where=str(to),
             fix="name a place that can be written to and has room",
         ) from error
-    return ExportResult((to, card), rows.height, hashlib.sha256(content).hexdigest())
+    return ExportResult((to, card), rows.height, digest)
 
 
 def _free_card(to: Path, *, overwrite: bool) -> Path:
@@ -159,40 +159,23 @@ def _render(rows: polars.DataFrame, format: ExportFormat) -> bytes:
         # Readers of datasets know columns of numbers, and not all of them know mappings.
         with_entries(rows).write_parquet(buffer)
         return buffer.getvalue()
-    records = rows.select(_NEEDED).to_dicts()
     if format == "messages":
+        records = rows.select(_NEEDED).to_dicts()
         return "".join(canonical_json(_messages(row)) + "\n" for row in records).encode()
-    lines = [
-        json.dumps({key: row[key] for key in _NEEDED[1:]}, ensure_ascii=False) for row in records
-    ]
+    records = rows.select(_NEEDED[1:]).to_dicts()
+    lines = (json.dumps(row, ensure_ascii=False) for row in records)
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 
 
 def _messages(row: dict[str, str]) -> dict[str, Any]:
-    asked = f"{row['instruction']}\n\n{row['input']}" if row["input"] else row["instruction"]
+    request = f"{row['instruction']}\n\n{row['input']}" if row["input"] else row["instruction"]
     return {
         "messages": [
-            {"role": "user", "content": asked},
+            {"role": "user", "content": request},
             {"role": "assistant", "content": row["output"]},
         ],
         "row_id": row["row_id"],
     }
-
-
-def _provenance(
-    rows: polars.DataFrame, format: ExportFormat, to: Path, content: bytes, version: str | None
-) -> str:
-    policies = sorted(set(rows["policy"].drop_nulls())) if "policy" in rows.columns else []
-    card = {
-        "columns": with_entries(rows).columns if format == "parquet" else None,
-        "data_version": version,
-        "file": to.name,
-        "format": format,
-        "policies": policies,
-        "rows": rows.height,
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    return readable_json(card)
 
 
 def _replace(to: Path, content: bytes, card: Path, provenance: str) -> None:

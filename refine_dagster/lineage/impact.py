@@ -23,13 +23,13 @@ import polars as pl
 
 from refine_dagster.lineage.trace import RowError, find_row, is_prefix
 from refine_dagster.warehouse.sql import literal, literals
-from refine_dagster.warehouse.tables import TABLES, asset_sql
+from refine_dagster.warehouse.tables import MODELS, TABLES, asset_sql
 from refine_dagster.warehouse.warehouse import Warehouse, require_as_of
 
 
 @dataclass(frozen=True)
 class SeedVersion:
-    """One version of a seed task; `removed_in` is None while it lives."""
+    """A version of a seed task; `removed_in` is None while it lives."""
 
     row_id: str
     seed_id: str
@@ -45,7 +45,7 @@ class TableImpact:
     Attributes:
         shown, trained, compared: rows that lived at the time, by how they descend.
         of: all rows of the table that lived at the time.
-        ever: rows that ever descended from the seed, removed ones and later ones included.
+        ever: rows that descend from the seed, whenever they lived.
     """
 
     table: str
@@ -76,9 +76,7 @@ class CheckpointImpact:
     """A model's checkpoint that lived at the time and descends from the seed.
 
     Attributes:
-        asset: the asset that made it.
         row_id: the model's row.
-        content_hash: the checkpoint's hash.
         path: its folder, relative to the artifact root; None where none is registered.
         how: `trained`, or `compared`: the seed only served to measure it.
         live: whether a live model has this checkpoint now.
@@ -112,11 +110,10 @@ class Impact:
         seeds: the versions that were asked about.
         others: other versions of the same seed ids, not asked about.
         as_of: the materialization after which the rows lived.
-        latest: the last materialization; equal to `as_of` where now was asked about.
-        tables: one entry for each table that ever had a row of the seed's.
+        latest: the last materialization.
+        tables: those that ever had a row that descends from the seed.
         rows: `table`, `row_id`, `how` of every row counted.
-        dataset: the dataset at that time; None before there was one.
-        checkpoints: checkpoints of models that lived at that time.
+        dataset: None before there was one.
         exports: files exported by that time and not written again since.
         live_checkpoints: checkpoints of live models that were trained on the seed, whether the
             model's row descends from it or an older row of the same bytes does.
@@ -134,23 +131,14 @@ class Impact:
     live_checkpoints: tuple[CheckpointImpact, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        plain = {
-            name: [asdict(entry) for entry in value] if isinstance(value, tuple) else value
-            for name, value in vars(self).items()
-            if name != "rows"
-        }
-        dataset = None if self.dataset is None else asdict(self.dataset)
-        return {**plain, "dataset": dataset, "rows": self.rows.to_dicts()}
+        values = asdict(self)
+        del values["rows"]
+        return {**values, "rows": self.rows.to_dicts()}
 
 
 SHOWN, TRAINED, COMPARED = "shown", "trained", "compared"
 _LEARNT_ROLES = ("trained_on",)
 _COMPARED_ROLES = ("nearest", "measured_on")
-# Each row of these tables is a model.
-MODELS = tuple(name for name, table in TABLES.items() if "checkpoint_hash" in table.columns)
-
-
 # An edge of `lineage.parents` by what it carries: 0 text, 1 what a model learnt, 2 a comparison.
 _EDGE_WAY = f"""
     CASE WHEN role IN ({literals(_COMPARED_ROLES)}) THEN 2
@@ -172,13 +160,13 @@ def descend(
         "SELECT ?::VARCHAR AS table_name, unnest(?::VARCHAR[])::UUID AS id, 0 AS way, 0 AS step",
         [table, list(row_ids)],
     )
-    # What is reached without a harder way than this one; each way goes on from the one before.
+    # First what is reached by texts alone, then by models too, then by comparisons too.
     step = 0
     for way in range(3):
         since = 0
         while True:
             step += 1
-            added = connection.execute(
+            ((added,),) = connection.execute(
                 f"""
                 INSERT INTO descended
                 SELECT DISTINCT table_name, row_id, {way}, {step} FROM lineage.parents
@@ -187,7 +175,7 @@ def descend(
                   AND row_id NOT IN (SELECT id FROM descended)
                 """
             ).fetchall()
-            if added[0][0] == 0:
+            if added == 0:
                 break
             since = step
     names = literals((SHOWN, TRAINED, COMPARED))
@@ -224,10 +212,9 @@ def impact(warehouse: Warehouse, seed: str, as_of: int | None = None) -> Impact:
         WarehouseError: there is no such materialization, or the rows of its time were pruned.
     """
     with warehouse.connect() as connection:
-        last = connection.execute(
+        ((latest,),) = connection.execute(
             "SELECT coalesce(max(sequence), 0) FROM lineage.materializations"
         ).fetchall()
-        latest = int(last[0][0])
         moment = latest if as_of is None else as_of
         require_as_of(connection, moment)
         asked, others = _versions(connection, seed, moment)
@@ -253,37 +240,36 @@ def _versions(
     connection: duckdb.DuckDBPyConnection, seed: str, moment: int
 ) -> tuple[tuple[SeedVersion, ...], tuple[SeedVersion, ...]]:
     """The versions meant by `seed`, and the other versions of the same seed ids."""
-    named = _seed_versions(connection, "seed_id = ?", seed)
-    if named:
-        then = [version for version in named if _lived(version, moment)]
-        asked = then or named
+    versions = _seed_versions(connection, "seed_id = ?", seed)
+    if versions:
+        asked = [version for version in versions if _lived(version, moment)] or versions
     else:
         if not is_prefix(seed):
             raise RowError(
                 f"there is no seed task {seed!r}, live or removed",
                 fix="give a seed_id or a row_id; `refine-dagster show seed_tasks` lists live ones",
             )
-        found = find_row(connection, seed)
-        if found.table != SEEDS:
+        row = find_row(connection, seed)
+        if row.table != SEEDS:
             raise RowError(
-                f"{found.row_id} is a row of {found.table}, not a seed task",
-                fix=f"what came of it: `refine-dagster trace {found.row_id} --down`",
+                f"{row.row_id} is a row of {row.table}, not a seed task",
+                fix=f"what came of it: `refine-dagster trace {row.row_id} --down`",
             )
-        asked = _seed_versions(connection, "row_id = ?", found.row_id)
-        named = _seed_versions(connection, "seed_id = ?", asked[0].seed_id)
-    meant = {version.row_id for version in asked}
-    return tuple(asked), tuple(version for version in named if version.row_id not in meant)
+        asked = _seed_versions(connection, "row_id = ?", row.row_id)
+        versions = _seed_versions(connection, "seed_id = ?", asked[0].seed_id)
+    ids = {version.row_id for version in asked}
+    return tuple(asked), tuple(version for version in versions if version.row_id not in ids)
 
 
 def _seed_versions(
     connection: duckdb.DuckDBPyConnection, where: str, value: str
 ) -> list[SeedVersion]:
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT row_id, seed_id, instruction, added_in, removed_in FROM history.{SEEDS} "
         f"WHERE {where} ORDER BY added_in, row_id",
         [value],
     ).fetchall()
-    return [SeedVersion(*row) for row in found]
+    return [SeedVersion(*row) for row in rows]
 
 
 def _lived(version: SeedVersion, moment: int) -> bool:
@@ -292,7 +278,7 @@ def _lived(version: SeedVersion, moment: int) -> bool:
 
 
 def _tables(connection: duckdb.DuckDBPyConnection, moment: int) -> tuple[TableImpact, ...]:
-    found = connection.execute(
+    rows = connection.execute(
         """
         WITH alive AS (
             SELECT table_name, count(*) AS total FROM lineage.rows
@@ -307,12 +293,12 @@ def _tables(connection: duckdb.DuckDBPyConnection, moment: int) -> tuple[TableIm
         [moment, moment],
     ).fetchall()
     order = list(TABLES)
-    found.sort(key=lambda row: order.index(row[0]))
-    return tuple(TableImpact(*row) for row in found)
+    rows.sort(key=lambda row: order.index(row[0]))
+    return tuple(TableImpact(*row) for row in rows)
 
 
 def _dataset(connection: duckdb.DuckDBPyConnection, moment: int) -> DatasetImpact | None:
-    found = connection.execute(
+    rows = connection.execute(
         """
         SELECT data_version, sequence,
                (SELECT count(*) FROM touched WHERE lived AND table_name = asset), rows_total
@@ -321,7 +307,7 @@ def _dataset(connection: duckdb.DuckDBPyConnection, moment: int) -> DatasetImpac
         """,
         [DATASET, moment],
     ).fetchall()
-    return DatasetImpact(*found[0]) if found else None
+    return DatasetImpact(*rows[0]) if rows else None
 
 
 # Every row of a model, with its folder and whether its checkpoint serves a live model.
@@ -343,7 +329,7 @@ _CHECKPOINTS = f"""
 
 
 def _checkpoints(connection: duckdb.DuckDBPyConnection) -> tuple[CheckpointImpact, ...]:
-    found = connection.execute(
+    rows = connection.execute(
         f"""
         {_CHECKPOINTS}
         SELECT DISTINCT asset, row_id, checkpoint_hash, path, how,
@@ -354,11 +340,11 @@ def _checkpoints(connection: duckdb.DuckDBPyConnection) -> tuple[CheckpointImpac
         ORDER BY ALL
         """
     ).fetchall()
-    return tuple(CheckpointImpact(*row) for row in found)
+    return tuple(CheckpointImpact(*row) for row in rows)
 
 
 def _live_checkpoints(connection: duckdb.DuckDBPyConnection) -> tuple[CheckpointImpact, ...]:
-    found = connection.execute(
+    rows = connection.execute(
         f"""
         {_CHECKPOINTS},
         holding AS (
@@ -372,11 +358,11 @@ def _live_checkpoints(connection: duckdb.DuckDBPyConnection) -> tuple[Checkpoint
         ORDER BY ALL
         """
     ).fetchall()
-    return tuple(CheckpointImpact(*row) for row in found)
+    return tuple(CheckpointImpact(*row) for row in rows)
 
 
 def _exports(connection: duckdb.DuckDBPyConnection) -> tuple[ExportImpact, ...]:
-    found = connection.execute(
+    rows = connection.execute(
         """
         WITH exported AS (
             SELECT DISTINCT row_id, path, format, data_version, rows FROM history.exports
@@ -392,4 +378,4 @@ def _exports(connection: duckdb.DuckDBPyConnection) -> tuple[ExportImpact, ...]:
         GROUP BY ALL ORDER BY path, exported.row_id
         """
     ).fetchall()
-    return tuple(ExportImpact(*row) for row in found)
+    return tuple(ExportImpact(*row) for row in rows)

@@ -26,7 +26,7 @@ import duckdb
 from refine_dagster.hashing import content_id, json_hash
 from refine_dagster.warehouse.ledger import PRUNE, Commit, Record, next_link, write_record
 from refine_dagster.warehouse.sql import literal
-from refine_dagster.warehouse.tables import TABLES, asset_sql
+from refine_dagster.warehouse.tables import MODELS, TABLES, asset_sql
 from refine_dagster.warehouse.warehouse import Warehouse
 
 # A file that no record names may belong to a running training, unless it is this old.
@@ -39,16 +39,13 @@ class PrunePlan:
     """What a prune drops.
 
     Attributes:
-        completions: how many.
-        unvouched: how many of these no finished materialization ever used.
+        unvouched: completions among these that no finished materialization ever used.
         rows: table -> rows that were removed from it.
-        edges: edges between rows.
         paths: files and folders under the artifact root.
         stored_bytes: text of the completions and rows.
-        file_bytes: size of the files.
         horizon: of states up to and including this materialization, some rows will be gone; 0 if
             no row is dropped.
-        sequence: place of the prune in the ledger; None before it is done.
+        sequence: of the prune in the ledger; None before it is done.
     """
 
     completions: int
@@ -63,16 +60,11 @@ class PrunePlan:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to drop."""
         return not (self.completions or any(self.rows.values()) or self.edges or self.paths)
 
 
 def plan(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
-    """Find what a prune would drop now; nothing is changed.
-
-    Raises:
-        WarehouseError: the database cannot be opened.
-    """
+    """Find what a prune would drop now; nothing is changed."""
     with warehouse.connect() as connection, _transaction(connection, keep=False):
         return _drop_rows(connection, checkpoints_root)
 
@@ -81,7 +73,6 @@ def apply(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
     """Drop it; the plan that was carried out, with its sequence if anything was dropped.
 
     Raises:
-        WarehouseError: the database cannot be opened or written.
         OSError: a file cannot be deleted; the next prune tries again.
     """
     with warehouse.connect() as connection, _transaction(connection, keep=True):
@@ -117,36 +108,37 @@ def _transaction(connection: duckdb.DuckDBPyConnection, *, keep: bool) -> Iterat
 def _drop_rows(connection: duckdb.DuckDBPyConnection, root: Path) -> PrunePlan:
     """Delete rows in the open transaction; files are only listed."""
     sequence, _ = next_link(connection)
-    completions, unvouched, text = _one(
-        connection,
+    unneeded = f"store.completions WHERE key NOT IN ({needed_keys_sql(sequence)})"
+    ((completions, unvouched, text),) = connection.execute(
         f"""
         SELECT count(*), count(*) FILTER (key NOT IN (SELECT key FROM lineage.uses)),
                coalesce(sum(strlen(prompt) + strlen(text)), 0)::BIGINT
-        FROM store.completions WHERE key NOT IN ({needed_keys_sql(sequence)})
-        """,
-    )
-    connection.execute(
-        f"DELETE FROM store.completions WHERE key NOT IN ({needed_keys_sql(sequence)})"
-    )
+        FROM {unneeded}
+        """
+    ).fetchall()
+    connection.execute(f"DELETE FROM {unneeded}")
     _find_needed_rows(connection)
     rows, horizon = {}, 0
     for name in TABLES:
-        going = (
+        unneeded = (
             f"history.{name} AS old WHERE removed_in IS NOT NULL AND ("
             "TRY_CAST(row_id AS UUID) NOT IN "
             f"(SELECT row_id FROM needed_rows WHERE table_name = {literal(name)}) OR EXISTS ("
             f"SELECT 1 FROM history.{name} AS later "
             "WHERE later.row_id = old.row_id AND later.added_in > old.added_in))"
         )
-        count, last, size = _one(
-            connection,
+        ((count, last, size),) = connection.execute(
             "SELECT count(*), coalesce(max(removed_in), 1), "
-            f"coalesce(sum(strlen(CAST(to_json(old) AS VARCHAR))), 0)::BIGINT FROM {going}",
-        )
+            f"coalesce(sum(strlen(CAST(to_json(old) AS VARCHAR))), 0)::BIGINT FROM {unneeded}"
+        ).fetchall()
         if count:
-            connection.execute(f"DELETE FROM {going}")
+            connection.execute(f"DELETE FROM {unneeded}")
             rows[name], horizon, text = count, max(horizon, last - 1), text + size
-    edges = _drop_edges(connection)
+    ((edges,),) = connection.execute(
+        "DELETE FROM lineage.parents AS edge WHERE NOT EXISTS ("
+        "SELECT 1 FROM lineage.rows AS kept WHERE kept.table_name = edge.table_name "
+        "AND TRY_CAST(kept.row_id AS UUID) = edge.row_id)"
+    ).fetchall()
     paths = _unneeded_paths(connection, root)
     return PrunePlan(
         completions=completions,
@@ -186,28 +178,14 @@ def _find_needed_rows(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _drop_edges(connection: duckdb.DuckDBPyConnection) -> int:
-    """Delete edges of rows that are in no table any more; how many."""
-    (count,) = _one(
-        connection,
-        "DELETE FROM lineage.parents AS edge WHERE NOT EXISTS ("
-        "SELECT 1 FROM lineage.rows AS kept WHERE kept.table_name = edge.table_name "
-        "AND TRY_CAST(kept.row_id AS UUID) = edge.row_id)",
-    )
-    return int(count)
-
-
 def _unneeded_paths(connection: duckdb.DuckDBPyConnection, root: Path) -> list[Path]:
     """Folders and manifest notes that no row names, and what was left unfinished."""
-    with_checkpoints = [name for name in TABLES if "checkpoint_hash" in TABLES[name].columns]
-    named = connection.execute(
-        " UNION ".join(
-            f"SELECT {asset_sql(TABLES[name])} AS asset, left(checkpoint_hash, 16) "
-            f"FROM history.{name} WHERE checkpoint_hash IS NOT NULL"
-            for name in with_checkpoints
-        )
-    ).fetchall()
-    kept = {f"{asset}/{folder}" for asset, folder in named}
+    named = " UNION ".join(
+        f"SELECT {asset_sql(TABLES[name])} || '/' || left(checkpoint_hash, 16) "
+        f"FROM history.{name} WHERE checkpoint_hash IS NOT NULL"
+        for name in MODELS
+    )
+    kept = {folder for (folder,) in connection.execute(named).fetchall()}
     registered = {
         path for (path,) in connection.execute("SELECT path FROM lineage.checkpoints").fetchall()
     }
@@ -237,7 +215,7 @@ def _needed_note(note: Path, kept: set[str], registered: set[str]) -> bool:
 def _abandoned(path: Path) -> bool:
     """Whether nothing in it was written for an hour."""
     inside = path.rglob("*") if path.is_dir() else ()
-    newest = max(file.stat().st_mtime for file in (path, *inside))
+    newest = max(entry.stat().st_mtime for entry in (path, *inside))
     return time.time() - newest > ABANDONED_AFTER_S
 
 
@@ -264,11 +242,6 @@ def _record(connection: duckdb.DuckDBPyConnection, done: PrunePlan) -> int:
             "file_bytes": done.file_bytes,
         },
     )
-    nothing = json_hash({})
-    write_record(connection, record, Commit(sequence, nothing, 0, 0, 0, 0), {}, (), previous)
+    commit = Commit(sequence, json_hash({}), 0, 0, 0, 0)
+    write_record(connection, record, commit, {}, (), previous)
     return sequence
-
-
-def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, ...]:
-    rows = connection.execute(sql).fetchall()
-    return tuple(rows[0])

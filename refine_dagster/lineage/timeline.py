@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import duckdb
@@ -29,7 +30,6 @@ class Window:
     after: Mapping[str, int]
 
     def reversed(self) -> Window:
-        """The same states compared the other way round."""
         return Window(before=self.after, after=self.before)
 
 
@@ -68,23 +68,28 @@ class Timeline:
             for name, config in connection.execute("SELECT * FROM lineage.configs").fetchall()
         }
         self._of: defaultdict[str, list[int]] = defaultdict(list)
-        for made in self.all.values():
-            self._of[made.asset].append(made.sequence)
-        self._parents = _parent_assets(connection)
+        for materialization in self.all.values():
+            self._of[materialization.asset].append(materialization.sequence)
+        self._parents: defaultdict[str, set[str]] = defaultdict(set)
+        for child, parent in connection.execute(
+            f"SELECT DISTINCT {name_sql('table_name', 'policy_round')}, "
+            f"{name_sql('parent_table', 'parent_round')} FROM lineage.parents"
+        ).fetchall():
+            self._parents[slice_of(child).asset].add(slice_of(parent).asset)
 
     def _translate_rewritten(self) -> None:
         """Name content that migrations stored in another form by its last data version."""
         last: dict[str, str] = {}
         renamed: dict[str, dict[str, str]] = defaultdict(dict)
-        for made in self.all.values():
-            if made.run_id.startswith(MIGRATION) and tables_of(made.asset):
-                former, names = last[made.asset], renamed[made.asset]
-                names |= {old: made.data_version for old, new in names.items() if new == former}
-                names[former] = made.data_version
-            last[made.asset] = made.data_version
-        for sequence, made in self.all.items():
-            version = renamed[made.asset].get(made.data_version, made.data_version)
-            self.all[sequence] = replace(made, data_version=version)
+        for record in self.all.values():
+            if record.run_id.startswith(MIGRATION) and tables_of(record.asset):
+                former, names = last[record.asset], renamed[record.asset]
+                names |= {old: record.data_version for old, new in names.items() if new == former}
+                names[former] = record.data_version
+            last[record.asset] = record.data_version
+        for sequence, record in self.all.items():
+            version = renamed[record.asset].get(record.data_version, record.data_version)
+            self.all[sequence] = replace(record, data_version=version)
         for read in self.inputs.values():
             for asset, version in read.items():
                 read[asset] = renamed[asset].get(version, version)
@@ -95,23 +100,23 @@ class Timeline:
 
     def at(self, asset: str, sequence: int) -> Materialization | None:
         """The asset's last materialization up to and including `sequence`."""
-        made = self._of.get(asset, [])
-        place = bisect_right(made, sequence)
-        return self.all[made[place - 1]] if place else None
+        sequences = self._of.get(asset, [])
+        index = bisect_right(sequences, sequence)
+        return self.all[sequences[index - 1]] if index else None
 
     def next(self, asset: str, sequence: int) -> Materialization | None:
         """The asset's first materialization after `sequence`."""
-        made = self._of.get(asset, [])
-        place = bisect_right(made, sequence)
-        return self.all[made[place]] if place < len(made) else None
+        sequences = self._of.get(asset, [])
+        index = bisect_right(sequences, sequence)
+        return self.all[sequences[index]] if index < len(sequences) else None
 
     def last_change(self, asset: str) -> Materialization:
         """The last materialization of an asset that left other content than the one before it."""
-        made = [self.all[sequence] for sequence in self._of[asset]]
-        for previous, latest in zip(reversed(made[:-1]), reversed(made[1:]), strict=True):
-            if previous.data_version != latest.data_version:
-                return latest
-        return made[0]
+        newest_first = [self.all[sequence] for sequence in reversed(self._of[asset])]
+        for materialization, previous in pairwise(newest_first):
+            if materialization.data_version != previous.data_version:
+                return materialization
+        return newest_first[-1]
 
     def window_of(self, sequence: int) -> Window:
         """What a materialization saw, against what the asset's previous one saw."""
@@ -176,35 +181,26 @@ class Timeline:
         return (old and old.data_version) != (new and new.data_version)
 
     def _sources(self, asset: str, end: int) -> list[str]:
-        made = self.at(asset, end)
-        read = self.inputs[made.sequence] if made else {}
+        materialization = self.at(asset, end)
+        read = self.inputs[materialization.sequence] if materialization else {}
         return [name for name in read if not name.startswith(OUTSIDE)]
-
-    def _upstream(self, asset: str, end: int) -> set[str]:
-        found: set[str] = set()
-        waiting = [asset]
-        while waiting:
-            fresh = set(self._sources(waiting.pop(), end)) - found
-            found |= fresh
-            waiting += fresh
-        return found
 
     def _loops(self, asset: str, end: int) -> set[str]:
         """Assets made from this one whose rows are nevertheless among its rows' parents."""
-        found: set[str] = set()
-        waiting = [asset]
-        while waiting:
-            fresh = self._parents[waiting.pop()] - found
-            found |= fresh
-            waiting += fresh
-        return {other for other in found - {asset} if asset in self._upstream(other, end)}
+        parents = _reachable(asset, lambda name: self._parents[name])
+        return {
+            parent
+            for parent in parents - {asset}
+            if asset in _reachable(parent, lambda name: self._sources(name, end))
+        }
 
 
-def _parent_assets(connection: duckdb.DuckDBPyConnection) -> defaultdict[str, set[str]]:
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for child, parent in connection.execute(
-        f"SELECT DISTINCT {name_sql('table_name', 'policy_round')}, "
-        f"{name_sql('parent_table', 'parent_round')} FROM lineage.parents"
-    ).fetchall():
-        found[slice_of(child).asset].add(slice_of(parent).asset)
-    return found
+def _reachable(start: str, following: Callable[[str], Iterable[str]]) -> set[str]:
+    """Everything reached from `start` in one step or more."""
+    reached: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = set(following(waiting.pop())) - reached
+        reached |= new
+        waiting += new
+    return reached

@@ -46,7 +46,7 @@ def is_prefix(text: str) -> bool:
 
 
 def find_row(connection: duckdb.DuckDBPyConnection, text: str) -> RowName:
-    """The one row, of any table, live or removed, whose id begins with `text`.
+    """The row, of any table, live or removed, whose id begins with `text`.
 
     Raises:
         RowError: the text is no beginning of an id, or no row has it, or several have.
@@ -89,11 +89,10 @@ class Trace:
     Attributes:
         asked: the row asked for; it is the first of `rows`.
         down: whether the trace goes to descendants.
-        rows: one line for each row, nearest first: `place` (from 0), `table`, `row_id`, `depth`
-            (edges of the shortest way), `label`, `note` (the completion behind the row: its role
-            and model), `added_in`, `removed_in` (null of a live row). `added_in` is null where
-            history no longer has the row.
-        edges: one line for each edge between them: `child` and `parent` (places), `role`.
+        rows: nearest first: `place` (from 0), `table`, `row_id`, `depth` (edges of the shortest
+            way), `label`, `note` (the completion behind the row: its role and model), `added_in`
+            (null where history no longer has the row), `removed_in` (null of a live row).
+        edges: between the rows: `child` and `parent` (places), `role`.
         completion: the model call behind the row asked for: `key`, `role`, `model`, `prompt`,
             `sampling` (a dict), `seed`, `text`, `finish_reason`; None where there is none.
     """
@@ -104,13 +103,16 @@ class Trace:
     edges: pl.DataFrame
     completion: dict[str, Any] | None
 
+    @property
+    def kin(self) -> str:
+        return "descendants" if self.down else "ancestors"
+
 
 def trace(warehouse: Warehouse, row_id: str, *, down: bool = False) -> Trace:
     """The trace of one row, live or removed.
 
     Args:
         row_id: its id, or the first 6 or more digits of it.
-        down: to descendants instead of ancestors.
 
     Raises:
         RowError: no row, or more than one, has such an id.
@@ -118,13 +120,17 @@ def trace(warehouse: Warehouse, row_id: str, *, down: bool = False) -> Trace:
     with warehouse.connect() as connection:
         asked = find_row(connection, row_id)
         _walk(connection, asked, down=down)
-        return Trace(
-            asked=asked,
-            down=down,
-            rows=_rows(connection),
-            edges=_edges(connection),
-            completion=_completion(connection, asked),
-        )
+        rows = _rows(connection)
+        edges = connection.sql(
+            """
+            SELECT child.place AS child, parent.place AS parent, role
+            FROM walked_edges AS edge
+            JOIN placed AS child ON child.id = edge.row_id
+            JOIN placed AS parent ON parent.id = edge.parent_id
+            ORDER BY ALL
+            """
+        ).pl()
+        return Trace(asked, down, rows, edges, _completion(connection, asked))
 
 
 def _walk(connection: duckdb.DuckDBPyConnection, asked: RowName, *, down: bool) -> None:
@@ -218,22 +224,10 @@ def _key(table: str) -> str:
     return "completion_key" if "completion_key" in TABLES[table].columns else "NULL::VARCHAR"
 
 
-def _edges(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    return connection.sql(
-        """
-        SELECT child.place AS child, parent.place AS parent, role
-        FROM walked_edges AS edge
-        JOIN placed AS child ON child.id = edge.row_id
-        JOIN placed AS parent ON parent.id = edge.parent_id
-        ORDER BY ALL
-        """
-    ).pl()
-
-
 def _completion(connection: duckdb.DuckDBPyConnection, asked: RowName) -> dict[str, Any] | None:
     if asked.table not in TABLES or "completion_key" not in TABLES[asked.table].columns:
         return None
-    found = connection.sql(
+    completions = connection.sql(
         f"""
         SELECT key, role, model, prompt, sampling, seed, text, finish_reason
         FROM store.completions
@@ -241,7 +235,7 @@ def _completion(connection: duckdb.DuckDBPyConnection, asked: RowName) -> dict[s
         """,
         params=[asked.row_id],
     ).pl()
-    if found.is_empty():
+    if completions.is_empty():
         return None
-    record = found.row(0, named=True)
-    return {**record, "sampling": json.loads(record["sampling"])}
+    completion = completions.row(0, named=True)
+    return {**completion, "sampling": json.loads(completion["sampling"])}

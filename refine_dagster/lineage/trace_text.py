@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import polars as pl
@@ -58,10 +59,8 @@ class Branch:
     """A row, or a counted group of rows, in its role to the row above it.
 
     Attributes:
-        role: its role; empty of the row asked for.
-        row: the row; None of a group.
-        table: the table of the row or of the group's rows.
-        count: rows in a group; 1 of a row.
+        role: empty of the row asked for.
+        row: None of a group.
         again: whether the rows below it are shown elsewhere.
         unopened: number of rows below it that are only counted.
         branches: the rows and groups below it.
@@ -77,98 +76,62 @@ class Branch:
 
 
 def outline(trace: Trace, *, everything: bool = False) -> Branch:
-    """The tree of a trace.
-
-    Args:
-        everything: list every group and open every row.
-    """
-    near, far = ("parent", "child") if trace.down else ("child", "parent")
-    edges = trace.edges.select(near=near, far=far, role="role")
-    root = _branch("", _shown(trace, 0))
-    opened, repeats = {0: root}, list[Branch]()
-    level, budget = [root], None if everything else OPENED
+    """The tree of a trace; `everything` lists every group and opens every row."""
+    root = _row_branch(trace, "", 0)
+    opened, repeats = {0: root}, list[tuple[int, Branch]]()
+    level, budget = {0: root}, inf if everything else OPENED
     while level:
-        places = [branch.row.place for branch in level if branch.row]
-        groups = _groups(trace, edges, places, everything=everything)
-        following: list[Branch] = []
-        for branch in level:
-            assert branch.row is not None
-            found = groups.get(branch.row.place, [])
-            if budget is not None and budget <= 0:
-                branch.unopened = sum(group.count for group in found)
+        below = _below(trace, list(level), everything=everything)
+        following: dict[int, Branch] = {}
+        for place, branch in level.items():
+            if budget <= 0:
+                branch.unopened = sum(child.count for child in below[place])
                 continue
-            if budget is not None and found:
-                budget -= 1
-            for group in found:
-                if group.places is None:
-                    branch.branches.append(Branch(group.role, None, group.table, group.count))
+            budget -= 1 if below[place] else 0
+            branch.branches = below[place]
+            for child in branch.branches:
+                if child.row is None:
                     continue
-                for place in group.places:
-                    below = _branch(group.role, _shown(trace, place))
-                    branch.branches.append(below)
-                    if place in opened:
-                        repeats.append(below)
-                    else:
-                        opened[place] = below
-                        following.append(below)
+                if child.row.place in opened:
+                    repeats.append((child.row.place, child))
+                else:
+                    opened[child.row.place] = following[child.row.place] = child
         level = following
-    for below in repeats:
-        assert below.row is not None
-        first = opened[below.row.place]
-        below.again = bool(first.branches or first.unopened)
+    for place, branch in repeats:
+        branch.again = bool(opened[place].branches or opened[place].unopened)
     return root
 
 
-@dataclass(frozen=True)
-class _Group:
-    role: str
-    table: str
-    count: int
-    places: list[int] | None
-
-
-def _groups(
-    trace: Trace, edges: pl.DataFrame, places: list[int], *, everything: bool
-) -> dict[int, list[_Group]]:
-    """For each place, what follows it by role and table; places are None where it is too much."""
-    tables = trace.rows.select(far="place", table="table")
-    found = (
-        edges.join(pl.DataFrame({"near": places}, schema={"near": pl.Int32}), on="near", how="semi")
-        .join(tables, on="far")
+def _below(trace: Trace, places: list[int], *, everything: bool) -> defaultdict[int, list[Branch]]:
+    """What is below each place: rows by role and table, counted where there are too many."""
+    near, far = ("parent", "child") if trace.down else ("child", "parent")
+    groups = (
+        trace.edges.select(near=near, far=far, role="role")
+        .filter(pl.col("near").is_in(places))
+        .join(trace.rows.select(far="place", table="table"), on="far")
         .group_by("near", "role", "table")
         .agg(
             pl.len().alias("count"),
             pl.col("far").sort() if everything else pl.col("far").sort().head(max(LISTED.values())),
         )
     )
-    groups: defaultdict[int, list[_Group]] = defaultdict(list)
-    for near, role, table, count, far in found.rows():
-        listed = everything or count <= LISTED.get(role, LISTED_OTHERWISE)
-        groups[near].append(_Group(role, table, count, far if listed else None))
-    for listed in groups.values():
-        listed.sort(key=lambda group: (_rank(group.role), group.role, group.table))
-    return groups
+    below: defaultdict[int, list[Branch]] = defaultdict(list)
+    ranks = {role: rank for rank, role in enumerate(_ROLES)}
+    for near, role, table, count, far in sorted(
+        groups.rows(), key=lambda group: (ranks.get(group[1], len(ranks)), group[1], group[2])
+    ):
+        if everything or count <= LISTED.get(role, LISTED_OTHERWISE):
+            below[near] += [_row_branch(trace, role, place) for place in far]
+        else:
+            below[near].append(Branch(role, None, table, count))
+    return below
 
 
-def _rank(role: str) -> int:
-    return _ROLES.index(role) if role in _ROLES else len(_ROLES)
-
-
-def _shown(trace: Trace, place: int) -> Shown:
+def _row_branch(trace: Trace, role: str, place: int) -> Branch:
     row = trace.rows.row(place, named=True)
-    return Shown(
-        place=place,
-        table=row["table"],
-        row_id=row["row_id"],
-        label=" ".join((row["label"] or "").split()),
-        note=row["note"],
-        added_in=row["added_in"],
-        removed_in=row["removed_in"],
-    )
-
-
-def _branch(role: str, row: Shown) -> Branch:
-    return Branch(role, row, row.table)
+    del row["depth"]
+    row["label"] = " ".join((row["label"] or "").split())
+    return Branch(role, Shown(**row), row["table"])
 
 
 ID_SHOWN = 12
@@ -186,7 +149,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
     ids = trace.rows["row_id"].to_list()
     return {
         "asked": {"table": trace.asked.table, "row_id": trace.asked.row_id},
-        "direction": "descendants" if trace.down else "ancestors",
+        "direction": trace.kin,
         "rows": trace.rows.drop("place").to_dicts(),
         "edges": [
             {"child": ids[child], "parent": ids[parent], "role": role}
@@ -197,19 +160,15 @@ def as_json(trace: Trace) -> dict[str, Any]:
 
 
 def as_tree(trace: Trace, *, everything: bool = False) -> Tree:
-    """The trace as a tree for the terminal.
-
-    Args:
-        everything: list large groups, and open every row.
-    """
+    """The trace as a tree for the terminal; `everything` as in `outline`."""
     root = outline(trace, everything=everything)
     tree = Tree(_line(root))
     waiting = [(root, tree)]
     while waiting:
-        branch, grown = waiting.pop()
-        waiting += [(below, grown.add(_line(below))) for below in branch.branches]
+        branch, node = waiting.pop()
+        waiting += [(child, node.add(_line(child))) for child in branch.branches]
         if branch.unopened:
-            grown.add(Text(_unopened(trace, branch), style="dim"))
+            node.add(Text(_unopened(trace, branch), style="dim"))
     return tree
 
 
@@ -223,13 +182,13 @@ def as_markdown(trace: Trace) -> str:
         lines.append(f"{indent}- {_markdown(branch)}")
         if branch.unopened:
             lines.append(f"{indent}    - *{_unopened(trace, branch)}*")
-        waiting += [(below, depth + 1) for below in reversed(branch.branches)]
+        waiting += [(child, depth + 1) for child in reversed(branch.branches)]
     if len(lines) > MARKDOWN_LINES:
         left = len(lines) - MARKDOWN_LINES
         lines = [*lines[:MARKDOWN_LINES], f"- *and {left} more lines*"]
-    rows, edges = trace.rows.height, trace.edges.height
-    size = f"{rows} rows, {edges} edges. All of it: `refine-dagster trace {trace.asked.row_id}`"
-    return "\n".join([*lines, "", size])
+    size = f"{trace.rows.height} rows, {trace.edges.height} edges"
+    command = f"refine-dagster trace {trace.asked.row_id}"
+    return "\n".join([*lines, "", f"{size}. All of it: `{command}`"])
 
 
 def short(text: str, longest: int = LABEL_SHOWN) -> str:
@@ -261,14 +220,13 @@ def _markdown(branch: Branch) -> str:
         return f"*{branch.role}*: {branch.count} **{branch.table}**"
     role = f"*{branch.role}*: " if branch.role else ""
     label = "".join(f"\\{c}" if c in "\\`*_[]<>#|" else c for c in short(branch.row.label))
-    states = [branch.row.state, AGAIN if branch.again else None]
-    marks = "".join(f" ({mark})" for mark in states if mark)
+    marks = f" ({branch.row.state})" if branch.row.state else ""
+    marks += f" ({AGAIN})" if branch.again else ""
     return f"{role}**{branch.table}** `{branch.row.row_id[:ID_SHOWN]}` {label}{marks}"
 
 
 def _unopened(trace: Trace, branch: Branch) -> str:
-    kin = "descendants" if trace.down else "ancestors"
-    return f"and its {branch.unopened} nearest {kin}"
+    return f"and its {branch.unopened} nearest {trace.kin}"
 
 
 BOX_WIDTH = 48
@@ -281,77 +239,62 @@ class _Box:
     removed: bool
 
 
-@dataclass(frozen=True)
-class _Arrow:
-    used: str
-    made: str
-    role: str
-
-
 def as_mermaid(trace: Trace, *, everything: bool = False) -> str:
-    """The trace as a Mermaid flowchart.
-
-    Args:
-        everything: draw the rows of large groups, and open every row.
-    """
+    """The trace as a Mermaid flowchart; `everything` as in `outline`."""
     lines = ["flowchart LR", "    classDef removed stroke-dasharray: 4"]
     boxes, arrows = _picture(trace, everything=everything)
     for box in boxes:
         text = "<br/>".join(map(_mermaid, box.lines))
         lines.append(f'    {box.name}["{text}"]' + (":::removed" if box.removed else ""))
-    for arrow in arrows:
-        lines.append(f'    {arrow.used} -- "{_mermaid(arrow.role)}" --> {arrow.made}')
+    lines += [f'    {start} -- "{_mermaid(role)}" --> {end}' for start, end, role in arrows]
     return "\n".join(lines) + "\n"
 
 
 def as_dot(trace: Trace, *, everything: bool = False) -> str:
-    """The trace as a Graphviz graph; `everything` as above."""
+    """The trace as a Graphviz graph; `everything` as in `outline`."""
     lines = ["digraph trace {", "    rankdir=LR;", "    node [shape=box];"]
     boxes, arrows = _picture(trace, everything=everything)
     for box in boxes:
         text = "\\n".join(map(_dot, box.lines))
         style = ", style=dashed" if box.removed else ""
         lines.append(f'    {box.name} [label="{text}"{style}];')
-    for arrow in arrows:
-        lines.append(f'    {arrow.used} -> {arrow.made} [label="{_dot(arrow.role)}"];')
+    lines += [f'    {start} -> {end} [label="{_dot(role)}"];' for start, end, role in arrows]
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _picture(trace: Trace, *, everything: bool) -> tuple[list[_Box], list[_Arrow]]:
+def _picture(trace: Trace, *, everything: bool) -> tuple[list[_Box], list[tuple[str, str, str]]]:
+    """Boxes, and arrows between their names: start, end, role."""
     root = outline(trace, everything=everything)
     boxes = {"r0": _box("r0", root)}
-    arrows: list[_Arrow] = []
+    steps: list[tuple[str, str, str]] = []
     waiting = [("r0", root)]
     while waiting:
         above, branch = waiting.pop()
-        for below in branch.branches:
-            name = f"r{below.row.place}" if below.row else f"g{len(boxes)}"
-            boxes.setdefault(name, _box(name, below))
-            arrows.append(_arrow(trace, above, name, below.role))
-            if below.row and not below.again:
-                waiting.append((name, below))
+        for child in branch.branches:
+            name = f"r{child.row.place}" if child.row else f"g{len(boxes)}"
+            boxes.setdefault(name, _box(name, child))
+            steps.append((above, name, child.role))
+            if child.row and not child.again:
+                waiting.append((name, child))
         if branch.unopened:
             name = f"g{len(boxes)}"
             boxes[name] = _Box(name, (f"{branch.unopened} rows",), removed=False)
-            arrows.append(_arrow(trace, above, name, "not opened"))
+            steps.append((above, name, "not opened"))
+    arrows = steps if trace.down else [(below, above, role) for above, below, role in steps]
     return list(boxes.values()), arrows
 
 
 def _box(name: str, branch: Branch) -> _Box:
     if branch.row is None:
         return _Box(name, (f"{branch.count} {branch.table}",), removed=False)
-    lines = [f"{branch.table} {branch.row.row_id[:ID_SHOWN]}", short(branch.row.label, BOX_WIDTH)]
-    lines += [branch.row.state] if branch.row.state else []
-    return _Box(name, tuple(line for line in lines if line), removed=branch.row.state is not None)
-
-
-def _arrow(trace: Trace, above: str, below: str, role: str) -> _Arrow:
-    return _Arrow(above, below, role) if trace.down else _Arrow(below, above, role)
+    title = f"{branch.table} {branch.row.row_id[:ID_SHOWN]}"
+    lines = (title, short(branch.row.label, BOX_WIDTH), branch.row.state)
+    return _Box(name, tuple(filter(None, lines)), removed=branch.row.state is not None)
 
 
 def _mermaid(text: str) -> str:
     """Text inside Mermaid's quotes: what means something to it or to HTML becomes its code."""
-    return re.sub(r'["#<>&`\\]', lambda found: f"#{ord(found[0])};", text)
+    return re.sub(r'["#<>&`\\]', lambda match: f"#{ord(match[0])};", text)
 
 
 def _dot(text: str) -> str:

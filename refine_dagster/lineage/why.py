@@ -14,7 +14,7 @@ from refine_dagster.lineage.changes import AssetChange, compare, compared, conte
 from refine_dagster.lineage.timeline import Materialization, Timeline
 from refine_dagster.lineage.trace import RowName, find_row, is_prefix
 from refine_dagster.warehouse.ledger import read_prunes
-from refine_dagster.warehouse.tables import TABLES, Slice, key_sql, slice_of, tables_of
+from refine_dagster.warehouse.tables import MODELS, TABLES, Slice, key_sql, slice_of, tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
 
 
@@ -61,13 +61,11 @@ class AssetExplanation:
 
     Attributes:
         last: the asset's last materialization.
-        made: the last one that changed something; the same as `last`, or older.
+        made: the last one that changed something, which the other fields are about.
         since: what differs between `last` and the one before it, though no row did; None where
             `last` is `made`.
         change: what differs between `made` and the one before it.
-        tables: rows of `made` by table, the asset's own first.
-        requests: requests of `made` by role.
-        checkpoints: those that rows live after `made` name.
+        tables: the asset's own first.
         pruned: whether rows of the time before are no longer all there: counts and reasons are
             then those of the rows that are.
         reasons: what the changed rows follow from, direct reasons first, then by rows.
@@ -93,7 +91,11 @@ def explain_asset(
     last = timeline.at(asset, max(timeline.all))
     assert last is not None
     causes = Causes(connection, timeline, timeline.window_of(made.sequence))
-    counted = connection.execute(
+    requests = connection.execute(
+        "SELECT role, asked, reused, sent FROM lineage.requests WHERE sequence = ? ORDER BY role",
+        [made.sequence],
+    ).fetchall()
+    reasons = connection.execute(
         """
         SELECT cause, through, indirect, count(*) AS reached
         FROM reasons JOIN changed USING (node) WHERE asset = ? GROUP BY cause, through, indirect
@@ -108,31 +110,24 @@ def explain_asset(
         since=None if last is made else compare(timeline, asset, last.sequence - 1, last.sequence),
         change=compare(timeline, asset, made.sequence - 1, made.sequence),
         tables=tuple(_count(connection, owned, made.sequence) for owned in tables_of(asset)),
-        requests=tuple(
-            Requests(*row)
-            for row in connection.execute(
-                "SELECT role, asked, reused, sent FROM lineage.requests WHERE sequence = ? "
-                "ORDER BY role",
-                [made.sequence],
-            ).fetchall()
-        ),
+        requests=tuple(Requests(*row) for row in requests),
         checkpoints=_checkpoints(connection, asset, made.sequence),
         pruned=any(made.sequence <= prune.horizon + 1 for prune in read_prunes(connection)),
         reasons=tuple(
             ReasonCount(Reason(causes.known[cause], tuple(through), indirect), rows)
-            for cause, through, indirect, rows in counted
+            for cause, through, indirect, rows in reasons
         ),
     )
 
 
 def _count(connection: duckdb.DuckDBPyConnection, owned: Slice, sequence: int) -> TableCount:
-    total, added, removed = connection.execute(
+    ((total, added, removed),) = connection.execute(
         f"""
         SELECT count(*) FILTER (added_in <= {sequence} AND coalesce(removed_in > {sequence}, true)),
                count(*) FILTER (added_in = {sequence}), count(*) FILTER (removed_in = {sequence})
         FROM history.{owned.table.name} WHERE {owned.condition}
         """
-    ).fetchall()[0]
+    ).fetchall()
     return TableCount(owned.table.name, total, added, removed, reused=total - added)
 
 
@@ -140,9 +135,9 @@ def _checkpoints(
     connection: duckdb.DuckDBPyConnection, asset: str, sequence: int
 ) -> tuple[CheckpointUse, ...]:
     owned = tables_of(asset)[0]
-    if "checkpoint_hash" not in owned.table.columns:
+    if owned.table.name not in MODELS:
         return ()
-    found = connection.execute(
+    rows = connection.execute(
         f"""
         SELECT DISTINCT checkpoint_hash, EXISTS (
             SELECT 1 FROM lineage.checkpoints AS known
@@ -156,7 +151,7 @@ def _checkpoints(
         """,
         [asset],
     ).fetchall()
-    return tuple(CheckpointUse(*row) for row in found)
+    return tuple(CheckpointUse(*row) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -167,9 +162,7 @@ class Event:
         by: the materialization.
         other_id: the row replaced by an added one, or that replaced a removed one; None where
             nothing did.
-        old: of the columns that differ from the other row, the values before.
-        new: the values after.
-        reasons: what it follows from.
+        old, new: values of the columns that differ from the other row.
         change: what else differs between the materialization and the one before it.
     """
 
@@ -186,7 +179,6 @@ class CompletionUse:
     """The completion that a row was read from.
 
     Attributes:
-        key: as in `store.completions`.
         sent: whether the materialization that added the row sent it; None if it does not say.
         sent_by: the run that sent it; None if the store no longer has it.
     """
@@ -202,11 +194,10 @@ class RowExplanation:
 
     Attributes:
         key: the row's natural key.
-        payload: its content.
         added: its last addition.
         removed: its removal after that; None while it is live.
         kept: materializations of its asset since then that left it as it is.
-        completion: where it was read from; None for rows of no completion.
+        completion: None for rows of no completion.
         earlier: (added in, removed in) of times when the row was there before.
     """
 
@@ -226,47 +217,45 @@ def explain_row(
     connection: duckdb.DuckDBPyConnection, timeline: Timeline, row: RowName
 ) -> RowExplanation:
     """Explain a row that is or was in a table."""
-    table, row_id, asset = row.table, row.row_id, row.asset
-    lives = connection.execute(
-        f"SELECT added_in, removed_in FROM history.{table} WHERE row_id = ? ORDER BY added_in",
+    table, row_id = row.table, row.row_id
+    key, join = key_sql(table, "version")
+    *earlier, (added_in, removed_in, natural_key) = connection.execute(
+        f"SELECT version.added_in, any_value(version.removed_in), any_value({key}) "
+        f"FROM history.{table} AS version {join} WHERE version.row_id = ? "
+        "GROUP BY version.added_in ORDER BY version.added_in",
         [row_id],
     ).fetchall()
-    added_in, removed_in = lives[-1]
-    key, join = key_sql(table, "entry")
     until = removed_in or max(timeline.all) + 1
-    later = [made for made in timeline.all.values() if added_in < made.sequence < until]
     payload = contents(connection, table, [row_id])[row_id]
     return RowExplanation(
         table=table,
-        asset=asset,
+        asset=row.asset,
         row_id=row_id,
-        key=connection.execute(
-            f"SELECT any_value({key}) FROM history.{table} AS entry {join} WHERE entry.row_id = ?",
-            [row_id],
-        ).fetchall()[0][0],
+        key=natural_key,
         payload=payload,
         added=_event(connection, timeline, row, added_in),
         removed=_event(connection, timeline, row, removed_in) if removed_in else None,
-        kept=sum(made.asset == asset for made in later),
+        kept=sum(
+            materialization.asset == row.asset and added_in < sequence < until
+            for sequence, materialization in timeline.all.items()
+        ),
         completion=_completion(connection, payload.get("completion_key"), added_in),
-        earlier=tuple((added, removed) for added, removed in lives[:-1]),
+        earlier=tuple((added, removed) for added, removed, _ in earlier),
     )
 
 
 def _event(
-    connection: duckdb.DuckDBPyConnection,
-    timeline: Timeline,
-    row: RowName,
-    sequence: int,
+    connection: duckdb.DuckDBPyConnection, timeline: Timeline, row: RowName, sequence: int
 ) -> Event:
     causes = Causes(connection, timeline, timeline.window_of(sequence))
-    node, old_id, new_id = connection.execute(
+    ((node, old_id, new_id),) = connection.execute(
         "SELECT node, old_id, new_id FROM changed WHERE table_name = ? AND ? IN (old_id, new_id)",
         [row.table, row.row_id],
-    ).fetchall()[0]
-    payload = contents(connection, row.table, {given for given in (old_id, new_id) if given})
-    paired = old_id is not None and new_id is not None
-    old, new = compared(payload[old_id], payload[new_id]) if paired else ({}, {})
+    ).fetchall()
+    old, new = dict[str, Any](), dict[str, Any]()
+    if old_id is not None and new_id is not None:
+        payload = contents(connection, row.table, {old_id, new_id})
+        old, new = compared(payload[old_id], payload[new_id])
     return Event(
         by=timeline.all[sequence],
         other_id=new_id if row.row_id == old_id else old_id,
@@ -323,7 +312,7 @@ def explain(warehouse: Warehouse, name: str) -> AssetExplanation | RowExplanatio
 
 
 def _asset_of(name: str) -> str | None:
-    """The asset of that name, or of the slice of that name; None where there is neither."""
+    """The asset of that name, or that the slice of that name belongs to."""
     if tables_of(name):
         return name
     try:
