@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from refine_dagster.commands.options import FormatOption, OutputFormat
 from refine_dagster.commands.output import existing_home, open_warehouse, print_json, say
-
-if TYPE_CHECKING:
-    from refine_dagster.lineage.audit_rows import AuditReport
 
 audit_app = typer.Typer(no_args_is_help=True, help="Is everything as it was recorded?")
 
@@ -36,17 +33,13 @@ def verify(
     if format is OutputFormat.JSON:
         print_json({"whole": report.whole, **asdict(report)})
     else:
-        _print_report(report)
+        for finding in report.findings:
+            say(f"broken: {finding.place}: {finding.what}")
+        for finding in report.warnings:
+            say(f"warning: {finding.place}: {finding.what}")
+        say("checked: " + ", ".join(f"{n} {what}" for what, n in report.checked.items()))
+        for skipped in report.skipped:
+            say(f"cannot be checked any more: {skipped}")
+        say("whole" if report.whole else f"not whole: {len(report.findings)} broken places")
     if not report.whole:
         raise typer.Exit(1)
-
-
-def _print_report(report: AuditReport) -> None:
-    for finding in report.findings:
-        say(f"broken: {finding.place}: {finding.what}")
-    for finding in report.warnings:
-        say(f"warning: {finding.place}: {finding.what}")
-    say("checked: " + ", ".join(f"{n} {what}" for what, n in report.checked.items()))
-    for skipped in report.skipped:
-        say(f"cannot be checked any more: {skipped}")
-    say("whole" if report.whole else f"not whole: {len(report.findings)} broken places")

@@ -30,7 +30,6 @@ SectionArgument = Annotated[
     str | None, typer.Argument(metavar="SECTION", help="A section, or a field; without, all.")
 ]
 
-
 RUN_FIELDS = "Fields of the run itself; their names have no section."
 
 
@@ -90,15 +89,18 @@ def describe(
     elif format is DescriptionFormat.MARKDOWN:
         typer.echo("\n".join(_markdown(fields)))
     else:
-        _print_description(fields)
+        for name, meaning, inner in _by_section(fields):
+            say_wrapped(f"{name}: {meaning}", indent=0)
+            for field in inner:
+                joined = {"choice": " of ", "list of choices": " from "}.get(field.type, ", ")
+                kind = joined.join(filter(None, (field.type, field.range)))
+                say_wrapped(f"{field.name} ({kind}; default {_text(field.default)})", indent=2)
+                say_wrapped(field.meaning, indent=6)
+            say()
 
 
 def _fields(wanted: str | None) -> list[ConfigField]:
-    """All fields, those of a section, or the one of that name.
-
-    Raises:
-        RefineError: there is no such section or field.
-    """
+    """All fields, those of a section, or the field of that name."""
     from refine_dagster.config.profile import Profile
     from refine_dagster.config.section import described, fields_of, sections_of
 
@@ -124,27 +126,10 @@ def _by_section(fields: Sequence[ConfigField]) -> Iterator[tuple[str, str, list[
         yield section or "run", meaning or "", list(inner)
 
 
-def _print_description(fields: Sequence[ConfigField]) -> None:
-    for section, meaning, inner in _by_section(fields):
-        say_wrapped(f"{section}: {meaning}", indent=0)
-        for field in inner:
-            joined = {"choice": " of ", "list of choices": " from "}.get(field.type, ", ")
-            kind = joined.join(filter(None, (field.type, field.range)))
-            say_wrapped(f"{field.name} ({kind}; default {_text(field.default)})", indent=2)
-            say_wrapped(field.meaning, indent=6)
-        say()
-
-
 def _markdown(fields: Sequence[ConfigField]) -> Iterator[str]:
     for section, meaning, inner in _by_section(fields):
-        yield from (
-            f"### {section}",
-            "",
-            meaning,
-            "",
-            "| field | type | range | default | meaning |",
-        )
-        yield "|---|---|---|---|---|"
+        yield f"### {section}\n\n{meaning}\n"
+        yield "| field | type | range | default | meaning |\n|---|---|---|---|---|"
         for field in inner:
             cells = (f"`{field.name}`", field.type, field.range, f"`{_text(field.default)}`")
             yield f"| {' | '.join(cells)} | {field.meaning} |"

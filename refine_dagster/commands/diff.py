@@ -68,8 +68,8 @@ def _summary(states: StateDifference) -> Table:
     for name in ("added", "removed", "changed", "same content"):
         summary.add_column(name, justify="right")
     summary.add_column("because of", overflow="fold")
-    for table, found in groupby(states.groups, key=lambda group: group.table):
-        groups = list(found)
+    for table, same_table in groupby(states.groups, key=lambda group: group.table):
+        groups = list(same_table)
         if len(groups) == 1:
             summary.add_row(table, *_counts(groups), Text(states.label(groups[0].reasons)))
             continue

@@ -36,28 +36,28 @@ def impact(
     """
     from refine_dagster.lineage import impact as engine
 
-    found = engine.impact(open_warehouse(existing_home()), seed, as_of)
+    touched = engine.impact(open_warehouse(existing_home()), seed, as_of)
     if format is OutputFormat.JSON:
-        print_json(found.as_json())
+        print_json(touched.as_json())
     else:
-        _print_impact(found)
+        _print_impact(touched)
 
 
-def _print_impact(found: Impact) -> None:
-    now = found.as_of == found.latest
-    say(f"as of {'now, ' if now else ''}materialization {found.as_of} of {found.latest}")
-    for version in found.seeds:
+def _print_impact(touched: Impact) -> None:
+    now = touched.as_of == touched.latest
+    say(f"as of {'now, ' if now else ''}materialization {touched.as_of} of {touched.latest}")
+    for version in touched.seeds:
         say(f"seed {version.seed_id}, row {version.row_id}, {_life(version)}")
         say(f"    {version.instruction}")
-    for version in found.others:
+    for version in touched.others:
         say(f"not counted: version {version.row_id}, {_life(version)}; ask for it by that id")
     _print_table(
         "Rows that descend from it",
         ("table", "shown", "trained", "compared", "of", "ever"),
-        [(t.table, t.shown, t.trained, t.compared, t.of, t.ever) for t in found.tables],
+        [(t.table, t.shown, t.trained, t.compared, t.of, t.ever) for t in touched.tables],
     )
-    if found.dataset:
-        data = found.dataset
+    if touched.dataset:
+        data = touched.dataset
         say(
             f"dataset {data.data_version[:12]} (materialization {data.sequence}): "
             f"{data.rows} of {data.of} rows descend from it"
@@ -67,7 +67,7 @@ def _print_impact(found: Impact) -> None:
         ("asset", "checkpoint", "path", "how", "live now"),
         [
             (use.asset, use.content_hash[:12], use.path, use.how, "yes" if use.live else "no")
-            for use in found.checkpoints
+            for use in touched.checkpoints
         ],
     )
     _print_table(
@@ -75,13 +75,13 @@ def _print_impact(found: Impact) -> None:
         ("path", "format", "dataset", "rows", "of"),
         [
             (file.path, file.format, file.data_version[:12], file.rows, file.of)
-            for file in found.exports
+            for file in touched.exports
         ],
     )
     _print_table(
         "Live checkpoints that were trained on it",
         ("asset", "checkpoint", "path"),
-        [(use.asset, use.content_hash[:12], use.path) for use in found.live_checkpoints],
+        [(use.asset, use.content_hash[:12], use.path) for use in touched.live_checkpoints],
     )
 
 

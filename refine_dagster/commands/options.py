@@ -39,9 +39,6 @@ def overrides_of(settings: Iterable[str] | None, **options: Any) -> dict[str, An
     Args:
         settings: texts of `--set`, such as `reinforcement.steps=30`.
         options: section and field, joined by two underscores -> value; None sets nothing.
-
-    Raises:
-        RefineError: a text has no `=`.
     """
     overrides: dict[str, Any] = {}
     for text in settings or ():
@@ -53,5 +50,7 @@ def overrides_of(settings: Iterable[str] | None, **options: Any) -> dict[str, An
                 fix="write --set section.field=value",
             )
         overrides[name] = value
-    given = {name.replace("__", "."): value for name, value in options.items() if value is not None}
-    return overrides | given
+    for option, value in options.items():
+        if value is not None:
+            overrides[option.replace("__", ".")] = value
+    return overrides

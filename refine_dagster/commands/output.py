@@ -34,11 +34,7 @@ _TITLE = "instruction"
 
 
 def existing_home() -> Home:
-    """The home that the environment names.
-
-    Raises:
-        RefineError: nothing was ever materialised in it.
-    """
+    """The home that the environment names, where something was materialised."""
     home = find_home()
     if not home.warehouse.is_file():
         raise RefineError(

@@ -34,20 +34,16 @@ def prune(
     warehouse = open_warehouse(home)
     if yes:
         with _run_lock(home):
-            done = apply(warehouse, home.checkpoints)
+            dropped = apply(warehouse, home.checkpoints)
     else:
-        done = plan(warehouse, home.checkpoints)
-    for line in _lines(done, home.checkpoints):
+        dropped = plan(warehouse, home.checkpoints)
+    for line in _lines(dropped, home.checkpoints):
         say(line)
 
 
 @contextmanager
 def _run_lock(home: Home) -> Iterator[None]:
-    """Hold the home as a run does: no row names a run's new checkpoints before it commits.
-
-    Raises:
-        RunLockedError: a run works in this home.
-    """
+    """Hold the home as a run does: no row names a run's new checkpoints before it commits."""
     from refine_dagster.warehouse.run_lock import holding_run_lock
 
     with holding_run_lock(home.root, f"prune-{uuid4()}") as cut_off:

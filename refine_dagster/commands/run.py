@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from refine_dagster.commands.options import ProfileOption, SeedsOption, SetOption, overrides_of
-from refine_dagster.commands.output import console, existing_home, open_warehouse
-from refine_dagster.home import Home, find_home
+from refine_dagster.commands.output import console, existing_home
+from refine_dagster.home import find_home
 
 
 def run(
@@ -30,6 +30,7 @@ def run(
 
     Example: refine-dagster run --seeds my_seeds.jsonl --target 200
     """
+    from refine_dagster.commands.summary import show_summary
     from refine_dagster.commands.terminal import showing_progress
     from refine_dagster.run import run_pipeline
 
@@ -37,7 +38,7 @@ def run(
     home = find_home()
     with showing_progress(console):
         run_pipeline(home, profile, overrides, select, wait)
-    _summary(home)
+    show_summary(home)
 
 
 def status() -> None:
@@ -45,10 +46,6 @@ def status() -> None:
 
     Example: refine-dagster status
     """
-    _summary(existing_home())
-
-
-def _summary(home: Home) -> None:
     from refine_dagster.commands.summary import show_summary
 
-    show_summary(open_warehouse(home), home)
+    show_summary(existing_home())

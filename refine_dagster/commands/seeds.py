@@ -26,5 +26,5 @@ def seeds_check(
         say(str(problem))
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(1)
-    found = read_seeds(file)
-    say(f"{len(found.seeds)} seed tasks, {len(problems)} warnings")
+    seeds = read_seeds(file).seeds
+    say(f"{len(seeds)} seed tasks, {len(problems)} warnings")

@@ -31,10 +31,10 @@ def show(
     Example: refine-dagster show instruction_dataset --limit 5 --as-of 12
     """
     warehouse = open_warehouse(existing_home())
-    home_of = warehouse.relations()
-    if table not in home_of:
-        raise RefineError(f"there is no table {table!r}", fix=f"one of {', '.join(home_of)}")
-    source, when = home_of[table], ""
+    relations = warehouse.relations()
+    if table not in relations:
+        raise RefineError(f"there is no table {table!r}", fix=f"one of {', '.join(relations)}")
+    source, when = relations[table], ""
     if as_of is not None:
         source, when = _past(warehouse, table, as_of), f" as of materialization {as_of}"
     total = warehouse.query(f"SELECT count(*) FROM {source}").item()
@@ -62,12 +62,7 @@ def _records(title: str, rows: pl.DataFrame) -> Table:
 
 
 def _past(warehouse: Warehouse, table: str, sequence: int) -> str:
-    """A subquery for the rows of a table as they were after a materialization.
-
-    Raises:
-        RefineError: the table keeps no history, there is no such materialization, or rows of that
-            time were pruned.
-    """
+    """A subquery for the rows of a table as they were after a materialization."""
     from refine_dagster.warehouse.tables import TABLES
     from refine_dagster.warehouse.warehouse import require_as_of
 

@@ -5,9 +5,8 @@ Everything is read from the warehouse, so `refine-dagster status` prints the sam
 
 from __future__ import annotations
 
-from refine_dagster.commands.output import console, rich_table, say
+from refine_dagster.commands.output import console, open_warehouse, rich_table, say
 from refine_dagster.home import Home
-from refine_dagster.warehouse.warehouse import Warehouse
 
 FUNNELS = """
     SELECT 'instructions' AS stage, policy_round AS round, rule AS outcome, count(*) AS rows
@@ -74,8 +73,9 @@ COST = """
 """
 
 
-def show_summary(warehouse: Warehouse, home: Home) -> None:
+def show_summary(home: Home) -> None:
     """Print every section that has rows."""
+    warehouse = open_warehouse(home)
     sections = (
         ("Funnel per stage", FUNNELS),
         ("Judge, accuracy on held-out tasks", JUDGE),

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from refine_dagster.commands.output import console, existing_home, open_warehouse, print_json, say
-
-if TYPE_CHECKING:
-    from refine_dagster.lineage.trace import Trace
 
 
 class TraceFormat(StrEnum):
@@ -41,24 +38,21 @@ def trace(
     from refine_dagster.lineage import trace as engine
     from refine_dagster.lineage.trace_text import as_dot, as_json, as_mermaid, as_tree
 
-    found = engine.trace(open_warehouse(existing_home()), row, down=down)
+    graph = engine.trace(open_warehouse(existing_home()), row, down=down)
     if format is TraceFormat.JSON:
-        print_json(as_json(found))
+        print_json(as_json(graph))
     elif format is TraceFormat.TREE:
-        console.print(as_tree(found, everything=everything), highlight=False)
-        _print_call(found)
+        console.print(as_tree(graph, everything=everything), highlight=False)
+        edges = graph.edges.height
+        say(f"{graph.rows.height - 1} {graph.kin}, {edges} edges; row {graph.asked.row_id}")
+        if graph.completion is not None:
+            _print_call(graph.completion)
     else:
-        drawn = as_dot if format is TraceFormat.DOT else as_mermaid
-        typer.echo(drawn(found, everything=everything), nl=False)
+        draw = as_dot if format is TraceFormat.DOT else as_mermaid
+        typer.echo(draw(graph, everything=everything), nl=False)
 
 
-def _print_call(found: Trace) -> None:
-    """The sizes, and the model call behind the row."""
-    kin = "descendants" if found.down else "ancestors"
-    say(f"{found.rows.height - 1} {kin}, {found.edges.height} edges; row {found.asked.row_id}")
-    call: dict[str, Any] | None = found.completion
-    if call is None:
-        return
+def _print_call(call: dict[str, Any]) -> None:
     console.rule("the model call behind it", align="left")
     for name in ("role", "model", "seed", "sampling", "finish_reason"):
         say(f"{name}: {call[name]}")

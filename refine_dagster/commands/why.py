@@ -159,5 +159,6 @@ def _short(version: str | None) -> str:
     return version[:HASH_SHOWN] if version else "none"
 
 
-def _when(made: Materialization) -> str:
-    return f"materialization {made.sequence} (run {made.run_id}, {made.finished_at[:19]} UTC)"
+def _when(materialization: Materialization) -> str:
+    number, run_id = materialization.sequence, materialization.run_id
+    return f"materialization {number} (run {run_id}, {materialization.finished_at[:19]} UTC)"
