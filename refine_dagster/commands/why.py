@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,7 +57,7 @@ def _print_asset(asset: AssetExplanation) -> None:
     say(f"{asset.asset}, {_when(asset.last)}")
     if asset.since is not None:
         say(f"unchanged since {_when(asset.made)}")
-        _print_list("Its inputs and config since then", _changes(asset.since))
+        _print_changes("Its inputs and config since then", asset.since)
     counts = [(t.table, t.total, t.added, t.removed, t.reused) for t in asset.tables]
     console.print(rich_table(None, ("table", "rows", "added", "removed", "reused"), counts))
     for use in asset.requests:
@@ -71,7 +70,7 @@ def _print_asset(asset: AssetExplanation) -> None:
         return
     if asset.pruned:
         say("earlier rows were pruned: the following is about the rows that are left")
-    _print_list(f"Changed since materialization {asset.change.before}", _changes(asset.change))
+    _print_changes(f"Changed since materialization {asset.change.before}", asset.change)
     say("Because of")
     detailed: set[str] = set()
     for counted in asset.reasons[:REASONS_SHOWN]:
@@ -133,21 +132,16 @@ def _print_details(cause: Cause, indent: int = 4) -> None:
         say(" " * indent + f"row {cause.new_id} replaced {cause.old_id}")
 
 
-def _print_list(title: str, lines: Iterator[str]) -> None:
-    for number, line in enumerate(lines):
-        if number == 0:
-            say(title)
-        say(f"  {line}")
-
-
-def _changes(change: AssetChange) -> Iterator[str]:
+def _print_changes(title: str, change: AssetChange) -> None:
+    if not change.is_empty:
+        say(title)
     for kind, differences in (("input", change.inputs), ("file", change.files)):
         for hashes in differences:
-            yield f"{kind} {hashes.name}: {_short(hashes.old)} → {_short(hashes.new)}"
+            say(f"  {kind} {hashes.name}: {_short(hashes.old)} → {_short(hashes.new)}")
     for field in change.config:
-        yield f"config {field.name}: {text_of(field.old)} → {text_of(field.new)}"
+        say(f"  config {field.name}: {text_of(field.old)} → {text_of(field.new)}")
     if change.code is not None:
-        yield f"code: revision {change.code.old} → {change.code.new}"
+        say(f"  code: revision {change.code.old} → {change.code.new}")
 
 
 def _say_rest(total: int) -> None:

@@ -13,22 +13,8 @@ from pathlib import Path
 import duckdb
 
 from refine_dagster.errors import first_line
-from refine_dagster.lineage.audit_ledger import (
-    check_chain,
-    check_checkpoints,
-    check_completions,
-    check_exports,
-    check_registered,
-)
-from refine_dagster.lineage.audit_relations import check_models, check_schema
-from refine_dagster.lineage.audit_rows import (
-    AuditReport,
-    check_history,
-    check_parents,
-    check_past_states,
-    check_row_ids,
-    check_tables,
-)
+from refine_dagster.lineage import audit_ledger, audit_relations, audit_rows
+from refine_dagster.lineage.audit_rows import AuditReport
 from refine_dagster.warehouse.warehouse import Warehouse
 
 Check = Callable[[duckdb.DuckDBPyConnection, AuditReport], None]
@@ -46,21 +32,21 @@ def verify(warehouse: Warehouse, checkpoints_root: Path, deep: bool = False) -> 
     """
     report = AuditReport(deep)
     checks: list[tuple[str, Check]] = [
-        ("the ledger", check_chain),
-        ("what is registered in the ledger", check_registered),
-        ("the tables", check_tables),
-        ("the history", check_history),
-        ("the completions", check_completions),
-        ("lineage.parents", check_parents),
-        ("the checkpoints", partial(check_checkpoints, root=checkpoints_root)),
-        ("the SQL models", check_models),
-        ("the schema", check_schema),
+        ("the ledger", audit_ledger.check_chain),
+        ("what is registered in the ledger", audit_ledger.check_registered),
+        ("the tables", audit_rows.check_tables),
+        ("the history", audit_rows.check_history),
+        ("the completions", audit_ledger.check_completions),
+        ("lineage.parents", audit_rows.check_parents),
+        ("the checkpoints", partial(audit_ledger.check_checkpoints, root=checkpoints_root)),
+        ("the SQL models", audit_relations.check_models),
+        ("the schema", audit_relations.check_schema),
     ]
     if deep:
         checks += [
-            ("past states", check_past_states),
-            ("row ids", check_row_ids),
-            ("the exports", check_exports),
+            ("past states", audit_rows.check_past_states),
+            ("row ids", audit_rows.check_row_ids),
+            ("the exports", audit_ledger.check_exports),
         ]
     with warehouse.connect() as connection:
         for name, check in checks:

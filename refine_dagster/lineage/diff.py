@@ -104,7 +104,8 @@ def difference(
             require_as_of(connection, sequence)
         timeline = Timeline(connection)
         window = timeline.window_between(min(before, after), max(before, after))
-        window = window if before < after else window.reversed()
+        if before > after:
+            window = Window(before=window.after, after=window.before)
         traced = Causes(connection, timeline, window)
         assets = timeline.assets()
         shown = Window(dict.fromkeys(assets, before), dict.fromkeys(assets, after))

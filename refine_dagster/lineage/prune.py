@@ -15,8 +15,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -65,8 +63,11 @@ class PrunePlan:
 
 def plan(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
     """Find what a prune would drop now; nothing is changed."""
-    with warehouse.connect() as connection, _transaction(connection, keep=False):
-        return _drop_rows(connection, checkpoints_root)
+    with warehouse.connect() as connection:
+        connection.execute("BEGIN TRANSACTION")
+        dropped = _drop_rows(connection, checkpoints_root)
+        connection.execute("ROLLBACK")
+        return dropped
 
 
 def apply(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
@@ -75,17 +76,18 @@ def apply(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
     Raises:
         OSError: a file cannot be deleted; the next prune tries again.
     """
-    with warehouse.connect() as connection, _transaction(connection, keep=True):
-        done = _drop_rows(connection, checkpoints_root)
-        if done.empty:
-            return done
-        done = replace(done, sequence=_record(connection, done))
-    for path in done.paths:
+    with warehouse.connect() as connection:
+        connection.execute("BEGIN TRANSACTION")
+        dropped = _drop_rows(connection, checkpoints_root)
+        if not dropped.empty:
+            dropped = replace(dropped, sequence=_record(connection, dropped))
+        connection.execute("COMMIT")
+    for path in dropped.paths:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    return done
+    return dropped
 
 
 def needed_keys_sql(before: int) -> str:
@@ -96,13 +98,6 @@ def needed_keys_sql(before: int) -> str:
             WHERE sequence < {before} GROUP BY asset
         )
     """
-
-
-@contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection, *, keep: bool) -> Iterator[None]:
-    connection.execute("BEGIN TRANSACTION")
-    yield
-    connection.execute("COMMIT" if keep else "ROLLBACK")
 
 
 def _drop_rows(connection: duckdb.DuckDBPyConnection, root: Path) -> PrunePlan:

@@ -29,9 +29,6 @@ class Window:
     before: Mapping[str, int]
     after: Mapping[str, int]
 
-    def reversed(self) -> Window:
-        return Window(before=self.after, after=self.before)
-
 
 @dataclass(frozen=True)
 class Materialization:
