@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from refine_dagster.lineage.timeline import Materialization, Timeline, Window
+from refine_dagster.lineage.timeline import Timeline, Window
 from refine_dagster.warehouse.tables import MODELS, REFERENCES, TABLES, key_sql, tables_of
 from refine_dagster.warehouse.warehouse import OUTSIDE
 
@@ -183,7 +183,8 @@ def compare(timeline: Timeline, asset: str, before: int, after: int) -> AssetCha
         dict(_flat(timeline.configs[old.config_hash])),
         dict(_flat(timeline.configs[new.config_hash])),
     )
-    code = Difference("revision", _revision(old), _revision(new))
+    # The part before the dot stands for logic; config has a hash of its own.
+    old_code, new_code = (side.code_version.partition(".")[0] for side in (old, new))
     return AssetChange(
         asset,
         old.sequence,
@@ -195,7 +196,7 @@ def compare(timeline: Timeline, asset: str, before: int, after: int) -> AssetCha
             if file.name.startswith(OUTSIDE)
         ),
         config=tuple(config),
-        code=code if code.old != code.new else None,
+        code=Difference("revision", old_code, new_code) if old_code != new_code else None,
     )
 
 
@@ -223,8 +224,3 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{field_name}.")
         else:
             yield FORMER_NAMES.get(field_name, field_name), value
-
-
-def _revision(materialization: Materialization) -> str:
-    """The part of a code version that stands for logic; config has a hash of its own."""
-    return materialization.code_version.partition(".")[0]

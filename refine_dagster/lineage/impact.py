@@ -37,6 +37,10 @@ class SeedVersion:
     added_in: int
     removed_in: int | None
 
+    def lived(self, moment: int) -> bool:
+        removed = self.removed_in
+        return self.added_in <= moment and (removed is None or removed > moment)
+
 
 @dataclass(frozen=True)
 class TableImpact:
@@ -242,7 +246,7 @@ def _versions(
     """The versions meant by `seed`, and the other versions of the same seed ids."""
     versions = _seed_versions(connection, "seed_id = ?", seed)
     if versions:
-        asked = [version for version in versions if _lived(version, moment)] or versions
+        asked = [version for version in versions if version.lived(moment)] or versions
     else:
         if not is_prefix(seed):
             raise RowError(
@@ -270,11 +274,6 @@ def _seed_versions(
         [value],
     ).fetchall()
     return [SeedVersion(*row) for row in rows]
-
-
-def _lived(version: SeedVersion, moment: int) -> bool:
-    removed = version.removed_in
-    return version.added_in <= moment and (removed is None or removed > moment)
 
 
 def _tables(connection: duckdb.DuckDBPyConnection, moment: int) -> tuple[TableImpact, ...]:
