@@ -1,4 +1,4 @@
--- What the instructor's operations made of seeds, one row an operation, with how much was added.
+-- What the instructor's operations made of seeds, one row per operation, with the words added.
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
     method,                                            -- `teams_rl`. #not_null #accepted{teams_rl}

@@ -11,7 +11,7 @@ SELECT
     kept,
     rule,                                              -- `kept`, `unparsed`, or the rule that rejected it. #not_null
     CASE WHEN kept THEN 'kept' WHEN rule = 'unparsed' THEN 'failed' ELSE 'rejected' END
-        AS outcome,                                    -- `failed` is a piece that is no candidate. #accepted{kept,rejected,failed}
+        AS outcome,                                    -- `failed` could not be parsed. #accepted{kept,rejected,failed}
     value,
     threshold,
     value - threshold AS margin,                       -- How far the measure lies above the threshold.

@@ -1,4 +1,4 @@
--- The policy that chooses the operations of TeaMs-RL, with all the calls that its training asked for.
+-- The policy that chooses the operations of TeaMs-RL, with the model calls of its training.
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
     algorithm,

@@ -1,4 +1,4 @@
--- What each attack tells of what an arm was fine-tuned on, with its controls; what was refused, and why.
+-- How well each attack tells what an arm was fine-tuned on, with its controls; refusals with reasons.
 SELECT
     row_id,                                            -- The row's id. #unique #not_null
     arm,                                               -- Whose way of training is audited. #not_null #accepted{seeds_only,self_instruct,refine_af}

@@ -1,4 +1,4 @@
--- Candidate instructions as parsed from completions, pieces that could not be parsed included; of all
+-- Candidate instructions as parsed from completions, with those that could not be parsed; of all
 -- policy rounds.
 SELECT
     row_id,                                            -- The row's id. #unique #not_null

@@ -137,7 +137,7 @@ PIPELINE_TABLES = (
     ),
     declare(
         "raw_instructions",
-        "One candidate instruction as parsed from a completion, or a piece that could not be.",
+        "One candidate instruction of a completion, whether it could be parsed or not.",
         {
             "method": ("VARCHAR", "`self_instruct` or `teams_rl`."),
             "slot": (
@@ -149,7 +149,7 @@ PIPELINE_TABLES = (
             "request": ("BIGINT", "Request of the round, from 0."),
             "position": ("BIGINT", "Place in the completion, from 0."),
             "instruction": ("VARCHAR", "The text of the candidate."),
-            "parsed": ("BOOLEAN", "Whether the piece could be read as a candidate."),
+            "parsed": ("BOOLEAN", "Whether it could be parsed."),
             "parse_problem": ("VARCHAR", "Why it could not; null where it could."),
             "completion_key": ("VARCHAR", "The completion in `store.completions`."),
             "policy": ("VARCHAR", "Fingerprint of the model that wrote it."),
