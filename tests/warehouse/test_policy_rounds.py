@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from refine_dagster.lineage.audit import verify
 from refine_dagster.warehouse.rows import Parent, Row, make_row
 from refine_dagster.warehouse.tables import key_sql
@@ -100,6 +102,25 @@ def test_the_edges_of_a_later_round_name_table_and_round(tmp_path: Path) -> None
     ).rows() == [(1, name), (2, f"{name}_round_2"), (3, f"{name}_round_3")]
     found = {one.place for one in verify(warehouse, tmp_path, deep=True).findings}
     assert not [one for one in found if name in one]
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_row_moved_to_another_round_is_found(tmp_path: Path, removed: bool) -> None:
+    warehouse = small_warehouse(tmp_path / "w.duckdb")
+    name = "filtered_instructions"
+    first = warehouse.read(name).to_dicts()
+    _pool(warehouse, 2, first, name)
+    if removed:
+        commit(warehouse, name, {name: first[1:]})
+    with warehouse.connect() as connection:
+        connection.execute(
+            f"UPDATE history.{name} SET policy_round = 2 WHERE row_id = ?", [first[0]["row_id"]]
+        )
+    places = {one.place for one in verify(warehouse, tmp_path).findings}
+    if removed:
+        assert f"{name}_round_2 row {first[0]['row_id']}" in places
+    else:
+        assert {f"table {name}", f"table {name}_round_2"} <= places
 
 
 def test_an_instruction_keeps_its_natural_key_from_round_to_round(tmp_path: Path) -> None:
