@@ -13,7 +13,7 @@ from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.models.device import Device
 from refine_dagster.training.colocated_engine import engine_arguments, engine_for
 from refine_dagster.training.trainer_session import TrainingError
-from tests.test_memory_budget import Notes
+from tests.models.test_memory_budget import Notes
 
 CARD = Device("cuda", "bfloat16", 1, deterministic=False)
 

@@ -12,7 +12,7 @@ import pytest
 from refine_dagster.models.size import config_size
 from refine_dagster.training.trainer_session import lora
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from refine_dagster.cli import app
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()

@@ -40,7 +40,7 @@ from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import Parent, Row, frame, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.fake_judge import FakeJudge, scores_of
-from tests.fake_models import FakeTraining, fake_models, fake_runtime
+from tests.builders.fake_models import FakeTraining, fake_models, fake_runtime
 
 RUN_SEED = "c"
 SEEDS = {

@@ -1,10 +1,10 @@
 """`docs/lineage.md` says what is so: its tables are the warehouse's, its answers the story's.
 
 Every SQL block and every command of the document is run, from top to bottom, on a copy of the home
-that `tests/lineage_story.py` makes, and must give the very text that stands below it. After a
+that `tests/builders/lineage_story.py` makes, and must give the text that stands below it. After a
 change that is meant, write the answers anew and read what changed:
 
-    python -m tests.test_docs_lineage --write
+    python -m tests.docs.test_lineage --write
 
 Ids inside SQL and commands are the author's: a new id is copied there by hand.
 """
@@ -34,10 +34,10 @@ from refine_dagster.commands import output as door
 from refine_dagster.home import HOME_VARIABLE, Home
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.builders.lineage_story import tell
 from tests.builders.warehouse import new_warehouse
-from tests.lineage_story import tell
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "lineage.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "lineage.md"
 COMMANDS = (audit, diff, impact, output, prune, show, trace, why)
 LONGEST = 250  # lines of the document, answers not counted
 _ANSWERED = re.compile(
@@ -221,5 +221,5 @@ def test_documented_data_tables_are_the_declared_ones(document: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
-        sys.exit("usage: python -m tests.test_docs_lineage --write")
+        sys.exit("usage: python -m tests.docs.test_lineage --write")
     write()

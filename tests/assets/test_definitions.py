@@ -1,7 +1,7 @@
-"""What the Dagster UI is told: held against a snapshot, so a change of the graph is a decision.
+"""The definitions are compared with a snapshot, so that a change of the graph is deliberate.
 
-`REFRESH_SNAPSHOT=1 python -m pytest tests/test_definitions.py` writes the snapshot anew; read its
-diff before you keep it.
+`REFRESH_SNAPSHOT=1 python -m pytest tests/assets/test_definitions.py` rewrites the snapshot; read
+its diff before you commit it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
 
 SNAPSHOT = Path(__file__).parent / "definitions_snapshot.json"
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 JOBS = ("everything", "dataset_only", "train_only")
 HEAVY = (
     "torch",

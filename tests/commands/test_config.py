@@ -1,6 +1,6 @@
 """`config show` and `config describe`: every field, where its value stands, and what it means.
 
-`REFRESH_SNAPSHOT=1 python -m pytest tests/test_config_commands.py` writes the fields into
+`REFRESH_SNAPSHOT=1 python -m pytest tests/commands/test_config.py` writes the fields into
 docs/config.md.
 """
 
@@ -20,7 +20,7 @@ from refine_dagster.config.section import described, fields_of, sections_of
 from refine_dagster.errors import RefineError
 
 FIELDS = {name: described(name, field) for name, field in fields_of(Profile).items()}
-PAGE = Path(__file__).parents[1] / "docs" / "config.md"
+PAGE = Path(__file__).parents[2] / "docs" / "config.md"
 
 
 @pytest.fixture(autouse=True)

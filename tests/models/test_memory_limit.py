@@ -26,7 +26,7 @@ from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.training.reinforcement import PolicyPrompt, PolicyTraining, train_policy
 from refine_dagster.training.sft import fine_tune
 from tests.builders.fake_judge import FakeJudge, scores_of
-from tests.test_memory_budget import Notes
+from tests.models.test_memory_budget import Notes
 
 WORDS = ("cat", "dog", "sun", "rain", "ship")
 Limit = Callable[[int], None]

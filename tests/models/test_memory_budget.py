@@ -34,7 +34,7 @@ from refine_dagster.training.trainer_session import lora
 WHOLE = Device("cpu", "float32", 1, deterministic=True)
 HALF = replace(WHOLE, dtype="bfloat16")
 CARD = Device("cuda", "bfloat16", 1, deterministic=False, quantization="nf4")
-DOCUMENT = Path(__file__).parents[1] / "docs" / "gpu.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "gpu.md"
 PLAN = TrainingPlan("fine-tuning", batch=8, length=100, answer=50, lora_rank=4)
 
 

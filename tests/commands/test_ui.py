@@ -24,7 +24,7 @@ from refine_dagster.warehouse.warehouse import Warehouse
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 STARTS_WITHIN_S = 90.0
 RUNS_WITHIN_S = 90.0
 STOPS_WITHIN_S = 20.0

@@ -14,7 +14,7 @@ import pytest
 
 import refine_dagster
 
-PAGE = Path(__file__).parents[1] / "docs" / "library.md"
+PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 # Sections from here on train.
 TRAINING = "## Training a policy"
 
