@@ -1,6 +1,6 @@
 """The exact ROUGE-L novelty filter of Self-Instruct, fast: `NoveltyFilter`."""
 
-from refine_dagster.novelty.decision import Decision, Key, NearestOf, RefuseAt
-from refine_dagster.novelty.filter import NoveltyFilter
+from refine_dagster.novelty.filter import Decision, Key, NearestOf, NoveltyFilter
+from refine_dagster.novelty.pool import RefuseAt
 
 __all__ = ["Decision", "Key", "NearestOf", "NoveltyFilter", "RefuseAt"]

@@ -18,19 +18,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refine_dagster.novelty.compiled_lcs import Int32s, UInt64s
 from refine_dagster.novelty.compiled_walk import (
     SHARED_LISTS,
     UNSEEN_BELOW,
+    Int32s,
     Limits,
     Lists,
     Scratch,
     Texts,
+    UInt64s,
     count_elements,
     decide,
     post_all,
 )
-from refine_dagster.novelty.decision import Matches, Outcome, RefuseAt, best_of
+from refine_dagster.novelty.pool import Matches, Outcome, RefuseAt, best_of
 from refine_dagster.novelty.rouge import Bounds, Ints
 from refine_dagster.novelty.vocabulary import Growing, Tokens
 

@@ -1,8 +1,5 @@
 """The index walked by compiled code: the bounds of `prefix_join`, one text at a time.
 
-Each text looks up the elements of its prefix, compares lengths and signatures with the texts that
-it meets there, and verifies those that are left by their LCS.
-
 Each token has a list of postings; second and later occurrences of tokens share lists by hash. A
 list may thus hold postings of another element, which costs a comparison and changes no decision.
 Lists are ordered by how many texts they have met, rarest first.
@@ -11,9 +8,8 @@ A posting is two numbers of 64 bits. The first holds the text's index, what its 
 longest, and its reach. The last two lie below a guard bit each: one subtraction tests both, because
 a test that fails borrows its bit. The second number is the two halves of the text's 128 parities,
 XORed; two texts differ in no more of its bits than in elements. A list's postings lie in blocks,
-each larger than the one before, so that a walk reads memory in order. The first entry of a block is
-its size and the block before. Numbers are unsigned because numba tests signed indices for being
-counted from the end.
+each larger than the one before. The first entry of a block is its size and the block before.
+Numbers are unsigned because numba tests signed indices for being counted from the end.
 """
 
 from __future__ import annotations
@@ -24,9 +20,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refine_dagster.novelty.compiled_lcs import Int32s, UInt64s, fill_masks, lcs_of, ones
 from refine_dagster.novelty.rouge import Ints
 
+UInt64s = NDArray[np.uint64]
+Int32s = NDArray[np.int32]
 # Number of lists shared by second and later occurrences.
 SHARED_LISTS = 1 << 14
 # Lists first met since the last renewal rank below all others.
@@ -42,10 +39,7 @@ _SMALL_BLOCK = 64
 
 
 class Lists(NamedTuple):
-    """For each list its last block (0: none), the number of postings in that block, and its rank.
-
-    `heads` holds the first two in turn.
-    """
+    """For each list its last block (0: none) and that block's postings, in turn; and its rank."""
 
     heads: UInt64s
     rank: Int32s
@@ -73,14 +67,68 @@ class Limits(NamedTuple):
 class Scratch(NamedTuple):
     """By token, all zeros between texts: `occurrences` and `rows` of masks.
 
-    By text of the pool: the mark of the last text that met it (`met`), and room for the texts that
-    one text meets (`near`).
+    By text of the pool: `met`, the mark of the last text that met it, and `near`, free space.
     """
 
     occurrences: Int32s
     rows: Int32s
     met: Int32s
     near: Int32s
+
+
+@njit(cache=True, nogil=True)
+def _ones(word: np.uint64) -> np.int64:
+    """Number of set bits; LLVM compiles it to one instruction."""
+    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    twos = np.uint64(0x3333333333333333)
+    word = (word & twos) + ((word >> np.uint64(2)) & twos)
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@njit(cache=True, nogil=True)
+def _fill_masks(own: Int32s, rows: Int32s, masks: UInt64s, words: int) -> None:
+    """Give each token of the text a row of `masks` with the bits of its positions."""
+    used = 0
+    for position in range(len(own)):
+        token = own[position]
+        if rows[token] == 0:
+            used += 1
+            rows[token] = used
+            masks[used, :words] = np.uint64(0)
+        masks[rows[token], position >> 6] |= np.uint64(1) << np.uint64(position & 63)
+
+
+@njit(cache=True, nogil=True)
+def _lcs_of(rows: Int32s, masks: UInt64s, state: UInt64s, length: int, other: Int32s) -> int:
+    """LCS of another text and the text of `length` tokens that `masks` describe.
+
+    Bit-parallel: one word for 64 tokens (Hyyrö 2004).
+    """
+    words = (length + 63) >> 6
+    for word in range(words):
+        state[word] = ~np.uint64(0)
+    for token in other:
+        row = rows[token]
+        if row:
+            carry = np.uint64(0)
+            for word in range(words):
+                before = state[word]
+                matching = before & masks[row, word]
+                added = before + matching
+                over = np.uint64(1) if added < before else np.uint64(0)
+                total = added + carry
+                if total < added:
+                    over = np.uint64(1)
+                carry = over
+                state[word] = total | (before & ~matching)
+    lcs = 0
+    for word in range(words):
+        left = ~state[word]
+        if word == words - 1 and length & 63:
+            left &= (np.uint64(1) << np.uint64(length & 63)) - np.uint64(1)
+        lcs += _ones(left)
+    return lcs
 
 
 @njit(cache=True, nogil=True)
@@ -132,14 +180,11 @@ def _ordered(
             bits ^= bit
         order = np.int64(rank[element]) if element < len(rank) else UNSEEN_BELOW - 1 - element
         key = (order << 32) | element
-        if count <= _INSERTED:
-            at = position
-            while at > 0 and keys[at - 1] > key:
-                keys[at] = keys[at - 1]
-                at -= 1
-            keys[at] = key
-        else:
-            keys[position] = key
+        at = position
+        while count <= _INSERTED and at > 0 and keys[at - 1] > key:
+            keys[at] = keys[at - 1]
+            at -= 1
+        keys[at] = key
     for token in tokens:
         occurrences[token] = 0
     if count > _INSERTED:
@@ -175,9 +220,7 @@ def _post(
         count = heads[head + np.uint64(1)]
         if block == 0 or count == postings[block << np.uint64(1)]:
             size: Any = np.int64(count) * 2 + 1
-            if block == 0:
-                size = 1
-            elif size < _SMALL_BLOCK:
+            if block and size < _SMALL_BLOCK:
                 size = np.int64(count) * 4 + 3
             if 2 * (used + size + 1) > len(postings):
                 larger = np.empty(max(len(postings) * 3 // 2, 4 * (used + size + 1)), np.uint64)
@@ -201,7 +244,7 @@ def post_all(
     tokens: Int32s, ends: Ints, lists: Lists, postings: UInt64s, limits: Limits, occurrences: Int32s
 ) -> tuple[UInt64s, int]:
     """Post the whole pool again, overwriting `postings`; returns as `_post` does."""
-    heads, rank = lists.heads, lists.rank
+    heads, rank = lists
     longest = 1
     for text in range(len(ends) - 1):
         longest = max(longest, ends[text + 1] - ends[text])
@@ -252,7 +295,7 @@ def _meet(
             end = at + (count << np.uint64(1))
             while at < end:
                 posting = postings[at]
-                differing = ones(postings[at + np.uint64(1)] ^ folded)
+                differing = _ones(postings[at + np.uint64(1)] ^ folded)
                 at += np.uint64(2)
                 lacking = (posting >> np.uint64(16)) & np.uint64(_LONGEST)
                 most = slack[longest_total - lacking]
@@ -285,6 +328,9 @@ def decide(
 ) -> tuple[UInt64s, int, int, Ints, Ints, Any]:
     """Decide on every text; returns postings, their end, the pool's size, and the matches.
 
+    Each text looks up the elements of its prefix, compares lengths and signatures with the texts
+    that it meets there, and verifies those that are left by their LCS.
+
     `given` counts the texts of earlier calls, so that each text has its own mark in `met`.
     """
     longest = 1
@@ -293,11 +339,10 @@ def decide(
     keys = np.empty(longest, np.int64)
     masks = np.empty((longest + 1, (longest + 63) >> 6), np.uint64)
     state = np.empty((longest + 63) >> 6, np.uint64)
-    heads, rank = lists.heads, lists.rank
-    occurrences, rows, met, near = scratch.occurrences, scratch.rows, scratch.met, scratch.near
-    pool_tokens, ends, pool_bits = store.tokens, store.ends, store.bits
-    least, slack, widest, shortest = limits.least, limits.slack, limits.widest, limits.shortest
-    threshold, reaches = limits.threshold, limits.reaches
+    heads, rank = lists
+    occurrences, rows, met, near = scratch
+    pool_tokens, ends, pool_bits = store
+    least, slack, widest, shortest, threshold, reaches = limits
     texts, others, scores = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64)
     matches = 0
     for text in range(len(starts) - 1):
@@ -316,14 +361,14 @@ def decide(
             other = near[meeting]
             theirs = pool_tokens[ends[other] : ends[other + 1]]
             total = length + len(theirs)
-            differing = ones(pool_bits[2 * other] ^ bits)
-            differing += ones(pool_bits[2 * other + 1] ^ more_bits)
+            differing = _ones(pool_bits[2 * other] ^ bits)
+            differing += _ones(pool_bits[2 * other + 1] ^ more_bits)
             if differing > slack[total]:
                 continue
             if not prepared:
                 prepared = True
-                fill_masks(own, rows, masks, (length + 63) >> 6)
-            lcs = lcs_of(rows, masks, state, length, theirs)
+                _fill_masks(own, rows, masks, (length + 63) >> 6)
+            lcs = _lcs_of(rows, masks, state, length, theirs)
             if lcs < least[total]:
                 continue
             precision = lcs / length

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from refine_dagster import progress
 from refine_dagster.errors import RefineError
-from refine_dagster.novelty.decision import Decision
-from refine_dagster.novelty.filter import NoveltyFilter
+from refine_dagster.novelty.filter import Decision, NoveltyFilter
 from refine_dagster.novelty.row_files import RowFile, row_file
 
 _BATCH = 4096
@@ -27,14 +26,13 @@ _OTHER_FILE = 1 << 40
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """The result of `dedupe_file`.
+    """Where the results of `dedupe_file` are, and counts of rows.
 
     Attributes:
         kept_file: the kept rows, in the form of the file.
         decisions_file: JSONL, one object a row of the file: `row` (its line, or row of Parquet),
             `kept`, and if refused `score` (ROUGE-L F), `nearest` (line or row) and `nearest_in`
             (its file).
-        rows, kept: counts.
         without_tokens: kept rows without a letter a-z or digit, which score 0 against everything.
     """
 
@@ -75,7 +73,8 @@ def dedupe_file(
             )
     if against is not None:
         _preload(row_file(against, column), novelty)
-    part_of_kept, part_of_decisions = _part(kept_file), _part(decisions_file)
+    part_of_kept = kept_file.with_name(f"{kept_file.name}.part")
+    part_of_decisions = decisions_file.with_name(f"{decisions_file.name}.part")
     rows = kept = without_tokens = 0
     try:
         with (
@@ -111,10 +110,6 @@ def _preload(pool: RowFile, novelty: NoveltyFilter) -> None:
         for batch in pool.batches(_BATCH):
             novelty.preload(batch.texts, [number - _OTHER_FILE for number in batch.numbers])
             advance(len(batch.texts))
-
-
-def _part(file: Path) -> Path:
-    return file.with_name(f"{file.name}.part")
 
 
 def _line(number: int, decision: Decision, file: Path, against: Path | None) -> str:

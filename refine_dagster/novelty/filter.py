@@ -1,20 +1,43 @@
-"""`NoveltyFilter`: decides on texts in order and reports the text that each is too similar to."""
+"""Decides on texts in order and reports the text that each is too similar to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import compress
+from typing import Literal, NamedTuple
 
 from refine_dagster.errors import RefineError
-from refine_dagster.novelty.decision import Decision, Key, NearestOf, Outcome, Pool, RefuseAt
+from refine_dagster.novelty.pool import Outcome, Pool, RefuseAt, WholePool
 from refine_dagster.novelty.prefix_join import PrefixJoin
 from refine_dagster.novelty.vocabulary import Encoder, Vocabulary
-from refine_dagster.novelty.whole_pool import WholePool
 
 # Texts of one call to the pool: enough to spread the call's cost, few enough to bound memory.
 _BATCH = 4096
 _COMPILED_BATCH = 8192
+
+
+NearestOf = Literal["refused", "all"]
+"""For which texts the nearest is found: refused texts only, or kept texts too."""
+
+Key = int | str
+"""The name of a text: its position in all that the filter was given, or the caller's id."""
+
+
+class Decision(NamedTuple):
+    """The filter's decision on one text.
+
+    Attributes:
+        kept: whether the text joined the pool.
+        score: its highest ROUGE-L F with the pool before it, 0 to 1. None where the text is kept
+            and the filter finds the nearest of refused texts only: F is then below the threshold.
+        nearest: key of the pool text with that score, the lowest on ties; None where score is None
+            or 0.
+    """
+
+    kept: bool
+    score: float | None
+    nearest: Key | None
 
 
 class NoveltyFilter:
@@ -51,9 +74,23 @@ class NoveltyFilter:
         self.threshold = threshold
         self.refuse_at = refuse_at
         self.nearest_of = nearest_of
-        self._vocabulary, self._pool = _parts(
-            threshold, refuse_at, use_stemmer, nearest_of, compiled
-        )
+        self._vocabulary: Encoder = Vocabulary(use_stemmer=use_stemmer)
+        self._pool: Pool
+        if nearest_of == "all":
+            self._pool = WholePool(threshold, refuse_at)
+        elif not compiled:
+            self._pool = PrefixJoin(threshold, refuse_at)
+        elif has_compiler():
+            from refine_dagster.novelty.compiled_pool import CompiledPool, CompiledVocabulary
+
+            self._pool = CompiledPool(threshold, refuse_at)
+            if not use_stemmer:
+                self._vocabulary = CompiledVocabulary()
+        else:
+            raise RefineError(
+                "the compiled novelty filter needs numba, which is not installed",
+                fix="pip install 'refine-dagster[fast]', or leave it out: decisions are the same",
+            )
         self._batch = _COMPILED_BATCH if compiled else _BATCH
         self._keys: list[Key] = []
         self._given = 0
@@ -116,21 +153,3 @@ class NoveltyFilter:
 def has_compiler() -> bool:
     """Whether numba is installed."""
     return find_spec("numba") is not None
-
-
-def _parts(
-    threshold: float, refuse_at: RefuseAt, use_stemmer: bool, nearest_of: NearestOf, compiled: bool
-) -> tuple[Encoder, Pool]:
-    encoder: Encoder = Vocabulary(use_stemmer=use_stemmer)
-    if nearest_of == "all":
-        return encoder, WholePool(threshold, refuse_at)
-    if not compiled:
-        return encoder, PrefixJoin(threshold, refuse_at)
-    if not has_compiler():
-        raise RefineError(
-            "the compiled novelty filter needs numba, which is not installed",
-            fix="pip install 'refine-dagster[fast]', or leave it out: decisions are the same",
-        )
-    from refine_dagster.novelty.compiled_pool import CompiledPool, CompiledVocabulary
-
-    return encoder if use_stemmer else CompiledVocabulary(), CompiledPool(threshold, refuse_at)

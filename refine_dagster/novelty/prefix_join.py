@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cpdist
 
-from refine_dagster.novelty.decision import Matches, Outcome, RefuseAt, best_of
+from refine_dagster.novelty.pool import Matches, Outcome, RefuseAt, best_of
 from refine_dagster.novelty.rouge import Bounds, Ints, rouge_l_of
 from refine_dagster.novelty.vocabulary import Growing, Tokens, as_strings
 

@@ -1,4 +1,4 @@
-"""The file formats of seeds, each read as plain records with their line numbers.
+"""The file formats of seeds, each read as records with their line numbers.
 
 CSV is read by the standard library, which knows the line of every record. Parquet is read by
 pyarrow, which raises an exception for a damaged file, where polars may abort the process.
@@ -8,34 +8,147 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from refine_dagster.seeds.problems import Findings, shown
-from refine_dagster.seeds.records import KNOWN_FIELDS, Record, kind
-from refine_dagster.seeds.text import decode, json_value, skip_blanks
+from refine_dagster.seeds.records import (
+    ID_DIGITS,
+    KNOWN_FIELDS,
+    Record,
+    check_text,
+    kind,
+    read_instance,
+)
+from refine_dagster.seeds.task import SeedInstance, SeedTask, normal_line, task_content
 
 TEXT_COLUMNS = ("id", "name", "instruction", "input", "output")
 REQUIRED_COLUMNS = ("instruction", "output")
+# Of a SUPER-NI task file without positive examples, so many instances are taken.
+MAX_INSTANCES = 5
+LABELLED_INSTANCES = 4
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A decoded file with LF line ends; `bad_lines` (from 1) contain replacement characters."""
+
+    text: str
+    bad_lines: frozenset[int] = field(default_factory=frozenset)
+
+
+def _decode(data: bytes, findings: Findings) -> _Text:
+    """The text of a UTF-8 file; a byte order mark is dropped with a note, CRLF becomes LF.
+
+    Every line with a byte that is not UTF-8 is an error that names the byte's offset in the file.
+    A UTF-16 file is one error and gives no text.
+    """
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        findings.error(None, None, "encoded as UTF-16", "save the file as UTF-8")
+        return _Text("")
+    body = data.removeprefix(BOM_UTF8)
+    skipped = len(data) - len(body)
+    if skipped:
+        findings.note(1, None, "begins with a byte order mark", "nothing to do, it is ignored")
+    bad: set[int] = set()
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        text = body.decode("utf-8", "replace")
+        start = 0
+        for number, end in enumerate([*_LINE_END.finditer(body), None], 1):
+            try:
+                body[start : end.start() if end else None].decode("utf-8")
+            except UnicodeDecodeError as error:
+                offset = start + error.start
+                byte = f"byte 0x{body[offset]:02x} at byte {offset + skipped} of the file"
+                findings.error(number, None, f"not UTF-8: {byte}", "save the file as UTF-8")
+                bad.add(number)
+            start = end.end() if end else start
+    return _Text(text.replace("\r\n", "\n").replace("\r", "\n"), frozenset(bad))
+
+
+class _RepeatedFieldError(ValueError):
+    """An object of the file has one field twice."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise _RepeatedFieldError(f"the field `{shown(repeated, 40)}` is there twice")
+    return fields
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_BLANKS = re.compile(r"[ \t\n]*")
+
+
+def _skip_blanks(text: str, start: int) -> int:
+    """The first position from `start` that is no JSON white space."""
+    blanks = _BLANKS.match(text, start)
+    return blanks.end() if blanks else start
+
+
+def _json_value(text: str, start: int, line: int, findings: Findings) -> tuple[object, int] | None:
+    """The JSON value at `start` (on line `line`) and its end; None with an error."""
+    fix = "correct the JSON there"
+    try:
+        return _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        at = line + text.count("\n", start, error.pos)
+        what = "NUL character" if text[error.pos : error.pos + 1] == "\0" else error.msg
+        findings.error(at, None, f"broken JSON: {what} at character {error.colno}", fix)
+    except RecursionError:
+        findings.error(line, None, "broken JSON: nested too deeply", "write plain text fields")
+    except _RepeatedFieldError as error:
+        findings.error(line, None, str(error), "keep one of them")
+    except ValueError:
+        findings.error(line, None, "broken JSON: a number with too many digits", fix)
+    return None
+
+
+def _whole_json(text: str, findings: Findings) -> object | None:
+    """The JSON value of a file; None where it has none, with an error unless the file is blank."""
+    start = _skip_blanks(text, 0)
+    if start == len(text):
+        return None
+    line = 1 + text.count("\n", 0, start)
+    parsed = _json_value(text, start, line, findings)
+    if parsed is None:
+        return None
+    value, end = parsed
+    end = _skip_blanks(text, end)
+    if end < len(text):
+        at = 1 + text.count("\n", 0, end)
+        findings.error(at, None, "broken JSON: text after the end", "remove what follows")
+        return None
+    return value
 
 
 def jsonl_records(data: bytes, findings: Findings) -> list[Record]:
     """One JSON object a line; blank lines are skipped, and lines after a broken one are read."""
-    decoded = decode(data, findings)
+    decoded = _decode(data, findings)
     records: list[Record] = []
     for number, line in enumerate(decoded.text.split("\n"), 1):
-        start = skip_blanks(line, 0)
+        start = _skip_blanks(line, 0)
         if start == len(line) or number in decoded.bad_lines:
             continue
         if "\0" in line:
             at = line.index("\0") + 1
             findings.error(number, None, f"NUL character at character {at}", "remove it")
             continue
-        parsed = json_value(line, start, number, findings)
+        parsed = _json_value(line, start, number, findings)
         if parsed is None:
             continue
         value, end = parsed
-        if skip_blanks(line, end) < len(line):
+        if _skip_blanks(line, end) < len(line):
             message = f"broken JSON: text after the object, from character {end + 1}"
             findings.error(number, None, message, "write one object a line")
             continue
@@ -45,9 +158,9 @@ def jsonl_records(data: bytes, findings: Findings) -> list[Record]:
 
 def json_records(data: bytes, findings: Findings) -> list[Record]:
     """A JSON list of objects (Alpaca's format); reading ends at a syntax error."""
-    text = decode(data, findings).text
+    text = _decode(data, findings).text
     records: list[Record] = []
-    position = skip_blanks(text, 0)
+    position = _skip_blanks(text, 0)
     line = 1 + text.count("\n", 0, position)
     if position == len(text):
         return records
@@ -60,18 +173,18 @@ def json_records(data: bytes, findings: Findings) -> list[Record]:
         return records
     closed, position = False, position + 1
     while not closed:
-        begin = skip_blanks(text, position)
+        begin = _skip_blanks(text, position)
         line += text.count("\n", position, begin)
         if not records and text[begin : begin + 1] == "]":
             position, closed = begin + 1, True
             continue
-        parsed = json_value(text, begin, line, findings)
+        parsed = _json_value(text, begin, line, findings)
         if parsed is None:
             findings.note(line, None, "the rest of the list was not read", "fix the error first")
             return records
         value, end = parsed
         _add_object(value, line, records, findings)
-        position = skip_blanks(text, end)
+        position = _skip_blanks(text, end)
         line += text.count("\n", begin, position)
         mark = text[position : position + 1]
         if mark not in (",", "]"):
@@ -81,7 +194,7 @@ def json_records(data: bytes, findings: Findings) -> list[Record]:
             findings.note(line, None, "the rest of the list was not read", "fix the error first")
             return records
         position, closed = position + 1, mark == "]"
-    rest = skip_blanks(text, position)
+    rest = _skip_blanks(text, position)
     if rest < len(text):
         line += text.count("\n", position, rest)
         findings.error(line, None, "text after the end of the list", "remove what follows")
@@ -90,7 +203,7 @@ def json_records(data: bytes, findings: Findings) -> list[Record]:
 
 def csv_records(data: bytes, findings: Findings) -> list[Record]:
     """Comma-separated cells under a header line; quoted cells may hold commas and line breaks."""
-    text = decode(data, findings).text
+    text = _decode(data, findings).text
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     records: list[Record] = []
     header: list[str] | None = None
@@ -141,6 +254,76 @@ def parquet_records(data: bytes, findings: Findings) -> list[Record]:
         findings.error(None, None, f"not a sound Parquet file: {reason}", "write the file again")
         return []
     return [Record(number, row) for number, row in enumerate(rows, 1)]
+
+
+def task_file_seed(data: bytes, stem: str, findings: Findings) -> SeedTask | None:
+    """The seed of a SUPER-NI task file named `stem`; None (and findings) where it has an error.
+
+    `Positive Examples` become the instances. `Instances` are what the SUPER-NI protocol scores
+    (docs/methods.md, section 4.1); the first of them serve only where there are no examples.
+    """
+    text = _decode(data, findings).text
+    value = _whole_json(text, findings)
+    if findings.has_error:
+        return None
+    if not isinstance(value, dict):
+        actual = "nothing" if value is None else kind(value)
+        fix = "write a SUPER-NI task file, or move the file out of the folder"
+        findings.error(1, None, f"expected one object, found {actual}", fix)
+        return None
+    instruction = _definition(value, _line(text, "Definition"), findings)
+    examples = value.get("Positive Examples")
+    section = "Positive Examples" if examples else "Instances"
+    line = _line(text, section)
+    items = value.get(section)
+    if not isinstance(items, list) or not items:
+        actual = "none" if not items else kind(items)
+        fix = 'add `Positive Examples`: [{"input": "...", "output": "..."}]'
+        findings.error(line, section, f"expected a list of examples, found {actual}", fix)
+        return None
+    if section == "Instances":
+        items = items[:MAX_INSTANCES]
+    instances = tuple(
+        read_instance(_with_first_output(item), f"{section}[{index}]", line, findings)
+        for index, item in enumerate(items)
+    )
+    if findings.has_error:
+        return None
+    seed_id = normal_line(stem) or f"task-{task_content(instruction, instances)[:ID_DIGITS]}"
+    return SeedTask(seed_id, seed_id, instruction, instances, _is_classification(value, instances))
+
+
+def _definition(task: dict[str, object], line: int, findings: Findings) -> str:
+    if "Definition" not in task:
+        findings.error(line, "Definition", "missing", "add `Definition`, what the task asks for")
+        return ""
+    definition = task["Definition"]
+    if isinstance(definition, list) and definition:
+        definition = definition[0]  # as SUPER-NI's own code reads it
+    return check_text(definition, line, "Definition", findings, required=True)
+
+
+def _with_first_output(item: object) -> object:
+    if isinstance(item, dict) and isinstance(item.get("output"), list) and item["output"]:
+        return {**item, "output": item["output"][0]}
+    return item
+
+
+def _is_classification(task: dict[str, object], instances: tuple[SeedInstance, ...]) -> bool:
+    """Whether outputs repeat: at least `LABELLED_INSTANCES`, at most half of them different."""
+    outputs = [instance.output for instance in instances]
+    scored = task.get("Instances")
+    for item in map(_with_first_output, scored if isinstance(scored, list) else []):
+        output = item.get("output") if isinstance(item, dict) else None
+        if isinstance(output, str):
+            outputs.append(output.strip())
+    return len(outputs) >= LABELLED_INSTANCES and 2 * len(set(outputs)) <= len(outputs)
+
+
+def _line(text: str, section: str) -> int:
+    """The line on which a section of the file begins; 1 where it is absent."""
+    at = text.find(f'"{section}"')
+    return 1 if at < 0 else 1 + text.count("\n", 0, at)
 
 
 def _add_object(value: object, line: int, records: list[Record], findings: Findings) -> None:

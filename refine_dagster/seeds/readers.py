@@ -45,11 +45,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from refine_dagster.hashing import content_id
-from refine_dagster.seeds.formats import FORMATS
+from refine_dagster.seeds.formats import FORMATS, task_file_seed
 from refine_dagster.seeds.problems import Findings, SeedFileError, SeedProblem, shown
 from refine_dagster.seeds.records import ID_DIGITS, to_seed, warn_of_misspelt
 from refine_dagster.seeds.task import SeedTask
-from refine_dagster.seeds.task_files import task_file_seed
 
 PACKAGED = "packaged"
 MAX_FILE_BYTES = 256 * 1024 * 1024
