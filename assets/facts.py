@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.config.profile import Profile
-from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.config.section import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
 from refine_dagster.hashing import content_id

@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from evolution_figures import PolicyFigures, gains, policy_figures
+from refine_dagster.config.dataset import TeamsRLConfig
 from refine_dagster.config.models import DeviceConfig, GeneratorConfig
-from refine_dagster.config.teams_rl import TeamsRLConfig
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Complete
 from refine_dagster.generation.session import open_generator

@@ -26,18 +26,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from refine_dagster.config.dataset import InstanceConfig, SelectionConfig, SelfInstructConfig
-from refine_dagster.config.evaluation import EvaluationConfig, PrivacyConfig
+from refine_dagster.config.dataset import (
+    InstanceConfig,
+    SelectionConfig,
+    SelfInstructConfig,
+    TeamsRLConfig,
+)
 from refine_dagster.config.learning import (
+    EvaluationConfig,
     JudgeConfig,
+    PrivacyConfig,
     ReinforcementConfig,
     RewardConfig,
     SupervisedConfig,
 )
 from refine_dagster.config.models import BaseModelConfig, GeneratorConfig
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.config.registered import plug_ins_of
-from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.config.section import plug_ins_of
 from refine_dagster.draws import held_out_split
 from refine_dagster.evaluation.answers import ArmScores, predict, score
 from refine_dagster.evaluation.report import REPORT, report_figures, report_tables

@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from refine_dagster.config.problems import ProfileError
 from refine_dagster.config.profile import Profile, load_profile
+from refine_dagster.config.section import ProfileError
 
 
 class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from assets.graph import facts
-from refine_dagster.config.problems import ProfileError
 from refine_dagster.config.profile import load_profile
-from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.config.section import ProfileError, plug_ins_of
 from refine_dagster.registry import ALGORITHMS, BACKENDS, OPERATIONS, Registry, RegistryError
 
 GROUP = "refine_dagster.rewards"

@@ -120,9 +120,11 @@ def _fields(wanted: str | None) -> list[ConfigField]:
 def _by_section(fields: Sequence[ConfigField]) -> Iterator[tuple[str, str, list[ConfigField]]]:
     """The name of each section, its meaning and its fields."""
     from refine_dagster.config.profile import Profile
+    from refine_dagster.config.section import sections_of
 
+    sections = sections_of(Profile)
     for section, inner in groupby(fields, key=lambda field: field.section):
-        meaning = Profile.model_fields[section].description if section else RUN_FIELDS
+        meaning = sections[section].__doc__ if section else RUN_FIELDS
         yield section or "run", meaning or "", list(inner)
 
 

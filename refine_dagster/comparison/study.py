@@ -23,7 +23,7 @@ from refine_dagster.comparison.arms import METHODS, Arm, Method
 from refine_dagster.comparison.cells import CellKey
 from refine_dagster.comparison.methods import MethodCalls, Share
 from refine_dagster.config.profile import Profile
-from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.config.section import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import Task, tasks_hash
 from refine_dagster.hashing import content_id

@@ -1,192 +1,225 @@
-"""Config of what is trained: judge, reward, policy and supervised fine-tuning."""
+"""Config of what is trained and measured: judge, reward, policy, fine-tuning, evaluation."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from refine_dagster.config.registered import Registered
-from refine_dagster.config.section import ConfigSection
+from refine_dagster.config.section import (
+    ConfigSection,
+    Count,
+    NotNegative,
+    Positive,
+    Registered,
+    Share,
+    setting,
+)
 from refine_dagster.registry import ALGORITHMS, REWARD_PARTS
 
 
 class JudgeConfig(ConfigSection):
-    kind: Literal["offline", "published"] = Field(
+    """Offline or published judge, and the offline judge's training."""
+
+    kind: Literal["offline", "published"] = setting(
         "offline",
-        description="`offline` trains a judge on corruptions of the seeds; `published` takes "
-        "UniEval and the OpenAssistant reward model as they are.",
+        "`offline` trains a judge on corruptions of the seeds; `published` takes UniEval and the "
+        "OpenAssistant reward model as they are.",
     )
-    primer_tasks: int = Field(
-        4000, ge=0, description="Primer tasks corrupted beside the seeds, for breadth."
-    )
-    on_policy_negatives: int = Field(
+    primer_tasks: int = setting(4000, "Primer tasks corrupted beside the seeds, for breadth.", ge=0)
+    on_policy_negatives: int = setting(
         1000,
+        "Offline: primer tasks with one right answer that the base model itself answers, so that "
+        "the judge learns what it gets wrong; 0 is off.",
         ge=0,
         serialization_alias="own_answers",  # its name in manifests of checkpoints
-        description="Offline: primer tasks with one right answer that the base model itself "
-        "answers, so that the judge learns what it gets wrong; 0 is off.",
     )
-    steps: int = Field(400, ge=1, description="Offline: optimiser steps.")
-    batch_size: int = Field(32, ge=1, description="Offline: examples in a step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Offline: peak learning rate of AdamW.")
-    held_out_share: float = Field(
-        0.1, gt=0, lt=1, description="Share of source tasks whose corruptions are only for testing."
+    steps: Count = setting(400, "Offline: optimiser steps.")
+    batch_size: Count = setting(32, "Offline: examples in a step.")
+    learning_rate: Positive = setting(1e-3, "Offline: peak learning rate of AdamW.")
+    held_out_share: Share = setting(
+        0.1, "Share of source tasks whose corruptions are only for testing."
     )
-    unieval: str = Field(
+    unieval: str = setting(
         "MingZhong/unieval-dialog",
-        description="Published: a Hugging Face id or a folder of a UniEval T5 for dialogue.",
+        "Published: a Hugging Face id or a folder of a UniEval T5 for dialogue.",
     )
-    unieval_revision: str | None = Field(
-        None, description="Published: branch, tag or commit of `unieval`."
+    unieval_revision: str | None = setting(None, "Published: branch, tag or commit of `unieval`.")
+    unieval_max_tokens: int = setting(
+        1024, "Published: longest question in tokens; the end is cut.", ge=16
     )
-    unieval_max_tokens: int = Field(
-        1024, ge=16, description="Published: longest question in tokens; the end is cut."
-    )
-    reward_model: str = Field(
+    reward_model: str = setting(
         "OpenAssistant/oasst-rm-2.1-pythia-1.4b-epoch-2.5",
-        description="Published: a Hugging Face id or a folder of an OpenAssistant reward model.",
+        "Published: a Hugging Face id or a folder of an OpenAssistant reward model.",
     )
-    reward_model_revision: str | None = Field(
-        None, description="Published: branch, tag or commit of `reward_model`."
+    reward_model_revision: str | None = setting(
+        None, "Published: branch, tag or commit of `reward_model`."
     )
-    reward_model_max_tokens: int = Field(
+    reward_model_max_tokens: int = setting(
         2048,
+        "Published: longest conversation in tokens; the prompt's start is cut, then the "
+        "response's end.",
         ge=16,
-        description="Published: longest conversation in tokens; the prompt's start is cut, then "
-        "the response's end.",
     )
-    score_batch_size: int = Field(
-        8, ge=1, description="Published: texts in every pass; it affects the last digits of scores."
+    score_batch_size: Count = setting(
+        8, "Published: texts in every pass; it affects the last digits of scores."
     )
 
 
 class RewardConfig(ConfigSection):
-    preset: Literal["refine_af", "coherence_only", "balanced"] = Field(
+    """Weights of the reward parts, and what is taken off."""
+
+    preset: Literal["refine_af", "coherence_only", "balanced"] = setting(
         "refine_af",
-        description="Named coefficients of the reward parts: `refine_af`, as published; "
-        "`coherence_only`, the part that looks at the task; `balanced`, each part by its meaning.",
+        "Named coefficients of the reward parts: `refine_af`, as published; `coherence_only`, "
+        "the part that looks at the task; `balanced`, each part by its meaning.",
     )
-    parts: Annotated[dict[str, float], Registered(REWARD_PARTS)] = Field(
-        default_factory=dict,
-        description="Further reward parts, each with its weight: functions registered as "
+    parts: Annotated[dict[str, float], Registered(REWARD_PARTS)] = setting(
+        {},
+        "Further reward parts, each with its weight: functions registered as "
         "`refine_dagster.rewards`.",
         exclude_if=lambda parts: not parts,  # manifests and hashes are those of before it
     )
-    whiten: bool = Field(
-        True, description="Standardise each part over the base policy's scores before weighing it."
+    whiten: bool = setting(
+        True, "Standardise each part over the base policy's scores before weighing it."
     )
-    invalid_reward: float = Field(
+    invalid_reward: float = setting(
         -1.0,
-        description="Reward of a completion that fails the format gate; with `whiten`, at most "
-        "that of the base policy's worst valid one.",
+        "Reward of a completion that fails the format gate; with `whiten`, at most that of the "
+        "base policy's worst valid one.",
     )
-    diversity: float = Field(
+    diversity: NotNegative = setting(
         0.0,
-        ge=0,
-        description="Penalty on a rollout, times the share of its output's word pairs (or of "
-        "its only word) that the same step wrote for other instructions; with "
-        "`whiten`, in standard deviations of the base policy's rewards; 0 is off."
-        " Dataset rows are not penalised.",
+        "Penalty on a rollout, times the share of its output's word pairs (or of its only word) "
+        "that the same step wrote for other instructions; with `whiten`, in standard deviations "
+        "of the base policy's rewards; 0 is off. Dataset rows are not penalised.",
     )
 
 
 class ReinforcementConfig(ConfigSection):
-    algorithm: Annotated[str, Registered(ALGORITHMS)] = Field(
+    """Training of the policy: algorithm, steps, KL, LoRA, guards, rollout engine."""
+
+    algorithm: Annotated[str, Registered(ALGORITHMS)] = setting(
         "grpo",
-        description="Policy-gradient algorithm: `grpo` and `rloo` compare the completions of one "
-        "instruction with each other; `ppo`, the published one, learns a value head; or one that "
-        "another package registers.",
+        "Policy-gradient algorithm: `grpo` and `rloo` compare the completions of one instruction "
+        "with each other; `ppo`, the published one, learns a value head; or one that another "
+        "package registers.",
     )
-    steps: int = Field(50, ge=1, description="Optimiser steps.")
-    prompts_per_step: int = Field(4, ge=1, description="Different instructions in a step.")
-    group_size: int = Field(8, ge=2, description="Completions sampled for each instruction.")
-    learning_rate: float = Field(7e-4, gt=0, description="Peak learning rate of AdamW.")
-    kl_coefficient: float = Field(0.1, ge=0, description="Weight of KL to the starting policy.")
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature of rollouts.")
-    held_out_share: float = Field(
-        0.25,
-        gt=0,
-        lt=1,
-        description="Share of instructions held out from training to measure the gain.",
+    steps: Count = setting(50, "Optimiser steps.")
+    prompts_per_step: Count = setting(4, "Different instructions in a step.")
+    group_size: int = setting(8, "Completions sampled for each instruction.", ge=2)
+    learning_rate: Positive = setting(7e-4, "Peak learning rate of AdamW.")
+    kl_coefficient: NotNegative = setting(0.1, "Weight of KL to the starting policy.")
+    temperature: Positive = setting(1.0, "Sampling temperature of rollouts.")
+    held_out_share: Share = setting(
+        0.25, "Share of instructions held out from training to measure the gain."
     )
-    held_out_samples: int = Field(
-        4, ge=1, description="Completions sampled for each held-out instruction, before and after."
+    held_out_samples: Count = setting(
+        4, "Completions sampled for each held-out instruction, before and after."
     )
-    lora_rank: int = Field(16, ge=1, description="Rank of the LoRA update.")
-    lora_alpha: int = Field(32, ge=1, description="Scale of the LoRA update.")
-    weights: Literal["lora", "full"] = Field(
-        "lora", description="What is trained: a LoRA update, or every weight of the model."
+    lora_rank: Count = setting(16, "Rank of the LoRA update.")
+    lora_alpha: Count = setting(32, "Scale of the LoRA update.")
+    weights: Literal["lora", "full"] = setting(
+        "lora", "What is trained: a LoRA update, or every weight of the model."
     )
-    epochs: int = Field(2, ge=1, description="PPO: passes over a step's rollouts.")
-    minibatches: int = Field(2, ge=1, description="PPO: updates in a pass.")
-    clip_range: float = Field(
-        0.2, gt=0, lt=1, description="PPO: clipping range of the probability ratio."
+    epochs: Count = setting(2, "PPO: passes over a step's rollouts.")
+    minibatches: Count = setting(2, "PPO: updates in a pass.")
+    clip_range: Share = setting(0.2, "PPO: clipping range of the probability ratio.")
+    value_clip_range: Positive = setting(
+        0.2, "PPO: clipping range of the value around the old one."
     )
-    value_clip_range: float = Field(
-        0.2, gt=0, description="PPO: clipping range of the value around the old one."
+    value_coefficient: NotNegative = setting(0.1, "PPO: weight of the value loss.")
+    entropy_coefficient: NotNegative = setting(0.0, "PPO: weight of the entropy bonus.")
+    discount: float = setting(1.0, "PPO: gamma, the discount of later tokens.", gt=0, le=1)
+    gae_lambda: float = setting(
+        0.95, "PPO: lambda of generalised advantage estimation.", ge=0, le=1
     )
-    value_coefficient: float = Field(0.1, ge=0, description="PPO: weight of the value loss.")
-    entropy_coefficient: float = Field(0.0, ge=0, description="PPO: weight of the entropy bonus.")
-    discount: float = Field(
-        1.0, gt=0, le=1, description="PPO: gamma, the discount of later tokens."
-    )
-    gae_lambda: float = Field(
-        0.95, ge=0, le=1, description="PPO: lambda of generalised advantage estimation."
-    )
-    target_kl: float | None = Field(
+    target_kl: float | None = setting(
         0.1,
+        "PPO: target of the KL to the starting policy, in nats a token, towards which "
+        "`kl_coefficient` is adapted; null keeps the coefficient.",
         gt=0,
-        description="PPO: target of the KL to the starting policy, in nats a token, towards "
-        "which `kl_coefficient` is adapted; null keeps the coefficient.",
     )
-    kl_horizon: int = Field(
-        256, ge=1, description="PPO: completions over which a KL correction is spread."
-    )
-    rollout_engine: Literal["policy", "vllm", "auto"] = Field(
+    kl_horizon: Count = setting(256, "PPO: completions over which a KL correction is spread.")
+    rollout_engine: Literal["policy", "vllm", "auto"] = setting(
         "policy",
-        description="What generates rollouts: `policy`, the model in training itself; `vllm`,"
-        " an engine on the same card (GRPO, weights that are not quantized); "
-        "`auto`, vLLM where it is available.",
+        "What generates rollouts: `policy`, the model in training itself; `vllm`, an engine on "
+        "the same card (GRPO, weights that are not quantized); `auto`, vLLM where it is "
+        "available.",
     )
-    vllm_memory_share: float = Field(
-        0.3, gt=0, lt=1, description="Share of the card's memory that the vLLM engine takes."
+    vllm_memory_share: Share = setting(
+        0.3, "Share of the card's memory that the vLLM engine takes."
     )
-    save_every: int = Field(
-        10,
-        ge=1,
-        description="Steps between saved states, from which an interrupted training continues.",
+    save_every: Count = setting(
+        10, "Steps between saved states, from which an interrupted training continues."
     )
-    guard_window: int = Field(
-        5,
-        ge=1,
-        description="Steps whose mean the guards look at, and the first steps they compare with.",
+    guard_window: Count = setting(
+        5, "Steps whose mean the guards look at, and the first steps they compare with."
     )
-    max_kl: float = Field(
-        1.0, gt=0, description="Guard `kl`: training ends above this KL, in nats a token."
-    )
-    min_diversity_share: float = Field(
+    max_kl: Positive = setting(1.0, "Guard `kl`: training ends above this KL, in nats a token.")
+    min_diversity_share: float = setting(
         0.4,
+        "Guard `diversity`: training ends when reward has risen and the share of distinct "
+        "bigrams is below this share of its first value.",
         ge=0,
         le=1,
-        description="Guard `diversity`: training ends when reward has risen and the share of "
-        "distinct bigrams is below this share of its first value.",
     )
-    max_invalid_rise: float = Field(
+    max_invalid_rise: float = setting(
         0.3,
+        "Guard `invalid_format`: training ends when the share of unreadable completions has "
+        "risen by more than this.",
         ge=0,
         le=1,
-        description="Guard `invalid_format`: training ends when the share of unreadable "
-        "completions has risen by more than this.",
     )
 
 
 class SupervisedConfig(ConfigSection):
-    epochs: int = Field(
-        3, ge=1, description="Passes over the larger arm's dataset; sets the steps."
+    """Fine-tuning of the arms."""
+
+    epochs: Count = setting(3, "Passes over the larger arm's dataset; sets the steps.")
+    batch_size: Count = setting(8, "Examples in a step.")
+    learning_rate: Positive = setting(2e-3, "Peak learning rate of AdamW.")
+    max_tokens: int = setting(256, "Longest training example in tokens.", ge=16)
+    lora_rank: Count = setting(16, "Rank of the LoRA update.")
+    lora_alpha: Count = setting(32, "Scale of the LoRA update.")
+
+
+class EvaluationConfig(ConfigSection):
+    """Held-out tasks, limits, intervals."""
+
+    tasks: str = setting(
+        "packaged",
+        "`packaged`, a folder of SUPER-NI task files, or a clone of the benchmark's repository "
+        "with its split lists.",
     )
-    batch_size: int = Field(8, ge=1, description="Examples in a step.")
-    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW.")
-    max_tokens: int = Field(256, ge=16, description="Longest training example in tokens.")
-    lora_rank: int = Field(16, ge=1, description="Rank of the LoRA update.")
-    lora_alpha: int = Field(32, ge=1, description="Scale of the LoRA update.")
+    split: Literal["train", "test", "excluded"] = setting(
+        "test", "In a repository with split lists, the list whose tasks are used."
+    )
+    max_instances: Count = setting(100, "Instances used of each task: its first ones.")
+    max_source_tokens: int = setting(1024, "Longer prompts are cut.", ge=16)
+    max_new_tokens: Count = setting(128, "Longest greedy answer in tokens.")
+    bootstrap_samples: int = setting(2000, "Resamples of every interval.", ge=100)
+    tie_margin: NotNegative = setting(
+        0.0, "Difference of mean ROUGE-L (points of 100) up to which a task is tied."
+    )
+
+
+class PrivacyConfig(ConfigSection):
+    """Size and controls of the privacy audit."""
+
+    max_examples: int = setting(
+        240,
+        "Examples of an arm in its audit, half of them trained on; larger datasets are sampled. "
+        "Bounds the audit's cost.",
+        ge=2,
+    )
+    over_fitted_examples: Count = setting(
+        24, "Positive control: examples that a model is made to memorise."
+    )
+    over_fitted_epochs: Count = setting(30, "Positive control: passes over them.")
+    lowest_share: float = setting(
+        0.2,
+        "Min-K% and Min-K%++: share of a response's tokens that count, the least likely ones; "
+        "one token at least.",
+        gt=0,
+        le=1,
+    )
+    bootstrap_samples: int = setting(1000, "Resamples of every interval.", ge=100)

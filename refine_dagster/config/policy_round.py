@@ -1,15 +1,9 @@
 """A policy round: the policy that one round trained proposes the instructions of the next.
 
-In the first round the base model proposes and the first policy is trained. With the config field
-`rounds` at N, round n of 2 to N goes on from there: the policy of round n - 1 proposes, what is
-novel beside the seeds and the former pool joins the pool, and policy n is trained from policy n - 1
-on the whole of it. The graph is unrolled, not looped: every round has assets of its own, named
-`<asset>_round_n`, those of the first round by the plain name. So it stays acyclic, and content
-versions, reuse and retraction hold in every round. The rows of all rounds share tables, in which
-the column `policy_round` tells them apart.
-
-Not to be confused with the rounds of the Self-Instruct loop (`self_instruct/rounds.py`): many of
-those make up one policy round.
+In the first round the base model proposes. In round n the policy of round n - 1 does, what is novel
+beside the seeds and the former pool joins the pool, and policy n is trained from policy n - 1 on
+all of it. Each round has assets of its own, `<asset>_round_n`, so the graph has no cycle. The rows
+of all rounds share tables with a column `policy_round`.
 """
 
 from __future__ import annotations
@@ -31,16 +25,11 @@ class PolicyRound:
 
     @property
     def is_first(self) -> bool:
-        """Whether the base model proposes."""
         return self.number == 1
 
     @property
     def before(self) -> PolicyRound:
-        """The round whose policy proposes in this one.
-
-        Raises:
-            ValueError: in the first round the base model does.
-        """
+        """The round whose policy proposes in this one; ValueError in the first round."""
         if self.is_first:
             raise ValueError("no round comes before the first")
         return PolicyRound(self.number - 1)
@@ -54,7 +43,7 @@ class PolicyRound:
         return base if self.is_first else f"{base}_round_{self.number}"
 
     def run_seed(self, run_seed: str) -> str:
-        """The run seed of this round's draws and noise; that of the first round is the run's."""
+        """The run seed of this round's draws and noise."""
         return run_seed if self.is_first else f"{run_seed}, round {self.number}"
 
     def slot(self, slot: str) -> str:
@@ -85,8 +74,8 @@ def split_name(name: str) -> tuple[str, PolicyRound]:
     >>> split_name("raw_instructions_round_2")
     ('raw_instructions', PolicyRound(number=2))
     """
-    found = _NAMED.fullmatch(name)
-    return (found["base"], PolicyRound(int(found["number"]))) if found else (name, FIRST_ROUND)
+    match = _NAMED.fullmatch(name)
+    return (match["base"], PolicyRound(int(match["number"]))) if match else (name, FIRST_ROUND)
 
 
 def name_sql(base: str, policy_round: str) -> str:

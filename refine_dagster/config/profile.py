@@ -1,8 +1,7 @@
 """A profile: all config of a run, typed and validated in one place.
 
-The packaged profiles (`profiles/offline.yaml`, `laptop.yaml`, `gpu.yaml`) hold values; the sections
-hold types, ranges, defaults and meanings. `read_config` lists the sources of values in order of
-precedence.
+The packaged profiles (`profiles/*.yaml`) hold values; the sections hold types, ranges, defaults and
+meanings. `read_config` lists the sources of values in order of precedence.
 """
 
 from __future__ import annotations
@@ -21,17 +20,19 @@ from refine_dagster.config.dataset import (
     SeedsConfig,
     SelectionConfig,
     SelfInstructConfig,
+    TeamsRLConfig,
 )
-from refine_dagster.config.evaluation import EvaluationConfig, PrivacyConfig
 from refine_dagster.config.learning import (
+    EvaluationConfig,
     JudgeConfig,
+    PrivacyConfig,
     ReinforcementConfig,
     RewardConfig,
     SupervisedConfig,
 )
 from refine_dagster.config.models import BaseModelConfig, DeviceConfig, GeneratorConfig
 from refine_dagster.config.policy_round import MOST_ROUNDS
-from refine_dagster.config.problems import profile_error, refused
+from refine_dagster.config.section import profile_error, refused, setting
 from refine_dagster.config.sources import (
     PROFILE_VARIABLE,
     ProfileSource,
@@ -39,7 +40,6 @@ from refine_dagster.config.sources import (
     of_file,
     of_mapping,
 )
-from refine_dagster.config.teams_rl import TeamsRLConfig
 
 DEFAULT_PROFILE = "offline"
 
@@ -50,80 +50,44 @@ class Profile(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="The profile's name; by default that of its file.")
-    run_seed: str = Field(
-        "refine",
-        description="Text from which every random draw and all noise of the run is derived.",
+    run_seed: str = setting(
+        "refine", "Text from which every random draw and all noise of the run is derived."
     )
-    rounds: int = Field(
+    rounds: int = setting(
         1,
+        "Policy rounds. From the second on, the policy of the round before proposes "
+        "instructions, up to `self_instruct.target` more in each round, and the next policy is "
+        "trained on them. Each round has its own assets, so this is fixed when the code location "
+        "is loaded.",
         ge=1,
         le=MOST_ROUNDS,
-        description="Policy rounds. From the second on, the policy of the round before "
-        "proposes instructions, up to `self_instruct.target` more in each round, "
-        "and the next policy is trained on them. Each round has its own assets, "
-        "so this is fixed when the code location is loaded.",
     )
-    seeds: SeedsConfig = Field(SeedsConfig(), description="The seed file.")
-    device: DeviceConfig = Field(
-        DeviceConfig(), description="CPU or GPU, dtype, threads, determinism, four-bit weights."
-    )
-    base_model: BaseModelConfig = Field(
-        BaseModelConfig(), description="The model's id or folder; offline, its size and training."
-    )
-    generator: GeneratorConfig = Field(
-        GeneratorConfig(), description="What runs the language model, and what a run may send."
-    )
-    self_instruct: SelfInstructConfig = Field(
-        SelfInstructConfig(),
-        description="Proposed instructions: target, demonstrations, sampling, novelty threshold.",
-    )
-    teams_rl: TeamsRLConfig = Field(
-        TeamsRLConfig(), description="TeaMs-RL: instructor, executor, reviewer, guard."
-    )
-    instances: InstanceConfig = Field(
-        InstanceConfig(), description="Prompt and sampling of instances."
-    )
-    judge: JudgeConfig = Field(
-        JudgeConfig(), description="Offline or published judge, and the offline judge's training."
-    )
-    reward: RewardConfig = Field(
-        RewardConfig(), description="Weights of the reward parts, and what is taken off."
-    )
-    reinforcement: ReinforcementConfig = Field(
-        ReinforcementConfig(),
-        description="Training of the policy: algorithm, steps, KL, LoRA, guards, rollout engine.",
-    )
-    selection: SelectionConfig = Field(
-        SelectionConfig(), description="The share of valid instances that is kept, by reward."
-    )
-    supervised: SupervisedConfig = Field(SupervisedConfig(), description="Fine-tuning of the arms.")
-    evaluation: EvaluationConfig = Field(
-        EvaluationConfig(), description="Held-out tasks, limits, intervals."
-    )
-    privacy: PrivacyConfig = Field(
-        PrivacyConfig(), description="Size and controls of the privacy audit."
-    )
+    seeds: SeedsConfig = SeedsConfig()
+    device: DeviceConfig = DeviceConfig()
+    base_model: BaseModelConfig = BaseModelConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    self_instruct: SelfInstructConfig = SelfInstructConfig()
+    teams_rl: TeamsRLConfig = TeamsRLConfig()
+    instances: InstanceConfig = InstanceConfig()
+    judge: JudgeConfig = JudgeConfig()
+    reward: RewardConfig = RewardConfig()
+    reinforcement: ReinforcementConfig = ReinforcementConfig()
+    selection: SelectionConfig = SelectionConfig()
+    supervised: SupervisedConfig = SupervisedConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
 
     @classmethod
     def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        cls, *args: Any, **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let a profile made in code have the values given there; `read_config` has its sources."""
-        return (init_settings,)
+        return (sources["init_settings"],)
 
 
 @dataclass(frozen=True)
 class EffectiveConfig:
-    """A profile, and where its values are written.
-
-    Attributes:
-        origins: name of a field -> the place of its value; fields without one have their default.
-    """
+    """A profile, and field -> where its value is written; other fields have their default."""
 
     profile: Profile
     origins: Mapping[str, str]
@@ -138,22 +102,20 @@ def read_config(
     """Read all sources of config.
 
     Args:
-        name: a packaged profile, or the path of a YAML file; None reads `REFINE_PROFILE`, then
-            takes `offline`.
+        name: a packaged profile, or a YAML file; None takes `REFINE_PROFILE`, then `offline`.
         overrides: field -> value of this run, `{"self_instruct.target": 200}`.
-        environment: None reads `os.environ`.
+        environment: None takes `os.environ`.
         launchpad: field -> value from the run config in Dagster.
 
     Raises:
-        ProfileError: the profile is unknown or unreadable, or any value is for an unknown field or
-            out of range; with every such value.
+        ProfileError: with every problem of the profile and of the values at once.
     """
     environment = os.environ if environment is None else environment
     name = name or environment.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
     # Precedence: the first source with a value wins, the fields' defaults come last.
     sources = tuple(
-        ProfileSource(Profile, values)
-        for values in (
+        ProfileSource(Profile, given)
+        for given in (
             of_mapping(launchpad, "launchpad"),
             of_mapping(overrides, "--set"),
             of_environment(environment),
@@ -161,9 +123,8 @@ def read_config(
         )
     )
     problems = [problem for source in sources for problem in source.problems]
-    origins = {
-        field: value.origin for field, value in ChainMap(*(one.values for one in sources)).items()
-    }
+    values = ChainMap(*(source.values for source in sources))
+    origins = {name: value.origin for name, value in values.items()}
     try:
         profile = Profile(_build_sources=(sources, {}))
     except ValidationError as error:

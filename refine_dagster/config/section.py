@@ -1,4 +1,4 @@
-"""A section of a profile, and what each of its fields accepts.
+"""The sections of a profile: what their fields accept, and what is wrong with values.
 
 A field is named by its section and name, `reinforcement.steps`; those of the run itself by the name
 alone, `run_seed`.
@@ -6,20 +6,113 @@ alone, `run_seed`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from refine_dagster.config.problems import profile_error, refused
-from refine_dagster.config.registered import Registered
+from refine_dagster.errors import RefineError
+from refine_dagster.registry import Registry, RegistryError
 
 TYPE_NAMES = {int: "integer", float: "number", bool: "true or false", str: "text"}
 # pydantic's constraints in words, lower bounds first.
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+class ProfileError(RefineError):
+    """The profile, or one of its fields, does not exist or has a value out of range."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a value, in one sentence, and the section that says what is right."""
+
+    text: str
+    section: str
+
+
+def refused(error: ValidationError, origins: Mapping[str, str], section: str = "") -> list[Problem]:
+    """The values that pydantic refuses.
+
+    Args:
+        origins: name of a field -> where its value stands.
+        section: the section that was validated; empty for a whole profile.
+    """
+    problems = []
+    for item in error.errors():
+        location = [part for part in (section, *map(str, item["loc"])) if part]
+        # A location may go on inside the value, to an item of a list.
+        names = [".".join(location[:length]) for length in (2, 1)]
+        name = next((name for name in names if name in origins), names[0])
+        value = f" = {item['input']!r} ({origins.get(name, 'default')})"
+        of_section = isinstance(item["input"], dict)  # fields that do not agree with each other
+        message = item["msg"].removeprefix("Value error, ")
+        text = f"{names[-1] if of_section else name + value}: {message}"
+        problems.append(Problem(text, location[0]))
+    return problems
+
+
+def profile_error(where: str, problems: Sequence[Problem]) -> ProfileError:
+    """One error of all problems."""
+    sections = sorted({problem.section for problem in problems} - {""})
+    section = sections[0] if len(sections) == 1 else "SECTION"
+    texts = [problem.text for problem in problems]
+    return ProfileError(
+        texts[0] if len(texts) == 1 else "\n  ".join([f"{len(texts)} problems", *texts]),
+        where=where,
+        fix=f"`refine-dagster config describe {section}` prints fields, types, ranges and meanings",
+    )
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Annotates a field: a name, or several, that the registry knows.
+
+    Names are checked when config is validated; what they stand for is not imported then.
+    """
+
+    registry: Registry[Any]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, value: str | Iterable[str]) -> str | Iterable[str]:
+        for name in _names(value):
+            try:
+                self.registry.require(name)
+            except RegistryError as error:
+                raise PydanticCustomError("registered", "{what}", {"what": error.what}) from error
+        return value
+
+
+def plug_ins_of(*sections: BaseModel) -> dict[str, Any]:
+    """What other packages provide to these sections, for manifests and hashes.
+
+    Returns:
+        `plug_ins`: kind and name -> package and version; empty where all is this project's own.
+
+    Raises:
+        RegistryError: a package is gone or broken.
+    """
+    versions: dict[str, str] = {}
+    for section in sections:
+        for field_name, field in type(section).model_fields.items():
+            for marker in field.metadata:
+                if isinstance(marker, Registered):
+                    names, noun = _names(getattr(section, field_name)), marker.registry.noun
+                    for name, version in marker.registry.versions(*names).items():
+                        versions[f"{noun} {name}"] = version
+    return {"plug_ins": versions} if versions else {}
+
+
+def _names(value: str | Iterable[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 class ConfigSection(BaseModel):
@@ -31,9 +124,7 @@ class ConfigSection(BaseModel):
         """A copy with other values; None leaves a field as it is.
 
         Args:
-            section: the section's name, for messages.
-            values: field name -> value.
-            origin: where the values stand, for messages.
+            section, origin: the section's name, and where the values stand, for messages.
 
         Raises:
             ProfileError: a value is out of range.
@@ -46,16 +137,25 @@ class ConfigSection(BaseModel):
             raise profile_error(origin, refused(error, origins, section)) from error
 
 
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def setting(default: Any, meaning: str, **options: Any) -> Any:
+    """A config field with its default and its meaning; limits and other options as in `Field`."""
+    return Field(default, description=meaning, **options)
+
+
 @dataclass(frozen=True)
 class ConfigField:
     """What a config field accepts and means.
 
     Attributes:
-        name: the field's name, with its section.
         type: in words, such as `integer or null`.
         range: bounds or choices in words; empty where the type says it all.
         default: a JSON value; None where there is no default.
-        meaning: the field's description.
     """
 
     name: str
@@ -85,8 +185,8 @@ def fields_of(profile: type[BaseModel]) -> dict[str, FieldInfo]:
     fields: dict[str, FieldInfo] = {}
     for name, field in profile.model_fields.items():
         if name in sections:
-            inner = sections[name].model_fields.items()
-            fields |= {f"{name}.{inner_name}": one for inner_name, one in inner}
+            for inner_name, inner in sections[name].model_fields.items():
+                fields[f"{name}.{inner_name}"] = inner
         else:
             fields[name] = field
     return fields
@@ -110,20 +210,23 @@ def described(name: str, field: FieldInfo) -> ConfigField:
 
 def _type(annotation: Any) -> tuple[str, Sequence[str]]:
     """A type in words, and its choices if it has some."""
-    if get_origin(annotation) in (Union, UnionType):
-        inner, choices = _type(next(one for one in get_args(annotation) if one is not NoneType))
-        return f"{inner} or null", choices
-    if get_origin(annotation) is Literal:
-        return "choice", get_args(annotation)
-    if get_origin(annotation) is tuple:
-        return f"list of {_type(get_args(annotation)[0])[0]}s", ()
-    if get_origin(annotation) is dict:
-        return f"{_type(get_args(annotation)[1])[0]} by name", ()
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        kind, choices = _type(next(part for part in inner if part is not NoneType))
+        return f"{kind} or null", choices
+    if origin is Literal:
+        return "choice", inner
+    if origin is tuple:
+        return f"list of {_type(inner[0])[0]}s", ()
+    if origin is dict:
+        return f"{_type(inner[1])[0]} by name", ()
     return TYPE_NAMES[annotation], ()
 
 
 def _bounds(metadata: Sequence[Any]) -> str:
-    limits = {name: getattr(one, name) for one in metadata for name in BOUNDS if hasattr(one, name)}
+    limits = {
+        name: getattr(limit, name) for limit in metadata for name in BOUNDS if hasattr(limit, name)
+    }
     if limits.keys() == {"ge", "le"}:
         return f"{limits['ge']} to {limits['le']}"
     return " and ".join(

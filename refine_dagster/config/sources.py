@@ -1,7 +1,6 @@
 """Where values of config fields stand: the launchpad, `--set`, the environment, a profile's file.
 
-Each is a source for pydantic-settings that knows of every value where it stands. `profile.py` says
-which source wins.
+`profile.py` says which source wins.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from refine_dagster.config.problems import Problem, ProfileError
-from refine_dagster.config.section import fields_of, sections_of
+from refine_dagster.config.section import Problem, ProfileError, fields_of, sections_of
 
 PROFILES = files("refine_dagster.config") / "profiles"
 PREFIX = "REFINE_"
@@ -35,7 +33,7 @@ class FieldValue:
     """A value of a config field, not validated yet.
 
     Attributes:
-        name: the field's name with its section, or a section's name with a mapping as value.
+        name: the field with its section, or a section, whose value is a mapping.
         value: a JSON value; or a text that stands for one, as YAML.
         origin: where it is written: `--set`, `REFINE_ROUNDS`, `offline.yaml:12`.
     """
@@ -46,20 +44,15 @@ class FieldValue:
 
 
 class ProfileSource(PydanticBaseSettingsSource):
-    """The values of one source.
-
-    Attributes:
-        values: field name -> its value.
-        problems: values for which there is no field.
-    """
+    """The values of one source by field name, and the problems: values that no field takes."""
 
     def __init__(self, profile: type[BaseSettings], values: Iterable[FieldValue]) -> None:
         super().__init__(profile)
         self.values: dict[str, FieldValue] = {}
         self.problems: list[Problem] = []
         self._fields, self._sections = fields_of(profile), sections_of(profile)
-        for one in values:
-            self._add(one)
+        for value in values:
+            self._add(value)
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """The value of one of the profile's own fields; pydantic-settings wants this method."""
@@ -68,9 +61,9 @@ class ProfileSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """The values as pydantic takes them, sections as mappings."""
         nested: dict[str, Any] = {}
-        for name, one in self.values.items():
+        for name, given in self.values.items():
             section, _, field_name = name.rpartition(".")
-            (nested.setdefault(section, {}) if section else nested)[field_name] = one.value
+            (nested.setdefault(section, {}) if section else nested)[field_name] = given.value
         return nested
 
     def _add(self, given: FieldValue) -> None:

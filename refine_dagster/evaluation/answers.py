@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from refine_dagster.config.evaluation import EvaluationConfig
+from refine_dagster.config.learning import EvaluationConfig
 from refine_dagster.evaluation.super_ni import Task
 from refine_dagster.generation.request import Complete, Request, Sampling
 from refine_dagster.prompts.zero_shot import zero_shot_prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 
-from refine_dagster.config.evaluation import EvaluationConfig
+from refine_dagster.config.learning import EvaluationConfig
 from refine_dagster.evaluation.answers import ArmScores, CategoryMeans, TaskScore, category_means
 from refine_dagster.evaluation.comparison import compare_arms
 from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row, parents

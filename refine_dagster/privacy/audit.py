@@ -28,8 +28,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from refine_dagster.config.evaluation import PrivacyConfig
-from refine_dagster.config.learning import SupervisedConfig
+from refine_dagster.config.learning import PrivacyConfig, SupervisedConfig
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model, with_adapter
 from refine_dagster.privacy.attacks import (

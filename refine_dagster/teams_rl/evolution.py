@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from refine_dagster import progress
-from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.config.dataset import TeamsRLConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Complete
 from refine_dagster.hashing import content_id

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.config.dataset import TeamsRLConfig
 from refine_dagster.draws import draw, held_out_split
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Request

@@ -30,7 +30,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from refine_dagster import progress
-from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.config.dataset import TeamsRLConfig
 from refine_dagster.evaluation.diversity import vendi_score
 from refine_dagster.seeding import request_seed, restored_generators
 from refine_dagster.teams_rl.chain import Episodes, Evolver, Outcome, Seed

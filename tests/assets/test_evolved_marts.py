@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from refine_dagster import sql_models
-from refine_dagster.config.dataset import SelfInstructConfig
-from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.config.dataset import SelfInstructConfig, TeamsRLConfig
 from refine_dagster.self_instruct.decisions import (
     Demonstration,
     InstructionDecider,

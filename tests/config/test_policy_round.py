@@ -18,8 +18,8 @@ from refine_dagster.config.policy_round import (
     split_name,
     split_sql,
 )
-from refine_dagster.config.problems import ProfileError
 from refine_dagster.config.profile import load_profile
+from refine_dagster.config.section import ProfileError
 from refine_dagster.definitions import build_definitions
 from refine_dagster.warehouse.tables import (
     TABLES,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.config.models import DeviceConfig
-from refine_dagster.config.problems import ProfileError
 from refine_dagster.config.profile import Profile, load_profile, read_config
+from refine_dagster.config.section import ProfileError
 from refine_dagster.config.sources import packaged_profiles
 from resources.gpu import GpuResource
 

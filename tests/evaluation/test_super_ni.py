@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from refine_dagster.config.evaluation import EvaluationConfig
+from refine_dagster.config.learning import EvaluationConfig
 from refine_dagster.evaluation.answers import (
     STOP,
     InstanceScore,

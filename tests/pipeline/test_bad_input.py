@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
-from refine_dagster.config.problems import ProfileError
+from refine_dagster.config.section import ProfileError
 from refine_dagster.errors import BudgetSpentError, RefineError
 from refine_dagster.home import Home
 from refine_dagster.models.language_model import ModelError

@@ -16,7 +16,7 @@ from refine_dagster.comparison.arms import parse_arms
 from refine_dagster.comparison.cells import CellFolder, CellKey, CellResult
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.config.profile import Profile, load_profile
-from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.config.section import plug_ins_of
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Request, Sampling, Scoring, label_scores
 from refine_dagster.generation.session import GeneratorSession, open_generator

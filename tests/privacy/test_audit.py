@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from refine_dagster.config.evaluation import PrivacyConfig
-from refine_dagster.config.learning import SupervisedConfig
+from refine_dagster.config.learning import PrivacyConfig, SupervisedConfig
 from refine_dagster.config.models import BaseModelConfig
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, resolve_model

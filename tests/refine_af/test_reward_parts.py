@@ -12,7 +12,7 @@ from refine_dagster import registry
 from refine_dagster.config.dataset import SelectionConfig
 from refine_dagster.config.learning import RewardConfig
 from refine_dagster.config.profile import load_profile
-from refine_dagster.config.registered import plug_ins_of
+from refine_dagster.config.section import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.rollouts import Rollout
 from refine_dagster.prompts.example import Example

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from refine_dagster.config.dataset import SelfInstructConfig
-from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.config.dataset import SelfInstructConfig, TeamsRLConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.self_instruct.decisions import (
     SELF_INSTRUCT,

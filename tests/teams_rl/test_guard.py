@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.config.dataset import TeamsRLConfig
 from refine_dagster.teams_rl.instructor import (
     InstructorUpdate,
     guard_of,

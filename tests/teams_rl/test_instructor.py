@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from refine_dagster.config.teams_rl import TeamsRLConfig
+from refine_dagster.config.dataset import TeamsRLConfig
 from refine_dagster.hashing import folder_files
 from refine_dagster.teams_rl.chain import Chain, Evolver, Execution, observe
 from refine_dagster.teams_rl.embedding import HashedEmbedding
