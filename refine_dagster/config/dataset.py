@@ -63,6 +63,13 @@ class SelfInstructConfig(ConfigSection):
         0.0, "Subtracted from the logit of every token already written."
     )
     max_new_tokens: Count = setting(128, "Longest completion in tokens.")
+    tasks_per_completion: int = setting(
+        0,
+        "A completion ends after so many tasks, or before the first that repeats an earlier one of "
+        "it (Self-Instruct asks for 8); 0: on its own, or at max_new_tokens.",
+        ge=0,
+        exclude_if=lambda tasks: not tasks,  # hashes are those of before it
+    )
     novelty_threshold: float = setting(
         0.7, "ROUGE-L F at which a candidate is too close to an accepted one.", gt=0, le=1
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +19,7 @@ import polars as pl
 
 from refine_dagster import progress
 from refine_dagster.errors import BudgetSpentError
-from refine_dagster.generation.request import Backend, Completion, Request
+from refine_dagster.generation.request import Backend, Completion, Request, sampling_fields
 from refine_dagster.hashing import canonical_json
 from refine_dagster.warehouse.database import DatabaseFile
 from refine_dagster.warehouse.ledger import RoleUsage
@@ -196,7 +196,7 @@ class CompletionsStore:
                 "role": todo[key].role,
                 "model": backend.fingerprint,
                 "prompt": todo[key].prompt,
-                "sampling": canonical_json(asdict(todo[key].sampling)),
+                "sampling": canonical_json(sampling_fields(todo[key].sampling)),
                 "seed": todo[key].seed,
                 "text": answer.completion.text,
                 "finish_reason": answer.completion.finish_reason,

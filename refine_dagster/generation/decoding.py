@@ -45,7 +45,7 @@ class Writing:
         self.written.append(token)
         if token in text.eos:
             self.finish = "eos"
-        elif self._at_stop(text):
+        elif self._at_stop(text) or text.at_list_end(self.prompt, self.written, self.sampling):
             self.finish = "stop"
         elif len(self.written) >= self.sampling.max_new_tokens:
             self.finish = "length"

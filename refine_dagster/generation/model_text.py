@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refine_dagster.errors import RefineError
+from refine_dagster.generation.list_end import list_end
 from refine_dagster.generation.request import Completion, FinishReason, Role, Sampling
 from refine_dagster.hashing import json_hash
 from refine_dagster.models.device import Device
@@ -141,6 +142,19 @@ class ModelText:
         )
         return text
 
+    def continuation(self, prompt: Sequence[int], written: Sequence[int]) -> str:
+        """The text of `written`, as it stands after `prompt`."""
+        lead = prompt[-LEAD:]
+        return self.decode([*lead, *written])[len(self.decode(lead)) :]
+
+    def at_list_end(
+        self, prompt: Sequence[int], written: Sequence[int], sampling: Sampling
+    ) -> bool:
+        """Whether the last token of `written` ends a list (`Sampling.lines`)."""
+        if not sampling.lines or "\n" not in self.decode(written[-1:]):
+            return False
+        return list_end(self.continuation(prompt, written), sampling.lines) is not None
+
     def completion(
         self,
         prompt: Sequence[int],
@@ -148,11 +162,11 @@ class ModelText:
         sampling: Sampling,
         finish: FinishReason,
     ) -> Completion:
-        """What `written` says after `prompt`: without the end token, cut before a stop string."""
-        ids = written[:-1] if finish == "eos" else written
-        lead = prompt[-LEAD:]
-        text = self.decode([*lead, *ids])[len(self.decode(lead)) :]
+        """What `written` says after `prompt`: without the end token, cut where it stops."""
+        text = self.continuation(prompt, written[:-1] if finish == "eos" else written)
         cuts = [text.index(stop) for stop in sampling.stop if stop in text]
+        if sampling.lines and (end := list_end(text, sampling.lines)) is not None:
+            cuts.append(end)
         return Completion(
             text=text[: min(cuts)] if cuts else text,
             finish_reason=finish,

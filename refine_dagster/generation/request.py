@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from refine_dagster.hashing import canonical_json, json_hash
 
@@ -28,6 +28,7 @@ class Sampling:
         top_p: smallest nucleus of the next-token distribution that is sampled from.
         presence_penalty: taken off the logit of every token that the completion already has.
         stop: strings at which a completion ends; the text is cut before the first of them.
+        lines: most lines of a list (`list_end`); 0 where the completion is no list.
     """
 
     max_new_tokens: int
@@ -35,6 +36,7 @@ class Sampling:
     top_p: float = 1.0
     presence_penalty: float = 0.0
     stop: tuple[str, ...] = ()
+    lines: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ class Scoring:
     """
 
     labels: tuple[str, ...]
+
+
+def sampling_fields(sampling: Sampling | Scoring) -> dict[str, Any]:
+    """The fields as they are hashed and stored; `lines` only where it is set."""
+    fields = asdict(sampling)
+    return {name: value for name, value in fields.items() if name != "lines" or value}
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Request:
 
         The role is a label for the ledger and no part of the key.
         """
-        parts = [model_fingerprint, self.prompt, asdict(self.sampling), self.seed]
+        parts = [model_fingerprint, self.prompt, sampling_fields(self.sampling), self.seed]
         return json_hash(parts)
 
 

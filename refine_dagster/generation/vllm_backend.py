@@ -148,8 +148,13 @@ class VllmBackend:
                     name = engine.submit(prompt, sampling, self._adapter)
                     running[name] = plan, place
             while running:
-                for name, output in engine.step():
-                    plan, place = running.pop(name)
+                for name, output, ended in engine.step():
+                    plan, place = running[name]
+                    if not ended:
+                        if not plan.enough(output):
+                            continue
+                        engine.cancel([name])
+                    del running[name]
                     if plan.take(place, output):
                         done.append((plan.position, plan.completion()))
                 while len(done) >= self._batch_size:
@@ -215,6 +220,9 @@ class _Plan(Protocol):
     def questions(self) -> list[tuple[list[int], Any]]:
         """(prompt tokens, `vllm.SamplingParams`) of each."""
 
+    def enough(self, output: Any) -> bool:
+        """Whether a question that is still being answered needs no more."""
+
     def take(self, place: int, output: Any) -> bool:
         """Keep the answer to a question; whether it was the last one."""
 
@@ -247,9 +255,14 @@ class _Writing:
             seed=self.seed,
             # Text is needed to find stop strings; the completion's is made from the tokens.
             detokenize=bool(self.sampling.stop),
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.CUMULATIVE
+            if self.sampling.lines
+            else RequestOutputKind.FINAL_ONLY,
         )
         return [(self.prompt, params)]
+
+    def enough(self, output: Any) -> bool:
+        return self.text.at_list_end(self.prompt, list(output.token_ids), self.sampling)
 
     def take(self, place: int, output: Any) -> bool:
         self.output = output
@@ -258,7 +271,9 @@ class _Writing:
     def completion(self) -> Completion:
         written = list(self.output.token_ids)
         finish: FinishReason = "length"
-        if self.output.finish_reason == "stop":
+        if self.enough(self.output):
+            finish = "stop"
+        elif self.output.finish_reason == "stop":
             finish = "stop" if isinstance(self.output.stop_reason, str) else "eos"
         return self.text.completion(self.prompt, written, self.sampling, finish)
 
@@ -301,6 +316,9 @@ class _Labels:
             )
             for start, tokens in self.starts.items()
         ]
+
+    def enough(self, output: Any) -> bool:
+        return False
 
     def take(self, place: int, output: Any) -> bool:
         self.likely[place] = {token: entry.logprob for token, entry in output.logprobs[0].items()}

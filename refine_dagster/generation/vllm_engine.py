@@ -153,15 +153,17 @@ class VllmEngine:
             )
         return name
 
-    def step(self) -> list[tuple[str, Any]]:
-        """One step of the engine: (name, `vllm.CompletionOutput`) of requests that ended with it.
+    def step(self) -> list[tuple[str, Any, bool]]:
+        """One step of the engine: (name, `vllm.CompletionOutput`, whether it has ended).
+
+        A request that runs on is listed where its sampling asks for output so far.
 
         Raises:
             VllmError: the engine has died.
         """
         with self._at_work():
             outputs = self._engine.step()
-        return [(answer.request_id, answer.outputs[0]) for answer in outputs if answer.finished]
+        return [(answer.request_id, answer.outputs[0], answer.finished) for answer in outputs]
 
     def cancel(self, names: Iterable[str]) -> None:
         """Cancel requests; does nothing once the engine has died."""

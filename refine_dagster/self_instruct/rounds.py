@@ -235,6 +235,7 @@ def _round(
         top_p=config.top_p,
         presence_penalty=config.presence_penalty,
         stop=STOP,
+        lines=config.tasks_per_completion,
     )
     requests = [
         Request(
