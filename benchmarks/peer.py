@@ -86,6 +86,7 @@ def ours(
         me = Parent("base_model", "0" * 32, "generator")
         proposer = Proposer(
             complete,
+            lambda requests: [False] * len(requests),
             backend.count_tokens,
             lambda request: request.key(backend.fingerprint),
             "model",

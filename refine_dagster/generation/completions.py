@@ -106,6 +106,14 @@ class CompletionsStore:
             self._count(requests, keys, fresh)
         return [fresh[key].completion if key in fresh else known[key] for key in keys]
 
+    def stored(
+        self, fingerprint: str, requests: Sequence[Request], also: Sequence[str] = ()
+    ) -> list[bool]:
+        """Whether `complete` would answer each request without sending it."""
+        keys = [[request.key(name) for name in (fingerprint, *also)] for request in requests]
+        known = self._look_up([key for of_request in keys for key in of_request])
+        return [any(key in known for key in of_request) for of_request in keys]
+
     def key_of(self, fingerprint: str, request: Request) -> str:
         """The key of the completion that answered a request to the backend of that fingerprint."""
         key = request.key(fingerprint)

@@ -35,6 +35,10 @@ class GeneratorSession:
         """Answer in order (`request.Complete`)."""
         return self.store.complete(self.backend, requests, self.also)
 
+    def stored(self, requests: Sequence[Request]) -> list[bool]:
+        """Whether the store has the answer to each request."""
+        return self.store.stored(self.backend.fingerprint, requests, self.also)
+
     def key_of(self, request: Request) -> str:
         """The key of the completion that answered a request."""
         return self.store.key_of(self.backend.fingerprint, request)

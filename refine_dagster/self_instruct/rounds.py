@@ -2,7 +2,8 @@
 
 Request i of round r shows seeds and instructions accepted in earlier rounds, both drawn by
 rendezvous, and asks for more. A round's completions are parsed and decided on before the next round
-starts. The loop ends at the target, after `stall_rounds` rounds without an accepted candidate, or
+starts; after an edit, what no other answer decides is sent together (`_Requests.send_ahead`). The
+loop ends at the target, after `stall_rounds` rounds without an accepted candidate, or
 after `max_rounds`.
 
 In a later policy round (`config/policy_round.py`) the loop runs again with another policy: the pool
@@ -107,6 +108,7 @@ class Proposer:
 
     Attributes:
         complete: answers requests in order.
+        stored: whether each request's completion is known already.
         count_tokens: length of a text in the model's tokens.
         key_of: the key of a request's completion.
         model: the model's fingerprint, the `policy` of the rows.
@@ -114,6 +116,7 @@ class Proposer:
     """
 
     complete: Callable[[Sequence[Request]], list[Completion]]
+    stored: Callable[[Sequence[Request]], list[bool]]
     count_tokens: Callable[[str], int]
     key_of: Callable[[Request], str]
     model: str
@@ -123,7 +126,9 @@ class Proposer:
     def of(cls, session: GeneratorSession, row: Parent) -> Proposer:
         """The model that a session has loaded."""
         count_tokens = session.backend.count_tokens
-        return cls(session.complete, count_tokens, session.key_of, session.model, row)
+        return cls(
+            session.complete, session.stored, count_tokens, session.key_of, session.model, row
+        )
 
 
 @dataclass(frozen=True)
@@ -190,20 +195,20 @@ def propose(
     # Lanes continue from what was proposed; an evolved instruction belongs to none.
     proposed = [demonstration for demonstration in former if not demonstration.evolved]
     pool = MachinePool(seeds, decider, config, proposed)
+
+    def shown(number: int, request: int) -> list[Demonstration]:
+        machine = short(pool.of(number, request))
+        return demonstrations(shown_seeds, machine, config, run_seed, number, request)
+
+    requests = _Requests(shown, pool, proposer, config, run_seed, policy_round)
+    requests.send_ahead()
     rows: list[Row] = []
     stalled = number = 0
     with progress.task("accepted instructions", total=config.target) as advance:
         while not decider.full and stalled < config.stall_rounds and number < config.max_rounds:
-            shown = [
-                demonstrations(
-                    shown_seeds, short(pool.of(number, request)), config, run_seed, number, request
-                )
-                for request in range(config.requests_per_round)
-            ]
-            candidates = _round(number, shown, proposer, config, run_seed, policy_round)
+            candidates = requests.candidates(number)
             before = len(decider.accepted)
             decider.decide(candidates)
-            pool.add(candidates)
             gained = len(decider.accepted) - before
             stalled = 0 if gained else stalled + 1
             rows += candidates
@@ -216,56 +221,107 @@ def propose(
     return Proposals(rows, len(decider.accepted), number, ended_by)
 
 
-def _round(
-    number: int,
-    shown: Sequence[Sequence[Demonstration]],
-    proposer: Proposer,
-    config: SelfInstructConfig,
-    run_seed: str,
-    policy_round: PolicyRound,
-) -> list[Row]:
-    """Rows of `raw_instructions` of one round, in slot order.
+Slot = tuple[int, int]
+
+
+class _Requests:
+    """The loop's requests, named by (round, request), and the candidates in their completions.
 
     Args:
-        shown: the demonstrations of each request.
+        shown: the demonstrations of a request, by what `pool` has so far.
+        pool: gets the candidates of each request.
     """
-    sampling = Sampling(
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        presence_penalty=config.presence_penalty,
-        stop=STOP,
-        lines=config.tasks_per_completion,
-    )
-    requests = [
-        Request(
-            "propose",
-            propose_prompt([demonstration.instruction for demonstration in of_request]),
-            sampling,
-            request_seed(run_seed, "propose", number, index),
+
+    def __init__(
+        self,
+        shown: Callable[[int, int], list[Demonstration]],
+        pool: MachinePool,
+        proposer: Proposer,
+        config: SelfInstructConfig,
+        run_seed: str,
+        policy_round: PolicyRound,
+    ) -> None:
+        self._shown, self._pool, self._proposer = shown, pool, proposer
+        self._config, self._run_seed, self._policy_round = config, run_seed, policy_round
+        self._rows: dict[Slot, list[Row]] = {}
+        self._sampling = Sampling(
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            presence_penalty=config.presence_penalty,
+            stop=STOP,
+            lines=config.tasks_per_completion,
         )
-        for index, of_request in enumerate(shown)
-    ]
-    completions = proposer.complete(requests)
-    rows = []
-    for index, (request, completion) in enumerate(zip(requests, completions, strict=True)):
-        key, finished = proposer.key_of(request), completion.finish_reason != "length"
-        parents = [proposer.row, *(item.as_parent("demonstration") for item in shown[index])]
-        for position, candidate in enumerate(parse_task_list(completion.text, finished=finished)):
-            payload = {
-                "method": SELF_INSTRUCT,
-                "slot": policy_round.slot(slot_name(number, index, position)),
-                "round": number,
-                "request": index,
-                "position": position,
-                "instruction": candidate.text,
-                "parsed": candidate.problem is None,
-                "parse_problem": candidate.problem,
-                "completion_key": key,
-                "policy": proposer.model,
-            }
-            rows.append(make_row(policy_round.name("raw_instructions"), payload, parents))
-    return rows
+
+    def candidates(self, number: int) -> list[Row]:
+        """Rows of `raw_instructions` of a round, in slot order."""
+        slots = [(number, request) for request in range(self._config.requests_per_round)]
+        self._ask([slot for slot in slots if slot not in self._rows])
+        return [row for slot in slots for row in self._rows[slot]]
+
+    def send_ahead(self) -> None:
+        """Ask together what an edited seed changes in the rounds that the store has.
+
+        A lane's first request shows seeds alone, its next one what came before in that lane: so the
+        k-th requests of all lanes and rounds wait for nothing but the (k-1)-th. A round is taken
+        for one that an earlier run asked where at least half of its first requests are stored.
+        """
+        config = self._config
+        if config.machine_pool == "all":
+            return
+        waves: defaultdict[int, list[Slot]] = defaultdict(list)
+        for number in range(config.max_rounds):
+            first: list[Slot] = []
+            later: list[tuple[int, Slot]] = []
+            for request in range(config.requests_per_round):
+                before = min(number, (number + request) % config.lane_rounds)
+                if before:
+                    later.append((before, (number, request)))
+                else:
+                    first.append((number, request))
+            stored = self._proposer.stored([self._request(slot)[0] for slot in first])
+            if not first or 2 * sum(stored) < len(first):
+                break
+            waves[0] += first
+            for before, slot in later:
+                waves[before].append(slot)
+        for wave in sorted(waves):
+            self._ask(waves[wave])
+
+    def _request(self, slot: Slot) -> tuple[Request, list[Demonstration]]:
+        shown = self._shown(*slot)
+        prompt = propose_prompt([demonstration.instruction for demonstration in shown])
+        seed = request_seed(self._run_seed, "propose", *slot)
+        return Request("propose", prompt, self._sampling, seed), shown
+
+    def _ask(self, slots: Sequence[Slot]) -> None:
+        """Ask the requests of these slots, and give the pool their candidates."""
+        asked = [self._request(slot) for slot in slots]
+        completions = self._proposer.complete([request for request, _ in asked])
+        for (number, index), (request, shown), completion in zip(
+            slots, asked, completions, strict=True
+        ):
+            key, finished = self._proposer.key_of(request), completion.finish_reason != "length"
+            parents = [self._proposer.row, *(item.as_parent("demonstration") for item in shown)]
+            rows = self._rows[number, index] = []
+            for position, candidate in enumerate(
+                parse_task_list(completion.text, finished=finished)
+            ):
+                payload = {
+                    "method": SELF_INSTRUCT,
+                    "slot": self._policy_round.slot(slot_name(number, index, position)),
+                    "round": number,
+                    "request": index,
+                    "position": position,
+                    "instruction": candidate.text,
+                    "parsed": candidate.problem is None,
+                    "parse_problem": candidate.problem,
+                    "completion_key": key,
+                    "policy": self._proposer.model,
+                }
+                table = self._policy_round.name("raw_instructions")
+                rows.append(make_row(table, payload, parents))
+        self._pool.add([row for slot in slots for row in self._rows[slot]])
 
 
 def demonstrations(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
-from refine_dagster.generation.request import Request, Sampling
+from refine_dagster.generation.request import Request, Sampling, sampling_fields
 from refine_dagster.hashing import canonical_json, content_id
 from refine_dagster.lineage.audit import verify
 from refine_dagster.lineage.audit_rows import LISTED
@@ -46,7 +45,7 @@ def answer(warehouse: Warehouse, prompt: str, model: str = "m") -> str:
         "role": request.role,
         "model": model,
         "prompt": prompt,
-        "sampling": canonical_json(asdict(request.sampling)),
+        "sampling": canonical_json(sampling_fields(request.sampling)),
         "seed": request.seed,
         "text": "an answer",
         "finish_reason": "stop",

@@ -41,6 +41,7 @@ class Script:
     def proposer(self, asset: str) -> Proposer:
         return Proposer(
             self,
+            lambda requests: [False] * len(requests),
             len,
             methodcaller("key", "backend"),
             f"model of {asset}",
