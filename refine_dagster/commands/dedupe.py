@@ -34,25 +34,36 @@ def dedupe(
         bool,
         typer.Option(help="Decide by compiled code, which is faster and needs numba."),
     ] = False,
+    language: Annotated[
+        str, typer.Option(help="Code of the texts' language: English is compared as published.")
+    ] = "en",
     overwrite: Annotated[bool, typer.Option(help="Replace results of an earlier call.")] = False,
 ) -> None:
     """Keep the rows whose text is new by ROUGE-L, exactly as `rouge_score` would decide, quickly.
 
-    Writes FILE.kept.* and FILE.decisions.jsonl beside the file.
+    Texts in letters that it does not read are compared by a Unicode tokenizer. Writes FILE.kept.*
+    and FILE.decisions.jsonl beside the file.
 
     Example: refine-dagster dedupe generated.jsonl --column instruction --against seeds.jsonl
     """
     from refine_dagster.commands.terminal import showing_progress
+    from refine_dagster.language import language_of
     from refine_dagster.novelty.dedupe import dedupe_file
     from refine_dagster.novelty.filter import NoveltyFilter
 
-    novelty = NoveltyFilter(threshold, refuse_at.value, stem, compiled=compiled)
+    reading = language_of(language).reading
+    novelty = NoveltyFilter(threshold, refuse_at.value, stem, compiled=compiled, reading=reading)
     with showing_progress(console):
         result = dedupe_file(file, column, novelty, against=against, overwrite=overwrite)
     say(f"kept {result.kept} of {result.rows} rows: {result.kept_file}")
     say(f"why the others were not: {result.decisions_file}")
+    if result.by_unicode:
+        say(
+            f"{result.by_unicode} rows were compared by the tokenizer `unicode`, not by that of "
+            "rouge_score"
+        )
     if result.without_tokens:
         say(
-            f"{result.without_tokens} kept rows have no letter a-z and no digit: ROUGE-L cannot "
-            "compare them"
+            f"{result.without_tokens} kept rows have no letter and no digit: only exact copies "
+            "of them are refused"
         )

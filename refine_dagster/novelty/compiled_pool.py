@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from refine_dagster.language import Reading
 from refine_dagster.novelty.compiled_walk import (
     SHARED_LISTS,
     UNSEEN_BELOW,
@@ -33,6 +34,7 @@ from refine_dagster.novelty.compiled_walk import (
 )
 from refine_dagster.novelty.pool import Matches, Outcome, RefuseAt, best_of
 from refine_dagster.novelty.rouge import Bounds, Ints
+from refine_dagster.novelty.tokenizers import encoding_reader
 from refine_dagster.novelty.vocabulary import Growing, Tokens
 
 # The index is rebuilt when the pool has grown by this many times its size.
@@ -156,7 +158,9 @@ def _slack(bounds: Bounds) -> NDArray[Any]:
 _WORD = 8
 _SMALL = b"abcdefghijklmnopqrstuvwxyz0123456789"
 _TO_TOKENS = bytes(
-    small if small in _SMALL else 0 for byte in range(256) for small in bytes([byte]).lower()
+    small if small in _SMALL or small > 127 else 0
+    for byte in range(256)
+    for small in bytes([byte]).lower()
 )
 _ONES = 0x0101010101010101
 _HIGHS = 0x8080808080808080
@@ -170,26 +174,22 @@ class CompiledVocabulary:
     A token of more than eight bytes also takes a number for each shorter path of its words.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reading: Reading = "rouge_score") -> None:
+        self._read = encoding_reader(reading)
         self._known = 1
         # Two numbers a slot: the word; and the number of the path before it (high half) with the
         # number of both (low half).
         self._slots: UInt64s = np.zeros(2 << 12, dtype=np.uint64)
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        plain = [text if text.isascii() else _in_ascii(text) for text in texts]
-        data = "\n".join(plain).encode("ascii").translate(_TO_TOKENS) + bytes(_WORD)
+        plain = [text if text.isascii() else self._read(text) for text in texts]
+        data = "\n".join(plain).encode("latin-1").translate(_TO_TOKENS) + bytes(_WORD)
         lengths = np.fromiter(map(len, plain), np.int64, len(plain))
         words: UInt64s = np.ndarray((len(data) - _WORD + 1,), "<u8", data, 0, (1,))
         flat = np.empty(len(data) // 2 + 1, dtype=np.int32)
         starts = np.zeros(len(texts) + 1, dtype=np.int64)
         self._known, self._slots = _number(words, lengths, self._known, self._slots, flat, starts)
         return Tokens(flat[: starts[-1]], starts)
-
-
-def _in_ascii(text: str) -> str:
-    """Lower-case by Unicode's rules, with a `?` for what is not ASCII afterwards."""
-    return text.lower().encode("ascii", "replace").decode("ascii")
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,6 @@ as far as they go, because a decision depends on earlier rows only.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -17,9 +16,9 @@ from refine_dagster import progress
 from refine_dagster.errors import RefineError
 from refine_dagster.novelty.filter import Decision, NoveltyFilter
 from refine_dagster.novelty.row_files import RowFile, row_file
+from refine_dagster.novelty.tokenizers import TOKENIZERS
 
 _BATCH = 4096
-_TOKEN = re.compile(r"[a-z0-9]")
 # A row of the other file has the key line - _OTHER_FILE, so that it is below all of the file's own.
 _OTHER_FILE = 1 << 40
 
@@ -31,15 +30,17 @@ class Deduplicated:
     Attributes:
         kept_file: the kept rows, in the form of the file.
         decisions_file: JSONL, one object a row of the file: `row` (its line, or row of Parquet),
-            `kept`, and if refused `score` (ROUGE-L F), `nearest` (line or row) and `nearest_in`
-            (its file).
-        without_tokens: kept rows without a letter a-z or digit, which score 0 against everything.
+            `kept`, `tokenizer`, and if refused `score` (ROUGE-L F), `nearest` (line or row) and
+            `nearest_in` (its file).
+        by_unicode: rows whose tokens are those of the tokenizer `unicode`.
+        without_tokens: kept rows without any, which score 0 against everything else.
     """
 
     kept_file: Path
     decisions_file: Path
     rows: int
     kept: int
+    by_unicode: int
     without_tokens: int
 
 
@@ -75,7 +76,7 @@ def dedupe_file(
         _preload(row_file(against, column), novelty)
     part_of_kept = kept_file.with_name(f"{kept_file.name}.part")
     part_of_decisions = decisions_file.with_name(f"{decisions_file.name}.part")
-    rows = kept = without_tokens = 0
+    rows = kept = by_unicode = without_tokens = 0
     try:
         with (
             source.like(part_of_kept) as write,
@@ -92,8 +93,10 @@ def dedupe_file(
                 )
                 rows += len(decided)
                 kept += sum(mask)
+                by_unicode += sum(decision.tokenizer == "unicode" for decision in decided)
                 without_tokens += sum(
-                    _TOKEN.search(text.lower()) is None for text in compress(batch.texts, mask)
+                    not TOKENIZERS[decision.tokenizer](text)
+                    for text, decision in compress(zip(batch.texts, decided, strict=True), mask)
                 )
                 advance(len(decided), kept=kept)
     except OSError as error:
@@ -102,7 +105,7 @@ def dedupe_file(
         ) from error
     part_of_kept.replace(kept_file)
     part_of_decisions.replace(decisions_file)
-    return Deduplicated(kept_file, decisions_file, rows, kept, without_tokens)
+    return Deduplicated(kept_file, decisions_file, rows, kept, by_unicode, without_tokens)
 
 
 def _preload(pool: RowFile, novelty: NoveltyFilter) -> None:
@@ -115,11 +118,12 @@ def _preload(pool: RowFile, novelty: NoveltyFilter) -> None:
 def _line(number: int, decision: Decision, file: Path, against: Path | None) -> str:
     nearest = decision.nearest
     if decision.kept or not isinstance(nearest, int):
-        return f'{{"row": {number}, "kept": true}}\n'
+        return f'{{"row": {number}, "kept": true, "tokenizer": "{decision.tokenizer}"}}\n'
     in_other_file = nearest < 0
     fields = {
         "row": number,
         "kept": False,
+        "tokenizer": decision.tokenizer,
         "score": decision.score,
         "nearest": nearest + _OTHER_FILE if in_other_file else nearest,
         "nearest_in": str(against if in_other_file else file),

@@ -5,7 +5,8 @@ more than three characters through NLTK's Porter stemmer. `Vocabulary` does this
 in four passes of C code: lower-case, join, map every other byte to a space, split. The separator
 between texts is the token `A`, which no lower-cased text contains. Lower-casing comes first and is
 Unicode's, as in `rouge_score`: the Kelvin sign becomes a `k`, a dotted capital I starts with an
-`i`; what is not ASCII afterwards separates tokens.
+`i`; what is not ASCII afterwards separates tokens. Texts of the tokenizer `unicode` come with the
+bytes of their tokens as characters (`tokenizers.encoding_reader`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from refine_dagster.language import Reading
 from refine_dagster.novelty.rouge import Ints
+from refine_dagster.novelty.tokenizers import encoding_reader
 
 _SEPARATOR = "A"
-_LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789" + _SEPARATOR.encode()
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789" + _SEPARATOR.encode() + bytes(range(128, 256))
 _TO_SPACES = bytes(byte if byte in _LETTERS else 32 for byte in range(256))
 _STEMMED_FROM = 4
 # Code points of surrogates are not used: strings that contain them cannot be decoded.
@@ -56,12 +59,14 @@ class Encoder(Protocol):
 class Vocabulary:
     """Encodes by Python's own string functions (implements `Encoder`)."""
 
-    def __init__(self, *, use_stemmer: bool = False) -> None:
+    def __init__(self, *, use_stemmer: bool = False, reading: Reading = "rouge_score") -> None:
+        self._read = encoding_reader(reading)
         self._numbers: _Numbers = _StemNumbers() if use_stemmer else _Numbers()
         self._numbers[_SEPARATOR.encode()] = 0
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        joined = f" {_SEPARATOR} ".join(map(str.lower, texts)).encode("ascii", "replace")
+        plain = (text.lower() if text.isascii() else self._read(text) for text in texts)
+        joined = f" {_SEPARATOR} ".join(plain).encode("latin-1")
         words = joined.translate(_TO_SPACES).split()
         flat = np.fromiter(map(self._numbers.__getitem__, words), np.int32, len(words))
         separators = np.flatnonzero(flat == 0)
@@ -91,8 +96,8 @@ class _StemNumbers(_Numbers):
         self._stems: dict[str, int] = {}
 
     def __missing__(self, token: bytes) -> int:
-        word = token.decode("ascii")
-        stem = self._stem(word) if len(word) >= _STEMMED_FROM else word
+        word = token.decode()
+        stem = self._stem(word) if len(word) >= _STEMMED_FROM and word.isascii() else word
         number = self._stems.setdefault(stem, len(self._stems) + 1)
         self[token] = number
         return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,9 @@ def _loop(
         best, nearest = 0.0, None
         for key, other in known:
             score = float(scorer.score(other, text)["rougeL"].fmeasure)
+            # A text without tokens is the same as itself alone.
+            if text == other and not re.search("[a-z0-9]", text.lower()):
+                score = 1.0
             if score > best:
                 best, nearest = score, key
         kept = not (best > threshold or (refuse_at == "reaches" and best == threshold))

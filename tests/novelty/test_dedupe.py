@@ -44,17 +44,18 @@ def test_jsonl_keeps_lines_as_they_are(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["dedupe", str(file)])
     assert found.exit_code == 0, found.output
     assert "kept 3 of 5 rows" in found.output
-    assert "1 kept rows have no letter a-z and no digit" in found.output
+    assert "1 rows were compared by the tokenizer `unicode`" in found.output
     kept = (tmp_path / "made.kept.jsonl").read_text(encoding="utf-8").splitlines()
     lines = file.read_text(encoding="utf-8").splitlines()
     assert kept == [lines[0], lines[4], lines[6]]
     told = decisions(tmp_path / "made.decisions.jsonl")
+    rouge = {"tokenizer": "rouge_score"}
     assert told == [
-        {"row": 1, "kept": True},
-        {"row": 3, "kept": False, "score": 0.875, "nearest": 1, "nearest_in": str(file)},
-        {"row": 5, "kept": True},
-        {"row": 7, "kept": True},
-        {"row": 9, "kept": False, "score": 1.0, "nearest": 5, "nearest_in": str(file)},
+        {"row": 1, "kept": True, **rouge},
+        {"row": 3, "kept": False, **rouge, "score": 0.875, "nearest": 1, "nearest_in": str(file)},
+        {"row": 5, "kept": True, **rouge},
+        {"row": 7, "kept": True, "tokenizer": "unicode"},
+        {"row": 9, "kept": False, **rouge, "score": 1.0, "nearest": 5, "nearest_in": str(file)},
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "made.decisions.jsonl",

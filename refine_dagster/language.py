@@ -1,0 +1,99 @@
+"""The language of a run: the wording of prompts, and what the rules for texts take from it.
+
+English is declared here, all others in `languages.yaml` beside this file. An entry without
+`requirements` or `header` has the English ones, with its name in the place of `English`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from refine_dagster.errors import RefineError
+
+Reading = Literal["rouge_score", "unicode", "by_script"]
+"""How the novelty filter takes tokens; see `novelty.tokenizers`."""
+
+LATIN = r"a-zA-Z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff"
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language.
+
+    Attributes:
+        code: its ISO 639 code, the value of the config field `language`.
+        name: in English.
+        letters: of its script, the inside of a class of a regular expression.
+        common: frequent words that other languages of the script do not have; may be empty.
+        max_words: longest instruction, in words, or in characters where these are words.
+        unsuited: words of tasks that a model of text cannot do.
+        requirements: of new tasks, the head of the prompt that asks for them; None is English.
+        header: of the prompt that asks for an instance; None is English.
+    """
+
+    code: str
+    name: str
+    letters: str = LATIN
+    common: tuple[str, ...] = ()
+    max_words: int = 150
+    unsuited: tuple[str, ...] = ()
+    requirements: str | None = None
+    header: str | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How its texts are compared: English as published, others by the Unicode tokenizer."""
+        return "by_script" if self.code == "en" else "unicode"
+
+    def is_written_in(self, text: str) -> bool:
+        """Whether at least half of the letters are of its script; a text without letters is."""
+        letters = _LETTER.findall(text)
+        return 2 * len(re.findall(f"[{self.letters}]", "".join(letters))) >= len(letters)
+
+    def count_common(self, words: Iterable[str]) -> int:
+        """How many of the words are frequent ones of the language."""
+        return sum(word in self.common for word in words)
+
+
+ENGLISH = Language(
+    "en",
+    "English",
+    common=("the", "of", "and", "to", "is", "that", "this", "with", "what", "how", "for", "write"),
+)
+
+
+@cache
+def languages() -> dict[str, Language]:
+    """Every language by code."""
+    import yaml
+
+    text = (files("refine_dagster") / "languages.yaml").read_text(encoding="utf-8")
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    others = {
+        code: Language(
+            code, **{name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
+        )
+        for code, entry in entries.items()
+    }
+    return {"en": ENGLISH, **others}
+
+
+def language_of(code: str) -> Language:
+    """The language of a code.
+
+    Raises:
+        RefineError: it has no entry.
+    """
+    if code in languages():
+        return languages()[code]
+    raise RefineError(
+        f"no language {code!r}; known: {', '.join(sorted(languages()))}",
+        fix="take one of these, or add an entry to refine_dagster/languages.yaml "
+        "(docs/languages.md)",
+    )
