@@ -74,14 +74,14 @@ def languages() -> dict[str, Language]:
     import yaml
 
     text = (files("refine_dagster") / "languages.yaml").read_text(encoding="utf-8")
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(text)
-    others = {
-        code: Language(
-            code, **{name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
-        )
-        for code, entry in entries.items()
-    }
-    return {"en": ENGLISH, **others}
+    found = {"en": ENGLISH}
+    for code, entry in yaml.safe_load(text).items():
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in entry.items()
+        }
+        found[code] = Language(code, **fields)
+    return found
 
 
 def language_of(code: str) -> Language:

@@ -28,6 +28,7 @@ PACKAGES = ("refine_dagster", "assets", "resources", "dbt_like_sql")
 DATA = (
     "dbt_like_sql/**/*.sql",
     "refine_dagster/config/profiles/*.yaml",
+    "refine_dagster/languages.yaml",
     "refine_dagster/seeds/packaged.jsonl",
     "refine_dagster/evaluation/held_out/*.json",
     "refine_dagster/offline/*.yaml",
