@@ -1,8 +1,8 @@
 """The `refine-dagster` command.
 
-Each subcommand is a file of `commands/` and imports what it needs when it runs, so that `--help` is
-quick. A `RefineError` is printed without a traceback and ends with exit code 1; Ctrl-C ends with
-130 and loses no answer of a model; any other exception is a bug and keeps its traceback.
+Subcommands live in `commands/` and import what they need when they run, so that `--help` is quick.
+A `RefineError` is printed without a traceback and ends with exit code 1; Ctrl-C ends with 130 and
+loses no answer of a model; any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,20 +13,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from refine_dagster.commands.audit import audit_app
+from refine_dagster.commands.changes import diff, why
 from refine_dagster.commands.compare import compare
 from refine_dagster.commands.config import config_app
-from refine_dagster.commands.dedupe import dedupe
-from refine_dagster.commands.diff import diff
-from refine_dagster.commands.export import export
-from refine_dagster.commands.impact import impact
-from refine_dagster.commands.prune import prune
-from refine_dagster.commands.run import run, status
-from refine_dagster.commands.seeds import seeds_app
-from refine_dagster.commands.show import show
-from refine_dagster.commands.trace import trace
-from refine_dagster.commands.ui import ui
-from refine_dagster.commands.why import why
+from refine_dagster.commands.files import dedupe, seeds_app
+from refine_dagster.commands.run import run, status, ui
+from refine_dagster.commands.tables import export, show
+from refine_dagster.commands.trace import impact, trace
+from refine_dagster.commands.upkeep import audit_app, prune
 from refine_dagster.errors import RefineError
 
 app = typer.Typer(

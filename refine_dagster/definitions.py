@@ -20,12 +20,9 @@ from refine_dagster.config.policy_round import rounds_until
 from refine_dagster.config.profile import DEFAULT_PROFILE, load_profile
 from refine_dagster.config.sources import PROFILE_VARIABLE
 from refine_dagster.home import Home, find_home
-from resources.checkpoints import CheckpointsResource
-from resources.generator import GeneratorResource
-from resources.gpu import GpuResource
-from resources.judge import JudgeResource
+from resources.models import GeneratorResource, GpuResource, JudgeResource
 from resources.profile import ProfileResource
-from resources.warehouse import WarehouseResource
+from resources.warehouse import CheckpointsResource, WarehouseResource
 
 TRAINING = ("fine_tuned_model", "baseline_model", "evaluation_report", "privacy_report")
 

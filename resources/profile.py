@@ -24,7 +24,6 @@ class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         description="Config fields of this run, dotted: {'self_instruct.target': 200}. "
         "`refine-dagster config describe` prints all of them.",
     )
-
     rounds: int | None = Field(
         default=None,
         description="Policy rounds of the loaded graph. A run cannot have another number: set "
@@ -32,12 +31,7 @@ class ProfileResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
 
     def load(self) -> Profile:
-        """The profile of the run.
-
-        Raises:
-            ProfileError: with every problem at once; or the run has another number of rounds than
-                the graph that was loaded.
-        """
+        """The profile of the run; ProfileError if it has other rounds than the loaded graph."""
         profile = load_profile(self.name, launchpad=self.overrides)
         if self.rounds is not None and profile.rounds != self.rounds:
             raise ProfileError(

@@ -1,4 +1,4 @@
-"""Resource `warehouse`: the DuckDB file of data, completions and lineage."""
+"""Resources `warehouse` and `checkpoints`: where data, lineage and trained models are kept."""
 
 from __future__ import annotations
 
@@ -11,11 +11,22 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
+from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.run_lock import Holder, holding_run_lock
 from refine_dagster.warehouse.warehouse import Warehouse
 
 LOCK_TIMEOUT_S = 30.0
 RUN_WAIT_S = 600.0
+
+
+class CheckpointsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Folders named by content hash under one root."""
+
+    root: str = Field(description="The artifact root; made on first use.")
+
+    def store(self) -> CheckpointStore:
+        """The engine's store on this root."""
+        return CheckpointStore(Path(self.root))
 
 
 class WarehouseResource(DuckDBResource):
@@ -28,7 +39,7 @@ class WarehouseResource(DuckDBResource):
 
     lock_timeout_s: float | None = Field(
         default=None,
-        description=f"Seconds to wait for another process to close the file; "
+        description="Seconds to wait for another process to close the file; "
         f"{LOCK_TIMEOUT_S:g} if unset.",
     )
     run_wait_s: float = Field(

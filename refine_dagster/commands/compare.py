@@ -9,8 +9,15 @@ from typing import Annotated
 
 import typer
 
-from refine_dagster.commands.options import ProfileOption, SetOption, overrides_of
-from refine_dagster.commands.output import console, existing_home, open_warehouse, say
+from refine_dagster.commands.output import (
+    ProfileOption,
+    SetOption,
+    console,
+    existing_home,
+    open_warehouse,
+    overrides_of,
+    say,
+)
 from refine_dagster.errors import RefineError
 
 DEFAULT_ARMS = "base,seeds_only,self_instruct,grpo"

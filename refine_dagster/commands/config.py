@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from enum import StrEnum
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from refine_dagster.commands.options import (
+from refine_dagster.commands.output import (
     FormatOption,
-    OutputFormat,
     ProfileOption,
     SeedsOption,
     SetOption,
+    console,
     overrides_of,
+    print_json,
+    rich_table,
+    say,
+    say_wrapped,
 )
-from refine_dagster.commands.output import console, print_json, rich_table, say, say_wrapped
 from refine_dagster.errors import RefineError
 
 if TYPE_CHECKING:
@@ -33,21 +35,13 @@ SectionArgument = Annotated[
 RUN_FIELDS = "Fields of the run itself; their names have no section."
 
 
-class DescriptionFormat(StrEnum):
-    """Formats of a description."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
-
-
 @config_app.command("show")
 def show(
     section: SectionArgument = None,
     profile: ProfileOption = None,
     seeds: SeedsOption = None,
     settings: SetOption = None,
-    format: FormatOption = OutputFormat.TEXT,
+    format: FormatOption = "text",
 ) -> None:
     """Show the effective config, and where each value comes from.
 
@@ -63,7 +57,7 @@ def show(
         holder = getattr(config.profile, field.section) if field.section else config.profile
         values[field.name] = getattr(holder, field.name.rpartition(".")[2])
     sources = {name: config.origins.get(name, "default") for name in values}
-    if format is OutputFormat.JSON:
+    if format == "json":
         print_json({name: {"value": values[name], "source": sources[name]} for name in values})
     else:
         rows = [(name, _text(value), sources[name]) for name, value in values.items()]
@@ -76,17 +70,18 @@ def show(
 def describe(
     section: SectionArgument = None,
     format: Annotated[
-        DescriptionFormat, typer.Option(help="Text, JSON, or tables for docs/config.md.")
-    ] = DescriptionFormat.TEXT,
+        Literal["text", "json", "markdown"],
+        typer.Option(help="Text, JSON, or tables for docs/config.md."),
+    ] = "text",
 ) -> None:
     """Describe config fields: type, range or choices, default, meaning.
 
     Example: refine-dagster config describe reinforcement
     """
     fields = _fields(section)
-    if format is DescriptionFormat.JSON:
+    if format == "json":
         print_json(fields)
-    elif format is DescriptionFormat.MARKDOWN:
+    elif format == "markdown":
         typer.echo("\n".join(_markdown(fields)))
     else:
         for name, meaning, inner in _by_section(fields):

@@ -1,4 +1,4 @@
-"""How commands print, text for people and JSON for machines, and the home that they read."""
+"""What commands share: options, the home that they read, text for people and JSON for machines."""
 
 from __future__ import annotations
 
@@ -6,31 +6,65 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from refine_dagster.errors import RefineError
 from refine_dagster.home import Home, find_home
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from refine_dagster.lineage.causes import Cause
     from refine_dagster.warehouse.warehouse import Warehouse
-
 
 # A log file has no width of its own; tables need some.
 LOG_WIDTH = 120
 console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
 HASH = re.compile(r"[0-9a-f]{32,64}")
 HASH_SHOWN = 12
-# The column that tells people which row is meant, where a table has it.
-_TITLE = "instruction"
+
+
+FormatOption = Annotated[Literal["text", "json"], typer.Option("--format", help="Text, or JSON.")]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", help="offline, laptop, gpu, or a YAML file [REFINE_PROFILE]."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A config field: reinforcement.steps=30. May be repeated."),
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option("--seeds", help="A seed file, or a folder of SUPER-NI tasks: seeds.path."),
+]
+
+
+def overrides_of(settings: Iterable[str] | None, **options: Any) -> dict[str, Any]:
+    """Config field -> value of this run.
+
+    Args:
+        settings: texts of `--set`, such as `reinforcement.steps=30`.
+        options: section and field, joined by two underscores -> value; None sets nothing.
+    """
+    overrides: dict[str, Any] = {}
+    for text in settings or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise RefineError(
+                f"{text!r} sets no config field",
+                where="--set",
+                fix="write --set section.field=value",
+            )
+        overrides[name] = value
+    for option, value in options.items():
+        if value is not None:
+            overrides[option.replace("__", ".")] = value
+    return overrides
 
 
 def existing_home() -> Home:
@@ -73,9 +107,6 @@ def print_json(answer: Any) -> None:
 
 def rich_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """A table for the terminal; numbers to the right with four digits, hashes cut."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, name in enumerate(columns):
         numeric = {type(row[number]) for row in rows} <= {int, float, NoneType}
@@ -93,37 +124,11 @@ def cell(value: Any, *, whole: bool = False) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(cell(item, whole=whole) for item in value)
-    text = str(value)
-    return text if whole else _shortened(text)
+    return str(value) if whole else shortened(str(value))
 
 
-def cause_lines(cause: Cause) -> Iterator[str]:
-    """What a cause changed, a line for each column: old and new, or what was added or removed."""
-    if cause.kind != "row":
-        return
-    if cause.change == "edited":
-        yield from version_lines(cause.old, cause.new)
-        return
-    row = cause.old or cause.new
-    for name in [_TITLE] if _TITLE in row else list(row):
-        yield f"{name}: {text_of(row[name])}"
-
-
-def version_lines(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """The columns that differ between two versions of a row, old and new below each other."""
-    for name in dict.fromkeys([*old, *new]):
-        yield f"{name}, old: {text_of(old.get(name))}"
-        yield f"{name}, new: {text_of(new.get(name))}"
-
-
-def text_of(value: Any) -> str:
-    """A value on one line; text as it is, hashes cut, anything else as JSON."""
-    if isinstance(value, str):
-        return _shortened(value).replace("\n", "⏎")
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """The text; a hash is cut."""
     return f"{text[:HASH_SHOWN]}…" if HASH.fullmatch(text) else text
 
 

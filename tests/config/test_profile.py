@@ -10,7 +10,7 @@ from refine_dagster.config.models import DeviceConfig
 from refine_dagster.config.profile import Profile, load_profile, read_config
 from refine_dagster.config.section import ProfileError
 from refine_dagster.config.sources import packaged_profiles
-from resources.gpu import GpuResource
+from resources.models import GpuResource
 
 
 def test_packaged_profiles_are_valid() -> None:

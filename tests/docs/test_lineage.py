@@ -29,7 +29,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
-from refine_dagster.commands import audit, diff, impact, output, prune, show, trace, why
+from refine_dagster.commands import changes, output, tables, trace, upkeep
 from refine_dagster.commands import output as door
 from refine_dagster.home import HOME_VARIABLE, Home
 from refine_dagster.warehouse.tables import TABLES
@@ -38,7 +38,7 @@ from tests.builders.lineage_story import tell
 from tests.builders.warehouse import new_warehouse
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "lineage.md"
-COMMANDS = (audit, diff, impact, output, prune, show, trace, why)
+COMMANDS = (changes, output, tables, trace, upkeep)
 LONGEST = 250  # lines of the document, answers not counted
 _ANSWERED = re.compile(
     r"^```sql\n(?P<sql>.*?)^```\n```text\n(?P<rows>.*?)^```$"

@@ -22,7 +22,7 @@ from refine_dagster.generation.vllm_engine import VllmError
 from refine_dagster.hashing import canonical_json
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, resolve_model
-from resources.generator import GeneratorResource
+from resources.models import GeneratorResource
 from tests.builders.warehouse import new_warehouse
 
 

@@ -30,7 +30,7 @@ from refine_dagster.prompts.example import Example
 from refine_dagster.run import RunFailedError, run_pipeline
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.warehouse import Warehouse
-from resources.judge import JudgeResource
+from resources.models import JudgeResource
 from tests.builders.fake_judge import accuracy_of
 from tests.builders.published_judges import write_reward_model, write_unieval
 

@@ -68,7 +68,7 @@ PRELOADED = [
     "trl.trainer.sft_trainer",
     "refine_dagster.cli",
     "refine_dagster.run",
-    "refine_dagster.commands.summary",
+    "refine_dagster.commands.run",
     "tests.pipeline.children",
 ]
 

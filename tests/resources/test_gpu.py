@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from refine_dagster.config.models import DeviceConfig
-from resources.gpu import GpuResource
+from resources.models import GpuResource
 
 
 def test_every_device_knob_is_followed_or_set() -> None:

@@ -1,21 +1,34 @@
-"""`refine-dagster dedupe`: the novelty filter alone, on any file of texts."""
+"""`refine-dagster seeds check` and `dedupe`: commands on files, which need no home."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from refine_dagster.commands.output import console, say
 
+seeds_app = typer.Typer(no_args_is_help=True, help="Seed files.")
 
-class Refusal(StrEnum):
-    """Which side of the threshold a tie is on."""
 
-    REACHES = "reaches"
-    EXCEEDS = "exceeds"
+@seeds_app.command("check")
+def seeds_check(
+    file: Annotated[str, typer.Argument(help="A seed file or a folder of SUPER-NI tasks.")],
+) -> None:
+    """Report every problem of a seed file, with file, line and field.
+
+    Example: refine-dagster seeds check my_seeds.jsonl
+    """
+    from refine_dagster.seeds.readers import check_seeds, read_seeds
+
+    problems = check_seeds(file)
+    for problem in problems:
+        say(str(problem))
+    if any(problem.severity == "error" for problem in problems):
+        raise typer.Exit(1)
+    seeds = read_seeds(file).seeds
+    say(f"{len(seeds)} seed tasks, {len(problems)} warnings")
 
 
 def dedupe(
@@ -23,9 +36,9 @@ def dedupe(
     column: Annotated[str, typer.Option(help="The column of texts.")] = "instruction",
     threshold: Annotated[float, typer.Option(help="ROUGE-L F, above 0, at most 1.")] = 0.7,
     refuse_at: Annotated[
-        Refusal,
+        Literal["reaches", "exceeds"],
         typer.Option(help="Refuse F >= threshold (REFINE-AF) or only F > threshold."),
-    ] = Refusal.REACHES,
+    ] = "reaches",
     stem: Annotated[bool, typer.Option(help="Compare Porter stems of words.")] = False,
     against: Annotated[
         Path | None, typer.Option(help="A file whose texts must not be repeated either.")
@@ -52,7 +65,7 @@ def dedupe(
     from refine_dagster.novelty.filter import NoveltyFilter
 
     reading = language_of(language).reading
-    novelty = NoveltyFilter(threshold, refuse_at.value, stem, compiled=compiled, reading=reading)
+    novelty = NoveltyFilter(threshold, refuse_at, stem, compiled=compiled, reading=reading)
     with showing_progress(console):
         result = dedupe_file(file, column, novelty, against=against, overwrite=overwrite)
     say(f"kept {result.kept} of {result.rows} rows: {result.kept_file}")

@@ -1,17 +1,26 @@
-"""`refine-dagster show`: rows of a table, as they are or as they were."""
+"""`refine-dagster show` and `export`: the rows of a table here, and the dataset as a file."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from refine_dagster.commands.output import cell, console, existing_home, open_warehouse, rich_table
+from refine_dagster.commands.output import (
+    cell,
+    console,
+    existing_home,
+    open_warehouse,
+    rich_table,
+    say,
+)
 from refine_dagster.errors import RefineError
 
 if TYPE_CHECKING:
     import polars as pl
-    from rich.table import Table
 
     from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -48,9 +57,6 @@ def show(
 
 def _records(title: str, rows: pl.DataFrame) -> Table:
     """Rows with too many columns for the terminal: a line for each column, hashes whole."""
-    from rich.table import Table
-    from rich.text import Text
-
     records = Table(title=title, title_justify="left", title_style="bold", show_header=False)
     records.add_column("column", no_wrap=True)
     records.add_column("value", overflow="fold")
@@ -79,3 +85,23 @@ def _past(warehouse: Warehouse, table: str, sequence: int) -> str:
         f"(SELECT {columns} FROM history.{table} WHERE added_in <= {sequence} "
         f"AND (removed_in IS NULL OR removed_in > {sequence}) ORDER BY row_id)"
     )
+
+
+def export(
+    to: Annotated[Path, typer.Option(help="The file to write.")],
+    format: Annotated[
+        Literal["alpaca", "messages", "parquet"], typer.Option(help="Layout of the rows.")
+    ] = "alpaca",
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Write the instruction dataset to a file that `datasets.load_dataset` reads.
+
+    Example: refine-dagster export --format messages --to dataset.jsonl
+    """
+    from refine_dagster.lineage.export import export_live_dataset
+
+    warehouse = open_warehouse(existing_home())
+    result = export_live_dataset(warehouse, format, to, overwrite=overwrite)
+    for file in result.files:
+        say(f"wrote {file}")
+    say(f"{result.rows} rows, sha256 {result.sha256}")
