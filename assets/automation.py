@@ -23,11 +23,6 @@ from typing import Any
 import dagster as dg
 
 from assets.graph import pipeline
-from refine_dagster.errors import RefineError
-from refine_dagster.seeds.readers import read_seeds
-from refine_dagster.warehouse.warehouse import OUTSIDE
-from resources.profile import ProfileResource
-from resources.warehouse import WarehouseResource
 
 # How far upstream an asset looks for work that must finish first. Two levels are enough: most
 # automated assets read the seeds and models besides the asset before them, and so are due from
@@ -37,7 +32,7 @@ LOOKS_UP = 2
 
 @cache
 def automated(rounds: int = 1) -> tuple[str, ...]:
-    """What is kept fresh in a graph of so many policy rounds, besides the SQL models."""
+    """The assets that are kept fresh, without the SQL models."""
     return tuple(asset.facts.key for asset in pipeline(rounds) if asset.facts.automated)
 
 
@@ -70,33 +65,8 @@ def keep_fresh(rounds: int = 1) -> dg.AutomationCondition[Any]:
     ).with_label("keep_fresh")
 
 
-@dg.sensor(
-    asset_selection=dg.AssetSelection.assets("seed_tasks"),
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.STOPPED,
-)
-def seed_file_changed(
-    context: dg.SensorEvaluationContext, profile: ProfileResource, warehouse: WarehouseResource
-) -> dg.SensorResult:
-    """Materialises `seed_tasks` when the content of the seed file changes.
-
-    The cursor is the hash of the content, so that other spacing, line ends or order start nothing.
-    A file that cannot be read is waited for; the tick says what is wrong with it. With no cursor
-    yet, the file is held against what `seed_tasks` was last made from.
-    """
-    try:
-        found = read_seeds(profile.load().seeds.path).content_hash
-        seen = context.cursor or _last_made_from(warehouse)
-    except RefineError as error:
-        return dg.SensorResult(skip_reason=str(error))
-    if found == seen:
-        return dg.SensorResult(skip_reason="the seeds are the same", cursor=found)
-    # No run key: Dagster starts nothing twice for one key, and an edit may be taken back.
-    return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=found)
-
-
 def condition_sensors(rounds: int = 1) -> list[dg.AutomationConditionSensorDefinition]:
-    """The sensors that evaluate `keep_fresh`, off at first."""
+    """The sensors that evaluate `keep_fresh`."""
     return [
         dg.AutomationConditionSensorDefinition(
             "dataset_kept_fresh",
@@ -109,12 +79,3 @@ def condition_sensors(rounds: int = 1) -> list[dg.AutomationConditionSensorDefin
             description="Materialises SQL models again when their inputs change.",
         ),
     ]
-
-
-def _last_made_from(warehouse: WarehouseResource) -> str | None:
-    """The content hash that `seed_tasks` last recorded; None where it was never made."""
-    opened = warehouse.open()
-    if not opened.path.is_file():
-        return None
-    last = opened.last_record("seed_tasks")
-    return last.inputs.get(f"{OUTSIDE}seeds") if last else None

@@ -2,17 +2,17 @@
 
 import dagster as dg
 
-from assets.declaration import PipelineAsset, pipeline_asset
 from assets.sources import policy_after, policy_assets
-from assets.step import Result, Step
+from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.lineage.trace import trace
 from refine_dagster.lineage.trace_text import as_markdown
+from refine_dagster.warehouse.tables import slice_of
+from resources.warehouse import WarehouseResource
 
 
 def instruction_dataset(last: PolicyRound) -> PipelineAsset:
-    """The asset of the dataset: the pool of the last round, answered by its policy."""
     rounds = last.number
     pool, scale = last.name("filtered_instructions"), "reward_scored_instructions"
 
@@ -56,3 +56,26 @@ def _with_trace(step: Step, result: Result) -> Result:
         return result
     shown = dg.MetadataValue.md(as_markdown(trace(step.warehouse, row_id)))
     return result._replace(metadata={**(result.metadata or {}), "trace": shown})
+
+
+def instances_reconcile(last: PolicyRound) -> dg.AssetChecksDefinition:
+    pool = slice_of(last.name("filtered_instructions")).live
+
+    @dg.asset_check(asset="instruction_dataset", name="instances_reconcile", blocking=True)
+    def reconcile(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        """Accepted instructions = kept + rejected instances, and the kept ones are the dataset."""
+        counts = warehouse.open().query(
+            f"""
+            SELECT (SELECT count(*) FROM {pool}) AS instructions,
+                   (SELECT count(DISTINCT instruction_id) FROM instance_decisions) AS decisions,
+                   (SELECT count(*) FROM instance_decisions WHERE kept) AS kept,
+                   (SELECT count(*) FROM instruction_dataset) AS dataset
+            """
+        )
+        instructions, decisions, kept, dataset = counts.row(0)
+        return dg.AssetCheckResult(
+            passed=instructions == decisions and kept == dataset,
+            metadata={name: int(counts[name].item()) for name in counts.columns},
+        )
+
+    return reconcile

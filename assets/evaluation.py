@@ -1,19 +1,38 @@
 """The evaluation: four arms on held-out tasks, by the SUPER-NI protocol."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
-from assets.declaration import pipeline_asset
-from assets.facts import tasks_version
+from assets.facts import UNREADABLE
 from assets.preview import markdown_table
 from assets.sources import arms_of, policy_after
-from assets.step import Result, Step
+from assets.step import Result, Step, pipeline_asset
 from refine_dagster import stages
+from refine_dagster.config.profile import Profile
+from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.report import COMPARISONS, REPORT, means_of
-from refine_dagster.evaluation.super_ni import load_tasks, tasks_hash
+from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
 from refine_dagster.warehouse.rows import frame
+
+# Held-out tasks beyond this are not read while definitions load; loading must stay quick.
+MOST_TASK_BYTES = 16 * 1024 * 1024
+
+
+def tasks_version(profile: Profile) -> str:
+    """The content of the held-out tasks."""
+    config = profile.evaluation
+    try:
+        if config.tasks != PACKAGED:
+            entries = task_entries(config.tasks, config.split)
+            sizes = (entry.stat().st_size for entry in entries if isinstance(entry, Path))
+            if sum(sizes) > MOST_TASK_BYTES:
+                return "unread"
+        return tasks_hash(load_tasks(config.tasks, config.max_instances, config.split))
+    except (RefineError, OSError):
+        return UNREADABLE
 
 
 @pipeline_asset(group="evaluation", kinds={"huggingface", "duckdb"}, owner="models", revision=1,

@@ -1,4 +1,4 @@
-"""What is declared of an asset beside its place in the graph, and the version that follows from it.
+"""What an asset declares, and the code version that follows from it.
 
 Run configuration is no part of Dagster's staleness, so the config that an asset reads is hashed
 into its code version: change a field, and the UI marks as unsynced exactly the assets that read it.
@@ -16,34 +16,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from refine_dagster.config.profile import Profile
 from refine_dagster.config.section import plug_ins_of
-from refine_dagster.errors import RefineError
-from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks, task_entries, tasks_hash
 from refine_dagster.hashing import content_id
-from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.warehouse.tables import slice_of
 
 # Stands for the content of a file that is absent or has errors; the run says which.
 UNREADABLE = "unreadable"
-# Held-out tasks beyond this are not read while definitions load; loading must stay quick.
-MOST_TASK_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is declared of an asset.
+    """What an asset declares.
 
     Attributes:
-        key: its name in the graph.
-        revision: of its logic.
-        config: the sections of the profile that it reads; besides them what of `generator` decides
-            completions, where its table says that it calls a model.
+        config: the sections of the profile that it reads; where its table says that it calls a
+            model, what of `generator` decides completions is read too.
         automated: whether automation may materialise it; what trains is left to people.
-        outside: hashes what it reads besides its inputs and config; None where there is nothing.
+        outside: hashes what it reads besides its inputs and config.
     """
 
     key: str
@@ -51,11 +43,6 @@ class Facts:
     config: tuple[str, ...] = ()
     automated: bool = False
     outside: Callable[[Profile], str] | None = None
-
-    @property
-    def calls_model(self) -> bool:
-        """Whether it asks a model for completions."""
-        return slice_of(self.key).table.calls_model
 
     @property
     def resources(self) -> set[str]:
@@ -76,12 +63,12 @@ class Facts:
             name: section.model_dump(mode="json")
             for name, section in zip(self.config, sections, strict=True)
         }
-        deciding = profile.generator.deciding() if self.calls_model else {}
-        plug_ins = plug_ins_of(*sections, *([profile.generator] if self.calls_model else []))
-        return {**config, **deciding, **plug_ins, "run_seed": profile.run_seed}
+        if slice_of(self.key).table.calls_model:
+            sections.append(profile.generator)
+            config |= profile.generator.deciding()
+        return {**config, **plug_ins_of(*sections), "run_seed": profile.run_seed}
 
     def config_hash(self, profile: Profile) -> str:
-        """The hash of `config_of`."""
         return content_id("config", self.config_of(profile))
 
     def code_version(self, profile: Profile) -> str:
@@ -91,25 +78,3 @@ class Facts:
         """
         version = f"{self.revision}.{self.config_hash(profile)[:12]}"
         return f"{version}.{self.outside(profile)[:12]}" if self.outside else version
-
-
-def seeds_version(profile: Profile) -> str:
-    """The content of the seed file."""
-    try:
-        return read_seeds(profile.seeds.path).content_hash
-    except RefineError:
-        return UNREADABLE
-
-
-def tasks_version(profile: Profile) -> str:
-    """The content of the held-out tasks."""
-    config = profile.evaluation
-    try:
-        if config.tasks != PACKAGED:
-            entries = task_entries(config.tasks, config.split)
-            sizes = (entry.stat().st_size for entry in entries if isinstance(entry, Path))
-            if sum(sizes) > MOST_TASK_BYTES:
-                return "unread"
-        return tasks_hash(load_tasks(config.tasks, config.max_instances, config.split))
-    except (RefineError, OSError):
-        return UNREADABLE

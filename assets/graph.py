@@ -1,21 +1,20 @@
-"""The assets of the pipeline, besides the SQL models."""
+"""The assets of the pipeline, without the SQL models."""
 
 from __future__ import annotations
 
 from functools import cache
 
-from assets.base_model import base_model
 from assets.dataset import instruction_dataset
-from assets.declaration import PipelineAsset
 from assets.evaluation import evaluation_report
 from assets.evolution import evolved_instructions, instructor_policy
 from assets.facts import Facts
 from assets.feedback import feedback_judge, reward_scored_instructions
 from assets.instructions import filtered_instructions, instruction_decisions, raw_instructions
-from assets.models import baseline_model, fine_tuned_model
+from assets.models import base_model, baseline_model, fine_tuned_model
 from assets.policy import rl_policy_checkpoint
 from assets.privacy import privacy_report
 from assets.seeds import seed_tasks
+from assets.step import PipelineAsset
 from refine_dagster.config.policy_round import PolicyRound, rounds_until
 
 OF_EVERY_ROUND = (
@@ -28,7 +27,6 @@ OF_EVERY_ROUND = (
 
 
 def facts(rounds: int = 1) -> dict[str, Facts]:
-    """Key -> facts of every asset."""
     return {asset.facts.key: asset.facts for asset in pipeline(rounds)}
 
 
@@ -36,7 +34,9 @@ def facts(rounds: int = 1) -> dict[str, Facts]:
 def pipeline(rounds: int = 1) -> tuple[PipelineAsset, ...]:
     """The assets of a graph of so many policy rounds, each after those that it reads."""
     last = PolicyRound(rounds)
-    proposed, *others = (made_in(one) for one in rounds_until(rounds) for made_in in OF_EVERY_ROUND)
+    proposed, *others = (
+        asset(policy_round) for policy_round in rounds_until(rounds) for asset in OF_EVERY_ROUND
+    )
     return (
         seed_tasks,
         base_model,

@@ -3,17 +3,19 @@
 The candidates that an instructor evolves are made in `assets/evolution.py` and decided on here.
 """
 
-from assets.declaration import PipelineAsset, pipeline_asset
+import dagster as dg
+
 from assets.sources import policy_after, policy_assets
-from assets.step import Result, Step
+from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.self_instruct.decisions import EVOLVED
 from refine_dagster.warehouse.rows import Row
+from refine_dagster.warehouse.tables import slice_of
+from resources.warehouse import WarehouseResource
 
 
 def raw_instructions(policy_round: PolicyRound) -> PipelineAsset:
-    """The asset of a round's candidates."""
     before, former = policy_round.number - 1, _former_pool(policy_round)
 
     @pipeline_asset(name=policy_round.name("raw_instructions"), group="instructions",
@@ -29,13 +31,9 @@ def raw_instructions(policy_round: PolicyRound) -> PipelineAsset:
         """
         if same := step.unchanged():
             return same
-        policy, seeds, pool = (
-            policy_after(step, before),
-            step.rows("seed_tasks"),
-            _all(step, former),
-        )
+        policy, pool = policy_after(step, before), _all(step, former)
+        seeds, config = step.rows("seed_tasks"), step.profile.self_instruct
         with step.runtime() as runtime:
-            config = step.profile.self_instruct
             made = stages.propose(policy, seeds, config, runtime, policy_round, pool)
         return step.commit(made)
 
@@ -43,7 +41,6 @@ def raw_instructions(policy_round: PolicyRound) -> PipelineAsset:
 
 
 def instruction_decisions(policy_round: PolicyRound) -> PipelineAsset:
-    """The asset of the decisions on a round's candidates."""
     raw, former = policy_round.name("raw_instructions"), _former_pool(policy_round)
     evolved = _evolved(policy_round)
 
@@ -70,7 +67,6 @@ def instruction_decisions(policy_round: PolicyRound) -> PipelineAsset:
 
 
 def filtered_instructions(policy_round: PolicyRound) -> PipelineAsset:
-    """The asset of a round's pool."""
     raw, former = policy_round.name("raw_instructions"), _former_pool(policy_round)
     decided, evolved = policy_round.name("instruction_decisions"), _evolved(policy_round)
 
@@ -93,14 +89,50 @@ def filtered_instructions(policy_round: PolicyRound) -> PipelineAsset:
 
 
 def _former_pool(policy_round: PolicyRound) -> list[str]:
-    """The table of the pool of the round before, where there is one."""
     return [] if policy_round.is_first else [policy_round.before.name("filtered_instructions")]
 
 
 def _evolved(policy_round: PolicyRound) -> list[str]:
-    """The table of evolved candidates; seeds are evolved in the first round alone."""
+    """Seeds are evolved in the first round alone."""
     return [EVOLVED] if policy_round.is_first else []
 
 
 def _all(step: Step, tables: list[str]) -> list[Row]:
     return [row for table in tables for row in step.rows(table)]
+
+
+def funnel_reconciles(policy_round: PolicyRound) -> dg.AssetChecksDefinition:
+    raw = slice_of(policy_round.name("raw_instructions"))
+    decisions = slice_of(policy_round.name("instruction_decisions"))
+    evolved = (
+        f"UNION ALL SELECT method, round, row_id FROM {EVOLVED}" if policy_round.is_first else ""
+    )
+
+    @dg.asset_check(asset=decisions.asset, name="funnel_reconciles", blocking=True)
+    def reconciles(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        """Candidates = kept + rejected + unparsed in every round of the loop and at every place of
+        the evolution, one decision for each candidate."""
+        broken = warehouse.open().query(
+            f"""
+            WITH candidates AS (
+                SELECT method, round, count(*) AS candidates, count(DISTINCT row_id) AS ids
+                FROM (SELECT method, round, row_id FROM {raw.live} {evolved}) GROUP BY ALL
+            ), decided AS (
+                SELECT method, round, count(*) AS decisions,
+                       count(DISTINCT candidate_id) AS ids,
+                       count(*) FILTER (kept AND rule = 'kept') AS kept,
+                       count(*) FILTER (NOT kept AND rule = 'unparsed') AS failed,
+                       count(*) FILTER (NOT kept AND rule NOT IN ('kept', 'unparsed')) AS rejected
+                FROM {decisions.live} GROUP BY ALL
+            )
+            SELECT method, round, candidates, kept, rejected, failed
+            FROM candidates FULL JOIN decided USING (method, round)
+            WHERE candidates IS DISTINCT FROM kept + rejected + failed
+               OR candidates.ids IS DISTINCT FROM decided.ids
+            """
+        )
+        return dg.AssetCheckResult(
+            passed=broken.is_empty(), metadata={"rounds_that_do_not": broken.height}
+        )
+
+    return reconciles

@@ -4,7 +4,7 @@ The engine reads, runs and checks the models; here each becomes one asset, with 
 documentation, column lineage and blocking checks taken from the SQL file.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,15 @@ _MEANING = {
 def sql_model_assets(
     folder: Path = sql_models.MODELS_FOLDER, rounds: int = 1
 ) -> list[dg.AssetsDefinition]:
-    """One asset for each SQL model, each after those that it reads.
-
-    Args:
-        rounds: policy rounds of the graph; what is read of all rounds comes before.
+    """One asset for each SQL model of a graph of so many policy rounds, in order.
 
     Raises:
-        SqlModelError: with every problem found in the files.
+        SqlModelError: with every problem of the files.
     """
-    return [sql_model_asset(model) for model in sql_models.read_models(folder, rounds)]
+    return [_sql_model_asset(model) for model in sql_models.read_models(folder, rounds)]
 
 
-def sql_model_asset(model: SqlModel) -> dg.AssetsDefinition:
-    """The asset that makes a model's view or table, and checks it."""
-
+def _sql_model_asset(model: SqlModel) -> dg.AssetsDefinition:
     @dg.asset(
         name=model.name,
         description=model.description,
@@ -70,7 +65,7 @@ def sql_model_asset(model: SqlModel) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(
             metadata=_metadata(model, made),
             data_version=dg.DataVersion(made.content_hash),
-            check_results=[_check_result(one) for one in checked],
+            check_results=[_check_result(result) for result in checked],
         )
 
     return sql_model
@@ -88,8 +83,8 @@ def _metadata(model: SqlModel, made: ModelResult) -> dict[str, Any]:
         {
             "column": list(origins),
             "comes from": [
-                ", ".join(f"{origin.relation}.{origin.column}" for origin in found) or "-"
-                for found in origins.values()
+                ", ".join(f"{origin.relation}.{origin.column}" for origin in sources) or "-"
+                for sources in origins.values()
             ],
         }
     )
@@ -112,11 +107,7 @@ def _metadata(model: SqlModel, made: ModelResult) -> dict[str, Any]:
 
 
 def _column_lineage(model: SqlModel) -> dg.TableColumnLineage:
-    """Origins by asset; a column of an asset's second table is named `table.column`.
-
-    The completions store and the ledger are no assets and are left out here; the Markdown table
-    has them.
-    """
+    """Origins that are assets; a column of an asset's second table is named `table.column`."""
     return dg.TableColumnLineage(
         {
             column.name: [
@@ -137,14 +128,12 @@ def _column_lineage(model: SqlModel) -> dg.TableColumnLineage:
 def _check_result(result: CheckResult) -> dg.AssetCheckResult:
     metadata: dict[str, int | str] = {"failing_rows": result.failing_rows}
     if result.examples:
-        metadata["examples"] = _listed(result.examples)
+        metadata["examples"] = ", ".join(
+            "null" if value is None else value for value in result.examples
+        )
     return dg.AssetCheckResult(
         check_name=result.check.name,
         passed=result.passed,
         severity=dg.AssetCheckSeverity.ERROR,
         metadata=metadata,
     )
-
-
-def _listed(values: Iterable[str | None]) -> str:
-    return ", ".join("null" if value is None else value for value in values)

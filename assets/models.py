@@ -1,22 +1,45 @@
-"""The fine-tuned model, and the baselines that it is compared with.
+"""The base model, the fine-tuned model, and the baselines that it is compared with.
 
 All arms start from the same base, take the same number of optimiser steps with the same config, and
 differ only in what they learn from. The steps are set by the pool of accepted instructions, which
 all arms share.
 """
 
-from assets.declaration import PipelineAsset, pipeline_asset
 from assets.sources import learnt_by, policy_after
-from assets.step import Result, Step
+from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
+from refine_dagster.models.language_model import resolve_model
 from refine_dagster.runtime import joined
 from refine_dagster.training.sft import steps_for
 from refine_dagster.warehouse.tables import base_instances
 
+OFFLINE = "offline"
+
+
+@pipeline_asset(group="model", kinds={"torch", "huggingface"}, owner="models", revision=2,
+                config=("base_model", "device"), deps=["seed_tasks"])  # fmt: skip
+def base_model(step: Step) -> Result:
+    """The language model that proposes, answers, judges and is fine-tuned.
+
+    With `base_model.id` = `offline`, a Llama of about a million parameters is trained here from the
+    packaged primer and, unless `base_model.learn_seeds` is off, the seeds. Anything else is a
+    Hugging Face id or a folder; its revision and the hash of its files are recorded, and a change
+    of either is a new version.
+    """
+    config = step.profile.base_model
+    if config.id != OFFLINE:
+        ref = resolve_model(config.id, config.revision)
+        same = step.unchanged(model=ref.fingerprint)
+        return same or step.commit(stages.given_base(config.id, ref))
+    if same := step.unchanged():
+        return same
+    with step.runtime() as runtime:
+        made = stages.train_base(step.rows("seed_tasks"), config, runtime)
+    return step.commit(made)
+
 
 def fine_tuned_model(last: PolicyRound) -> PipelineAsset:
-    """The asset of the model that learns from the dataset."""
     pool = last.name("filtered_instructions")
 
     @pipeline_asset(group="model", kinds={"torch", "huggingface"}, owner="models", revision=1,
@@ -30,7 +53,6 @@ def fine_tuned_model(last: PolicyRound) -> PipelineAsset:
 
 
 def baseline_model(last: PolicyRound) -> PipelineAsset:
-    """The asset of the baselines; they share the pool of the last round with the dataset."""
     instances, pool = base_instances(last).asset, last.name("filtered_instructions")
 
     @pipeline_asset(group="model", kinds={"torch", "huggingface"}, owner="models", revision=1,

@@ -45,16 +45,11 @@ def markdown_table(rows: pl.DataFrame) -> str:
 
 
 def step_plots(rows: pl.DataFrame) -> str:
-    """Every figure of a table of training steps, in the order of its columns, as small plots.
-
-    Args:
-        rows: columns `step`, figures or mappings of figures, and perhaps `arm`: each arm then has
-            plots of its own.
-    """
+    """Every figure of a table of training steps as a small plot, for each `arm` if there are."""
     rows = with_entries(rows.sort("step"))
     arms = rows.partition_by("arm", as_dict=True) if "arm" in rows.columns else {("",): rows}
     series = {
-        f"{arm} {name}".strip(): [math.nan if one is None else float(one) for one in steps[name]]
+        f"{arm} {name}".strip(): [math.nan if y is None else float(y) for y in steps[name]]
         for (arm,), steps in sorted(arms.items(), key=lambda item: item[0])
         for name, kind in rows.schema.items()
         if kind.is_numeric() and name != "step"
@@ -63,12 +58,7 @@ def step_plots(rows: pl.DataFrame) -> str:
 
 
 def line_plots(series: Mapping[str, Sequence[float]], across: str) -> str:
-    """One small line plot per series as a Markdown picture.
-
-    Args:
-        series: title -> values, one a step from 1.
-        across: label of the horizontal axis.
-    """
+    """One small line plot per series (title -> values, one a step from 1), labelled `across`."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -77,8 +67,8 @@ def line_plots(series: Mapping[str, Sequence[float]], across: str) -> str:
     figure = Figure(figsize=(3.5 * columns, 2.2 * lines))
     leave_room(figure, left=0.55, right=0.15, bottom=0.45, top=0.3)
     figure.subplots_adjust(wspace=0.25, hspace=0.6)
-    for place, (title, values) in enumerate(series.items(), 1):
-        axes = figure.add_subplot(lines, columns, place)
+    for number, (title, values) in enumerate(series.items(), 1):
+        axes = figure.add_subplot(lines, columns, number)
         axes.plot(range(1, len(values) + 1), values, linewidth=1.2)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(across, fontsize=8)
@@ -96,7 +86,7 @@ def leave_room(figure: Any, *, left: float, right: float, bottom: float, top: fl
 
 
 def markdown_picture(figure: Any, name: str) -> str:
-    """A figure of matplotlib as a Markdown picture that holds its own bytes."""
+    """A matplotlib figure as an inline Markdown picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     stream = io.BytesIO()

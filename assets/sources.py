@@ -1,4 +1,4 @@
-"""What several assets read: models and examples from the rows of assets before them."""
+"""Models and examples from the rows of earlier assets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from refine_dagster.warehouse.tables import base_instances
 
 
 def policy_assets(rounds: int) -> list[str]:
-    """The assets that the policy after so many rounds is made of: the base model and every
-    round's training. After 0 rounds it is the base model."""
-    return ["base_model", *(one.name("rl_policy_checkpoint") for one in rounds_until(rounds))]
+    """The base model, and the training of each of so many policy rounds."""
+    return ["base_model", *(r.name("rl_policy_checkpoint") for r in rounds_until(rounds))]
 
 
 def policy_after(step: Step, rounds: int) -> Model:
@@ -39,7 +38,6 @@ def arms_of(step: Step, base: Model) -> dict[str, Model]:
 
 
 def learnt_by(step: Step, arm: str, last: PolicyRound) -> Lesson:
-    """What an arm learns from."""
     if arm == "self_instruct":
         table = base_instances(last).name
         return Lesson(table, [row for row in step.rows(table) if row["kept"]])

@@ -1,14 +1,14 @@
-"""What every asset does around its stage: read, see whether anything changed, commit, report.
+"""How an asset is declared, and what it does around its stage: read, commit, report.
 
 An asset is a function of its inputs' data versions, its config and its code. `Step.unchanged` finds
 the last materialization made from the same three and, where its checkpoints are still whole, lets
 the body end there: "Materialize all" with nothing changed asks nothing and trains nothing.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,13 +37,7 @@ Result = dg.MaterializeResult[Any]
 
 
 class Step:
-    """One materialization of one asset.
-
-    Attributes:
-        asset: the asset's key.
-        profile: the config of the run.
-        warehouse: the engine's warehouse.
-    """
+    """One materialization of one asset (`asset`: its key), under the run's `profile`."""
 
     def __init__(self, context: dg.AssetExecutionContext, facts: Facts, profile: Profile) -> None:
         self.asset = facts.key
@@ -64,7 +58,6 @@ class Step:
 
     @property
     def checkpoints(self) -> CheckpointStore:
-        """Where checkpoints are kept."""
         store: CheckpointStore = self._context.resources.checkpoints.store()
         return store
 
@@ -82,21 +75,20 @@ class Step:
                 generator=lambda ref: resources.generator.session(ref, device, store, config),
             )
 
-    @contextmanager
-    def feedback(self, runtime: Runtime, scale: Sequence[Row]) -> Iterator[Feedback]:
+    def feedback(self, runtime: Runtime, scale: Sequence[Row]) -> AbstractContextManager[Feedback]:
         """The loaded judge behind reward rule and format gate.
 
         Args:
             scale: rows whose scores rewards are whitened over; see `base_scores`.
         """
-        with self._context.resources.judge.session(
+        session: AbstractContextManager[Feedback] = self._context.resources.judge.session(
             self.row("feedback_judge"),
             self.checkpoints,
             runtime.device,
             self.profile,
             base_scores(scale),
-        ) as feedback:
-            yield feedback
+        )
+        return session
 
     def rows(self, table: str) -> list[Row]:
         """The live rows of an upstream table, or of its slice of a later round, by row id."""
@@ -107,13 +99,13 @@ class Step:
 
     def row(self, table: str) -> Row:
         """The single live row of an upstream table."""
-        found = self.rows(table)
-        if len(found) != 1:
+        rows = self.rows(table)
+        if len(rows) != 1:
             raise RefineError(
-                f"{table} has {len(found)} live rows, one was expected",
+                f"{table} has {len(rows)} live rows, one was expected",
                 fix=f"materialise {slice_of(table).asset} again",
             )
-        return found[0]
+        return rows[0]
 
     def unchanged(self, **outside: str) -> Result | None:
         """The result of the last materialization, if this one would only repeat it.
@@ -123,9 +115,8 @@ class Step:
         """
         self._inputs = {**self._inputs, **{f"file:{k}": v for k, v in outside.items()}}
         last = self.warehouse.last_record(self.asset)
-        if last is None or last.inputs != self._inputs:
-            return None
-        if (last.code_version, last.config_hash) != (self._code_version, self._config_hash):
+        made_from = (self._inputs, self._code_version, self._config_hash)
+        if last is None or (last.inputs, last.code_version, last.config_hash) != made_from:
             return None
         # Reads whole files of weights: not while the warehouse is held.
         if not self._checkpoints_are_whole():
@@ -135,11 +126,7 @@ class Step:
             return self._result(commit, last.metrics, unchanged=True)
 
     def commit(self, made: Made, metadata: Mapping[str, Any] | None = None) -> Result:
-        """Commit what a stage made with its record, and report it to Dagster.
-
-        Args:
-            metadata: further Dagster metadata, shown but not recorded.
-        """
+        """Commit what a stage made; `metadata` is shown in Dagster but not recorded."""
         frames = {name: frame(name, rows) for name, rows in made.tables.items()}
         record = self._record(made.figures)
         with self.warehouse.held():
@@ -207,10 +194,7 @@ class Step:
         )
 
     def _pictures_of(self, data_version: str) -> dict[str, Any]:
-        """Pictures and tables that Dagster showed last, if they are of this very content.
-
-        Drawing a plot again takes longer than all else that an unchanged asset does.
-        """
+        """What Dagster showed last, if it is of this content: drawing a plot again is slow."""
         last = self._context.instance.get_latest_materialization_event(self._context.asset_key)
         shown = last.asset_materialization if last else None
         if shown is None or (shown.tags or {}).get(_DATA_VERSION) != data_version:
@@ -226,13 +210,12 @@ class Step:
         tables = tables_of(self.asset)
         first = self.warehouse.query(f"SELECT * EXCLUDE (parents) FROM {tables[0].live} LIMIT 5")
         pictures = {"preview": dg.MetadataValue.md(markdown_table(with_entries(first)))}
-        steps = [one.name for one in tables if "step" in one.table.columns]
+        steps = [part.name for part in tables if "step" in part.table.columns]
         if steps:
             pictures["training"] = dg.MetadataValue.md(step_plots(self.warehouse.read(steps[0])))
         return pictures
 
     def _session(self) -> dict[str, Any]:
-        """The session on the device: what it was, memory, seconds, budgets, halved batches."""
         if self._device is None:
             return {}
         figures = session_figures(self._device)
@@ -266,7 +249,7 @@ class Step:
         if "checkpoint_hash" not in slice_of(self.asset).table.columns:
             return True
         hashes = self.warehouse.read(self.asset)["checkpoint_hash"].drop_nulls()
-        return all(self.checkpoints.is_whole(self.asset, one) for one in hashes)
+        return all(self.checkpoints.is_whole(self.asset, content_hash) for content_hash in hashes)
 
 
 @contextmanager
@@ -282,3 +265,61 @@ def materializing(context: dg.AssetExecutionContext, facts: Facts) -> Iterator[S
             yield Step(context, facts, context.resources.profile.load())
     except RefineError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+Body = Callable[[Step], Result]
+
+
+@dataclass(frozen=True)
+class PipelineAsset:
+    definition: dg.AssetsDefinition
+    facts: Facts
+
+    def versioned(self, profile: Profile) -> dg.AssetsDefinition:
+        """The definition with the code version that it has under a profile."""
+        version = self.facts.code_version(profile)
+        return self.definition.map_asset_specs(
+            lambda spec: spec.replace_attributes(code_version=version)
+        )
+
+
+def pipeline_asset(
+    *,
+    group: str,
+    kinds: Collection[str],
+    owner: str,
+    revision: int,
+    name: str | None = None,
+    deps: Sequence[str] = (),
+    config: Sequence[str] = (),
+    automated: bool = False,
+    outside: Callable[[Profile], str] | None = None,
+) -> Callable[[Body], PipelineAsset]:
+    """Declare an asset; its body reads the inputs, runs one stage and commits.
+
+    Args:
+        owner: the team's name.
+        name: the key; without, that of the body.
+        deps: keys of what it reads.
+        revision, config, automated, outside: see `Facts`.
+    """
+
+    def declare(body: Body) -> PipelineAsset:
+        facts = Facts(name or body.__name__, revision, tuple(config), automated, outside)
+
+        @dg.asset(
+            name=facts.key,
+            description=inspect.getdoc(body),
+            group_name=group,
+            kinds=set(kinds),
+            owners=[f"team:{owner}"],
+            deps=list(deps),
+            required_resource_keys=facts.resources,
+        )
+        def materialized(context: dg.AssetExecutionContext) -> Result:
+            with materializing(context, facts) as step:
+                return body(step)
+
+        return PipelineAsset(materialized, facts)
+
+    return declare

@@ -12,10 +12,11 @@ from typing import Any
 
 import dagster as dg
 
-from assets.automation import condition_sensors, keep_fresh, seed_file_changed
+from assets.automation import condition_sensors, keep_fresh
 from assets.checks import asset_checks
 from assets.graph import pipeline
 from assets.marts import sql_model_assets
+from assets.seeds import seed_file_changed
 from refine_dagster.config.policy_round import rounds_until
 from refine_dagster.config.profile import DEFAULT_PROFILE, load_profile
 from refine_dagster.config.sources import PROFILE_VARIABLE

@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests
 
-from assets.automation import automated, condition_sensors, seed_file_changed
+from assets.automation import automated, condition_sensors
+from assets.seeds import seed_file_changed
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
 from refine_dagster.seeds.readers import read_seeds

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets import checks, privacy_checks
+from assets import feedback, policy, privacy
 from refine_dagster.warehouse.rows import make_row
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -66,7 +66,7 @@ def _steps(database: Path, figures: Sequence[dict[str, Any]]) -> None:
 )
 def test_judge_auc(tmp_path: Path, lows: dict[str, float], weak: str) -> None:
     _judge(tmp_path / "w.duckdb", lows)
-    found = _checked(checks.judge_auc, tmp_path / "w.duckdb")
+    found = _checked(feedback.judge_auc, tmp_path / "w.duckdb")
     assert found.passed == (weak == "none")
     assert found.metadata["not_above_the_floor"].value == weak
     if "coherence" in lows:
@@ -76,28 +76,28 @@ def test_judge_auc(tmp_path: Path, lows: dict[str, float], weak: str) -> None:
 def test_kl_is_that_of_the_last_steps(tmp_path: Path) -> None:
     database = tmp_path / "w.duckdb"
     _steps(database, [{"kl": kl} for kl in (0.0, 9.0, 0.2, 0.8)])
-    found = _checked(checks.kl_within_bound(), database, PROFILE)
+    found = _checked(policy.kl_within_bound(), database, PROFILE)
     assert found.passed
     assert found.metadata["kl"].value == pytest.approx(0.5)
     _steps(database, [{"kl": kl} for kl in (0.0, 0.1, 0.3, 0.8)])
-    assert not _checked(checks.kl_within_bound(), database, PROFILE).passed
+    assert not _checked(policy.kl_within_bound(), database, PROFILE).passed
 
 
 def test_diversity_is_held_against_the_first_steps(tmp_path: Path) -> None:
     database = tmp_path / "w.duckdb"
     _steps(database, [{"diversity": one} for one in (0.8, 0.6, 0.0, 0.4, 0.3)])
-    found = _checked(checks.diversity_above_floor(), database, PROFILE)
+    found = _checked(policy.diversity_above_floor(), database, PROFILE)
     assert found.passed
     assert found.metadata["floor"].value == pytest.approx(0.35)
     _steps(database, [{"diversity": one} for one in (0.8, 0.6, 0.9, 0.4, 0.2)])
-    assert not _checked(checks.diversity_above_floor(), database, PROFILE).passed
+    assert not _checked(policy.diversity_above_floor(), database, PROFILE).passed
 
 
 def test_a_policy_without_steps_fails(tmp_path: Path) -> None:
     database = tmp_path / "w.duckdb"
     _steps(database, [])
-    assert not _checked(checks.kl_within_bound(), database, PROFILE).passed
-    assert not _checked(checks.diversity_above_floor(), database, PROFILE).passed
+    assert not _checked(policy.kl_within_bound(), database, PROFILE).passed
+    assert not _checked(policy.diversity_above_floor(), database, PROFILE).passed
 
 
 def _privacy(database: Path, base_auc: float, over_fitted: float | None) -> None:
@@ -129,7 +129,7 @@ def _privacy(database: Path, base_auc: float, over_fitted: float | None) -> None
 @pytest.mark.parametrize(("auc", "passed"), [(0.5, True), (0.57, True), (0.8, False), (0.2, False)])
 def test_negative_controls_at_chance(tmp_path: Path, auc: float, passed: bool) -> None:
     _privacy(tmp_path / "w.duckdb", auc, 1.0)
-    found = _checked(privacy_checks.negative_controls_at_chance, tmp_path / "w.duckdb")
+    found = _checked(privacy.negative_controls_at_chance, tmp_path / "w.duckdb")
     assert found.passed == passed
     assert found.metadata["off_chance"].value == (
         "none" if passed else "seeds_only base_model loss"
@@ -139,6 +139,6 @@ def test_negative_controls_at_chance(tmp_path: Path, auc: float, passed: bool) -
 @pytest.mark.parametrize(("auc", "passed"), [(0.99, True), (0.9, False), (None, True)])
 def test_over_fitting_is_seen(tmp_path: Path, auc: float | None, passed: bool) -> None:
     _privacy(tmp_path / "w.duckdb", 0.5, auc)
-    found = _checked(privacy_checks.over_fitting_is_seen, tmp_path / "w.duckdb")
+    found = _checked(privacy.over_fitting_is_seen, tmp_path / "w.duckdb")
     assert found.passed == passed
     assert found.metadata["missed"].value == ("none" if passed else "seeds_only")

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from assets.judge_figures import auc_table, calibration_plot
+from assets.feedback import auc_table, calibration_plot
 from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.judge.corruptions import DIMENSIONS
 from refine_dagster.judge.judge import PARTS, Part, Scores
