@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assets.step import Step
 from refine_dagster.config.policy_round import PolicyRound, rounds_until
-from refine_dagster.evaluation.comparison import ARMS
+from refine_dagster.evaluation.report import ARMS
 from refine_dagster.models.language_model import registered_base, registered_policy
 from refine_dagster.runtime import Lesson, Model
 from refine_dagster.warehouse.tables import base_instances

@@ -88,7 +88,6 @@ def compare(
     from refine_dagster.comparison.figures import figures_of
     from refine_dagster.comparison.methods import read_method_calls
     from refine_dagster.comparison.study import plan_study, read_inputs
-    from refine_dagster.comparison.tables import shown_tables
     from refine_dagster.comparison.trial import run_study
     from refine_dagster.config.profile import load_profile
     from refine_dagster.evaluation.super_ni import load_tasks
@@ -125,7 +124,7 @@ def compare(
     command = shlex.join(["refine-dagster", *sys.argv[1:]])
     folder = out or root / study.name
     page = report.write_report(report.Report(title, study, cells, figures, command), folder, name)
-    for table in shown_tables(study, figures):
+    for table in report.shown_tables(study, figures):
         console.print(table.terminal())
     say(f"report  {page}")
 

@@ -36,19 +36,12 @@ PRESETS: tuple[str, ...] = get_args(RewardConfig.model_fields["preset"].annotati
 
 
 class ArmError(RefineError):
-    """An arm's name means nothing."""
+    """No arm or method has this name, or it cannot be compared here."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm.
-
-    Attributes:
-        name: as the reports call it.
-        kind: what it learns from.
-        algorithm, preset: of a refined policy; None otherwise.
-        method: whose instructions a method's arm learns from; None otherwise.
-    """
+    """What a model learns from; `algorithm` and `preset` are a refined policy's."""
 
     name: str
     kind: Kind
@@ -60,16 +53,10 @@ class Arm:
         """The profile with the arm's algorithm and preset in it."""
         if self.kind != "refined":
             return profile
-        return Profile.model_validate(
-            {
-                **profile.model_dump(),
-                "reinforcement": {
-                    **profile.reinforcement.model_dump(),
-                    "algorithm": self.algorithm,
-                },
-                "reward": {**profile.reward.model_dump(), "preset": self.preset},
-            }
-        )
+        values = profile.model_dump()
+        values["reinforcement"]["algorithm"] = self.algorithm
+        values["reward"]["preset"] = self.preset
+        return Profile.model_validate(values)
 
 
 def parse_arms(names: str, profile: Profile) -> list[Arm]:
@@ -112,7 +99,6 @@ def _arm(text: str, profile: Profile) -> Arm | None:
 
 
 def method_arm(method: Method) -> Arm:
-    """The arm that learns from a method's instructions."""
     return Arm(f"method/{method}", "method", method=method)
 
 
@@ -143,4 +129,4 @@ def parse_methods(methods: str, arms: str, profile: Profile) -> list[Arm]:
             where="--arms",
             fix=f"leave {BASE} and {SEEDS_ONLY} there, and compare the others without --methods",
         )
-    return [*beside, *(method_arm(one) for one in METHODS if one in named)]
+    return [*beside, *(method_arm(method) for method in METHODS if method in named)]

@@ -20,13 +20,7 @@ from refine_dagster.registry import ALGORITHMS
 
 @dataclass(frozen=True)
 class CellKey:
-    """Names a cell.
-
-    Attributes:
-        arm: what is learned from.
-        random_seed: from 1; 0 where no noise is drawn.
-        size: instructions of the pool it may learn from, or calls of a method; 0 for the base arm.
-    """
+    """Names a cell; the base arm has random seed and size 0."""
 
     arm: Arm
     random_seed: int
@@ -35,14 +29,12 @@ class CellKey:
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """A policy's training and gain.
+    """A policy's training and its gain on held-out instructions, by the arm's own rule.
 
     Attributes:
         steps: optimiser steps taken.
         ended_by: `steps`, or the guard that ended it.
         kl: to the base policy at the last step, nats a token.
-        reward_before, reward_after: mean reward on held-out instructions, by the arm's own rule.
-        gain, gain_low, gain_high: mean paired difference with its bootstrap interval.
         seconds: training, without measuring.
     """
 
@@ -77,13 +69,11 @@ class DatasetResult:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a cell came to.
+    """The result of a cell.
 
     Attributes:
-        arm, random_seed, size: its key; the arm by name.
         tasks: a score for each held-out task, in task order.
         dataset: None for the base arm, and for one that found nothing to learn from.
-        policy: None where none was trained.
         answers: part of the judge -> Spearman correlation, over all held-out instances, of the
             judge's score of the answer and the answer's ROUGE-L; None where one does not vary.
         seconds: fine-tuning and evaluation.
@@ -106,15 +96,10 @@ class CellFolder:
         self.root = root
 
     def has(self, key: CellKey) -> bool:
-        """Whether the cell was finished."""
         return self._path(key).is_file()
 
-    def find(self, key: CellKey) -> CellResult | None:
-        """The cell's result, if it was finished."""
-        path = self._path(key)
-        if not path.is_file():
-            return None
-        values = json.loads(path.read_text(encoding="utf-8"))
+    def read(self, key: CellKey) -> CellResult:
+        values = json.loads(self._path(key).read_text(encoding="utf-8"))
         dataset, policy = values["dataset"], values["policy"]
         return CellResult(
             **{
@@ -126,7 +111,6 @@ class CellFolder:
         )
 
     def write(self, key: CellKey, result: CellResult) -> None:
-        """Keep a finished cell."""
         write_atomically(self._path(key), canonical_json(asdict(result)) + "\n")
 
     def _path(self, key: CellKey) -> Path:

@@ -15,8 +15,7 @@ from statistics import fmean, stdev
 
 from refine_dagster.comparison.arms import BASE, SEEDS_ONLY
 from refine_dagster.comparison.cells import CellResult
-from refine_dagster.evaluation.answers import category_means
-from refine_dagster.evaluation.comparison import ROUNDING
+from refine_dagster.evaluation.report import ROUNDING, category_means
 from refine_dagster.judge.judge import PARTS
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import sign_test, spearman, two_way_interval
@@ -24,16 +23,13 @@ from refine_dagster.statistics import sign_test, spearman, two_way_interval
 
 @dataclass(frozen=True)
 class ArmFigure:
-    """One arm at one size; scores are points of 100.
+    """One arm at one size, over tasks and random seeds; scores are points of 100.
 
     Attributes:
-        arm, size: which; the base arm has size 0.
-        random_seeds: how many were averaged.
+        size: 0 for the base arm.
         rows: mean size of the dataset.
-        rouge_l: mean over tasks and random seeds; `low` and `high`, its two-way interval.
         deviation: standard deviation of the random seeds' means; None for one seed.
         macro: mean over categories instead of tasks.
-        exact_match: mean over tasks and random seeds.
     """
 
     arm: str
@@ -50,14 +46,7 @@ class ArmFigure:
 
 @dataclass(frozen=True)
 class Duel:
-    """One arm against another at one size; see the module.
-
-    Attributes:
-        mean_delta: mean difference of ROUGE-L, with its two-way interval.
-        wins, ties, losses: tasks.
-        win_share: of all tasks, with its two-way interval.
-        sign_test: two-sided p-value; 1 where every task is tied.
-    """
+    """One arm against another at one size: difference of ROUGE-L, and tasks won."""
 
     arm: str
     against: str
@@ -76,14 +65,11 @@ class Duel:
 
 @dataclass(frozen=True)
 class PolicyFigure:
-    """The policies of one arm over the random seeds, whatever the size.
+    """The policies of one arm: means of `PolicyResult` over the random seeds.
 
     Attributes:
-        gain: mean gain in reward on held-out instructions, by the arm's own rule.
         gains_above_zero: random seeds whose interval lies above zero.
-        kl: mean at the last step, nats a token.
         ended_by: what ended the trainings -> how many.
-        seconds: mean of a training.
     """
 
     arm: str
@@ -99,10 +85,9 @@ class PolicyFigure:
 
 @dataclass(frozen=True)
 class RewardLink:
-    """How one part of the judge goes with downstream ROUGE-L.
+    """How one part of the judge correlates with downstream ROUGE-L.
 
     Attributes:
-        part: of the judge.
         of_answers: mean over cells of the Spearman correlation between the judge's opinion of an
             answer to a held-out instance and the answer's ROUGE-L.
         of_datasets: Spearman correlation, over cells of one size and random seed each, of the
@@ -119,8 +104,6 @@ class RewardLink:
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything that a report shows."""
-
     arms: tuple[ArmFigure, ...]
     duels: tuple[Duel, ...]
     policies: tuple[PolicyFigure, ...]
@@ -135,10 +118,9 @@ def figures_of(
     samples: int,
     run_seed: str,
 ) -> Figures:
-    """Summarise cells.
+    """Summarise the cells of one study; every arm has the same sizes and random seeds.
 
     Args:
-        cells: of one study; every arm with the same sizes and random seeds.
         against: arms that every arm after them is compared with, where they are present.
         tie_margin: difference of mean ROUGE-L up to which a task is tied.
         samples: resamples of every interval.
@@ -171,11 +153,8 @@ def figures_of(
 
 
 def _table(cells: Sequence[CellResult]) -> list[list[float]]:
-    return [[task.rouge_l for task in cell.tasks] for cell in _by_seed(cells)]
-
-
-def _by_seed(cells: Sequence[CellResult]) -> list[CellResult]:
-    return sorted(cells, key=lambda cell: cell.random_seed)
+    by_seed = sorted(cells, key=lambda cell: cell.random_seed)
+    return [[task.rouge_l for task in cell.tasks] for cell in by_seed]
 
 
 def _arm_figure(cells: Sequence[CellResult], samples: int, run_seed: str) -> ArmFigure:
@@ -211,8 +190,8 @@ def _duel(
     # The base arm draws no noise: its one run stands against every random seed.
     other = other * len(table) if len(other) == 1 else other
     deltas = [
-        [one - two for one, two in zip(row, base, strict=True)]
-        for row, base in zip(table, other, strict=True)
+        [our - their for our, their in zip(*rows, strict=True)]
+        for rows in zip(table, other, strict=True)
     ]
     of_task = [fmean(column) for column in zip(*deltas, strict=True)]
     margin = tie_margin + ROUNDING
@@ -220,7 +199,6 @@ def _duel(
     losses = sum(delta < -margin for delta in of_task)
     seed = request_seed(run_seed, "duel", arm.arm, against.arm, arm.size)
     delta_low, delta_high = two_way_interval(deltas, samples=samples, seed=seed)
-
     win_low, win_high = two_way_interval(
         deltas,
         samples=samples,
@@ -248,24 +226,24 @@ def _policies(cells: Sequence[CellResult], names: Sequence[str]) -> list[PolicyF
     figures = []
     for name in names:
         # One policy serves all sizes of a random seed.
-        found = {
+        of_seed = {
             cell.random_seed: cell.policy for cell in cells if cell.arm == name and cell.policy
         }
-        if not found:
+        if not of_seed:
             continue
-        results = list(found.values())
-        ended = [one.ended_by for one in results]
+        policies = list(of_seed.values())
+        ended = [policy.ended_by for policy in policies]
         figures.append(
             PolicyFigure(
                 arm=name,
-                random_seeds=len(results),
-                reward_before=fmean(one.reward_before for one in results),
-                reward_after=fmean(one.reward_after for one in results),
-                gain=fmean(one.gain for one in results),
-                gains_above_zero=sum(one.gain_low > 0 for one in results),
-                kl=fmean(one.kl for one in results),
+                random_seeds=len(policies),
+                reward_before=fmean(policy.reward_before for policy in policies),
+                reward_after=fmean(policy.reward_after for policy in policies),
+                gain=fmean(policy.gain for policy in policies),
+                gains_above_zero=sum(policy.gain_low > 0 for policy in policies),
+                kl=fmean(policy.kl for policy in policies),
                 ended_by={reason: ended.count(reason) for reason in sorted(set(ended))},
-                seconds=fmean(one.seconds for one in results),
+                seconds=fmean(policy.seconds for policy in policies),
             )
         )
     return figures
@@ -292,9 +270,8 @@ def _links(cells: Sequence[CellResult]) -> list[RewardLink]:
 
 def _parts(cells: Sequence[CellResult]) -> list[str]:
     """Parts of the reward in the cells: the judge's, then the others by name."""
-    found = {part for cell in cells for part in cell.answers}
     own = [part.name for part in PARTS]
-    return [*own, *sorted(found.difference(own))]
+    return [*own, *sorted({part for cell in cells for part in cell.answers}.difference(own))]
 
 
 def _centred(cells: Sequence[CellResult], values: Sequence[float]) -> list[float]:

@@ -45,16 +45,13 @@ NOVELTY = {"novelty_threshold", "refuse_at"}
 
 @dataclass(frozen=True)
 class Share:
-    """What a method's first calls yield.
+    """What a method's first `calls` calls yield.
 
     Attributes:
-        method: the method.
-        calls: how many it may make.
         spent: role (`propose`, `rewrite`, `review`) -> calls that it made; at most two fewer.
         training: calls that the instructor's training made before, on top; 0 without evolution.
-        candidates: rows of `raw_instructions` and `evolved_instructions` that came of them.
-        instructions: rows of `filtered_instructions` of those that were accepted, in the order of
-            decisions.
+        candidates: how many rows of `raw_instructions` and `evolved_instructions` they gave.
+        instructions: rows of `filtered_instructions`, in the order of decisions.
     """
 
     method: Method
@@ -71,7 +68,6 @@ class Share:
 
     @property
     def per_instruction_with_training(self) -> float | None:
-        """The same, training included."""
         spent = sum(self.spent.values()) + self.training
         return spent / len(self.instructions) if self.instructions else None
 
@@ -85,7 +81,7 @@ class MethodCalls:
         proposed: rows of `raw_instructions`, by slot.
         evolved: rows of `evolved_instructions`, by slot.
         training: calls of the instructor's training.
-        config: those that the home's candidates were decided on by.
+        config: by which the home's candidates were decided on.
     """
 
     seeds: tuple[Row, ...]
@@ -104,7 +100,7 @@ class MethodCalls:
 
     @property
     def most(self) -> int:
-        """The greatest number of calls that both methods have made."""
+        """Calls of the method that made fewer."""
         return min(self.totals.values())
 
     @property
@@ -118,7 +114,6 @@ class MethodCalls:
         )
 
     def share(self, method: Method, calls: int) -> Share:
-        """What the method's first `calls` calls yield; see the module."""
         evolving = {"self_instruct": 0, "teams_rl": calls, "both": calls // 2}[method]
         proposed = _first_proposed(self.proposed, calls - evolving)
         evolved = _first_evolved(self.evolved, evolving)
@@ -154,11 +149,11 @@ def read_method_calls(warehouse: Warehouse, config: SelfInstructConfig) -> Metho
     """Read a home.
 
     Raises:
-        RefineError: a method has made nothing in it, or with these config other candidates would
+        RefineError: a method has made nothing in it, or with this config other candidates would
             have been accepted than were.
     """
-    found = {name: warehouse.read(name).to_dicts() for name in NEEDED}
-    absent = [name for name, rows in found.items() if not rows]
+    tables = {name: warehouse.read(name).to_dicts() for name in NEEDED}
+    absent = [name for name, rows in tables.items() if not rows]
     if absent:
         raise RefineError(
             f"a comparison of methods needs {', '.join(absent)}, and there are no rows",
@@ -166,12 +161,12 @@ def read_method_calls(warehouse: Warehouse, config: SelfInstructConfig) -> Metho
             fix="run `refine-dagster run --select +filtered_instructions` with "
             "teams_rl.evolved_seeds above 0 first",
         )
-    proposed, evolved = (_by_slot(found[name]) for name in NEEDED[:2])
+    proposed, evolved = (sorted(tables[name], key=lambda row: row["slot"]) for name in NEEDED[:2])
     [instructor] = warehouse.read("instructor_policy").to_dicts()
     seeds = warehouse.read("seed_tasks").to_dicts()
     training = sum(evolution_calls(evolved, instructor).training.values())
     calls = MethodCalls(tuple(seeds), tuple(proposed), tuple(evolved), training, config)
-    kept = {row["candidate_id"] for row in found["instruction_decisions"] if row["kept"]}
+    kept = {row["candidate_id"] for row in tables["instruction_decisions"] if row["kept"]}
     if set(calls.accepted_in_home()) != kept:
         raise RefineError(
             "this config would have accepted other candidates than the home has",
@@ -182,12 +177,8 @@ def read_method_calls(warehouse: Warehouse, config: SelfInstructConfig) -> Metho
     return calls
 
 
-def _by_slot(rows: Sequence[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: row["slot"])
-
-
 def _request(row: Row) -> tuple[int, int]:
-    """Which request a row of `raw_instructions` came from. Every request has at least one row."""
+    """The request of a row of `raw_instructions`; every request has at least one row."""
     return row["round"], row["request"]
 
 

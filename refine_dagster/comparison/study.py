@@ -1,4 +1,4 @@
-"""What a comparison is: arms x sizes x random seeds, over shared inputs and held-out tasks.
+"""A comparison: arms x sizes x random seeds, over shared inputs and held-out tasks.
 
     arms   what a model learns from (`arms.py`)
     sizes  how many instructions of the pool it may learn from, drawn for each random seed; a
@@ -44,11 +44,10 @@ class StudyInputs:
     """What all arms share, read from a home; small enough to be sent to other processes.
 
     Attributes:
-        base: the base model.
         judge: the live row of `feedback_judge`.
         seeds: live rows of `seed_tasks`, by seed id.
         pool: live rows of `filtered_instructions`, in slot order.
-        checkpoints: artifact root of the home.
+        checkpoints: the home's folder of them.
     """
 
     base: Model
@@ -59,7 +58,7 @@ class StudyInputs:
 
     @property
     def content(self) -> str:
-        """Names everything here by content, not by place."""
+        """Names everything here, whatever its path."""
         return content_id(
             "comparison_material",
             {
@@ -110,12 +109,9 @@ class Study:
     """A comparison.
 
     Attributes:
-        inputs: what all arms share.
         profile: every config field that an arm does not set.
-        arms: at least one.
         sizes: ascending, none larger than the pool; or numbers of calls.
         random_seeds: how many; they are numbered from 1.
-        tasks: the held-out tasks.
         methods: the home's calls, where methods are compared.
         shares: of every method at every number of calls, compared or not; empty otherwise.
     """
@@ -162,17 +158,16 @@ class Study:
 
     @property
     def size_label(self) -> str:
-        """The same in words."""
         return "instructions of the pool" if self.methods is None else "model calls"
 
     def share(self, method: Method, calls: int) -> Share:
         """What a method's first calls yield; `calls` is one of the study's numbers."""
-        [found] = [one for one in self.shares if (one.method, one.calls) == (method, calls)]
-        return found
+        wanted = (method, calls)
+        return next(share for share in self.shares if (share.method, share.calls) == wanted)
 
     def steps(self, size: int) -> int:
         """Optimiser steps of every arm's fine-tuning at one size."""
-        of_size = [len(one.instructions) for one in self.shares if one.calls == size]
+        of_size = [len(share.instructions) for share in self.shares if share.calls == size]
         return steps_for(max([1, *of_size]) if of_size else size, self.profile.supervised)
 
     def cell_keys(self, random_seed: int | None = None) -> list[CellKey]:
@@ -224,14 +219,6 @@ def plan_study(
             fix=f"name numbers from 1 to {most}, or materialise more (self_instruct.target, "
             "teams_rl.evolved_seeds)",
         )
-    shares = [] if methods is None else [methods.share(one, n) for n in chosen for one in METHODS]
-    return Study(
-        inputs,
-        profile,
-        tuple(arms),
-        chosen,
-        random_seeds,
-        tuple(tasks),
-        methods,
-        tuple(shares),
-    )
+    shares = [] if methods is None else [methods.share(name, n) for n in chosen for name in METHODS]
+    arms, tasks = tuple(arms), tuple(tasks)
+    return Study(inputs, profile, arms, chosen, random_seeds, tasks, methods, tuple(shares))

@@ -87,8 +87,7 @@ def run_study(study: Study, root: Path, workers: int = 1) -> list[CellResult]:
                     for process in multiprocessing.active_children():
                         process.terminate()
                     raise
-    found = [cells.find(key) for key in keys]
-    return [cell for cell in found if cell is not None]
+    return [cells.read(key) for key in keys]
 
 
 def _run_trial(study: Study, random_seed: int, folder: Path) -> int:
@@ -103,7 +102,7 @@ def _run_trial(study: Study, random_seed: int, folder: Path) -> int:
 
 
 def run_trial(study: Study, random_seed: int, folder: Path) -> int:
-    """Compute the cells of one random seed that are not there yet, and count them.
+    """Compute the missing cells of one random seed, and count them.
 
     Args:
         folder: the study's; cells go to `cells/`, the rest to `seed_<n>/`.
@@ -127,7 +126,7 @@ def run_trial(study: Study, random_seed: int, folder: Path) -> int:
 
 
 class _TimedCheckpoints(CheckpointStore):
-    """Checkpoints whose record tells how long their training took."""
+    """Checkpoints whose record has the seconds that their training took."""
 
     def train_or_reuse(
         self, asset: str, manifest: Mapping[str, Any], train: Callable[[Path], dict[str, Any]]
@@ -164,7 +163,6 @@ class _Trial:
         self._policies: dict[str, Trained] = {}
 
     def cell(self, key: CellKey) -> CellResult:
-        """Compute one cell."""
         # What the arm learns from is made before the clock starts: other sizes share it.
         lesson = self._lesson(key)
         started = time.monotonic()
@@ -198,7 +196,6 @@ class _Trial:
         return Lesson(table, kept) if kept else None
 
     def _instructions(self, key: CellKey) -> Sequence[Row]:
-        """The instructions that a cell may learn from."""
         if key.arm.method is not None:
             return self._study.share(key.arm.method, key.size).instructions
         return self._order[: key.size]
@@ -208,12 +205,10 @@ class _Trial:
         """The pool in the order in which sizes take from it."""
         run_seed = self._runtime.run_seed
         return sorted(
-            self._inputs.pool,
-            key=lambda row: request_seed(run_seed, "size", row["instruction"]),
+            self._inputs.pool, key=lambda row: request_seed(run_seed, "size", row["instruction"])
         )
 
     def _writer(self, arm: Arm) -> Model:
-        """The policy that writes an arm's instances."""
         return self._policy(arm).model if arm.kind == "refined" else self._inputs.base
 
     def _instances(self, arm: Arm) -> dict[str, WrittenInstance]:
@@ -225,10 +220,8 @@ class _Trial:
         if name not in self._written:
             pool = self._inputs.pool
             if arm.kind == "method":
-                shares = self._study.shares
-                pool = tuple(
-                    {row["instruction"]: row for one in shares for row in one.instructions}.values()
-                )
+                rows = (row for share in self._study.shares for row in share.instructions)
+                pool = tuple({row["instruction"]: row for row in rows}.values())
             self._written[name] = self._write(self._writer(arm), pool, self._feedback(arm))
         return self._written[name]
 
@@ -237,14 +230,14 @@ class _Trial:
     ) -> dict[str, WrittenInstance]:
         seeds, config = self._inputs.seeds, self._profile.instances
         written = stages.write_instances(policy, pool, seeds, feedback, config, self._runtime)
-        return {one.prompt.instruction["instruction"]: one for one in written}
+        return {instance.prompt.instruction["instruction"]: instance for instance in written}
 
     @cached_property
     def _scale(self) -> list[Scores]:
         """The judge's scores of the base policy's valid instances: the scale of the rewards."""
         written = self._write(self._inputs.base, self._inputs.pool, self._unwhitened)
-        scores = [one.scored.scores for one in written.values()]
-        return [one for one in scores if one is not None]
+        scores = (instance.scored.scores for instance in written.values())
+        return [parts for parts in scores if parts is not None]
 
     def _feedback(self, arm: Arm) -> Feedback:
         return feedback_of(self._judge, arm.profile(self._profile).reward, self._scale)
@@ -283,7 +276,7 @@ class _Trial:
         return DatasetResult(
             rows=len(examples),
             format_valid=self._format_valid(key),
-            parts={part.name: fmean(one[part.name] for one in scores) for part in judge.parts},
+            parts={part.name: fmean(row[part.name] for row in scores) for part in judge.parts},
             distinct_bigrams=distinct_bigrams([example.output for example in examples]),
         )
 
@@ -310,7 +303,7 @@ class _Trial:
         judged = judge.score(examples)
         truth = [answer.rouge_l for answer in scores.instances]
         return {
-            part.name: spearman([one[part.name] for one in judged], truth) for part in judge.parts
+            part.name: spearman([row[part.name] for row in judged], truth) for part in judge.parts
         }
 
 

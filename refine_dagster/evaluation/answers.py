@@ -3,10 +3,6 @@
 Scores follow SUPER-NI: ROUGE-L F with the Porter stemmer by `rouge_score`, the best over an
 instance's references, the mean over a task's instances, times 100. Exact match compares the texts
 after lower-casing, removing ASCII punctuation and joining white space.
-
-The benchmark's own figure is the mean over all instances (*micro*), and so mostly that of its large
-categories: the largest of the twelve has 24 of the 119 test tasks, the smallest one. The mean over
-categories (*macro*) weighs each kind of task equally.
 """
 
 from __future__ import annotations
@@ -154,15 +150,9 @@ def score(arm: str, tasks: Sequence[Task], predictions: Sequence[Prediction]) ->
             instance_scores.append(
                 InstanceScore(arm, task.name, index, text, references, rouge[-1])
             )
+        means = fmean(rouge), 100 * fmean(exact)
         task_scores.append(
-            TaskScore(
-                arm,
-                task.name,
-                task.categories[0],
-                len(task.instances),
-                fmean(rouge),
-                100 * fmean(exact),
-            )
+            TaskScore(arm, task.name, task.categories[0], len(task.instances), *means)
         )
     return ArmScores(tuple(task_scores), tuple(instance_scores))
 
@@ -171,43 +161,3 @@ def _plain(text: str) -> str:
     kept = text.lower().translate({ord(character): None for character in string.punctuation})
     # A text of punctuation alone is compared as it is: "+" is not "-".
     return " ".join(kept.split()) or text.strip()
-
-
-@dataclass(frozen=True)
-class CategoryScore:
-    """One category: its tasks and instances, and the mean ROUGE-L over those instances."""
-
-    category: str
-    tasks: int
-    instances: int
-    rouge_l: float
-
-
-@dataclass(frozen=True)
-class CategoryMeans:
-    """Categories by name, and the means over categories and over instances, points of 100."""
-
-    categories: tuple[CategoryScore, ...]
-    macro: float
-    micro: float
-
-
-def category_means(scores: Sequence[TaskScore]) -> CategoryMeans:
-    """The means of one arm's scores; a task counts in its first category.
-
-    Raises:
-        ValueError: there are no scores.
-    """
-    if not scores:
-        raise ValueError("there are no scores to take means of")
-    categories = []
-    for name in sorted({score.category for score in scores}):
-        members = [score for score in scores if score.category == name]
-        instances = sum(score.instances for score in members)
-        categories.append(CategoryScore(name, len(members), instances, _over_instances(members)))
-    macro = fmean(category.rouge_l for category in categories)
-    return CategoryMeans(tuple(categories), macro, _over_instances(scores))
-
-
-def _over_instances(scores: Sequence[TaskScore]) -> float:
-    return fmean([score.rouge_l for score in scores], weights=[score.instances for score in scores])

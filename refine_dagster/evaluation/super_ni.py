@@ -63,8 +63,7 @@ class TaskProblem:
 class TaskInstance:
     """An input (may be empty) and its right answers, at least one.
 
-    Only a task of the benchmark's own repository may have an empty answer as the only one; ROUGE-L
-    against it is 0.
+    Only the benchmark's own repository may have an empty answer as the only one: ROUGE-L is then 0.
     """
 
     input: str
@@ -73,14 +72,7 @@ class TaskInstance:
 
 @dataclass(frozen=True)
 class Task:
-    """A held-out task.
-
-    Attributes:
-        name: the file's name without `.json`.
-        definition: the first of the file's definitions.
-        categories: at least one; reports use the first.
-        instances: the first `max_instances` of the file.
-    """
+    """A held-out task, named by its file; reports use the first of its categories."""
 
     name: str
     definition: str
@@ -156,7 +148,6 @@ def _entries(path: str, split: Split, problems: list[TaskProblem]) -> dict[str, 
 
 
 def _has_splits(folder: Traversable) -> bool:
-    """Whether a folder has the layout of the benchmark's repository."""
     return (folder / "splits").is_dir()
 
 
@@ -230,9 +221,7 @@ def _read_task(
 ) -> Task | None:
     """Read a task file; None where it has problems.
 
-    Args:
-        name: the file's name in problems.
-        lenient: allow empty right answers. They count where an instance has no other.
+    With `lenient`, empty right answers are allowed; they count where an instance has no other.
     """
     before = len(problems)
     report = _reporter(problems, name)

@@ -119,13 +119,10 @@ def key_of(cell: CellResult) -> CellKey:
 def test_a_cell_read_back_is_the_cell_written(tmp_path: Path) -> None:
     folder = CellFolder(tmp_path / "cells")
     base, refined = key_of(CELLS[0]), CellKey(Arm("grpo/balanced", "refined"), 1, 8)
-    assert folder.find(refined) is None
     assert not folder.has(refined)
     for one in CELLS:
         folder.write(key_of(one), one)
-    assert folder.find(refined) == CELLS[3]
-    assert folder.find(base) == CELLS[0]
+    assert folder.read(refined) == CELLS[3]
+    assert folder.read(base) == CELLS[0]
     folder.write(base, replace(CELLS[0], seconds=2.0))
-    found = folder.find(base)
-    assert found is not None
-    assert found.seconds == 2.0
+    assert folder.read(base).seconds == 2.0

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from refine_dagster.evaluation.comparison import Comparison, compare, compare_arms
+from refine_dagster.evaluation.report import Comparison, compare, compare_arms
 from refine_dagster.warehouse.tables import TABLES
 
 

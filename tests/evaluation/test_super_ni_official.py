@@ -9,13 +9,8 @@ from typing import Any
 import pytest
 
 from refine_dagster.config.profile import load_profile
-from refine_dagster.evaluation.answers import (
-    CategoryScore,
-    Prediction,
-    TaskScore,
-    category_means,
-    score,
-)
+from refine_dagster.evaluation.answers import Prediction, TaskScore, score
+from refine_dagster.evaluation.report import CategoryScore, category_means
 from refine_dagster.evaluation.super_ni import (
     Split,
     Task,
