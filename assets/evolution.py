@@ -17,8 +17,7 @@ from assets.step import Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.runtime import Made
 from refine_dagster.self_instruct.decisions import EVOLVED
-from refine_dagster.teams_rl.evolution import registered_instructor
-from refine_dagster.teams_rl.evolved_rows import INSTRUCTOR, evolution_calls
+from refine_dagster.teams_rl.evolution import INSTRUCTOR, evolution_calls, registered_instructor
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH, one_line
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
@@ -77,29 +76,22 @@ def _with_calls(step: Step, result: Result) -> Result:
     rows = step.warehouse.read(EVOLVED).to_dicts()
     if not rows:
         return result
-    calls = evolution_calls(rows, step.row(INSTRUCTOR))
-    per_row = calls.per_row(sum(row["valid"] for row in rows))
+    calls, kept = evolution_calls(rows, step.row(INSTRUCTOR)), sum(row["valid"] for row in rows)
+    alone: dict[str, Any] = {role: float(count) for role, count in calls.generation.items()}
+    trained = {role: count + calls.training[role] for role, count in alone.items()}
+    columns = {"evolution": alone, "with the instructor's training": trained}
+    for column in columns.values():
+        column["all"] = sum(column.values())
+        column["for each kept row"] = column["all"] / kept if kept else None
     table = pl.DataFrame(
-        {
-            "calls": [*calls.generation, "all", "for each kept row"],
-            "evolution": [
-                *map(float, calls.generation.values()),
-                float(per_row.without_training),
-                per_row.per_row_without_training,
-            ],
-            "with the instructor's training": [
-                *(float(calls.generation[role] + calls.training[role]) for role in calls.training),
-                float(per_row.with_training),
-                per_row.per_row_with_training,
-            ],
-        }
+        {"calls": list(alone)} | {name: list(column.values()) for name, column in columns.items()}
     )
     shown: dict[str, Any] = {
         "calls": dg.MetadataValue.md(markdown_table(table)),
         **{f"{role}_calls": count for role, count in calls.generation.items()},
         **{f"training_{role}_calls": count for role, count in calls.training.items()},
-        "calls_per_kept_row": per_row.per_row_without_training,
-        "calls_per_kept_row_with_training": per_row.per_row_with_training,
+        "calls_per_kept_row": alone["for each kept row"],
+        "calls_per_kept_row_with_training": trained["for each kept row"],
     }
     known = {name: value for name, value in shown.items() if value is not None}
     return result._replace(metadata={**(result.metadata or {}), **known})

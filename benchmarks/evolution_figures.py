@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
 
-from refine_dagster.evaluation.diversity import vendi_of_kernel, vendi_score
+from refine_dagster.evaluation.diversity import Embedding, vendi_of_kernel, vendi_score
 from refine_dagster.novelty.rouge import rouge_l, rouge_tokens
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import Interval, percentile_interval
 from refine_dagster.teams_rl.chain import Outcome
-from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.operations import NAMES
 
 

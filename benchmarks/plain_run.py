@@ -18,6 +18,7 @@ from typing import Any
 
 from refine_dagster import stages
 from refine_dagster.config.profile import Profile
+from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.evaluation.super_ni import load_tasks
 from refine_dagster.generation.request import Backend, Completion, Request
 from refine_dagster.generation.session import GeneratorSession
@@ -29,7 +30,6 @@ from refine_dagster.refine_af.feedback import feedback_of
 from refine_dagster.refine_af.instances import base_scores, rescaled
 from refine_dagster.runtime import Lesson, Made, Model, Runtime
 from refine_dagster.seeds.readers import read_seeds
-from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.instructor import untrained_policy
 from refine_dagster.teams_rl.policies import InstructorPolicy, load_instructor
 from refine_dagster.training.sft import steps_for

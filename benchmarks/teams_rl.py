@@ -34,6 +34,7 @@ from rich.table import Table
 from evolution_figures import PolicyFigures, gains, policy_figures
 from refine_dagster.config.dataset import TeamsRLConfig
 from refine_dagster.config.models import DeviceConfig, GeneratorConfig
+from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Complete
 from refine_dagster.generation.session import open_generator
@@ -42,7 +43,6 @@ from refine_dagster.models.language_model import resolve_model
 from refine_dagster.seeding import request_seed
 from refine_dagster.seeds.readers import PACKAGED, read_seeds
 from refine_dagster.teams_rl.chain import Evolver, Outcome, Seed
-from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.instructor import InstructorTask, InstructorTraining, train_instructor
 from refine_dagster.teams_rl.operations import NAMES

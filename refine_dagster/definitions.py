@@ -39,9 +39,6 @@ def build_definitions(
         profile: a packaged profile or a YAML file; None reads `REFINE_PROFILE`.
         overrides: dotted config field -> value.
         home: where files live; None reads `REFINE_HOME`.
-
-    Raises:
-        ProfileError: the profile or a config field is unknown or out of range.
     """
     # Steps load the profile again, so they get what was asked for: a file's path, not its name.
     profile = profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
@@ -52,7 +49,7 @@ def build_definitions(
     automated += sql_model_assets(rounds=config.rounds)
     fresh = keep_fresh(config.rounds)
     # What the baselines learn from; in later rounds the dataset does not come after it.
-    scored = [one.name("reward_scored_instructions") for one in rounds_until(config.rounds)]
+    scored = [r.name("reward_scored_instructions") for r in rounds_until(config.rounds)]
     return dg.Definitions(
         assets=[
             *(asset.versioned(config) for asset in made if not asset.facts.automated),

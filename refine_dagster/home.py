@@ -19,12 +19,10 @@ class Home:
 
     @property
     def warehouse(self) -> Path:
-        """The DuckDB file."""
         return self.root / "warehouse.duckdb"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
         return self.root / "checkpoints"
 
     @property

@@ -32,7 +32,7 @@ class Reporter(Protocol):
         """End a task, whether it completed or failed."""
 
     def note(self, message: str) -> None:
-        """Show one line of text that belongs to no task."""
+        """Show a line that belongs to no task."""
 
 
 _reporter: ContextVar[Reporter | None] = ContextVar("refine_dagster_reporter", default=None)
@@ -54,14 +54,11 @@ def is_reporting() -> bool:
 
 
 class Advance(Protocol):
-    """Moves a task on: `advance(steps, name=figure, ...)`."""
-
     def __call__(self, steps: int = 1, /, **figures: Figure) -> None: ...
 
 
 @contextmanager
 def task(description: str, total: int | None = None) -> Iterator[Advance]:
-    """Begin a task and yield the function that moves it on."""
     reporter = _reporter.get()
     if reporter is None:
         yield _silent

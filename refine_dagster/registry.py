@@ -31,14 +31,10 @@ class RegistryError(RefineError):
 
 @dataclass(frozen=True)
 class Registered(Generic[T]):
-    """An entry of a registry.
+    """An entry of a registry, and the distribution that provides it.
 
-    Attributes:
-        name: the name it has in the registry.
-        value: the value itself.
-        package: the distribution that provides it.
-        version: the value's attribute `version` where it has one, else the distribution's version;
-            empty for this project's own entries, whose code the data versions cover already.
+    `version` is the value's own attribute where it has one, else the distribution's; empty for
+    this project's own entries, whose code the data versions cover already.
     """
 
     name: str
@@ -68,7 +64,7 @@ class Registry(Generic[T]):
 
     @property
     def own(self) -> tuple[str, ...]:
-        """The names of this project's values, in order of declaration."""
+        """The names of this project's values, as declared."""
         return tuple(self._own)
 
     def names(self) -> list[str]:
@@ -89,7 +85,6 @@ class Registry(Generic[T]):
         )
 
     def get(self, name: str) -> T:
-        """The value registered under `name`; see `entry` for the errors."""
         return self.entry(name).value
 
     def entry(self, name: str) -> Registered[T]:
@@ -124,10 +119,8 @@ class Registry(Generic[T]):
             RegistryError: see `entry`.
         """
         return {
-            name: f"{found.package} {found.version}".rstrip()
-            for name in names
-            if name not in self._own
-            for found in [self.entry(name)]
+            entry.name: f"{entry.package} {entry.version}".rstrip()
+            for entry in (self.entry(name) for name in names if name not in self._own)
         }
 
     def _loaded(self, point: EntryPoint) -> Registered[T]:

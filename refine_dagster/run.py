@@ -61,7 +61,6 @@ def run_pipeline(
     """Materialise the selected assets, their checks included.
 
     Args:
-        home: where files live.
         profile: a packaged profile or a YAML file; None reads `REFINE_PROFILE`.
         overrides: dotted config field -> value.
         select: assets in Dagster's selection syntax: `*`, `seed_tasks`, `+evaluation_report`.

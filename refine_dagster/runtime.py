@@ -34,11 +34,7 @@ class Checkpoints(Protocol):
 class Runtime:
     """What every stage needs that runs a model.
 
-    Attributes:
-        run_seed: seeds every draw.
-        device: where models run and train.
-        checkpoints: keeps what is trained.
-        generator: loads a model that answers requests for as long as the context is open.
+    `generator` loads a model that answers requests for as long as the context is open.
     """
 
     run_seed: str
@@ -97,19 +93,12 @@ class Model:
     row: Row
 
     def as_parent(self, role: str) -> Parent:
-        """Its row as a parent."""
         return as_parent(self.table, self.row, role)
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a stage made.
-
-    Attributes:
-        tables: table -> all its rows.
-        figures: numbers and short texts about them, for the ledger and for plots.
-        checkpoints: what was trained, or found again.
-    """
+    """What a stage made: all rows of its tables, figures about them, and checkpoints."""
 
     tables: Tables
     figures: Figures = field(default_factory=dict)
@@ -140,7 +129,6 @@ class Lesson:
 
 
 def joined(parts: Iterable[Made]) -> Made:
-    """The rows, figures and checkpoints of several in one."""
     tables: dict[str, list[Row]] = {}
     figures: dict[str, Any] = {}
     checkpoints: tuple[Checkpoint, ...] = ()

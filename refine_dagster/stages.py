@@ -1,19 +1,5 @@
 """The pipeline: one plain function a stage, in the order in which data flows.
 
-    seed_rows          the seed tasks
-    train_base         the language model that everything starts from
-    train_judge        the judge: automated feedback, learnt from corrupted examples
-    train_instructor   TeaMs-RL: the policy that chooses how an instruction is evolved
-    propose, evolve    candidate instructions, by Self-Instruct and by TeaMs-RL
-    decide, accept     a decision on every candidate, and the pool of accepted instructions
-    write_instances    a policy's input and output for each instruction, scored by the judge
-    select             which of these instances may be learnt from
-    refine_policy      reinforcement learning from the judge's scores (REFINE-AF's stage 2)
-    keep               the dataset: the refined policy's selected instances
-    fine_tune          one arm: the base model fine-tuned on its rows
-    evaluate           the arms on held-out tasks
-    audit_privacy      what fine-tuning gives away of the rows it learns from
-
 A stage takes rows, models, sections of the config and a `Runtime`, and returns `Made`: the rows of
 its tables, named and with their parents, figures, and checkpoints. It knows no database and no
 orchestrator. Assets, comparisons and benchmarks run these functions and no others.
@@ -45,15 +31,15 @@ from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
 from refine_dagster.config.section import plug_ins_of
 from refine_dagster.draws import held_out_split
 from refine_dagster.evaluation.answers import ArmScores, predict, score
+from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.evaluation.report import REPORT, report_figures, report_tables
 from refine_dagster.evaluation.super_ni import Task
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.judge import published
+from refine_dagster.judge import training as judge_training
 from refine_dagster.judge.judge import loaded_judge
 from refine_dagster.judge.quality import judge_quality
 from refine_dagster.judge.report import judge_figures, judge_tables
-from refine_dagster.judge.training import is_held_out
-from refine_dagster.judge.training import train_judge as train_offline_judge
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, resolve_model, trained_from
 from refine_dagster.offline.base_model import train_base_model
@@ -65,19 +51,9 @@ from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instances import WrittenInstance
 from refine_dagster.runtime import Lesson, Made, Model, Runtime, Trained
 from refine_dagster.seeds.readers import SeedFile
-from refine_dagster.self_instruct import rounds
-from refine_dagster.self_instruct.decisions import (
-    EVOLVED,
-    Demonstration,
-    InstructionDecider,
-    decision_figures,
-    filtered_rows,
-    pool_demonstrations,
-    seed_demonstrations,
-)
-from refine_dagster.teams_rl import evolution, evolved_rows, instructor
-from refine_dagster.teams_rl.embedding import HashedEmbedding
-from refine_dagster.teams_rl.evolved_rows import INSTRUCTOR, INSTRUCTOR_STEPS
+from refine_dagster.self_instruct import decisions, rounds
+from refine_dagster.teams_rl import evolution, instructor
+from refine_dagster.teams_rl.evolution import INSTRUCTOR, INSTRUCTOR_STEPS
 from refine_dagster.teams_rl.policies import InstructorPolicy
 from refine_dagster.training import sft
 from refine_dagster.training.colocated_engine import engine_for
@@ -87,7 +63,7 @@ from refine_dagster.warehouse.rows import Row, as_parent, make_row, parents
 
 
 def seed_rows(file: SeedFile) -> Made:
-    """The tasks of a seed file (`seeds.readers.read_seeds`)."""
+    """Stage 0: the tasks of a seed file."""
     rows = [make_row("seed_tasks", seed.row()) for seed in file.seeds]
     figures = {
         "seeds": len(rows),
@@ -99,7 +75,7 @@ def seed_rows(file: SeedFile) -> Made:
 
 
 def given_base(model: str, ref: ModelRef) -> Trained:
-    """A base model that is given; `model` is a Hugging Face id or a folder."""
+    """The base model that everything starts from, given by a Hugging Face id or a folder."""
     tables = base_tables(model, ref)
     figures = {"parameters": tables["base_model"][0]["parameters"]}
     return Trained.of("base_model", ref, tables, figures)
@@ -109,7 +85,6 @@ def train_base(seeds: Sequence[Row], config: BaseModelConfig, runtime: Runtime) 
     """Train the offline base model on the primer and, with `learn_seeds`, on the seeds."""
     seeds = seeds if config.learn_seeds else []
     examples = examples_of(seeds)
-
     checkpoint = runtime.trained(
         "base_model",
         lambda **given: asdict(train_base_model(examples, config, **given)),
@@ -127,11 +102,11 @@ def train_base(seeds: Sequence[Row], config: BaseModelConfig, runtime: Runtime) 
 
 
 def train_judge(base: Model, seeds: Sequence[Row], config: JudgeConfig, runtime: Runtime) -> Made:
-    """Train the offline judge from the base model's weights, and measure it."""
+    """Automated feedback: train the offline judge from the base model's weights, and measure it."""
     examples = examples_of(seeds)
     checkpoint = runtime.trained(
         "feedback_judge",
-        lambda **given: asdict(train_offline_judge(base.ref, examples, config, **given)),
+        lambda **given: asdict(judge_training.train_judge(base.ref, examples, config, **given)),
         config.model_dump(by_alias=True),
         base=base.ref.fingerprint,
         seeds=[example.render() for example in examples],
@@ -152,28 +127,32 @@ def measure_judge(
 ) -> Made:
     """Measure the published judge, on the examples that the offline one would be tested on."""
     device, run_seed = runtime.device, runtime.run_seed
-    found = published.measure_published_judge(models, examples_of(seeds), config, device, run_seed)
-    with published.loaded_published_judge(models, config, device, found.fingerprint) as judge:
+    examples = examples_of(seeds)
+    measured = published.measure_published_judge(models, examples, config, device, run_seed)
+    with published.loaded_published_judge(models, config, device, measured.fingerprint) as judge:
         quality = judge_quality(judge, (), config, run_seed)
-    share = config.held_out_share
-    tested = [row for row in seeds if is_held_out(Example.of(row), share, run_seed)]
+    tested = [
+        row
+        for row in seeds
+        if judge_training.is_held_out(Example.of(row), config.held_out_share, run_seed)
+    ]
     tested_on = parents(tested, "seed_tasks", "tested_on")
-    tables = judge_tables(config.kind, asdict(found), quality, [], tested_on)
+    tables = judge_tables(config.kind, asdict(measured), quality, [], tested_on)
     return Made(tables, judge_figures(tables))
 
 
 def untrained_instructor(config: TeamsRLConfig, run_seed: str) -> Made | None:
-    """The instructor where nothing is to be trained; None where it has to be.
+    """The instructor of an algorithm that learns nothing, none where no seed is evolved.
 
-    Without `evolved_seeds` there is none, and some algorithms choose without having learnt.
+    None: it has to be trained.
     """
     if config.evolved_seeds == 0:
         return Made({INSTRUCTOR: [], INSTRUCTOR_STEPS: []})
     policy = instructor.untrained_policy(config, run_seed)
     if policy is None:
         return None
-    payload = evolved_rows.instructor_payload(config, policy.version)
-    return Made(evolved_rows.instructor_tables(payload))
+    payload = evolution.instructor_payload(config, policy.version)
+    return Made(evolution.instructor_tables(payload))
 
 
 def train_instructor(
@@ -183,14 +162,13 @@ def train_instructor(
     generator: GeneratorConfig,
     runtime: Runtime,
 ) -> Made:
-    """Train the instructor on a part of the seeds; the base model is executor and reviewer.
+    """TeaMs-RL: train the policy that chooses how an instruction is evolved, on part of the seeds.
 
-    Args:
-        generator: the fields of it that decide completions also decide the instructor.
+    The base model is executor and reviewer, so what decides its completions decides the instructor.
     """
     run_seed = runtime.run_seed
-    learnt = evolved_rows.seed_parts(seeds, config, run_seed).training
-    starts = evolved_rows.as_seeds(learnt)
+    learnt = evolution.seed_parts(seeds, config, run_seed).training
+    starts = evolution.as_seeds(learnt)
     embedding = HashedEmbedding(config.embedding_dimensions)
 
     def train(out: Path, device: Device, run_seed: str, resume: Path | None) -> dict[str, Any]:
@@ -215,8 +193,8 @@ def train_instructor(
         **plug_ins_of(config, generator),
     )
     executor = base.as_parent("executor")
-    tables = evolved_rows.trained_tables(config, checkpoint, embedding, learnt, executor, run_seed)
-    figures = evolved_rows.instructor_figures(tables)
+    tables = evolution.trained_tables(config, checkpoint, embedding, learnt, executor, run_seed)
+    figures = evolution.instructor_figures(tables)
     return Made(tables, {**figures, "checkpoint_reused": checkpoint.reused}, (checkpoint,))
 
 
@@ -228,23 +206,16 @@ def propose(
     policy_round: PolicyRound = FIRST_ROUND,
     former: Sequence[Row] = (),
 ) -> Made:
-    """Candidates from the Self-Instruct loop (`self_instruct.rounds`).
+    """Candidate instructions from the Self-Instruct loop.
 
-    Args:
-        policy: the base model; in a later round, the policy of the round before.
-        former: the pool of the round before.
+    In a later round, `policy` and the pool `former` are those of the round before.
     """
-    shown, before = seed_demonstrations(seeds), _former_pool(former, policy_round)
+    shown = decisions.seed_demonstrations(seeds)
+    before = decisions.pool_demonstrations(former, policy_round)
     with runtime.generator(policy.ref) as session:
         proposer = rounds.Proposer.of(session, policy.as_parent("generator"))
         made = rounds.propose(shown, proposer, config, runtime.run_seed, policy_round, before)
     return Made({policy_round.name("raw_instructions"): made.rows}, made.figures)
-
-
-def _former_pool(former: Sequence[Row], policy_round: PolicyRound) -> list[Demonstration]:
-    if policy_round.is_first:
-        return []
-    return pool_demonstrations(former, policy_round.before.name("filtered_instructions"))
 
 
 def evolve(
@@ -255,20 +226,18 @@ def evolve(
     config: TeamsRLConfig,
     runtime: Runtime,
 ) -> Made:
-    """Candidates evolved from seeds, by the operations that the instructor chooses.
+    """Candidates evolved from seeds by the operations that the instructor `policy` chooses.
 
-    Args:
-        chosen_by: the row of `instructor_policy`.
-        policy: the instructor it stands for.
+    `chosen_by` is its row of `instructor_policy`.
     """
-    drawn = evolved_rows.seed_parts(seeds, config, runtime.run_seed).evolved
+    drawn = evolution.seed_parts(seeds, config, runtime.run_seed).evolved
     with runtime.generator(base.ref) as session:
         evolver = evolution.model_evolver(session.complete, config, runtime.run_seed)
-        steps = evolution.evolve(evolved_rows.as_seeds(drawn), policy, evolver)
+        steps = evolution.evolve(evolution.as_seeds(drawn), policy, evolver)
         made_by = base.as_parent("generator")
-        origin = evolved_rows.Origin(drawn, chosen_by, made_by, session.model, session.key_of)
-        rows = evolved_rows.evolved_rows(steps, origin, config)
-    return Made({EVOLVED: rows}, evolved_rows.evolution_figures(rows, config.operations))
+        origin = evolution.Origin(drawn, chosen_by, made_by, session.model, session.key_of)
+        rows = evolution.evolved_rows(steps, origin, config)
+    return Made({decisions.EVOLVED: rows}, evolution.evolution_figures(rows, config.operations))
 
 
 def decide(
@@ -279,28 +248,25 @@ def decide(
     policy_round: PolicyRound = FIRST_ROUND,
     former: Sequence[Row] = (),
 ) -> Made:
-    """A decision on every candidate: kept, or the rule that rejected it (`InstructionDecider`).
-
-    Args:
-        candidates, evolved: decided on in slot order, what was evolved last.
-        former: the pool of the round before.
-    """
-    pool = [*seed_demonstrations(seeds), *_former_pool(former, policy_round)]
-    decider = InstructionDecider(pool, config, policy_round)
+    """A decision on every candidate, in slot order, those evolved last: kept, or why rejected."""
+    before = decisions.pool_demonstrations(former, policy_round)
+    pool = [*decisions.seed_demonstrations(seeds), *before]
+    decider = decisions.InstructionDecider(pool, config, policy_round)
     proposed, made = (sorted(rows, key=lambda row: row["slot"]) for rows in (candidates, evolved))
     rows = decider.decide(proposed) + decider.decide_evolved(made)
-    return Made({policy_round.name("instruction_decisions"): rows}, decision_figures(rows))
+    table = policy_round.name("instruction_decisions")
+    return Made({table: rows}, decisions.decision_figures(rows))
 
 
 def accept(
     candidates: Sequence[Row],
     evolved: Sequence[Row],
-    decisions: Sequence[Row],
+    decided: Sequence[Row],
     policy_round: PolicyRound = FIRST_ROUND,
     former: Sequence[Row] = (),
 ) -> Made:
     """The pool: what the decisions keep, and all of the pool of the round before."""
-    rows = filtered_rows(candidates, decisions, policy_round, former, evolved)
+    rows = decisions.filtered_rows(candidates, decided, policy_round, former, evolved)
     figures = {"instructions": len(rows)}
     if not policy_round.is_first:
         figures["accepted_in_this_round"] = len(rows) - len(former)
@@ -330,7 +296,7 @@ def select(
     judge: Row,
     config: SelectionConfig,
 ) -> Made:
-    """Rows of `table`: every instance with the rule that rejected it, or `kept`."""
+    """Which instances may be learnt from: all as rows of `table`, with the rule that decided."""
     made_by = [policy.as_parent("policy"), as_parent("feedback_judge", judge, "judge")]
     rows = instances.decision_rows(table, written, made_by, config)
     return Made({table: rows}, instances.instance_figures(rows))
@@ -348,35 +314,27 @@ def refine_policy(
     runtime: Runtime,
     policy_round: PolicyRound = FIRST_ROUND,
 ) -> Trained:
-    """Train a policy to write instances that the feedback rewards, and measure what it gained.
+    """Train a policy to write instances that the feedback rewards (REFINE-AF's stage 2).
 
     A share of the instructions is kept from training, the same in every round; the gain is the
-    mean paired difference of reward on those. A later round trains a further LoRA update on top of
-    those before. Its reference for the KL penalty is the policy that the round begins with, so
-    `max_kl` bounds each round and not the way from the base model.
-
-    Args:
-        start: the base model; in a later round, the policy of the round before.
-        judge: the row of `feedback_judge`.
-        reward: the config of the feedback.
-        sampling: of the instances.
+    mean paired difference of reward on those. A later round starts with the policy of the round
+    before and trains a further LoRA update on top of it. That policy is also the reference for the
+    KL penalty, so `max_kl` bounds each round and not the way from the base model.
     """
     name, table = map(policy_round.name, ("rl_policy_checkpoint", "filtered_instructions"))
-    run_seed = runtime.run_seed
+    run_seed, samples = runtime.run_seed, config.held_out_samples
 
     def rewards(session: GeneratorSession) -> list[float]:
-        samples = config.held_out_samples
-        return instances.mean_rewards(
-            held_out, session.complete, feedback, sampling, samples, run_seed
-        )
+        answered = held_out, session.complete
+        return instances.mean_rewards(*answered, feedback, sampling, samples, run_seed)
 
     with runtime.generator(start.ref) as session:
         prompts = instances.pool_prompts(pool, table, seeds, session, sampling, run_seed)
-        by_text = {one.instruction["instruction"]: one for one in prompts}
+        by_text = {prompt.instruction["instruction"]: prompt for prompt in prompts}
         sides = held_out_split(by_text, config.held_out_share, run_seed)
         training, held_out = ([by_text[text] for text in side] for side in sides)
         before = rewards(session)
-    asked = [PolicyPrompt.of(one.instruction["instruction"], one.prompt) for one in training]
+    asked = [PolicyPrompt.of(item.instruction["instruction"], item.prompt) for item in training]
     # How often a state is saved does not change the result; of the engines, the one used counts.
     aside = {"save_every", "rollout_engine", "vllm_memory_share"}
     engine = engine_for(config, runtime.device)
@@ -395,7 +353,7 @@ def refine_policy(
         invalid_reward=feedback.invalid_reward,
         base=start.ref.fingerprint,
         judge=judge["fingerprint"],
-        prompts=sorted(one.prompt for one in training),
+        prompts=sorted(item.prompt for item in training),
     )
     ref = trained_from(start.ref, checkpoint.path)
     with runtime.generator(ref) as session:
@@ -418,11 +376,11 @@ def refine_policy(
     return Trained.of(name, ref, tables, figures, checkpoint)
 
 
-def keep(decisions: Made) -> Made:
-    """The dataset: the instances that `select` kept, beside their decisions."""
-    [rows] = decisions.tables.values()
-    tables = {"instruction_dataset": instances.dataset_rows(rows), **decisions.tables}
-    return Made(tables, decisions.figures)
+def keep(selected: Made) -> Made:
+    """The dataset: the instances that `select` kept, beside the decisions on all."""
+    [rows] = selected.tables.values()
+    tables = {"instruction_dataset": instances.dataset_rows(rows), **selected.tables}
+    return Made(tables, selected.figures)
 
 
 def fine_tune(
@@ -434,11 +392,9 @@ def fine_tune(
     config: SupervisedConfig,
     runtime: Runtime,
 ) -> Trained:
-    """Fine-tune the base model on an arm's rows.
+    """Fine-tune the base model on an arm's rows; `name` is that of its table and checkpoint.
 
-    Args:
-        name: of the checkpoint and its table, `fine_tuned_model` or `baseline_model`.
-        steps: optimiser steps, the same for all arms of one pool (`sft.steps_for`).
+    All arms of one pool take the same optimiser `steps` (`sft.steps_for`).
     """
     examples = examples_of(lesson.rows)
     checkpoint = runtime.trained(
@@ -486,11 +442,7 @@ def audit_privacy(
     supervised: SupervisedConfig,
     runtime: Runtime,
 ) -> Made:
-    """Attack a model of each arm that is trained on one half of its rows (`privacy.audit`).
-
-    Args:
-        arms: arm -> what it learnt from, and its model.
-    """
+    """What fine-tuning gives away: attack a model of each arm that learnt one half of its rows."""
     audited = [AuditedArm.of(lesson.rows, model.row) for lesson, model in arms.values()]
     device, run_seed = runtime.device, runtime.run_seed
     audits = audit_arms(base.ref, audited, config, supervised, device, run_seed)

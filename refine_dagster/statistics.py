@@ -29,15 +29,13 @@ DECIMALS = 6
 
 
 class Interval(NamedTuple):
-    """The bounds of a bootstrap interval."""
-
     low: float
     high: float
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A mean paired difference and its 95 % bootstrap interval."""
+    """A mean paired difference and its interval."""
 
     mean: float
     low: float

@@ -34,7 +34,7 @@ from refine_dagster.comparison.arms import Method
 from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.hashing import content_id
-from refine_dagster.teams_rl.evolved_rows import evolution_calls
+from refine_dagster.teams_rl.evolution import evolution_calls
 from refine_dagster.warehouse.rows import Row
 from refine_dagster.warehouse.warehouse import Warehouse
 

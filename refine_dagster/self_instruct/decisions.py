@@ -51,34 +51,29 @@ class Demonstration:
 
 
 def seed_demonstrations(seeds: Iterable[Row]) -> list[Demonstration]:
-    """Rows of `seed_tasks` as demonstrations of the proposal prompt."""
     return [
         Demonstration("seed_tasks", row["row_id"], row["seed_id"], row["instruction"])
         for row in seeds
     ]
 
 
-def pool_demonstrations(pool: Iterable[Row], table: str) -> list[Demonstration]:
-    """A pool of accepted instructions as demonstrations, in slot order."""
+def pool_demonstrations(former: Iterable[Row], policy_round: PolicyRound) -> list[Demonstration]:
+    """The pool of the round before as demonstrations, in slot order; none in the first round."""
+    if policy_round.is_first:
+        return []
+    table = policy_round.before.name("filtered_instructions")
     return [
         Demonstration(
-            table,
-            row["row_id"],
-            row["slot"],
-            row["instruction"],
-            evolved=row["method"] == TEAMS_RL,
+            table, row["row_id"], row["slot"], row["instruction"], row["method"] == TEAMS_RL
         )
-        for row in in_slot_order(pool)
+        for row in in_slot_order(former)
     ]
 
 
 class InstructionDecider:
-    """Decides on candidates in slot order.
+    """Decides on a policy round's candidates in slot order.
 
-    Args:
-        pool: the seeds, and the pool of the former policy round.
-        config: threshold, operator and target, the number to accept in addition to `pool`.
-        policy_round: the round of the candidates and decisions.
+    `pool` has the seeds and the pool of the round before; `config.target` counts on top of it.
     """
 
     def __init__(
@@ -115,7 +110,6 @@ class InstructionDecider:
         return [self._decide(row, EVOLVED, _evolved_rejection(row)) for row in candidates]
 
     def _rejection(self, candidate: Row) -> Rejection | None:
-        """The rejection of a proposed candidate before its novelty is measured, if any."""
         if not candidate["parsed"]:
             return Rejection("unparsed")
         rejection = first_rejection(str(candidate["instruction"]))
@@ -139,24 +133,21 @@ class InstructionDecider:
         if nearest is not None:
             nearest_asset = self._assets[nearest]
             parents.append(Parent(nearest_asset, nearest, "nearest"))
-        return make_row(
-            self._decisions,
-            {
-                "candidate_id": candidate["row_id"],
-                "method": candidate["method"],
-                "slot": candidate["slot"],
-                "round": candidate["round"],
-                "instruction": text,
-                "kept": rejection is None,
-                "rule": rejection.rule if rejection else KEPT,
-                "value": rejection.value if rejection else None,
-                "threshold": rejection.threshold if rejection else None,
-                "nearest_asset": nearest_asset,
-                "nearest_id": nearest,
-                "nearest_score": score,
-            },
-            parents,
-        )
+        payload = {
+            "candidate_id": candidate["row_id"],
+            "method": candidate["method"],
+            "slot": candidate["slot"],
+            "round": candidate["round"],
+            "instruction": text,
+            "kept": rejection is None,
+            "rule": rejection.rule if rejection else KEPT,
+            "value": rejection.value if rejection else None,
+            "threshold": rejection.threshold if rejection else None,
+            "nearest_asset": nearest_asset,
+            "nearest_id": nearest,
+            "nearest_score": score,
+        }
+        return make_row(self._decisions, payload, parents)
 
     def _accept(self, candidate: Row, table: str) -> None:
         row_id, evolved = candidate["row_id"], table == EVOLVED
@@ -167,7 +158,6 @@ class InstructionDecider:
 
 
 def _evolved_rejection(candidate: Row) -> Rejection | None:
-    """The rejection of an evolved candidate before its novelty is measured, if any."""
     if not candidate["valid"]:
         return Rejection(candidate["rule"], candidate["value"], candidate["threshold"])
     return first_rejection(str(candidate["instruction"]))
@@ -191,12 +181,7 @@ def filtered_rows(
     former: Sequence[Row] = (),
     evolved: Sequence[Row] = (),
 ) -> list[Row]:
-    """Rows of `filtered_instructions`: the former pool, then the candidates that are kept.
-
-    Args:
-        former: the pool of the policy round before.
-        evolved: rows of `evolved_instructions`.
-    """
+    """Rows of `filtered_instructions`: the pool of the round before, then what is kept."""
     table = policy_round.name("filtered_instructions")
     proposed = policy_round.name("raw_instructions")
     by_id = {row["row_id"]: (row, proposed) for row in candidates}
@@ -224,7 +209,6 @@ def filtered_rows(
 
 
 def _taken_over(row: Row, table: str, policy_round: PolicyRound) -> Row:
-    """An instruction of the former pool as a row of this round's pool."""
     names = ("instruction", "method", "slot", "policy", "nearest_score")
     payload = {name: row[name] for name in names}
     before = policy_round.before

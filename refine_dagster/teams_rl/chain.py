@@ -16,10 +16,10 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from refine_dagster.evaluation.diversity import Embedding
 from refine_dagster.generation.request import Request
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.elimination import Rewrite, first_rejection
-from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.operations import (
     EPISODE_LENGTH,
     NAMES,
@@ -31,11 +31,10 @@ from refine_dagster.teams_rl.operations import (
 
 @dataclass(frozen=True)
 class Chain:
-    """An instruction under evolution.
+    """An instruction under evolution, from the seed `seed_id`.
 
     Attributes:
-        seed_id: the seed that it began at.
-        episode: its number; all random numbers depend on it and on the step.
+        episode: all random numbers depend on it and on the step.
         text: the present instruction.
         operations: names of the operations so far, whether or not their rewrites were kept.
     """
@@ -47,7 +46,6 @@ class Chain:
 
     @property
     def step(self) -> int:
-        """The number of operations so far."""
         return len(self.operations)
 
 
@@ -61,20 +59,13 @@ class Execution:
 
 
 class Executor(Protocol):
-    """Applies operations to texts."""
-
     def execute(self, chains: Sequence[Chain], operations: Sequence[Operation]) -> list[Execution]:
         """Apply `operations[i]` to `chains[i]`, all in one batch."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """Whether a rewrite differs from its parent.
-
-    Attributes:
-        probability: of `different` by a model; None where none was asked.
-        requests: to the model.
-    """
+    """Whether a rewrite differs from its parent, and how likely a model finds it, if asked."""
 
     different: bool
     probability: float | None = None
@@ -82,8 +73,6 @@ class Review:
 
 
 class Reviewer(Protocol):
-    """Compares rewrites with their parents."""
-
     def review(self, rewrites: Sequence[Rewrite]) -> list[Review]:
         """Review rewrites that no rule has eliminated, in one batch."""
 
@@ -94,10 +83,8 @@ class Outcome:
 
     Attributes:
         before: the chain before the step; its text is the parent.
-        operation: its name.
         text: the rewrite.
         rule: the rule that rejected it, `equal` for the reviewer; None where it was kept.
-        review: None where a rule rejected it.
         value, threshold: the rule's measurement and limit; None where it measures nothing.
     """
 
@@ -129,22 +116,16 @@ class Outcome:
 
     @property
     def calls(self) -> int:
-        """Calls of executor and reviewer."""
         return 1 + (len(self.review.requests) if self.review else 0)
 
     def after(self) -> Chain:
-        """The chain after this step."""
         text = self.text if self.kept else self.before.text
         return replace(self.before, text=text, operations=(*self.before.operations, self.operation))
 
 
 @dataclass(frozen=True)
 class Evolver:
-    """Applies operations to chains and judges the rewrites.
-
-    Attributes:
-        max_words: of the longest instruction that is kept.
-    """
+    """Applies operations to chains and judges the rewrites; none above `max_words` is kept."""
 
     executor: Executor
     reviewer: Reviewer
@@ -220,12 +201,9 @@ class Episodes:
         turn, index = divmod(number, len(self._seeds))
         if turn != self._turn:
             self._turn = turn
+            name = (self._run_seed, "episodes", turn)
             self._order = sorted(
-                self._seeds,
-                key=lambda seed: (
-                    request_seed(self._run_seed, "episodes", turn, seed.seed_id),
-                    seed.text,
-                ),
+                self._seeds, key=lambda seed: (request_seed(*name, seed.seed_id), seed.text)
             )
         seed = self._order[index]
         return Chain(seed.seed_id, number, one_line(seed.text))
@@ -250,8 +228,8 @@ def observe(
     operations: Sequence[str] = NAMES,
 ) -> NDArray[np.float32]:
     """Observations, shape (chains, `observation_size`)."""
-    size = observation_size(mode, embedding, len(operations))
-    observations = np.zeros((len(chains), size), dtype=np.float32)
+    shape = len(chains), observation_size(mode, embedding, len(operations))
+    observations = np.zeros(shape, dtype=np.float32)
     if mode == "paper":
         for row, chain in zip(observations, chains, strict=True):
             if chain.operations:

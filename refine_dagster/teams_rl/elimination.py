@@ -23,12 +23,7 @@ LEAST_KEPT = 0.3
 
 @dataclass(frozen=True)
 class Rewrite:
-    """An executor's rewrite of an instruction.
-
-    Attributes:
-        parent, text: before and after.
-        finished: False where the model was stopped on length.
-    """
+    """An executor's rewrite of `parent`; not `finished` where the model was stopped on length."""
 
     parent: str
     text: str
@@ -69,7 +64,6 @@ def first_rejection(rewrite: Rewrite, max_words: int) -> Rejection | None:
 
 
 def identical(rewrite: Rewrite) -> bool:
-    """Whether text and parent have the same words in the same order."""
     return rouge_tokens(rewrite.text) == rouge_tokens(rewrite.parent)
 
 

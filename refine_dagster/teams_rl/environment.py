@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from refine_dagster.evaluation.diversity import Embedding
 from refine_dagster.teams_rl.chain import (
     Chain,
     Episodes,
@@ -28,21 +29,13 @@ from refine_dagster.teams_rl.chain import (
     observation_size,
     observe,
 )
-from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH, NAMES
 from refine_dagster.teams_rl.reward import Reward
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The parts of both environments.
-
-    Attributes:
-        seeds: where episodes begin.
-        embedding: for `rich` observations.
-        run_seed: decides the order of seeds.
-        operations: names of the actions, in order.
-    """
+    """What both environments play; `operations` are the names of the actions, in order."""
 
     seeds: Sequence[Seed]
     evolver: Evolver
@@ -132,7 +125,6 @@ class VectorEnvironment(VecEnv):
         return outcomes
 
     def reset(self) -> NDArray[np.float32]:
-        """Begin the next round."""
         self._round += 1
         first = self._round * self.num_envs
         self._chains = [self._episodes.chain(first + index) for index in range(self.num_envs)]

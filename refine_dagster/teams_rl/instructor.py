@@ -31,10 +31,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from refine_dagster import progress
 from refine_dagster.config.dataset import TeamsRLConfig
-from refine_dagster.evaluation.diversity import vendi_score
+from refine_dagster.evaluation.diversity import Embedding, vendi_score
 from refine_dagster.seeding import request_seed, restored_generators
 from refine_dagster.teams_rl.chain import Episodes, Evolver, Outcome, Seed
-from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.operations import EPISODE_LENGTH
 from refine_dagster.teams_rl.policies import (
     FixedPolicy,
@@ -57,16 +56,13 @@ Collapse = Literal["diversity", "operations"]
 
 @dataclass(frozen=True)
 class InstructorUpdate:
-    """One update's episodes.
+    """The figures of one update's episodes.
 
     Attributes:
-        update: from 1.
-        steps: steps so far.
-        reward, valid_rate: means over its steps.
+        steps, calls: so far; calls of executor and reviewer, the random policy's included.
         diversity: Vendi score of the kept texts.
         random_diversity: the random policy's, in as many steps.
-        operation_entropy: entropy of the chosen operations, nats.
-        calls: calls so far of executor and reviewer, the random policy's included.
+        operation_entropy: of the chosen operations, nats.
         warning: the guard's, after this update.
     """
 
@@ -120,8 +116,6 @@ class InstructorTask:
     Attributes:
         seeds: where episodes begin; at least one.
         embedding: of observations, novelty and diversity.
-        config: `algorithm` is `ppo` or `trpo`.
-        out: folder of the trained instructor.
         resume: folder for the state of an unfinished training, if it is to be saved.
         guarded: whether the guard may end the training; it warns in any case.
     """
@@ -164,18 +158,13 @@ def untrained_policy(config: TeamsRLConfig, run_seed: str) -> InstructorPolicy |
 
 
 def reward_of(config: TeamsRLConfig, embedding: Embedding) -> Reward:
-    """The reward of a profile."""
     if config.reward == "paper":
         return PaperReward()
     return NoveltyReward(embedding, config.archive, config.call_cost)
 
 
 def train_instructor(task: InstructorTask) -> InstructorTraining:
-    """Train and save an instructor (`policies.load_instructor` reads it).
-
-    Raises:
-        ValueError: the algorithm is not trained, or there are no seeds.
-    """
+    """Train and save an instructor (`policies.load_instructor` reads it)."""
     config = task.config
     learner = Instructor(task)
     learner.load_state()
@@ -197,7 +186,6 @@ class Instructor:
     """An instructor in training: its network, its environments and its updates so far."""
 
     def __init__(self, task: InstructorTask) -> None:
-        """Initialise the weights from the run seed."""
         # The library draws random numbers while it is imported.
         with _generators(task.run_seed, "import"):
             from stable_baselines3.common.logger import Logger
@@ -207,15 +195,8 @@ class Instructor:
         config = task.config
         self._task = task
         self._reward = reward_of(config, task.embedding)
-        setting = Setting(
-            task.seeds,
-            task.evolver,
-            self._reward,
-            task.embedding,
-            config.observation,
-            task.run_seed,
-            config.operations,
-        )
+        played = task.seeds, task.evolver, self._reward, task.embedding
+        setting = Setting(*played, config.observation, task.run_seed, config.operations)
         self._environment = VectorEnvironment(setting, config.environments)
         with _generators(task.run_seed, "weights"):
             self._model = _algorithm(self._environment, config)
@@ -249,14 +230,10 @@ class Instructor:
         return self.updates[-1]
 
     def save(self, folder: Path) -> None:
-        """Write the instructor: equal bytes for equal weights."""
         config = self._task.config
+        embedding = self._task.embedding.name
         form = InstructorForm(
-            config.algorithm,
-            config.observation,
-            self._task.embedding.name,
-            config.hidden,
-            config.operations,
+            config.algorithm, config.observation, embedding, config.hidden, config.operations
         )
         weights = {
             name: weight.detach().cpu().numpy()
@@ -265,7 +242,6 @@ class Instructor:
         save_instructor(form, weights, folder)
 
     def save_state(self) -> None:
-        """Write all that the next update depends on."""
         state = {
             "policy": self._model.policy.state_dict(),
             "optimiser": self._model.policy.optimizer.state_dict(),
@@ -276,7 +252,6 @@ class Instructor:
         save_state(self._task.resume, STATE_FILE, state)
 
     def load_state(self) -> None:
-        """Go on from the state in the resume folder, where there is one."""
         state = load_state(self._task.resume, STATE_FILE)
         if state is None:
             return
@@ -325,7 +300,7 @@ def _diversity(outcomes: Sequence[Outcome], embedding: Embedding) -> float:
 
 
 def _steps(config: TeamsRLConfig) -> int:
-    """Steps of an update, over all environments."""
+    """Steps of an update."""
     return config.environments * config.episodes_per_update * EPISODE_LENGTH
 
 

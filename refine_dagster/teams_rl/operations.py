@@ -20,15 +20,8 @@ from refine_dagster.registry import OPERATIONS
 
 # Parts of the prompt's format, common to all operations; compared without regard to case.
 FORM_MARKERS = (
-    "instruction:",
-    "input:",
-    "output:",
-    "<noinput>",
-    "rewritten instruction",
-    "given instruction",
-    "rewritten prompt",
-    "given prompt",
-    "new prompt",
+    *("instruction:", "input:", "output:", "<noinput>", "rewritten instruction"),
+    *("given instruction", "rewritten prompt", "given prompt", "new prompt"),
 )
 
 
@@ -37,12 +30,11 @@ class Operation:
     """A textual operation.
 
     Attributes:
-        name: its name in the registry, and of its family in the primer, if it has one.
-        description: what it does to an instruction, one sentence for reports.
+        name: in the registry, and of its family in the primer, if it has one.
+        description: one sentence for reports.
         instruction: the line that asks the executor for it.
         demonstrations: (before, after) pairs in the prompt.
         in_depth: whether it evolves its parent; breadth writes another instruction.
-        markers: words of a leaked prompt, lower case.
     """
 
     name: str
@@ -53,20 +45,17 @@ class Operation:
 
     @property
     def markers(self) -> tuple[str, ...]:
+        """Words of a leaked prompt, lower case."""
         return (*FORM_MARKERS, self.instruction.lower().rstrip("."))
 
     def prompt(self, text: str) -> str:
         """The prompt that asks for this operation on `text`, which becomes one line."""
-        shown = [
-            Example(self.instruction, before, after).render()
-            for before, after in self.demonstrations
-        ]
+        shown = [Example(self.instruction, *pair).render() for pair in self.demonstrations]
         asked = f"Instruction: {self.instruction}\nInput: {one_line(text)}\nOutput:"
         return "\n\n".join([HEADER, *shown, asked])
 
 
 def one_line(text: str) -> str:
-    """A text on one line, with single spaces."""
     return " ".join(text.split())
 
 
@@ -133,10 +122,5 @@ EPISODE_LENGTH = 6
 
 @cache
 def operation_named(name: str) -> Operation:
-    """The operation of that name, of this project or of an installed package.
-
-    Raises:
-        RegistryError: there is none, or its package is broken.
-    """
     operation: Operation = OPERATIONS.get(name)
     return operation

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refine_dagster.errors import RefineError
+from refine_dagster.evaluation.diversity import Embedding
 from refine_dagster.hashing import canonical_json, json_hash, readable_json
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.chain import Chain, ObservationMode, observation_size, observe
-from refine_dagster.teams_rl.embedding import Embedding
 from refine_dagster.teams_rl.operations import NAMES
 
 
@@ -40,7 +40,7 @@ class InstructorPolicy(Protocol):
     version: str
 
     def choose(self, chains: Sequence[Chain]) -> list[str]:
-        """The name of an operation for each chain, a function of that chain alone."""
+        """The name of an operation for each chain, from that chain alone."""
 
 
 class RandomPolicy:
@@ -113,7 +113,6 @@ class InstructorForm:
     """How to read an instructor's weights.
 
     Attributes:
-        algorithm: `ppo` or `trpo`.
         embedding: name of the embedding that it was trained with.
         hidden: widths of the hidden layers (tanh).
         operations: names of the actions, in order.
@@ -176,7 +175,6 @@ class LearnedPolicy:
 
 
 def instructor_version(form: InstructorForm, weights: Weights) -> str:
-    """sha256 over form and weights, 64 hex digits."""
     digest = hashlib.sha256(canonical_json(asdict(form)).encode())
     for name in sorted(weights):
         digest.update(name.encode())
@@ -185,13 +183,10 @@ def instructor_version(form: InstructorForm, weights: Weights) -> str:
 
 
 def save_instructor(form: InstructorForm, weights: Weights, folder: Path) -> None:
-    """Write an instructor's files."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in sorted(weights)
-    }
+    tensors = {name: np.ascontiguousarray(weights[name], np.float32) for name in sorted(weights)}
     save_file(tensors, folder / WEIGHTS_FILE)
     (folder / FORM_FILE).write_text(readable_json(asdict(form)), encoding="utf-8")
 

@@ -51,7 +51,6 @@ class ModelReviewer:
         self._calibrated = calibrated
 
     def review(self, rewrites: Sequence[Rewrite]) -> list[Review]:
-        """Review rewrites with one batch of requests of role `review`."""
         by_wording = [sameness(rewrite, self._different_below) for rewrite in rewrites]
         asked = {
             index: self._requests(rewrites[index])
@@ -123,7 +122,6 @@ class ModelExecutor:
         self._sampling = Sampling(max_new_tokens, temperature, top_p, stop=STOP)
 
     def execute(self, chains: Sequence[Chain], operations: Sequence[Operation]) -> list[Execution]:
-        """Rewrite with one batch of requests of role `rewrite`."""
         requests = [
             self.request(chain, operation)
             for chain, operation in zip(chains, operations, strict=True)
@@ -134,6 +132,5 @@ class ModelExecutor:
         ]
 
     def request(self, chain: Chain, operation: Operation) -> Request:
-        """The request for one operation on one chain."""
         seed = request_seed(self._run_seed, "rewrite", operation.name, chain.seed_id, chain.step)
         return Request("rewrite", operation.prompt(chain.text), self._sampling, seed)

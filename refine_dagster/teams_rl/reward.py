@@ -20,8 +20,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from refine_dagster.evaluation.diversity import Embedding
 from refine_dagster.teams_rl.chain import Outcome
-from refine_dagster.teams_rl.embedding import Embedding
 
 
 class Reward(Protocol):

@@ -15,8 +15,13 @@ from refine_dagster.self_instruct.decisions import (
     filtered_rows,
 )
 from refine_dagster.teams_rl.chain import Evolver
-from refine_dagster.teams_rl.evolution import evolve
-from refine_dagster.teams_rl.evolved_rows import Origin, as_seeds, evolved_rows, instructor_payload
+from refine_dagster.teams_rl.evolution import (
+    Origin,
+    as_seeds,
+    evolve,
+    evolved_rows,
+    instructor_payload,
+)
 from refine_dagster.teams_rl.policies import FixedPolicy
 from refine_dagster.warehouse.rows import Parent, make_row
 from refine_dagster.warehouse.warehouse import Warehouse

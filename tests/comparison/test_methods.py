@@ -25,7 +25,7 @@ from refine_dagster.evaluation.answers import TaskScore
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.runtime import Model
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
-from refine_dagster.teams_rl.evolved_rows import instructor_payload
+from refine_dagster.teams_rl.evolution import instructor_payload
 from refine_dagster.warehouse.rows import Row, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.fake_judge import PART_NAMES

@@ -19,7 +19,7 @@ from refine_dagster.config.profile import Profile, load_profile
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.super_ni import PACKAGED, load_tasks
 from refine_dagster.home import Home
-from refine_dagster.teams_rl.evolved_rows import evolution_calls
+from refine_dagster.teams_rl.evolution import evolution_calls
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 

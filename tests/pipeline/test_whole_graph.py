@@ -14,7 +14,7 @@ from refine_dagster.privacy.attacks import ATTACKS
 from refine_dagster.privacy.audit import is_member
 from refine_dagster.run import run_pipeline
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
-from refine_dagster.teams_rl.evolved_rows import evolution_calls
+from refine_dagster.teams_rl.evolution import evolution_calls
 from refine_dagster.teams_rl.operations import NAMES
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.ledger import GENESIS

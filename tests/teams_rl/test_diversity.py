@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from evolution_figures import rouge_l_to, unique_bigrams
-from refine_dagster.evaluation.diversity import distinct_bigrams, vendi_of_kernel, vendi_score
-from refine_dagster.teams_rl.embedding import HashedEmbedding
+from refine_dagster.evaluation.diversity import (
+    HashedEmbedding,
+    distinct_bigrams,
+    vendi_of_kernel,
+    vendi_score,
+)
 
 
 def test_vendi_of_equal_texts_is_one_and_of_orthogonal_ones_their_number() -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.teams_rl.chain import (
     Chain,
     Episodes,
@@ -18,7 +19,6 @@ from refine_dagster.teams_rl.chain import (
     observation_size,
     observe,
 )
-from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.environment import (
     InstructionEnvironment,
     Setting,

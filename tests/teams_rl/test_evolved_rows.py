@@ -17,11 +17,11 @@ from refine_dagster.self_instruct.decisions import (
     filtered_rows,
 )
 from refine_dagster.teams_rl.chain import Evolver, Outcome, Review
-from refine_dagster.teams_rl.evolution import evolve
-from refine_dagster.teams_rl.evolved_rows import (
+from refine_dagster.teams_rl.evolution import (
     Origin,
     as_seeds,
     evolution_calls,
+    evolve,
     evolved_rows,
     instructor_payload,
     seed_parts,

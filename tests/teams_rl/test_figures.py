@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evolution_figures import gains, policy_figures, rouge_l_to
-from refine_dagster.evaluation.diversity import vendi_score
+from refine_dagster.evaluation.diversity import HashedEmbedding, vendi_score
 from refine_dagster.teams_rl.chain import Evolver, Outcome
-from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.evolution import evolve
 from refine_dagster.teams_rl.policies import FixedPolicy, RandomPolicy
 from template_executor import RuleReviewer, TemplateExecutor

@@ -16,9 +16,9 @@ import pytest
 from pydantic import ValidationError
 
 from refine_dagster.config.dataset import TeamsRLConfig
+from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.hashing import folder_files
 from refine_dagster.teams_rl.chain import Chain, Evolver, Execution, observe
-from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.instructor import (
     Instructor,
     InstructorTask,

@@ -20,8 +20,7 @@ from refine_dagster.prompts.instance import HEADER
 from refine_dagster.teams_rl.chain import Chain, Evolver, Seed
 from refine_dagster.teams_rl.elimination import Rewrite
 from refine_dagster.teams_rl.evolution import evolve
-from refine_dagster.teams_rl.evolved_rows import CallsPerRow
-from refine_dagster.teams_rl.operations import BREADTH, EPISODE_LENGTH, NAMES, operation_named
+from refine_dagster.teams_rl.operations import BREADTH, NAMES, operation_named
 from refine_dagster.teams_rl.policies import RandomPolicy, RoundRobinPolicy
 from refine_dagster.teams_rl.reviewer import (
     ModelExecutor,
@@ -188,26 +187,6 @@ def test_outcomes_count_what_the_store_counts(loaded: LoadedModel, tmp_path: Pat
     assert store.usage["rewrite"].sent > 6
     asked = sum(used.asked for used in store.usage.values())
     assert sum(row.calls for row in [*trained, *again, *made]) == asked
-
-
-def test_calls_for_each_row() -> None:
-    calls = CallsPerRow(kept=4, with_training=20, without_training=6)
-    assert (calls.per_row_with_training, calls.per_row_without_training) == (5.0, 1.5)
-    assert CallsPerRow(0, 20, 6).per_row_with_training is None
-
-
-def test_the_papers_share_of_queries_is_mostly_a_smaller_dataset() -> None:
-    """The figures of docs/methods.md, section 5.6."""
-    evolve, check, answer = 1, 1, 1
-    wizard_lm = CallsPerRow(250_000, 0, 52_000 * 4 * (evolve + check + answer))
-    generation = 17_878 * (evolve + answer)
-    teams_rl = CallsPerRow(17_878, generation + 200 * EPISODE_LENGTH * (evolve + check), generation)
-    assert wizard_lm.without_training == 624_000
-    assert teams_rl.without_training == 35_756
-    assert teams_rl.without_training / wizard_lm.without_training == pytest.approx(0.0573, abs=5e-5)
-    assert wizard_lm.per_row_without_training == pytest.approx(2.50, abs=5e-3)
-    assert teams_rl.per_row_without_training == 2.00
-    assert teams_rl.with_training - teams_rl.without_training == 2_400
 
 
 def test_templates_are_a_function_of_their_arguments_and_do_what_they_say() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.teams_rl.chain import Chain, Execution, Outcome, Review
-from refine_dagster.teams_rl.embedding import HashedEmbedding
 from refine_dagster.teams_rl.reward import NoveltyReward, PaperReward
 
 EMBEDDING = HashedEmbedding(128)
