@@ -1,18 +1,16 @@
 """Automation: the dataset follows the seed file, and models are trained only by hand.
 
-Three sensors, all off until they are switched on in the UI. `seed_file_changed` watches the
-content of the seed file and materialises `seed_tasks`. `dataset_kept_fresh` then evaluates
-`keep_fresh` on every asset of `automated`, `marts_kept_fresh` on the SQL models, and both go on
-only as far as data versions change. There are two because of blocking checks: in a run that
-automation starts for assets whose checks are part of the asset, as in SQL models, Dagster leaves
-out checks that are defined separately, as those of the dataset are.
+Three sensors, all off until they are switched on in the UI. `seed_file_changed` watches the seed
+file and materialises `seed_tasks`. `dataset_kept_fresh` then evaluates `keep_fresh` on every asset
+of `automated`, `marts_kept_fresh` on the SQL models, and both go on only as far as data versions
+change. There are two because of blocking checks: in a run that automation starts for assets whose
+checks are part of the asset, as in SQL models, Dagster leaves out checks that are defined
+separately, as those of the dataset are.
 
-Training costs the most and is left to people: `base_model`, `feedback_judge`,
-`instructor_policy`, `rl_policy_checkpoint` of every policy round, `fine_tuned_model`,
-`baseline_model` and, with them, `evaluation_report` and `privacy_report` have no condition. After
-an edit, what is automated is made from the models as they stand; the UI marks those as unsynced,
-and until they are trained again the dataset is not what a rebuild from the new seeds would give,
-and a removed seed is still among the ancestors of the models' rows.
+Training costs the most and is left to people; the trained models and, with them,
+`evaluation_report` and `privacy_report` have no condition. After an edit, what is automated is made
+from the models as they stand; the UI marks those as unsynced, and until they are trained again the
+dataset is not what a rebuild would give, and a removed seed is still among the models' ancestors.
 """
 
 from __future__ import annotations
@@ -39,8 +37,7 @@ def automated(rounds: int = 1) -> tuple[str, ...]:
 def keep_fresh(rounds: int = 1) -> dg.AutomationCondition[Any]:
     """Materialise when an input's content, or the asset's code or config, changed.
 
-    `AutomationCondition.eager()` would go on at any update of an input, and so materialise
-    everything downstream of a cosmetic edit; data versions are content, so this stops where content
+    `AutomationCondition.eager()` would go on at any update of an input; this stops where content
     does. An asset waits until everything upstream that is due or in progress has finished: the
     dataset is requested once, and no mart joins new candidates to an old dataset.
     """

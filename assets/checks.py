@@ -57,9 +57,7 @@ def disagreements(
 ) -> tuple[dict[str, str], int]:
     """Asset -> how the ledger and Dagster's event log differ on it; and how many were compared.
 
-    Args:
-        run_id: the run under way. What it has yet to materialise is not compared.
-        rounds: policy rounds of the graph. Rows of rounds beyond were taken back without Dagster.
+    What the run `run_id` has yet to materialise, and rounds beyond `rounds`, are not compared.
     """
     last = warehouse.query(
         "SELECT asset, sequence, run_id, data_version FROM lineage.materializations "

@@ -2,14 +2,12 @@
 
 Run configuration is no part of Dagster's staleness, so the config that an asset reads is hashed
 into its code version: change a field, and the UI marks as unsynced exactly the assets that read it.
-An asset's revision is raised by hand when its own logic changes what it makes.
 
-Files read from outside the graph count by content: the seeds of `seed_tasks`, the held-out tasks of
-`evaluation_report`. They are read when the code location is loaded, so the UI sees an edit after
-"Reload definitions"; the sensor `seed_file_changed` sees it without, and after its run the UI
-shows `seed_tasks` by the version that was loaded until they are reloaded. A model folder named by
-`base_model.id` is not hashed here, as its weights may be gigabytes: a change of it shows when
-`base_model` next runs.
+Files read from outside the graph count by content. They are read when the code location is loaded,
+so the UI sees an edit after "Reload definitions"; the sensor `seed_file_changed` sees it without,
+and after its run the UI shows `seed_tasks` by the version that was loaded until they are reloaded.
+A model folder named by `base_model.id` is not hashed, as its weights may be gigabytes: a change
+shows when `base_model` next runs.
 """
 
 from __future__ import annotations
@@ -29,20 +27,13 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class Facts:
-    """What an asset declares.
-
-    Attributes:
-        config: the sections of the profile that it reads; where its table says that it calls a
-            model, what of `generator` decides completions is read too.
-        automated: whether automation may materialise it; what trains is left to people.
-        outside: hashes what it reads besides its inputs and config.
-    """
+    """What an asset declares."""
 
     key: str
-    revision: int
-    config: tuple[str, ...] = ()
-    automated: bool = False
-    outside: Callable[[Profile], str] | None = None
+    revision: int  # of its logic, raised by hand
+    config: tuple[str, ...] = ()  # sections of the profile that it reads
+    automated: bool = False  # whether automation may materialise it; training is left to people
+    outside: Callable[[Profile], str] | None = None  # hashes what else it reads
 
     @property
     def resources(self) -> set[str]:
@@ -55,8 +46,7 @@ class Facts:
     def config_of(self, profile: Profile) -> dict[str, Any]:
         """The config that it reads, and the run seed; JSON values.
 
-        Fields of `generator` are named where they are not as by default. What other packages
-        provide has its version.
+        Fields of `generator` are named where they are not as by default, plug-ins by version.
         """
         sections = [getattr(profile, name) for name in self.config]
         config = {
@@ -72,9 +62,6 @@ class Facts:
         return content_id("config", self.config_of(profile))
 
     def code_version(self, profile: Profile) -> str:
-        """Revision, config, and the content of what is read besides.
-
-        Never fails on a bad file: its version is `unreadable`, and the run reports the errors.
-        """
+        """Revision, config, and the content of what is read besides."""
         version = f"{self.revision}.{self.config_hash(profile)[:12]}"
         return f"{version}.{self.outside(profile)[:12]}" if self.outside else version

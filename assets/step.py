@@ -76,11 +76,7 @@ class Step:
             )
 
     def feedback(self, runtime: Runtime, scale: Sequence[Row]) -> AbstractContextManager[Feedback]:
-        """The loaded judge behind reward rule and format gate.
-
-        Args:
-            scale: rows whose scores rewards are whitened over; see `base_scores`.
-        """
+        """The loaded judge behind reward rule and format gate; `scale` gives `base_scores`."""
         session: AbstractContextManager[Feedback] = self._context.resources.judge.session(
             self.row("feedback_judge"),
             self.checkpoints,
@@ -110,8 +106,7 @@ class Step:
     def unchanged(self, **outside: str) -> Result | None:
         """The result of the last materialization, if this one would only repeat it.
 
-        Args:
-            outside: content hashes of what the asset reads besides its inputs, such as files.
+        `outside` are content hashes of what the asset reads besides its inputs, such as files.
         """
         self._inputs = {**self._inputs, **{f"file:{k}": v for k, v in outside.items()}}
         last = self.warehouse.last_record(self.asset)
@@ -297,11 +292,8 @@ def pipeline_asset(
 ) -> Callable[[Body], PipelineAsset]:
     """Declare an asset; its body reads the inputs, runs one stage and commits.
 
-    Args:
-        owner: the team's name.
-        name: the key; without, that of the body.
-        deps: keys of what it reads.
-        revision, config, automated, outside: see `Facts`.
+    `name` is the key, by default the body's; `deps` are the keys of its inputs. For `revision`,
+    `config`, `automated` and `outside` see `Facts`.
     """
 
     def declare(body: Body) -> PipelineAsset:

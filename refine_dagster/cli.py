@@ -41,7 +41,6 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line."""
     try:
         app()
     except RefineError as error:

@@ -38,7 +38,6 @@ def build_definitions(
     Args:
         profile: a packaged profile or a YAML file; None reads `REFINE_PROFILE`.
         overrides: dotted config field -> value.
-        home: where files live; None reads `REFINE_HOME`.
     """
     # Steps load the profile again, so they get what was asked for: a file's path, not its name.
     profile = profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE

@@ -1,7 +1,4 @@
-"""Draws and splits by hash, so that adding, editing or removing a member moves hardly another.
-
-A shuffle from one seed would give nearly every member another place.
-"""
+"""Draws and splits by hash: adding, editing or removing a member moves hardly another."""
 
 from __future__ import annotations
 
@@ -21,12 +18,7 @@ def draw(members: Iterable[str], k: int, *slot: str | int) -> list[str]:
     """The `k` members of highest weight in `slot`, heaviest first; all of them if fewer.
 
     A rendezvous draw: a member's weight is the sha256 of slot and name. A change of one of n
-    members changes about k/n of the draws.
-
-    Args:
-        members: names to draw from; repeated names count once.
-        k: how many are drawn.
-        slot: what the draw is for: run seed, purpose, round, request.
+    members changes about k/n of the draws. `slot` says what it is for: run seed, purpose, round.
     """
     prefix = canonical_json(list(slot)).encode() + b"\x00"
     weights = {member: hashlib.sha256(prefix + member.encode()).digest() for member in set(members)}
@@ -43,9 +35,6 @@ def held_out_split(ids: Iterable[str], share: float, run_seed: str) -> tuple[lis
 
     An id is held out where its hash falls under `share`; the sizes follow only on average. Where
     one side would stay empty, the id with the nearest hash is moved there.
-
-    Raises:
-        SplitError: fewer than two different ids.
     """
     ordered = sorted(set(ids), key=lambda name: (request_seed(run_seed, "held_out", name), name))
     if len(ordered) < 2:

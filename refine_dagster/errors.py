@@ -1,8 +1,8 @@
-"""Errors that a user can fix: what is wrong, where, and how to fix it.
+"""Errors that a user can fix.
 
-Anything a user can cause (a bad seed file, an unknown config field, a model folder without weights,
-a spent budget, a held lock) is a `RefineError`. The command line prints it without a traceback;
-Dagster shows it as the step's failure. Any other exception is a bug and keeps its traceback.
+Anything a user can cause (a bad seed file, an unknown config field, a spent budget, a held lock) is
+a `RefineError`. The command line prints it without a traceback; Dagster shows it as the step's
+failure. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations

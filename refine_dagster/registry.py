@@ -1,14 +1,12 @@
 """Registries: what this project offers by name, and what other packages add to it.
 
-A registry maps a name to a value of one kind, such as a backend or an algorithm. Another package
-adds its own with an entry point of the registry's group:
+Another package adds a value with an entry point of the registry's group:
 
     [project.entry-points."refine_dagster.backends"]
     echo = "my_package.backends:echo_backend"
 
-Names are listed without importing anything; a value is imported when its name is asked for. So
-config is checked against the names, and values may live in any room. `docs/extend.md` shows how to
-write a value of each kind.
+A value is imported when its name is asked for, so config is checked against the names without
+importing anything. `docs/extend.md` shows how to write a value of each kind.
 """
 
 from __future__ import annotations
@@ -49,9 +47,8 @@ class Registry(Generic[T]):
     Args:
         group: the entry point group, such as `refine_dagster.rewards`.
         noun: what a value is called in messages, such as `reward part`.
-        own: the values that this project provides: name -> `module:attribute`, as in an entry
-            point.
-        needs: an attribute that every value has; by default a value can be called.
+        own: this project's values: name -> `module:attribute`.
+        needs: an attribute that every value has.
     """
 
     def __init__(
@@ -72,11 +69,7 @@ class Registry(Generic[T]):
         return sorted({*self._own, *(point.name for point in entry_points(group=self.group))})
 
     def require(self, name: str) -> str:
-        """The name itself, where it is known; nothing is imported.
-
-        Raises:
-            RegistryError: no package provides the name.
-        """
+        """The name itself; a `RegistryError` if no package provides it. Nothing is imported."""
         if name in self._own or entry_points(group=self.group, name=name):
             return name
         raise RegistryError(
@@ -114,9 +107,6 @@ class Registry(Generic[T]):
         """Name -> package and version of those that other packages provide, for manifests.
 
         This project's own are left out: what they make is named by the config and the revisions.
-
-        Raises:
-            RegistryError: see `entry`.
         """
         return {
             entry.name: f"{entry.package} {entry.version}".rstrip()

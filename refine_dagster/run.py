@@ -32,11 +32,7 @@ class RunFailedError(RefineError):
 
 
 def prepare_dagster_home(home: Home) -> None:
-    """Make the folder of Dagster's runs and events, and set DAGSTER_HOME to it.
-
-    Raises:
-        RefineError: the folder cannot be made.
-    """
+    """Make the folder of Dagster's runs and events, and set DAGSTER_HOME to it."""
     settings = home.dagster / "dagster.yaml"
     try:
         home.dagster.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,6 @@ class Runtime:
             train: fills the folder `out` and returns the checkpoint's record; it is given `out`,
                 `device`, `run_seed`, and, where it `resumes`, `resume`.
             config: the fields that decide the result; JSON values.
-            run_seed: where it is not the runtime's.
             others: what else decides the result: a base model's fingerprint, examples, prompts.
         """
         run_seed = run_seed or self.run_seed

@@ -113,11 +113,9 @@ def train_judge(base: Model, seeds: Sequence[Row], config: JudgeConfig, runtime:
     )
     with loaded_judge(checkpoint.path, runtime.device) as judge:
         quality = judge_quality(judge, examples, config, runtime.run_seed)
-    record = checkpoint.record
+    record, content_hash = checkpoint.record, checkpoint.content_hash
     made_from = [base.as_parent("backbone"), *parents(seeds, "seed_tasks", "trained_on")]
-    tables = judge_tables(
-        config.kind, record, quality, made_from, checkpoint_hash=checkpoint.content_hash
-    )
+    tables = judge_tables(config.kind, record, quality, made_from, checkpoint_hash=content_hash)
     figures = {**judge_figures(tables), "checkpoint_reused": checkpoint.reused}
     return Made(tables, figures, (checkpoint,))
 
@@ -142,10 +140,7 @@ def measure_judge(
 
 
 def untrained_instructor(config: TeamsRLConfig, run_seed: str) -> Made | None:
-    """The instructor of an algorithm that learns nothing, none where no seed is evolved.
-
-    None: it has to be trained.
-    """
+    """The instructor of an algorithm that learns nothing; None where it has to be trained."""
     if config.evolved_seeds == 0:
         return Made({INSTRUCTOR: [], INSTRUCTOR_STEPS: []})
     policy = instructor.untrained_policy(config, run_seed)
@@ -162,10 +157,7 @@ def train_instructor(
     generator: GeneratorConfig,
     runtime: Runtime,
 ) -> Made:
-    """TeaMs-RL: train the policy that chooses how an instruction is evolved, on part of the seeds.
-
-    The base model is executor and reviewer, so what decides its completions decides the instructor.
-    """
+    """TeaMs-RL: train the policy that chooses operations on instructions, on part of the seeds."""
     run_seed = runtime.run_seed
     learnt = evolution.seed_parts(seeds, config, run_seed).training
     starts = evolution.as_seeds(learnt)
@@ -174,12 +166,12 @@ def train_instructor(
     def train(out: Path, device: Device, run_seed: str, resume: Path | None) -> dict[str, Any]:
         with runtime.generator(base.ref) as session:
             evolver = evolution.model_evolver(session.complete, config, run_seed)
-            task = instructor.InstructorTask(
-                starts, evolver, embedding, config, run_seed, out, resume
-            )
+            given = starts, evolver, embedding, config
+            task = instructor.InstructorTask(*given, run_seed, out, resume)
             return asdict(instructor.train_instructor(task))
 
-    # How often a state is saved, and what is evolved later, do not change the result.
+    # Executor and reviewer are the base model, so what decides its completions counts. How often a
+    # state is saved, and what is evolved later, do not change the result.
     aside = {"save_every", "evolved_seeds", "min_valid_rate"}
     checkpoint = runtime.trained(
         INSTRUCTOR,
@@ -206,10 +198,7 @@ def propose(
     policy_round: PolicyRound = FIRST_ROUND,
     former: Sequence[Row] = (),
 ) -> Made:
-    """Candidate instructions from the Self-Instruct loop.
-
-    In a later round, `policy` and the pool `former` are those of the round before.
-    """
+    """Candidate instructions from the Self-Instruct loop; `former` is the earlier rounds' pool."""
     shown = decisions.seed_demonstrations(seeds)
     before = decisions.pool_demonstrations(former, policy_round)
     with runtime.generator(policy.ref) as session:
@@ -226,10 +215,7 @@ def evolve(
     config: TeamsRLConfig,
     runtime: Runtime,
 ) -> Made:
-    """Candidates evolved from seeds by the operations that the instructor `policy` chooses.
-
-    `chosen_by` is its row of `instructor_policy`.
-    """
+    """Candidates evolved from seeds by the operations that the instructor `policy` chooses."""
     drawn = evolution.seed_parts(seeds, config, runtime.run_seed).evolved
     with runtime.generator(base.ref) as session:
         evolver = evolution.model_evolver(session.complete, config, runtime.run_seed)

@@ -83,11 +83,7 @@ def bootstrap_intervals(
 def paired_gain(
     before: Sequence[float], after: Sequence[float], samples: int = 2000, *, run_seed: str = ""
 ) -> Gain:
-    """Mean of `after - before` with its bootstrap interval, both in the order of the same cases.
-
-    Raises:
-        ValueError: the two differ in length or are empty.
-    """
+    """Mean of `after - before` with its bootstrap interval, both in the order of the same cases."""
     import numpy
 
     if len(before) != len(after) or not before:
@@ -148,10 +144,6 @@ def auc_interval(
 ) -> tuple[float, float, float]:
     """AUC of texts' scores and the bounds of its interval; a resample draws whole tasks.
 
-    Args:
-        good: whether each text is good.
-        tasks: the task of each text.
-
     Raises:
         ValueError: all texts are good, or none is.
     """
@@ -205,11 +197,10 @@ def sign_test(wins: int, losses: int) -> float:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """A row of the table `feedback_judge_calibration`: one bin of predictions with texts in it.
+    """A row of `feedback_judge_calibration`: one bin of predictions with texts in it.
 
     Bin b of `BINS` holds predictions from b / BINS, the last one 1 as well. `predicted` is their
-    mean and `observed` the share of good texts; good and bad texts of the whole sample weigh the
-    same in sum.
+    mean, `observed` the share of good texts; good and bad texts weigh the same in sum.
     """
 
     dimension: str

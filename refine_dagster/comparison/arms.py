@@ -3,17 +3,12 @@
 base            the base model as it is
 seeds_only      fine-tuned on the seed tasks alone
 self_instruct   fine-tuned on the base policy's instances of the pool
-grpo            fine-tuned on the instances of a policy refined by GRPO, with the preset of the
-                profile; `rloo` and `ppo` likewise
+grpo            fine-tuned on the instances of a policy refined by GRPO, with the profile's preset;
+                `rloo` and `ppo` likewise
 ppo/balanced    the same with a named preset of the reward rule
 
-In a comparison of methods (`methods.py`) a size is a number of model calls, and beside `base` and
-`seeds_only` there are
-
-method/self_instruct    fine-tuned on the base policy's instances of what Self-Instruct's first
-                        calls proposed
-method/teams_rl         the same of what the first calls of the evolution made
-method/both             the same of what the first half as many calls of each made
+In a comparison of methods, `method/self_instruct`, `method/teams_rl` and `method/both` are
+fine-tuned on the base policy's instances of what a method's first calls made (`methods.py`).
 """
 
 from __future__ import annotations
@@ -103,11 +98,7 @@ def method_arm(method: Method) -> Arm:
 
 
 def parse_methods(methods: str, arms: str, profile: Profile) -> list[Arm]:
-    """Arms of a comparison of methods: `arms` as named, then methods in the order of `METHODS`.
-
-    Args:
-        methods: `self_instruct,teams_rl,both`, or a part of it.
-        arms: such as `base,seeds_only`; may be empty.
+    """Arms of a comparison of methods: `arms` (may be empty), then `methods` in order.
 
     Raises:
         ArmError: naming every part that is no method, or an arm that learns from the pool.

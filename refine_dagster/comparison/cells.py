@@ -1,7 +1,7 @@
 """A cell: one arm with one random seed at one dataset size; its result is kept as a JSON file.
 
-A comparison that was cut off goes on where it stopped, because finished cells are files, written
-whole or not at all; one that is widened by an arm, a size or a seed computes only the new cells.
+Files are written whole or not at all. So a comparison that was interrupted continues, and one that
+gets another arm, size or seed computes only the new cells.
 """
 
 from __future__ import annotations
@@ -29,64 +29,42 @@ class CellKey:
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """A policy's training and its gain on held-out instructions, by the arm's own rule.
+    """A policy's training and its gain on held-out instructions, by the arm's own rule."""
 
-    Attributes:
-        steps: optimiser steps taken.
-        ended_by: `steps`, or the guard that ended it.
-        kl: to the base policy at the last step, nats a token.
-        seconds: training, without measuring.
-    """
-
-    steps: int
-    ended_by: str
-    kl: float
+    steps: int  # optimiser steps taken
+    ended_by: str  # `steps`, or the guard that ended it
+    kl: float  # to the base policy at the last step, nats a token
     reward_before: float
     reward_after: float
     gain: float
     gain_low: float
     gain_high: float
-    seconds: float
+    seconds: float  # training, without measuring
 
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """The dataset that an arm learned from.
-
-    Attributes:
-        rows: examples.
-        format_valid: share of the pool's instances that passed the format gate; of a method's
-            arm, of those of its instructions.
-        parts: part of the judge -> its mean over the rows.
-        distinct_bigrams: share of different word pairs among all of the rows' outputs.
-    """
+    """The dataset that an arm learned from."""
 
     rows: int
-    format_valid: float
-    parts: Mapping[str, float]
-    distinct_bigrams: float
+    format_valid: float  # share of the arm's instances that passed the format gate
+    parts: Mapping[str, float]  # part of the judge -> its mean over the rows
+    distinct_bigrams: float  # share of different word pairs among all of the rows' outputs
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """The result of a cell.
-
-    Attributes:
-        tasks: a score for each held-out task, in task order.
-        dataset: None for the base arm, and for one that found nothing to learn from.
-        answers: part of the judge -> Spearman correlation, over all held-out instances, of the
-            judge's score of the answer and the answer's ROUGE-L; None where one does not vary.
-        seconds: fine-tuning and evaluation.
-    """
+    """The result of a cell."""
 
     arm: str
     random_seed: int
     size: int
     tasks: tuple[TaskScore, ...]
-    dataset: DatasetResult | None
+    dataset: DatasetResult | None  # None: there was nothing to learn from
     policy: PolicyResult | None
+    # Part of the judge -> Spearman correlation of its scores of answers with their ROUGE-L.
     answers: Mapping[str, float | None]
-    seconds: float
+    seconds: float  # fine-tuning and evaluation
 
 
 class CellFolder:

@@ -23,24 +23,17 @@ from refine_dagster.statistics import sign_test, spearman, two_way_interval
 
 @dataclass(frozen=True)
 class ArmFigure:
-    """One arm at one size, over tasks and random seeds; scores are points of 100.
-
-    Attributes:
-        size: 0 for the base arm.
-        rows: mean size of the dataset.
-        deviation: standard deviation of the random seeds' means; None for one seed.
-        macro: mean over categories instead of tasks.
-    """
+    """One arm at one size, over tasks and random seeds; scores are points of 100."""
 
     arm: str
     size: int
     random_seeds: int
-    rows: float
+    rows: float  # of the dataset, mean
     rouge_l: float
     low: float
     high: float
-    deviation: float | None
-    macro: float
+    deviation: float | None  # of the random seeds' means; None for one seed
+    macro: float  # mean over categories instead of tasks
     exact_match: float
 
 
@@ -65,34 +58,27 @@ class Duel:
 
 @dataclass(frozen=True)
 class PolicyFigure:
-    """The policies of one arm: means of `PolicyResult` over the random seeds.
-
-    Attributes:
-        gains_above_zero: random seeds whose interval lies above zero.
-        ended_by: what ended the trainings -> how many.
-    """
+    """The policies of one arm: means of `PolicyResult` over the random seeds."""
 
     arm: str
     random_seeds: int
     reward_before: float
     reward_after: float
     gain: float
-    gains_above_zero: int
+    gains_above_zero: int  # random seeds whose interval lies above zero
     kl: float
-    ended_by: Mapping[str, int]
+    ended_by: Mapping[str, int]  # what ended the trainings -> how many
     seconds: float
 
 
 @dataclass(frozen=True)
 class RewardLink:
-    """How one part of the judge correlates with downstream ROUGE-L.
+    """How one part of the judge correlates with downstream ROUGE-L (Spearman).
 
     Attributes:
-        of_answers: mean over cells of the Spearman correlation between the judge's opinion of an
-            answer to a held-out instance and the answer's ROUGE-L.
-        of_datasets: Spearman correlation, over cells of one size and random seed each, of the
-            part's mean over the dataset and the mean ROUGE-L of the model that learned from it,
-            both as differences from the mean of the cells with that size and seed.
+        of_answers: its scores of answers with their ROUGE-L, mean over cells.
+        of_datasets: its mean over a dataset with the ROUGE-L of the model that learned from it,
+            both as differences from the mean of the cells with that size and random seed.
         datasets: cells in the latter.
     """
 

@@ -1,27 +1,19 @@
 """What each method of making instructions yields for the same number of model calls.
 
-A method is a way to spend calls: Self-Instruct on proposals, TeaMs-RL on rewrites and on reviews of
-them. Compared at equal sizes, a cheaper method would gain nothing by being cheap. So the number of
-calls is equal here, each method has what its first calls yield, and the datasets differ in size.
-
-    self_instruct   its first n calls
-    teams_rl        its first n calls
-    both            n / 2 of each; of an odd number Self-Instruct has the greater half
+Self-Instruct spends calls on proposals, TeaMs-RL on rewrites and on reviews of them. Compared at
+equal sizes, a cheaper method would gain nothing by being cheap. So the number n of calls is equal
+here, each method has what its first n calls yield (`both`: n / 2 of each, the odd one for
+Self-Instruct), and the datasets differ in size. A call is a request that was asked for, whether a
+model or the store answered it. It is not a measure of tokens: a proposal writes several candidates.
 
 A home has already made the calls, and those of the shorter method bound n. They are taken in the
 order in which they were made, Self-Instruct's request by request and the evolution's step by step,
-seed by seed, the reviews of a rewrite right behind it (the evolution sends a step's reviews after
-the step's rewrites, in one batch; what becomes of a seed depends on that seed alone, so the order
-within a step changes nothing). A rewrite whose reviews are beyond the n-th call is left out, and
-then up to two calls are not spent.
+seed by seed, the reviews of a rewrite right behind it. A rewrite whose reviews are beyond the n-th
+call is left out, and then up to two calls are not spent.
 
-Candidates are decided on again, by the decider of the pool, as if nothing else had been made: in
-the home an evolved candidate may be refused because it is near a proposed one, and would be
-missing from a pool of evolved ones alone. With both methods, proposals come first, as in the home.
-The target of the loop is no bound on them: it ends the loop, and does not say what a call yields.
-
-A call is a request that was asked for, as in the query ledger, whether a model or the store
-answered it. It is not a measure of tokens: a proposal writes several candidates and a rewrite one.
+Candidates are decided on again, as if nothing else had been made: in the home an evolved candidate
+may be refused because it is near a proposed one. With both methods, proposals come first, as in the
+home. The target of the loop is no bound on them: it does not say what a call yields.
 """
 
 from __future__ import annotations
@@ -45,21 +37,14 @@ NOVELTY = {"novelty_threshold", "refuse_at"}
 
 @dataclass(frozen=True)
 class Share:
-    """What a method's first `calls` calls yield.
-
-    Attributes:
-        spent: role (`propose`, `rewrite`, `review`) -> calls that it made; at most two fewer.
-        training: calls that the instructor's training made before, on top; 0 without evolution.
-        candidates: how many rows of `raw_instructions` and `evolved_instructions` they gave.
-        instructions: rows of `filtered_instructions`, in the order of decisions.
-    """
+    """What a method's first `calls` calls yield."""
 
     method: Method
     calls: int
-    spent: Mapping[str, int]
-    training: int
-    candidates: int
-    instructions: tuple[Row, ...]
+    spent: Mapping[str, int]  # `propose`, `rewrite`, `review` -> calls; at most two fewer
+    training: int  # the instructor's calls before, on top; 0 without evolution
+    candidates: int  # how many rows they gave
+    instructions: tuple[Row, ...]  # of `filtered_instructions`, in the order of decisions
 
     @property
     def per_instruction(self) -> float | None:
@@ -74,21 +59,13 @@ class Share:
 
 @dataclass(frozen=True)
 class MethodCalls:
-    """The calls that a home has made for instructions, and what came of each.
-
-    Attributes:
-        seeds: rows of `seed_tasks`, the pool before either method.
-        proposed: rows of `raw_instructions`, by slot.
-        evolved: rows of `evolved_instructions`, by slot.
-        training: calls of the instructor's training.
-        config: by which the home's candidates were decided on.
-    """
+    """The calls that a home has made for instructions, and the rows that came of them, by slot."""
 
     seeds: tuple[Row, ...]
     proposed: tuple[Row, ...]
     evolved: tuple[Row, ...]
-    training: int
-    config: SelfInstructConfig
+    training: int  # calls of the instructor's training
+    config: SelfInstructConfig  # by which the home's candidates were decided on
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -100,12 +77,10 @@ class MethodCalls:
 
     @property
     def most(self) -> int:
-        """Calls of the method that made fewer."""
         return min(self.totals.values())
 
     @property
     def content(self) -> str:
-        """Names what every share depends on."""
         return content_id(
             "method_calls",
             [[*_request(row), row["parsed"], row["instruction"]] for row in self.proposed],

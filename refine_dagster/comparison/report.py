@@ -1,4 +1,4 @@
-"""A comparison as tables in the terminal, and as files: a page with plots, and every score.
+"""A comparison as tables in the terminal, and as files.
 
 <name>.md                 tables, command, versions, seconds
 <name>_sizes.png          mean ROUGE-L over the size of the dataset (or calls), a line an arm

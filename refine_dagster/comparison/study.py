@@ -3,14 +3,12 @@
     arms   what a model learns from (`arms.py`)
     sizes  how many instructions of the pool it may learn from, drawn for each random seed; a
            smaller draw is part of every larger one. In a comparison of methods, how many model
-           calls a method may have made for its instructions (`methods.py`)
-    seeds  what is drawn again: the demonstrations and noise of instances, the noise of
-           reinforcement and of fine-tuning, and which instructions a size takes
+           calls a method may have made (`methods.py`)
+    seeds  what is drawn again: instances, reinforcement, fine-tuning, and what a size takes
 
-The pool itself is the same throughout, and so are the base model, the judge and the held-out tasks.
 All arms of one size take the same number of optimiser steps: set by the size, or, where it counts
-calls, by the most instructions that any method has for so many, whichever methods are compared. An
-arm that has nothing to learn from is the base model.
+calls, by the most instructions that any method has for so many. An arm that has nothing to learn
+from is the base model.
 """
 
 from __future__ import annotations
@@ -41,19 +39,12 @@ NEEDED = ("seed_tasks", "base_model", "feedback_judge", "filtered_instructions")
 
 @dataclass(frozen=True)
 class StudyInputs:
-    """What all arms share, read from a home; small enough to be sent to other processes.
-
-    Attributes:
-        judge: the live row of `feedback_judge`.
-        seeds: live rows of `seed_tasks`, by seed id.
-        pool: live rows of `filtered_instructions`, in slot order.
-        checkpoints: the home's folder of them.
-    """
+    """What all arms share, read from a home; small enough to be sent to other processes."""
 
     base: Model
-    judge: Row
+    judge: Row  # of `feedback_judge`
     seeds: tuple[Row, ...]
-    pool: tuple[Row, ...]
+    pool: tuple[Row, ...]  # in slot order
     checkpoints: Path
 
     @property
@@ -106,24 +97,16 @@ class StudyError(RefineError):
 
 @dataclass(frozen=True)
 class Study:
-    """A comparison.
-
-    Attributes:
-        profile: every config field that an arm does not set.
-        sizes: ascending, none larger than the pool; or numbers of calls.
-        random_seeds: how many; they are numbered from 1.
-        methods: the home's calls, where methods are compared.
-        shares: of every method at every number of calls, compared or not; empty otherwise.
-    """
+    """A comparison."""
 
     inputs: StudyInputs
     profile: Profile
     arms: tuple[Arm, ...]
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # ascending
     random_seeds: int
     tasks: tuple[Task, ...]
-    methods: MethodCalls | None = None
-    shares: tuple[Share, ...] = ()
+    methods: MethodCalls | None = None  # the home's calls, where methods are compared
+    shares: tuple[Share, ...] = ()  # of every method at every number of calls
 
     @property
     def name(self) -> str:
@@ -196,11 +179,10 @@ def plan_study(
 
     Args:
         sizes: in any order; empty takes the whole pool, or as many calls as both methods made.
-        methods: compare methods at equal numbers of calls; `arms` are then `arms.parse_methods`'s.
+        methods: compare methods at equal numbers of calls; `arms` are then of `arms.parse_methods`.
 
     Raises:
-        StudyError: a size is not between 1 and the pool's, or a number of calls not between 1 and
-            the shorter method's.
+        StudyError: a size is below 1 or above what the home has.
     """
     most = len(inputs.pool) if methods is None else methods.most
     chosen = tuple(sorted(set(sizes))) or (most,)

@@ -51,7 +51,7 @@ def run_study(study: Study, root: Path, workers: int = 1) -> list[CellResult]:
     """Compute what is not there yet and return every cell of the study, in the plan's order.
 
     Args:
-        root: comparisons' folder; the study's own is named by what its cells depend on.
+        root: folder of all comparisons.
         workers: processes at a time.
 
     Raises:
@@ -91,10 +91,7 @@ def run_study(study: Study, root: Path, workers: int = 1) -> list[CellResult]:
 
 
 def _run_trial(study: Study, random_seed: int, folder: Path) -> int:
-    """`run_trial` in a process of its own.
-
-    Errors with arguments of their own do not survive the way back; their text does.
-    """
+    """`run_trial` in a process of its own; only an error's text survives the way back."""
     try:
         return run_trial(study, random_seed, folder)
     except RefineError as error:
@@ -102,11 +99,7 @@ def _run_trial(study: Study, random_seed: int, folder: Path) -> int:
 
 
 def run_trial(study: Study, random_seed: int, folder: Path) -> int:
-    """Compute the missing cells of one random seed, and count them.
-
-    Args:
-        folder: the study's; cells go to `cells/`, the rest to `seed_<n>/`.
-    """
+    """Compute the missing cells of one random seed in the study's folder, and count them."""
     cells = CellFolder(folder / CELLS)
     todo = [key for key in study.cell_keys(random_seed) if not cells.has(key)]
     if not todo:

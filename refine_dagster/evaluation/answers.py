@@ -73,8 +73,7 @@ def predict(
 ) -> list[Prediction]:
     """Greedy answers to every instance of every task, in order, by one call of `complete`.
 
-    Args:
-        cut: `cut(text, n)` is the longest beginning of `text` of at most n of the model's tokens.
+    `cut(text, n)` is the longest beginning of `text` of at most n of the model's tokens.
     """
     sampling = Sampling(max_new_tokens=config.max_new_tokens, stop=STOP)
     questions = [(task, index) for task in tasks for index in range(len(task.instances))]

@@ -61,10 +61,7 @@ class TaskProblem:
 
 @dataclass(frozen=True)
 class TaskInstance:
-    """An input (may be empty) and its right answers, at least one.
-
-    Only the benchmark's own repository may have an empty answer as the only one: ROUGE-L is then 0.
-    """
+    """An input (may be empty) and its right answers; only the benchmark's own may all be empty."""
 
     input: str
     references: tuple[str, ...]
@@ -89,8 +86,7 @@ def load_tasks(path: str, max_instances: int, split: Split = "test") -> list[Tas
         split: the list of a repository whose tasks are read.
 
     Raises:
-        TaskFileError: there is no such folder, it has no task files, or a file is not a task; one
-            error with every problem of every file, in instances beyond `max_instances` too.
+        TaskFileError: with every problem of every file, in instances beyond `max_instances` too.
     """
     problems: list[TaskProblem] = []
     entries = _entries(path, split, problems)
@@ -103,11 +99,7 @@ def load_tasks(path: str, max_instances: int, split: Split = "test") -> list[Tas
 
 
 def task_entries(path: str, split: Split = "test") -> list[Traversable]:
-    """All `*.json` of a folder, or the task files that a repository's list names, in name order.
-
-    Raises:
-        TaskFileError: there is no such folder, it has no task files, or the lists have problems.
-    """
+    """All `*.json` of a folder, or the task files that a repository's list names, in name order."""
     problems: list[TaskProblem] = []
     entries = _entries(path, split, problems)
     if problems:

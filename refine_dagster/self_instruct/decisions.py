@@ -1,11 +1,8 @@
 """A decision for every candidate instruction, in slot order (docs/architecture.md, section 3.3).
 
 The loop that proposes decides round by round, and the asset that filters decides on all candidates
-at once. Both use this decider and come to the same decisions, because each decision depends only on
-the seeds, the config and the candidates before it.
-
-Evolved instructions (TeaMs-RL) come after all that the loop proposed and do not change what is
-decided on those. They have no target of their own.
+at once. Both come to the same decisions, because each depends only on the seeds, the config and the
+candidates before it. Evolved instructions (TeaMs-RL) come last and have no target of their own.
 
 The nearest text of every candidate is found by the full scan: it is part of the row and its id, and
 no index spares a kept text the comparison with the whole pool. At 15,000 candidates (12,733 kept)
@@ -33,18 +30,13 @@ TEAMS_RL = "teams_rl"
 
 @dataclass(frozen=True)
 class Demonstration:
-    """An instruction that a prompt may show, with its row.
-
-    Attributes:
-        name: a seed's id or a candidate's slot, used by draws.
-        evolved: whether TeaMs-RL made it; the Self-Instruct loop does not show it then.
-    """
+    """An instruction that a prompt may show, with its row."""
 
     asset: str
     row_id: str
-    name: str
+    name: str  # a seed's id or a candidate's slot, used by draws
     instruction: str
-    evolved: bool = False
+    evolved: bool = False  # by TeaMs-RL; the Self-Instruct loop does not show it then
 
     def as_parent(self, role: str) -> Parent:
         return Parent(self.asset, self.row_id, role)

@@ -1,10 +1,9 @@
 """Chains of evolutions: `Evolver` applies operations and judges the rewrites.
 
-Training, the evolution of a dataset and the benchmark all step chains through `Evolver`, so that a
-policy is used for what it was trained on. A step of many chains sends one batch to the executor,
-and one to the reviewer for what the rules leave undecided. A rewrite that is rejected is never
-built upon: the chain stays at its parent. (The authors' chain continues from whatever came back,
-unchanged or broken.)
+Training, the evolution of a dataset and the benchmark all step chains through `Evolver`. A step of
+many chains sends one batch to the executor, and one to the reviewer for what the rules leave
+undecided. A rewrite that is rejected is never built upon: the chain stays at its parent. (The
+authors' chain continues from whatever came back.)
 """
 
 from __future__ import annotations
@@ -31,18 +30,12 @@ from refine_dagster.teams_rl.operations import (
 
 @dataclass(frozen=True)
 class Chain:
-    """An instruction under evolution, from the seed `seed_id`.
-
-    Attributes:
-        episode: all random numbers depend on it and on the step.
-        text: the present instruction.
-        operations: names of the operations so far, whether or not their rewrites were kept.
-    """
+    """An instruction under evolution, from the seed `seed_id`."""
 
     seed_id: str
-    episode: int
+    episode: int  # all random numbers depend on it and on the step
     text: str
-    operations: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()  # so far, whether or not their rewrites were kept
 
     @property
     def step(self) -> int:
@@ -79,22 +72,15 @@ class Reviewer(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One step of one chain.
+    """One step of one chain."""
 
-    Attributes:
-        before: the chain before the step; its text is the parent.
-        text: the rewrite.
-        rule: the rule that rejected it, `equal` for the reviewer; None where it was kept.
-        value, threshold: the rule's measurement and limit; None where it measures nothing.
-    """
-
-    before: Chain
+    before: Chain  # its text is the parent
     operation: str
-    text: str
-    rule: str | None
+    text: str  # the rewrite
+    rule: str | None  # that rejected it, `equal` for the reviewer; None where it was kept
     execution: Execution
     review: Review | None
-    value: float | None = None
+    value: float | None = None  # the rule's measurement
     threshold: float | None = None
 
     @property
@@ -132,11 +118,7 @@ class Evolver:
     max_words: int = 60
 
     def step(self, chains: Sequence[Chain], operations: Sequence[str]) -> list[Outcome]:
-        """One operation, by its name, on each chain.
-
-        Raises:
-            ValueError: the numbers of chains and operations differ.
-        """
+        """One operation, by its name, on each chain."""
         if len(chains) != len(operations):
             raise ValueError(f"{len(chains)} chains and {len(operations)} operations")
         applied = [operation_named(name) for name in operations]
@@ -183,9 +165,6 @@ class Episodes:
 
     It passes over all seeds again and again, each time in another order that depends on the run
     seed, not on the order of `seeds`.
-
-    Raises:
-        ValueError: there are no seeds.
     """
 
     def __init__(self, seeds: Sequence[Seed], run_seed: str) -> None:

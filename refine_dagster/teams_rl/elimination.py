@@ -1,10 +1,9 @@
 """Rules that eliminate a failed rewrite without asking a model, each with a name, cheapest first.
 
-WizardLM (arXiv 2304.12244, section 3) drops an evolution that gains no information over its parent,
-that the model refuses or cannot answer, whose answer is nothing but stop words and punctuation, or
-that copies words of the evolving prompt. The first is left to the reviewer, after these rules. One
-rule is this project's own: a small model often writes something else altogether, which no reviewer
-would call equal (`lost_parent`).
+WizardLM (arXiv 2304.12244, section 3) drops an evolution that gains no information over its parent
+(left to the reviewer here), that the model refuses, or that copies words of the evolving prompt.
+One rule is this project's own: a small model often writes something else altogether, which no
+reviewer would call equal (`lost_parent`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The instructor's environments: gymnasium's, and a vectorised one.
 
 An episode begins at a new seed and has six steps; an action is the index of an operation in
-`Setting.operations`. Episodes always have their full length. `VectorEnvironment` steps N episodes
-in lock-step, with one batch of requests to the executor a step, whatever N is.
-
-Import this module inside functions: gymnasium and stable-baselines3 take seconds to load.
+`Setting.operations`. `VectorEnvironment` steps N episodes in lock-step, with one batch of requests
+to the executor a step. Import this module inside functions: its libraries take seconds to load.
 """
 
 from __future__ import annotations
@@ -101,10 +99,7 @@ class InstructionEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
 
 
 class VectorEnvironment(VecEnv):
-    """N episodes in lock-step, for stable-baselines3.
-
-    Environment i of round r plays episode `r * N + i`. All end together, and a new round begins.
-    """
+    """N episodes in lock-step: environment i of round r plays episode `r * N + i`."""
 
     def __init__(self, setting: Setting, environments: int) -> None:
         super().__init__(environments, setting.observation_space(), setting.action_space())

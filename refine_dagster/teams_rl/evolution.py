@@ -1,15 +1,13 @@
 """Seeds evolved by a policy, one operation a step; its rows, the instructor's, and their cost.
 
 The seeds are split before anything is trained: the instructor learns on one part, and of the other
-a number is drawn and evolved. So a figure of the evolution, such as the share that is kept, is
-about seeds that the instructor never saw. Split and draw depend on each seed's own id: adding,
-editing or removing one moves no other.
+a number is drawn and evolved. So a figure such as the share that is kept is about seeds that the
+instructor never saw. Split and draw depend on each seed's own id.
 
 A row of `evolved_instructions` is one operation. Its parents are the text before (the seed, or the
-seed's last row that was kept), the instructor that chose the operation, and the model that wrote
-it: so it descends from every seed that either was trained on. Answers are written later, by other
-assets, for the evolved instruction itself. (The authors' dataset pairs evolved instructions with
-the outputs of the seeds that they came from.)
+seed's last row that was kept), the instructor, and the model that wrote it: so it descends from
+every seed that either was trained on. Answers are written later, for the evolved instruction
+itself. (The authors' dataset pairs it with the output of the seed that it came from.)
 
 A claim about cheap data is a claim about calls per kept row (docs/methods.md, section 5.6). Rows
 name the completions that they asked for, and the instructor's row has the calls of its training.
@@ -68,8 +66,7 @@ def registered_instructor(
     """The policy that a row of `instructor_policy` stands for.
 
     Raises:
-        CheckpointError: its checkpoint is gone.
-        RefineError: it was made with other config.
+        RefineError: its checkpoint is gone, or it was made with other config.
     """
     named = config.model_copy(update={"algorithm": row["algorithm"]})
     policy = untrained_policy(named, run_seed)
@@ -96,9 +93,6 @@ def seed_parts(seeds: Iterable[Row], config: TeamsRLConfig, run_seed: str) -> Se
     """Split the seeds, and draw `evolved_seeds` of those that are not for training.
 
     Seeds of more than `max_words` words are in neither part. A single seed is in both.
-
-    Raises:
-        RefineError: no seed is short enough.
     """
     by_id = {
         row["seed_id"]: row for row in seeds if len(row["instruction"].split()) <= config.max_words
@@ -139,7 +133,7 @@ def evolve(
         policy: chooses each operation; of names of operations, one is drawn each time.
         evolver: applies operations and reviews the results; a function that answers requests does
             both with the default config.
-        episode: number of this evolution; all random numbers depend on it.
+        episode: all random numbers depend on it.
         run_seed: names the random numbers of a policy or evolver that is made here.
 
     Returns:
@@ -174,19 +168,13 @@ def slot_of(round_number: int, seed_id: str) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where evolved rows come from: seeds, the instructor's row, and the model that wrote them.
-
-    Attributes:
-        generator: the model's row, as a parent.
-        model: its fingerprint.
-        key_of: the key of a request's completion.
-    """
+    """Where evolved rows come from: seeds, the instructor's row, and the model that wrote them."""
 
     seeds: Sequence[Row]
     instructor: Row
     generator: Parent
-    model: str
-    key_of: Callable[[Request], str]
+    model: str  # its fingerprint
+    key_of: Callable[[Request], str]  # the key of a request's completion
 
 
 def evolved_rows(steps: Iterable[Outcome], origin: Origin, config: TeamsRLConfig) -> list[Row]:

@@ -1,10 +1,9 @@
 """Training the instructor: stable-baselines3's PPO, or TRPO as in the paper.
 
-An update plays whole episodes in all environments and learns from them once. The libraries draw
-from global generators; around each update these are set to states derived from run seed and update,
-and restored afterwards, so a training is a function of its arguments. This also keeps the saved
-state small: policy, optimiser, archive and updates. A killed training continues from the last saved
-update and ends with the same bytes; what was asked before is in the completions store.
+An update plays whole episodes in all environments and learns from them once. Around each update the
+global generators are seeded by run seed and update, so a training is a function of its arguments
+and its saved state is small. A killed training continues from the last saved update and ends with
+the same bytes.
 
 **The collapse guard** (docs/methods.md, sections 5.2 and 5.3) compares the means of the last
 `guard_window` updates with a random policy that had the same number of calls, measured first on the
@@ -56,25 +55,17 @@ Collapse = Literal["diversity", "operations"]
 
 @dataclass(frozen=True)
 class InstructorUpdate:
-    """The figures of one update's episodes.
-
-    Attributes:
-        steps, calls: so far; calls of executor and reviewer, the random policy's included.
-        diversity: Vendi score of the kept texts.
-        random_diversity: the random policy's, in as many steps.
-        operation_entropy: of the chosen operations, nats.
-        warning: the guard's, after this update.
-    """
+    """The figures of one update's episodes."""
 
     update: int
-    steps: int
+    steps: int  # so far
     reward: float
     valid_rate: float
-    diversity: float
-    random_diversity: float
-    operation_entropy: float
-    calls: int
-    warning: Collapse | None = None
+    diversity: float  # Vendi score of the kept texts
+    random_diversity: float  # the random policy's, in as many steps
+    operation_entropy: float  # of the chosen operations, nats
+    calls: int  # so far of executor and reviewer, the random policy's included
+    warning: Collapse | None = None  # the guard's, after this update
 
 
 def warning_of(updates: Sequence[InstructorUpdate], config: TeamsRLConfig) -> Collapse | None:
@@ -111,14 +102,7 @@ def operation_entropy(operations: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class InstructorTask:
-    """The arguments of a training.
-
-    Attributes:
-        seeds: where episodes begin; at least one.
-        embedding: of observations, novelty and diversity.
-        resume: folder for the state of an unfinished training, if it is to be saved.
-        guarded: whether the guard may end the training; it warns in any case.
-    """
+    """The arguments of a training."""
 
     seeds: Sequence[Seed]
     evolver: Evolver
@@ -126,8 +110,8 @@ class InstructorTask:
     config: TeamsRLConfig
     run_seed: str
     out: Path
-    resume: Path | None = None
-    guarded: bool = True
+    resume: Path | None = None  # folder for the state of an unfinished training
+    guarded: bool = True  # whether the guard may end the training; it warns in any case
 
 
 @dataclass(frozen=True)

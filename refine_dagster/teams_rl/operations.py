@@ -1,9 +1,8 @@
 """Operations on instructions: the six of TeaMs-RL (docs/methods.md, section 5.1), and plug-ins.
 
-The templates are this project's own, in the format of every other task: a header, demonstrations,
-then `Instruction:`, `Input:` and an open `Output:`. The instruction line of an operation is word
-for word one that the offline base model has learnt (`primer_templates.yaml`), and the operation has
-the name of its primer family. A larger model learns what to do from the two demonstrations.
+The templates are this project's own, in the format of every other task. The instruction line of an
+operation is word for word one that the offline base model has learnt (`primer_templates.yaml`), and
+the operation has the name of its primer family. A larger model learns from the two demonstrations.
 
 An executor that does not follow may repeat its prompt instead. Words of the prompt that are in no
 instruction are an operation's markers; a rewrite with one is eliminated.
@@ -27,21 +26,13 @@ FORM_MARKERS = (
 
 @dataclass(frozen=True)
 class Operation:
-    """A textual operation.
-
-    Attributes:
-        name: in the registry, and of its family in the primer, if it has one.
-        description: one sentence for reports.
-        instruction: the line that asks the executor for it.
-        demonstrations: (before, after) pairs in the prompt.
-        in_depth: whether it evolves its parent; breadth writes another instruction.
-    """
+    """A textual operation, named as in the registry and in the primer, if it has a family there."""
 
     name: str
-    description: str
-    instruction: str
-    demonstrations: tuple[tuple[str, str], ...]
-    in_depth: bool = True
+    description: str  # one sentence for reports
+    instruction: str  # the line that asks the executor for it
+    demonstrations: tuple[tuple[str, str], ...]  # (before, after) pairs
+    in_depth: bool = True  # evolves its parent; breadth writes another instruction
 
     @property
     def markers(self) -> tuple[str, ...]:

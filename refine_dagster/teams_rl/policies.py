@@ -31,9 +31,7 @@ from refine_dagster.teams_rl.operations import NAMES
 class InstructorPolicy(Protocol):
     """Chooses the next operation of each chain.
 
-    Attributes:
-        name: for reports: `random`, `round_robin`, `fixed:breadth`, `ppo`, `trpo`.
-        version: a hash of its content, 64 hex digits.
+    `name` is for reports (`random`, `fixed:breadth`, `ppo`), `version` a hash of the content.
     """
 
     name: str
@@ -110,19 +108,13 @@ class InstructorError(RefineError):
 
 @dataclass(frozen=True)
 class InstructorForm:
-    """How to read an instructor's weights.
-
-    Attributes:
-        embedding: name of the embedding that it was trained with.
-        hidden: widths of the hidden layers (tanh).
-        operations: names of the actions, in order.
-    """
+    """How to read an instructor's weights."""
 
     algorithm: str
     observation: ObservationMode
-    embedding: str
-    hidden: tuple[int, ...]
-    operations: tuple[str, ...] = NAMES
+    embedding: str  # that it was trained with, by name
+    hidden: tuple[int, ...]  # widths of the hidden layers (tanh)
+    operations: tuple[str, ...] = NAMES  # names of the actions, in order
 
 
 class LearnedPolicy:

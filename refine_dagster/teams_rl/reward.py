@@ -1,14 +1,13 @@
 """The instructor's rewards (docs/methods.md, section 5.2).
 
 `paper` pays 1 for every rewrite that is kept. `novelty` pays a kept rewrite by its distance from
-everything that was kept recently,
+everything that was kept recently, so that an operation pays less the more it is used:
 
-    reward = valid * (1 - max cosine to the archive and to the parent) - cost * calls,
+    reward = valid * (1 - max cosine to the archive and to the parent) - cost * calls
 
-so that an operation pays less the more it is used. The archive holds the latest `capacity` texts,
-so the reward does not vanish in a long training. It stands for the dataset, in which a seed is
-evolved once: texts of the same seed from earlier episodes are not compared. (Otherwise a training
-that passes over few seeds many times would learn to leave them.)
+The archive holds the latest `capacity` texts, so the reward does not vanish in a long training.
+Texts of the same seed from earlier episodes are not compared. (Otherwise a training that passes
+over few seeds many times would learn to leave them.)
 """
 
 from __future__ import annotations
