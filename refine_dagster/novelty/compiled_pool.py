@@ -1,12 +1,9 @@
 """The compiled tier of the filter: its pool and its vocabulary. Needs numba (the extra `fast`).
 
-`CompiledPool` holds the index between calls; `compiled_walk` searches it.
-
 `CompiledVocabulary` numbers tokens eight bytes at a time. Texts are joined, and one pass of C code
-lower-cases them and turns every byte that is no letter or digit into 0. A token then ends before
-the next 0, which is found in a word of eight bytes by arithmetic. A token of up to eight bytes is
-looked up by that word. A longer one is a path: its first eight bytes have a number, and that number
-with the next word has another. Hash collisions never merge tokens, and no letters are kept.
+lower-cases them and turns every byte that is no letter or digit into 0, which ends a token. A token
+of up to eight bytes is looked up by that word. A longer one is a path: its first eight bytes have a
+number, and that number with the next word has another. Hash collisions never merge tokens.
 """
 
 from __future__ import annotations
@@ -169,10 +166,7 @@ _LOW = 0xFFFFFFFF
 
 
 class CompiledVocabulary:
-    """Encodes without a stemmer (implements `Encoder`).
-
-    A token of more than eight bytes also takes a number for each shorter path of its words.
-    """
+    """Encodes without a stemmer (implements `Encoder`)."""
 
     def __init__(self, reading: Reading = "rouge_score") -> None:
         self._read = encoding_reader(reading)
@@ -222,12 +216,7 @@ def _doubled(slots: UInt64s) -> UInt64s:
 def _number(
     words: UInt64s, lengths: Ints, known: int, slots: UInt64s, flat: Int32s, starts: Ints
 ) -> tuple[int, UInt64s]:
-    """Fill `flat` and `starts`; returns the next number and the slots, perhaps reallocated.
-
-    Args:
-        words: at each byte, that byte and the seven after it.
-        lengths: bytes of each text; texts are separated by a 0.
-    """
+    """Fill `flat` and `starts`; `words` has at each byte that byte and the seven after it."""
     tokens = 0
     at = 0
     for text in range(len(lengths)):

@@ -1,8 +1,7 @@
 """The novelty filter on a file: kept rows and decisions go to files beside it.
 
 Rows are read, decided on and written in batches; only the index stays in memory. Both files have
-names ending in `.part` until they are complete. After an interruption the `.part` files are correct
-as far as they go, because a decision depends on earlier rows only.
+names ending in `.part` until they are complete; a decision depends on earlier rows only.
 """
 
 from __future__ import annotations
@@ -52,13 +51,11 @@ def dedupe_file(
     against: Path | None = None,
     overwrite: bool = False,
 ) -> Deduplicated:
-    """Decide on a text column of a file, in order.
+    """Decide on a text column of a file (JSONL, CSV or Parquet), in order.
 
     Args:
-        file: JSONL, CSV or Parquet.
-        column: the text column, in both files.
         novelty: an empty filter.
-        against: a file whose texts are in the pool from the start.
+        against: a file whose texts, in the same column, are in the pool from the start.
         overwrite: replace results of an earlier call.
 
     Raises:

@@ -29,20 +29,12 @@ Key = int | str
 
 
 class Decision(NamedTuple):
-    """The filter's decision on one text.
+    """The filter's decision on one text."""
 
-    Attributes:
-        kept: whether the text joined the pool.
-        score: its highest ROUGE-L F with the pool before it, 0 to 1. None where the text is kept
-            and the filter finds the nearest of refused texts only: F is then below the threshold.
-        nearest: key of the pool text with that score, the lowest on ties; None where score is None
-            or 0.
-        tokenizer: by which its tokens were taken.
-    """
-
-    kept: bool
+    kept: bool  # whether the text joined the pool
+    # Highest ROUGE-L F with the pool before it. None: kept, and only refused texts are measured.
     score: float | None
-    nearest: Key | None
+    nearest: Key | None  # of the pool text with that score, the lowest on ties
     tokenizer: Tokenizer = "rouge_score"
 
 
@@ -119,9 +111,7 @@ class NoveltyFilter:
     def preload(self, texts: Sequence[str], keys: Sequence[Key] | None = None) -> None:
         """Put texts into the pool without a decision.
 
-        Args:
-            texts: in the order in which they joined.
-            keys: one for each text, all of one type; without them, positions are the keys.
+        `keys` name them, all of one type; without keys, positions do.
         """
         named = self._named(texts, keys)
         for start in range(0, len(texts), self._batch):
@@ -132,12 +122,7 @@ class NoveltyFilter:
         self._keys += named
 
     def accept(self, texts: Sequence[str], keys: Sequence[Key] | None = None) -> list[Decision]:
-        """Decide on texts in order; each kept one is in the pool of the next.
-
-        Args:
-            texts: any; one without tokens is refused only where the very same is in the pool.
-            keys: as for `preload`.
-        """
+        """Decide on texts in order; each kept one is in the pool of the next."""
         named = self._named(texts, keys)
         decisions: list[Decision] = []
         for start in range(0, len(texts), self._batch):

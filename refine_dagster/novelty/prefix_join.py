@@ -1,22 +1,17 @@
 """The pool as an index: finds every text that reaches the threshold and compares few others.
 
-docs/novelty_filter.md explains why it is exact. A batch is decided in three steps that together
-equal the sequential rule: (1) candidates are joined with the pool; (2) those without a match there
-are joined with each other; (3) a pass in order accepts each that has no *accepted* earlier match. A
-refused text's best match is taken among the pool and the accepted texts before it, so that the
-result does not depend on batches.
+docs/novelty_filter.md explains why it is exact. A batch is joined with the pool, then the texts
+without a match there with each other; a pass in order accepts each that has no *accepted* earlier
+match. A refused text's best match is taken among the pool and the accepted texts before it, so that
+the result does not depend on batches.
 
 A text is a set of elements (t, k), the k-th occurrence of token t, ordered rarest first. Of texts
 of m and n tokens that must share d = least[m+n] elements, let the first shared one be at positions
-i and j. At most m-1-i and n-1-j others follow it, so
-
-    m-1-i + 1 >= least[m+n]   and   n-1-j + 1 >= least[m+n].
-
-The first bounds n from above by the probing element alone, the second m by the posting alone:
-`n <= widest[m-i] - m` and `m <= widest[n-j] - n`. Elements whose own bound is below the shortest
-possible match are never looked up; the others are the text's prefix. Postings are sorted by
-element, then by n, so that the first bound and the shortest match give a range, and only the second
-bound is tested.
+i and j. Then m-i >= least[m+n] and n-j >= least[m+n]. The first bounds n from above by the probing
+element alone, the second m by the posting alone: `n <= widest[m-i] - m`, `m <= widest[n-j] - n`.
+Elements whose own bound is below the shortest possible match are never looked up; the others are
+the text's prefix. Postings are sorted by element, then by n, so that the first bound and the
+shortest match give a range, and only the second bound is tested.
 """
 
 from __future__ import annotations
@@ -78,7 +73,6 @@ class Order:
         self._ranks: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
     def count(self, elements: Ints) -> None:
-        """Count elements for the next renewal."""
         if not len(elements):
             return
         missing = int(elements.max()) + 1 - len(self._texts)
@@ -102,19 +96,12 @@ class Order:
 
 
 class Sets(NamedTuple):
-    """Several texts as sets of ranked elements.
+    """Several texts as sets of ranked elements."""
 
-    Attributes:
-        ranks: int64, concatenated, ascending within a text.
-        starts: int64, one more than texts.
-        lengths: int64, elements of each text, as many as its tokens.
-        signatures: uint64 [texts, 2]: each element flips one of 128 bits, so that two texts differ
-            in at least as many elements as bits.
-    """
-
-    ranks: Ints
-    starts: Ints
-    lengths: Ints
+    ranks: Ints  # int64, concatenated, ascending within a text
+    starts: Ints  # int64, one more than texts
+    lengths: Ints  # int64, elements of each text, as many as its tokens
+    # [texts, 2]: an element flips one of 128 bits; texts differ in no more bits than elements.
     signatures: NDArray[np.uint64]
 
 
@@ -147,18 +134,12 @@ _MERGE_BELOW = 3
 
 
 class Prefixes(NamedTuple):
-    """The elements of several texts by which matches are found.
+    """The elements of several texts by which matches are found."""
 
-    Attributes:
-        keys: int64, rank and own length.
-        text: int32, index of the text.
-        length: int32, m.
-        reach: int32, widest[m-i] - m: the longest match whose first shared element this may be.
-    """
-
-    keys: Ints
+    keys: Ints  # int64, rank and own length
     text: NDArray[np.int32]
-    length: NDArray[np.int32]
+    length: NDArray[np.int32]  # m
+    # widest[m-i] - m: the longest match whose first shared element this may be.
     reach: NDArray[np.int32]
 
     def of(self, chosen: NDArray[np.bool_] | Ints) -> Prefixes:
@@ -166,12 +147,10 @@ class Prefixes(NamedTuple):
         return Prefixes._make(column[chosen] for column in self)
 
     def sorted(self) -> Prefixes:
-        """By key."""
         return self.of(np.argsort(self.keys, kind="stable"))
 
 
 def prefixes(sets: Sets, bounds: Bounds) -> Prefixes:
-    """Prefixes of texts, in their order."""
     text = np.repeat(np.arange(len(sets.lengths)), sets.lengths)
     length = sets.lengths[text]
     left = sets.starts[1:][text] - np.arange(len(text))
@@ -189,9 +168,8 @@ def prefixes(sets: Sets, bounds: Bounds) -> Prefixes:
 class Postings:
     """Prefixes of the texts of a pool, to be looked up by element and length.
 
-    They are kept in segments, like a log-structured merge tree: new ones become a segment, and
-    segments are merged while the last is not much smaller than the one before. So small batches and
-    large ones both cost little.
+    New ones become a segment, and segments are merged while the last is not much smaller than the
+    one before, as in a log-structured merge tree: so small batches and large ones both cost little.
     """
 
     def __init__(self, bounds: Bounds) -> None:

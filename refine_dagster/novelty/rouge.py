@@ -1,13 +1,12 @@
 """ROUGE-L F as `rouge_score` rounds it, and the integer bounds that follow from a threshold.
 
 With texts of m and n tokens and a longest common subsequence of L, `rouge_score` computes p = L/n,
-r = L/m, F = 2pr/(p+r) in exactly this order of operations. A true tie at 0.7 (20 L = 7 (m+n)) gives
-0.7 or a float next to it, below or above, depending on m and n, and dozens of real instructions are
-such ties. A decision therefore needs this expression; an algebraically equal form will not do.
+r = L/m, F = 2pr/(p+r) in exactly this order of operations. A true tie at 0.7 gives 0.7 or a float
+next to it, depending on m and n, and dozens of real instructions are such ties. So an algebraically
+equal form will not do.
 
-For pruning an integer is enough: the float differs from 2L/(m+n) by a few units in the last place,
-so F >= t implies L >= t(m+n)/2 up to a relative 1e-9. A pair that passes the bounds is decided by
-the float.
+For pruning an integer is enough: F >= t implies L >= t(m+n)/2 up to a relative 1e-9. A pair that
+passes the bounds is decided by the float.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A row is written as it was read: a line of JSONL keeps its bytes, a row of Parquet its types. Rows
 are numbered from 1: by the line of JSONL and CSV (where a record begins), by the row of Parquet.
-Files may be of any size, so they are not checked as a whole first: reading ends at the first row
-that cannot be used, with an error that names it.
+Reading ends at the first row that cannot be used, with an error that names it.
 """
 
 from __future__ import annotations
@@ -24,13 +23,7 @@ _LONGEST_CELL = 1 << 30
 
 
 class RowBatch(NamedTuple):
-    """Some rows of a file.
-
-    Attributes:
-        numbers: line or row number of each.
-        texts: values of the text column.
-        rows: the rows themselves, in the file's own form.
-    """
+    """Some rows of a file: their numbers, texts, and the rows in the file's own form."""
 
     numbers: list[int]
     texts: list[str]
@@ -61,11 +54,7 @@ class RowFile(ABC):
 
 
 def row_file(path: Path, column: str) -> RowFile:
-    """A `.jsonl`, `.csv` or `.parquet` file with a text column.
-
-    Raises:
-        RefineError: there is no such file, or its extension is unknown.
-    """
+    """A `.jsonl`, `.csv` or `.parquet` file with a text column."""
     if not path.is_file():
         raise RefineError("no such file", where=str(path), fix="check the path")
     kinds: dict[str, Callable[[Path, str], RowFile]] = {

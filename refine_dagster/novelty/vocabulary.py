@@ -2,11 +2,10 @@
 
 `rouge_score` lower-cases a text, takes its runs of [a-z0-9], and with the stemmer passes tokens of
 more than three characters through NLTK's Porter stemmer. `Vocabulary` does this for a whole batch
-in four passes of C code: lower-case, join, map every other byte to a space, split. The separator
-between texts is the token `A`, which no lower-cased text contains. Lower-casing comes first and is
-Unicode's, as in `rouge_score`: the Kelvin sign becomes a `k`, a dotted capital I starts with an
-`i`; what is not ASCII afterwards separates tokens. Texts of the tokenizer `unicode` come with the
-bytes of their tokens as characters (`tokenizers.encoding_reader`).
+in four passes of C code: lower-case (Unicode's rules), join, map every other byte to a space,
+split. The separator between texts is the token `A`, which no lower-cased text contains. Texts of
+the tokenizer `unicode` come with the bytes of their tokens as characters
+(`tokenizers.encoding_reader`).
 """
 
 from __future__ import annotations

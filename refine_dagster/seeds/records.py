@@ -37,9 +37,7 @@ def to_seed(
 ) -> SeedTask | None:
     """Check a record and convert it; None (and findings) where it has an error.
 
-    Args:
-        prefix: of the id of a record without one (`alpaca` gives `alpaca-0f3c...`).
-        text_cells: the format has only text (CSV), so `is_classification` may be a word.
+    `prefix` begins the id of a record without one. `text_cells`: the format has only text (CSV).
     """
     line, fields = record.line, record.fields
     before = len(findings.found)
