@@ -18,8 +18,7 @@ import polars as pl
 from refine_dagster.errors import RefineError
 from refine_dagster.hashing import ID_DIGITS
 from refine_dagster.warehouse.sql import literal, literals
-from refine_dagster.warehouse.table import POLICY_ROUND
-from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.tables import POLICY_ROUND, TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 
 SHORTEST = 6

@@ -11,8 +11,14 @@ from sqlglot import exp
 
 from refine_dagster.sql_models.model import DIALECT
 from refine_dagster.warehouse.migrations import MIGRATIONS
-from refine_dagster.warehouse.table import PARENTS_TYPE, POLICY_ROUND
-from refine_dagster.warehouse.tables import TABLES, graph_assets, slice_of, tables_of
+from refine_dagster.warehouse.tables import (
+    PARENTS_TYPE,
+    POLICY_ROUND,
+    TABLES,
+    graph_assets,
+    slice_of,
+    tables_of,
+)
 
 _COMMON = {
     "row_id": ("VARCHAR", "The row's id."),

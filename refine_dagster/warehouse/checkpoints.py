@@ -1,9 +1,8 @@
 """Checkpoints: folders named by the hash of their content, found by their manifest.
 
 A checkpoint is a function of its manifest: what it learnt from, the config, the base model, the run
-seed. `train_or_reuse` looks the manifest up, checks the stored folder byte by byte, and trains only
-if nothing fits. What training reports (steps, accuracies) is kept in the folder as `record.json`,
-so that a reused checkpoint has the same figures as the run that made it.
+seed. What training reports (steps, accuracies) is kept in the folder as `record.json`, so that a
+reused checkpoint has the same figures as the run that made it.
 
 Layout under the artifact root: `<asset>/<first 16 digits of content hash>/...` and
 `<asset>/manifests/<manifest hash>.json`. Folders appear by rename, complete or not at all. A
@@ -38,17 +37,13 @@ class CheckpointError(RefineError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published folder.
+    """A published folder; hashes have 64 hex digits.
 
     Attributes:
-        asset: the asset that it belongs to.
-        content_hash: sha256 over the names and hashes of its files, 64 hex digits.
-        manifest: what it is a function of; JSON values.
-        manifest_hash: sha256 of the manifest, 64 hex digits.
-        path: the folder.
+        content_hash: sha256 over the names and hashes of its files.
+        manifest, record: JSON values.
         relative_path: the folder relative to the artifact root.
         files: relative path -> sha256.
-        record: what training reported; JSON values.
         reused: whether it was there before.
     """
 
@@ -77,20 +72,22 @@ class CheckpointStore:
     ) -> Checkpoint:
         """The checkpoint of `manifest`: the stored one if it is whole, a newly trained one if not.
 
+        A stored folder is compared byte by byte with the hash that it is named by.
+
         Args:
-            asset: the asset that it belongs to.
-            manifest: JSON values that decide the result.
             train: fills the folder given to it and returns what to keep as its record.
 
         Raises:
             CheckpointError: the disk is full or the root cannot be written.
         """
-        found = self.find(asset, manifest)
-        if found is not None:
-            return found
+        stored = self.find(asset, manifest)
+        if stored is not None:
+            return stored
         try:
             (self.root / asset).mkdir(parents=True, exist_ok=True)
-            self._drop_unfinished(asset)
+            # What killed trainings left: a run has its home, and so this folder, alone.
+            for folder in (self.root / asset).glob(f"{_PARTIAL}*"):
+                shutil.rmtree(folder)
             partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self.root / asset))
         except OSError as error:
             raise _unwritable(self.root, error) from error
@@ -109,7 +106,8 @@ class CheckpointStore:
             number = re.search(r"\(os error (\d+)\)", str(error))
             if number is None:
                 raise
-            raise _unwritable(self.root, _os_error(int(number[1]))) from error
+            code = int(number[1])
+            raise _unwritable(self.root, OSError(code, os.strerror(code))) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -133,21 +131,14 @@ class CheckpointStore:
         return path.is_dir() and hash_files(folder_files(path)) == content_hash
 
     def path_of(self, asset: str, content_hash: str) -> Path:
-        """The folder of the checkpoint with that hash."""
         return self.root / asset / content_hash[:16]
 
     def resume_folder(self, asset: str, manifest: Mapping[str, Any]) -> Path:
         """The folder in which a training of `manifest` may keep its state; not created here.
 
-        It outlives a killed process. Once any checkpoint of the asset is published, the states of
-        all its unfinished trainings are removed.
+        It outlives a killed process, and is removed once any checkpoint of the asset is published.
         """
         return self.root / asset / _RESUME / hash_manifest(manifest)
-
-    def _drop_unfinished(self, asset: str) -> None:
-        """Remove what killed trainings left; a run has its home, and so this folder, alone."""
-        for folder in (self.root / asset).glob(f"{_PARTIAL}*"):
-            shutil.rmtree(folder)
 
     def _publish(
         self, asset: str, manifest: Mapping[str, Any], partial: Path, record: dict[str, Any]
@@ -192,17 +183,12 @@ class CheckpointStore:
 
 
 def hash_manifest(manifest: Mapping[str, Any]) -> str:
-    """sha256 of a manifest, 64 hex digits."""
     return json_hash(dict(manifest))
 
 
 def hash_files(files: Mapping[str, str]) -> str:
-    """One hash for a folder's files and their names (`hashing.folder_files`), 64 hex digits."""
+    """The content hash of a folder with these files (`hashing.folder_files`)."""
     return json_hash(dict(files))
-
-
-def _os_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
 
 
 def _unwritable(root: Path, error: OSError) -> CheckpointError:

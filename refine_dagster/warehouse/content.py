@@ -11,8 +11,7 @@ import duckdb
 from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.hashing import canonical_json, text_hash
 from refine_dagster.warehouse.sql import literal
-from refine_dagster.warehouse.table import Table
-from refine_dagster.warehouse.tables import TABLES, Slice, round_sql, tables_of
+from refine_dagster.warehouse.tables import TABLES, Slice, Table, round_sql, tables_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,16 +28,16 @@ def slices_in(connection: duckdb.DuckDBPyConnection) -> list[Slice]:
         f"SELECT DISTINCT {literal(name)}, {round_sql(table)} FROM history.{name}"
         for name, table in TABLES.items()
     )
-    found = {
+    slices = {
         Slice(TABLES[name], PolicyRound(number))
         for name, number in connection.execute(filled).fetchall()
     }
     for (asset,) in connection.execute(
         "SELECT DISTINCT asset FROM lineage.materializations"
     ).fetchall():
-        found |= set(tables_of(asset))
+        slices |= set(tables_of(asset))
     order = list(TABLES)
-    return sorted(found, key=lambda owned: (owned.policy_round, order.index(owned.table.name)))
+    return sorted(slices, key=lambda owned: (owned.policy_round, order.index(owned.table.name)))
 
 
 def row_hash_sql(table: Table) -> str:
@@ -103,7 +102,7 @@ def content_hash(
 
 
 def _text(strings: pa.StringArray) -> memoryview:
-    """The bytes of all strings, one behind the other, as they lie in memory."""
+    """The bytes of all strings, one behind the other, without a copy."""
     _, offsets, data = strings.buffers()
     ends = memoryview(offsets).cast("i")[strings.offset : strings.offset + len(strings) + 1]
     return memoryview(data)[ends[0] : ends[-1]]

@@ -16,9 +16,9 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,9 +40,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 class DatabaseFile:
     """A DuckDB file, made on first use, that processes take turns to open.
 
-    Args:
-        path: the file.
-        lock_timeout_s: how long to wait for another process to let go of it.
+    Another process that has it open is waited for, `lock_timeout_s` at most.
     """
 
     def __init__(self, path: Path, *, lock_timeout_s: float = 30.0) -> None:
@@ -104,9 +102,7 @@ class DatabaseFile:
 
 
 def open_database(path: Path, lock_timeout_s: float) -> duckdb.DuckDBPyConnection:
-    """A connection to the file at `path`, which is made where there is none.
-
-    To be closed by `close_database`: the file stays open until the last connection to it is.
+    """A connection to the file at `path`, made if needed; closed by `close_database` only.
 
     Raises:
         WarehouseLockedError: another process held the file for `lock_timeout_s`.
@@ -182,7 +178,7 @@ def beside(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
 
 @dataclass
 class _OpenFile:
-    """An attached file: its name in DuckDB, and how many connections there are to it."""
+    """An attached file: its name in DuckDB, and the number of connections to it."""
 
     name: str
     users: int = 0
@@ -224,7 +220,8 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
         opened = process.files.get(path)
         if opened is None:
             taken = {"memory", "system", "temp"} | {file.name for file in process.files.values()}
-            name = next(name for name in _names(path) if name not in taken)
+            names = chain([path.stem], (f"{path.stem}_{number}" for number in count(2)))
+            name = next(name for name in names if name not in taken)
             where = f"{literal(str(path))} AS {identifier(name)}"
             process.duckdb.execute(f"ATTACH {where} (TYPE duckdb)")
             opened = process.files[path] = _OpenFile(name)
@@ -232,13 +229,6 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
         connection.execute(f"USE {identifier(opened.name)}")
         opened.users += 1
         return connection
-
-
-def _names(path: Path) -> Iterator[str]:
-    """Names for the file in DuckDB: its own, then with a number appended."""
-    yield path.stem
-    for number in count(2):
-        yield f"{path.stem}_{number}"
 
 
 def _make_file(path: Path) -> None:
@@ -250,17 +240,11 @@ def _make_file(path: Path) -> None:
     fresh.unlink(missing_ok=True)
     try:
         duckdb.connect(str(fresh), config=_CONFIG).close()
-        _put_in_place(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def _put_in_place(fresh: Path, path: Path) -> None:
-    # A link, unlike a rename, never replaces a file that another process has put there meanwhile.
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        return
+        # A link, unlike a rename, never replaces a file that another process put there meanwhile.
+        with suppress(FileExistsError):
+            os.link(fresh, path)
     except OSError:
         # A file system without links, or one without room; the second fails again.
         fresh.rename(path)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -1,9 +1,8 @@
 """The ledger: a record of every materialization, chained by digest.
 
-Rows of `lineage.materializations` and of the tables attached to it (`inputs`, `requests`, `uses`,
-`checkpoints`, `configs`) are only ever added, in the transaction that changes the data
-(`warehouse/warehouse.py`). Each row's digest covers the row, what is attached to it, and the digest
-before it.
+Rows of `lineage.materializations` and of the tables attached to it are only ever added, in the
+transaction that changes the data. Each row's digest covers the row, what is attached to it, and the
+digest before it.
 """
 
 from __future__ import annotations
@@ -56,16 +55,14 @@ class RoleUsage:
 
 @dataclass(frozen=True)
 class Record:
-    """A materialization, besides its rows.
+    """A materialization, besides its rows; mappings hold JSON values.
 
     Attributes:
         inputs: upstream asset -> the data version that was read; `file:<name>` -> the content hash
             of another file that was read.
-        config: the config behind `config_hash`; JSON values.
+        config: the config behind `config_hash`.
         usage: role -> requests.
         uses: key of each completion used -> whether it was sent in this materialization.
-        metrics: figures for the ledger; JSON values.
-        device: where it ran; JSON values.
     """
 
     asset: str
@@ -95,7 +92,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class LastRecord:
-    """The inputs, code, config and figures of a past materialization."""
+    """What a past materialization was made from, and its figures."""
 
     inputs: dict[str, str]
     code_version: str
@@ -113,14 +110,14 @@ class Prune:
 
 def read_last_record(connection: duckdb.DuckDBPyConnection, asset: str) -> LastRecord | None:
     """The last materialization of an asset; None where there is none."""
-    found = connection.execute(
+    records = connection.execute(
         "SELECT sequence, code_version, config_hash, metrics FROM lineage.materializations "
         "WHERE asset = ? ORDER BY sequence DESC LIMIT 1",
         [asset],
     ).fetchall()
-    if not found:
+    if not records:
         return None
-    sequence, code_version, config_hash, metrics = found[0]
+    sequence, code_version, config_hash, metrics = records[0]
     inputs = connection.execute(
         "SELECT asset, data_version FROM lineage.inputs WHERE sequence = ?", [sequence]
     ).fetchall()
@@ -194,29 +191,29 @@ def record_digest(row: Mapping[str, Any], attached: Mapping[str, Sequence[Sequen
 
 def completions_hash(connection: duckdb.DuckDBPyConnection, sequence: int) -> str:
     """One hash of the completions that a materialization used, as they were, 64 hex digits."""
-    found = connection.execute(
+    ((digest,),) = connection.execute(
         "SELECT sha256(coalesce(string_agg(digest, '' ORDER BY key), '')) "
         "FROM lineage.uses WHERE sequence = ?",
         [sequence],
     ).fetchall()
-    return str(found[0][0])
+    return str(digest)
 
 
 def next_link(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
     """Sequence of the ledger row that would come next, and the digest that it is linked to."""
-    found = connection.execute(
+    last = connection.execute(
         "SELECT sequence, digest FROM lineage.materializations ORDER BY sequence DESC LIMIT 1"
     ).fetchall()
-    return (found[0][0] + 1, found[0][1]) if found else (1, GENESIS)
+    return (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
 
 
 def read_prunes(connection: duckdb.DuckDBPyConnection) -> list[Prune]:
     """Every prune, oldest first."""
-    found = connection.execute(
+    prunes = connection.execute(
         "SELECT sequence, metrics FROM lineage.materializations WHERE asset = ? ORDER BY sequence",
         [PRUNE],
     ).fetchall()
-    return [Prune(sequence, int(json.loads(metrics)["horizon"])) for sequence, metrics in found]
+    return [Prune(sequence, int(json.loads(metrics)["horizon"])) for sequence, metrics in prunes]
 
 
 def _write_uses(

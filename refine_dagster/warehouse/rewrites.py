@@ -1,10 +1,10 @@
 """Rewrites: migrations that store the same rows in another form, and their records in the ledger.
 
-Records are never changed. Where a migration changes the form in which rows are hashed, their slices
-get other content hashes and their assets other data versions, although no row changed. A record is
-added for each such asset: its last one again, with the new hashes and versions, nothing asked,
-added or removed. An asset that was up to date stays so. Older records keep the hashes of the old
-form, and the audit does not compare these with the rows.
+Where a migration changes the form in which rows are hashed, their slices get other content hashes
+and their assets other data versions, although no row changed. A record is added for each such
+asset: its last one again, with the new hashes and versions, nothing asked, added or removed. An
+asset that was up to date stays so. Older records keep the hashes of the old form, and the audit
+does not compare these with the rows.
 
 A slice that differs from its last record gets no new one: an audit finds the same after the
 migration as before it.
@@ -29,8 +29,7 @@ from refine_dagster.warehouse.ledger import (
     write_record,
 )
 from refine_dagster.warehouse.sql import identifier, literal
-from refine_dagster.warehouse.table import MAP_TYPE, STRUCTURAL, declare
-from refine_dagster.warehouse.tables import Slice, tables_of
+from refine_dagster.warehouse.tables import MAP_TYPE, STRUCTURAL, Slice, Table, tables_of
 
 _LAST = """
     SELECT * EXCLUDE (config), coalesce(config, '{}') AS config
@@ -47,10 +46,6 @@ def rewriting(
     """Surround a change of the form in which the rows of some tables are stored and hashed.
 
     Records are added for the assets of these tables, and for assets whose last record read them.
-
-    Args:
-        migration: its number.
-        tables: names of the tables.
     """
     last = _last_records(connection)
     kept = {
@@ -98,20 +93,14 @@ def gather_columns(
 ) -> None:
     """Replace number columns of some tables by one mapping from their names to their values.
 
-    Rows keep their ids (`rows.row_id`). The declaration must have the mapping in the place of the
-    first of the columns. Tables that are not there yet are left out.
-
-    Args:
-        migration: its number.
-        tables: names of the tables.
-        columns: names of the columns; each table has all of them.
-        into: name of the mapping.
+    Rows keep their ids (`rows.row_id`). The declaration must have the mapping `into` in the place
+    of the first of the columns. Each table has all of the columns, or is not there yet.
     """
-    found = [name for name in tables if _payload(connection, name)]
-    drop_models_of(connection, migration, {f"history.{name}" for name in found})
+    present = [name for name in tables if _payload(connection, name)]
+    drop_models_of(connection, migration, {f"history.{name}" for name in present})
     entries = ", ".join(f"{literal(name)}: {name}" for name in sorted(columns))
-    with rewriting(connection, migration, found):
-        for name in found:
+    with rewriting(connection, migration, present):
+        for name in present:
             old = _payload(connection, name)
             new = [into if column == columns[0] else column for column in old]
             new = [column for column in new if column not in columns]
@@ -129,16 +118,16 @@ def gather_columns(
 
 def _payload(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
     """The payload columns of a history table in order; none where there is no such table."""
-    found = connection.execute(
+    columns = connection.execute(
         "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() "
         "AND schema_name = 'history' AND table_name = ? ORDER BY column_index",
         [table],
     ).fetchall()
-    return [name for (name,) in found if name not in STRUCTURAL]
+    return [name for (name,) in columns if name not in STRUCTURAL]
 
 
 def _hash(table: str, columns: Sequence[str]) -> str:
-    return row_hash_sql(declare(table, "", dict.fromkeys(columns, ("", ""))))
+    return row_hash_sql(Table(table, table, dict.fromkeys(columns, ("", "")), ""))
 
 
 def drop_models_of(
@@ -149,7 +138,6 @@ def drop_models_of(
     The next run makes them from the models of the running code.
 
     Args:
-        migration: its number.
         tables: qualified names, such as `history.raw_instructions`; they must still be there.
     """
     views = connection.execute(

@@ -1,21 +1,19 @@
 """Rows on their way into the warehouse: declared columns, typed frames, Merkle ids.
 
-`make_row` names a row by the hash of its slice, its payload and its parents' ids; `frame` lays rows
-out with the declared column types, so that an empty table is as well-typed as a full one and a
-missing or unknown column is caught here and not in SQL.
+`make_row` names a row by the hash of its slice, its payload and its parents' ids; `frame` gives
+rows the declared column types, so that an empty table is typed like a full one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
 
 from refine_dagster.hashing import content_id
-from refine_dagster.warehouse.table import MAP_TYPE, Table
-from refine_dagster.warehouse.tables import slice_of
+from refine_dagster.warehouse.tables import MAP_TYPE, Table, slice_of
 
 Row = dict[str, Any]
 
@@ -58,7 +56,6 @@ def make_row(name: str, payload: Mapping[str, Any], parents: Iterable[Parent] = 
     Args:
         name: the slice, such as `raw_instructions_round_2`.
         payload: a value for each of the table's columns; optional ones may be left out.
-        parents: the rows that it is made from.
 
     Raises:
         KeyError: there is no such slice, or the payload's columns are not the table's.
@@ -68,10 +65,7 @@ def make_row(name: str, payload: Mapping[str, Any], parents: Iterable[Parent] = 
     if given.keys() != table.columns.keys():
         missing, unknown = table.columns.keys() - given.keys(), given.keys() - table.columns.keys()
         raise KeyError(f"{name}: missing columns {sorted(missing)}, unknown {sorted(unknown)}")
-    ordered = [
-        {"asset": parent.asset, "row_id": parent.row_id, "role": parent.role}
-        for parent in sorted(set(parents))
-    ]
+    ordered = [asdict(parent) for parent in sorted(set(parents))]
     values = {
         column: _as_stored(given[column], kind) for column, (kind, _) in table.columns.items()
     }

@@ -1,10 +1,9 @@
 """One run at a time in a home: an advisory lock on `<home>/run.lock`.
 
-Commits are atomic and refuse inputs that changed meanwhile, so two runs at once would lose no row;
-but they would send the same requests twice and fail each other's commits. A run therefore holds
-this lock from its start to its end. The operating system drops it with the process, however that
-ends. The file names the holder; a name in a file that is not locked is that of a run that was cut
-off, which the next holder reports.
+Two runs at once would lose no row, but send the same requests twice and fail each other's commits.
+The operating system drops the lock with the process, however that ends. The file names the holder;
+a name in a file that is not locked is that of a run that was cut off, which the next holder
+reports.
 """
 
 from __future__ import annotations
@@ -63,8 +62,7 @@ def holding_run_lock(
     Args:
         root: the home's folder, made if it does not exist.
         run: Dagster's run id.
-        wait_s: seconds to wait for another run to end.
-        say: called once with a sentence when there is something to wait for.
+        say: called once with a sentence when another run is waited for.
 
     Yields:
         The run that was cut off while it held the home, or None.

@@ -20,8 +20,14 @@ from refine_dagster.errors import RefineError
 from refine_dagster.hashing import content_id
 from refine_dagster.warehouse.migrations import MIGRATIONS
 from refine_dagster.warehouse.sql import literal
-from refine_dagster.warehouse.table import PARENTS_TYPE, POLICY_ROUND, Table
-from refine_dagster.warehouse.tables import TABLES, asset_sql, round_sql
+from refine_dagster.warehouse.tables import (
+    PARENTS_TYPE,
+    POLICY_ROUND,
+    TABLES,
+    Table,
+    asset_sql,
+    round_sql,
+)
 
 
 class WarehouseError(RefineError):
@@ -29,7 +35,7 @@ class WarehouseError(RefineError):
 
 
 class WarehouseLockedError(WarehouseError):
-    """Another process holds the warehouse for longer than we were willing to wait."""
+    """Another process held the warehouse for too long."""
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -109,11 +115,11 @@ def create_table(
 
 def _history_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     """History table -> its columns."""
-    found = connection.execute(
+    columns = connection.execute(
         "SELECT table_name, list(column_name) FROM duckdb_columns() "
         "WHERE database_name = current_database() AND schema_name = 'history' GROUP BY ALL"
     ).fetchall()
-    return dict(found)
+    return dict(columns)
 
 
 @contextmanager

@@ -4,22 +4,112 @@ A table holds rows with `row_id`, `policy_round` where it has rounds, its payloa
 list of (asset, row_id, role). `warehouse/warehouse.py` stores each as a history table and shows its
 live rows as a view of the table's name. An asset commits slices: whole tables, or their rows of one
 policy round.
+
+A natural key says which place a row fills: a seed's id, a candidate's slot, an arm and a task. A
+row id is a hash of everything behind the row, so a row made from something else has another id;
+the old and the new row of one key are two versions of the same thing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from refine_dagster.config.policy_round import PolicyRound, name_sql, rounds_until, split_name
-from refine_dagster.warehouse.pipeline_tables import PIPELINE_TABLES
-from refine_dagster.warehouse.result_tables import EXPORTS, RESULT_TABLES
+from refine_dagster.warehouse.declarations import DECLARATIONS
 from refine_dagster.warehouse.sql import literal
-from refine_dagster.warehouse.table import POLICY_ROUND, Table
 
-TABLES: MappingProxyType[str, Table] = MappingProxyType(
-    {table.name: table for table in (*PIPELINE_TABLES, *RESULT_TABLES)}
-)
+PARENTS_TYPE = "STRUCT(asset VARCHAR, row_id VARCHAR, role VARCHAR)[]"
+# The column of numbers by name; its entries are named by their keys and not by the column.
+MAP_TYPE = "MAP(VARCHAR, DOUBLE)"
+# The column, beside the payload, of tables that have rows of several policy rounds.
+POLICY_ROUND = "policy_round"
+# The columns of a history table besides the payload.
+STRUCTURAL = ("row_id", POLICY_ROUND, "parents", "row_hash", "added_in", "removed_in")
+# Files that were exported: recorded by the command that writes them, not by an asset of the graph.
+EXPORTS = "exports"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table's declaration.
+
+    Attributes:
+        name: the live view's name.
+        asset: the asset that commits it; of a table with rounds, that of the first one.
+        columns: payload column -> (DuckDB type, meaning).
+        description: what one row is.
+        key: columns of the natural key in the order in which they are shown, `policy_round` where
+            rows of several rounds share the others; empty for a table of one row.
+        owner: (payload column with a row id, the table of that row): the natural key of that row
+            comes first, because the id itself changes with every version.
+        rounds_from: the first policy round that has rows of it; None of a table without rounds.
+        optional: columns that a row may lack. Null means absent: neither id nor hash covers it.
+        label: SQL for what people know a row by; by default the instruction, or the step.
+        calls_model: whether the asset of this name calls a model, and so fills the completions
+            store.
+    """
+
+    name: str
+    asset: str
+    columns: Mapping[str, tuple[str, str]]
+    description: str
+    key: tuple[str, ...] = ()
+    owner: tuple[str, str] | None = None
+    rounds_from: int | None = None
+    optional: tuple[str, ...] = ()
+    label: str | None = None
+    calls_model: bool = False
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The columns of the live view: `row_id`, `policy_round` if any, payload, `parents`."""
+        structural = (POLICY_ROUND,) if self.rounds_from else ()
+        return ("row_id", *structural, *self.columns, "parents")
+
+
+def _declared(text: str) -> dict[str, Table]:
+    """The tables of a text in the form of `declarations.py`, by name."""
+    tables: dict[str, Table] = {}
+    for paragraph in text.replace("\n        ", " ").strip().split("\n\n"):
+        head, *lines = paragraph.splitlines()
+        name, description = head.split(": ", 1)
+        columns: dict[str, tuple[str, str]] = {}
+        options: dict[str, str] = {}
+        for line in lines:
+            left, _, right = line.strip().partition(": ")
+            column, _, kind = left.partition(" ")
+            if kind:
+                columns[column] = (kind, right)
+            else:
+                options[left] = right
+        other, _, left_out = options.pop("like", "").partition(" without ")
+        if other:
+            columns = {
+                column: meaning
+                for column, meaning in tables[other].columns.items()
+                if column not in left_out.split()
+            }
+        column, _, table = options.pop("owner", "").partition(" ")
+        rounds_from = options.pop("rounds_from", None)
+        tables[name] = Table(
+            name,
+            options.pop("asset", name),
+            MappingProxyType(columns),
+            description,
+            key=tuple(options.pop("key", "").split()),
+            owner=(column, table) if column else None,
+            rounds_from=int(rounds_from) if rounds_from else None,
+            optional=tuple(options.pop("optional", "").split()),
+            label=options.pop("label", None),
+            calls_model=options.pop("calls_model", "false") == "true",
+        )
+        assert not options, f"{name} has unknown options {options}"
+    return tables
+
+
+TABLES = MappingProxyType(_declared(DECLARATIONS))
 # Payload columns that name a row of another table: they follow that row and say nothing new.
 REFERENCES = frozenset({"candidate_id", "nearest_id", "instruction_id"})
 # Tables whose rows are models.
@@ -30,9 +120,7 @@ MODELS = tuple(name for name, table in TABLES.items() if "checkpoint_hash" in ta
 class Slice:
     """The rows of a table that one asset owns: those of a policy round, or all of them.
 
-    Attributes:
-        table: the table.
-        policy_round: the round; the first for a table without rounds.
+    All rows of a table without rounds are of the first.
     """
 
     table: Table
@@ -45,12 +133,11 @@ class Slice:
 
     @property
     def asset(self) -> str:
-        """The asset that commits it."""
         return self.policy_round.name(self.table.asset)
 
     @property
     def condition(self) -> str:
-        """SQL that is true for its rows."""
+        """SQL that is true for its rows in `history`."""
         if self.table.rounds_from is None:
             return "true"
         return f"{POLICY_ROUND} = {self.policy_round.number}"
@@ -63,11 +150,7 @@ class Slice:
 
 
 def slice_of(name: str) -> Slice:
-    """The slice of a name.
-
-    Raises:
-        KeyError: there is no such table, or it has no rows of that round.
-    """
+    """The slice of a name; KeyError if there is no such table or it has no such round."""
     base, policy_round = split_name(name)
     table = TABLES[base]
     if not _has(table, policy_round):
@@ -131,14 +214,10 @@ def round_sql(table: Table) -> str:
 
 
 def key_sql(table: str, source: str) -> tuple[str, str]:
-    """SQL for the natural key of rows of a table, as text.
+    """SQL for the natural key of rows of a table as text, and the JOIN that it needs, if any.
 
     Args:
-        table: the rows' table.
         source: the alias that rows of `history.<table>` have in the query.
-
-    Returns:
-        The expression, and the JOIN that it needs; empty where it needs none.
     """
     declared = TABLES[table]
     parts = [

@@ -2,12 +2,7 @@
 
 Every table is a history table: a row carries the sequence number of the materialization that added
 it and of the one that removed it. People query the view of live rows; any past state is a WHERE
-clause. `commit` writes, in one transaction, the change to an asset's rows, the registered
-checkpoints, and the ledger row that links to the previous one by digest. A killed process leaves
-all of it or nothing.
-
-Connections are short, because DuckDB lets one process at a time open a file for writing: read,
-close, compute, open, commit, close.
+clause. Connections are short (`database.py`): read, close, compute, open, commit, close.
 """
 
 from __future__ import annotations
@@ -34,8 +29,7 @@ from refine_dagster.warehouse.ledger import (
 from refine_dagster.warehouse.rows import frame
 from refine_dagster.warehouse.schema import WarehouseError, first_row, migrate
 from refine_dagster.warehouse.sql import literal
-from refine_dagster.warehouse.table import POLICY_ROUND
-from refine_dagster.warehouse.tables import TABLES, Slice, slice_of, tables_of
+from refine_dagster.warehouse.tables import POLICY_ROUND, TABLES, Slice, slice_of, tables_of
 
 # The code version of a record that empties a slice whose asset the graph no longer has.
 RETIRED = "retired"
@@ -51,11 +45,6 @@ class Warehouse(DatabaseFile):
     """The DuckDB file at `path`, made on first use, with an up-to-date schema."""
 
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Bring the schema up to date.
-
-        Raises:
-            WarehouseError: the file was written by a newer version.
-        """
         migrate(connection, self.path)
 
     def read(self, name: str, *, as_of: int | None = None) -> pl.DataFrame:
@@ -85,12 +74,12 @@ class Warehouse(DatabaseFile):
 
     def relations(self) -> dict[str, str]:
         """What can be queried by name: tables, staging views, marts -> their qualified names."""
-        found = self.query(
+        relations = self.query(
             "SELECT table_schema, table_name FROM information_schema.tables "
             "WHERE table_catalog = current_database() "
             "AND table_schema IN ('main', 'staging', 'marts') ORDER BY ALL"
         )
-        return {name: f"{schema}.{name}" for schema, name in found.rows()}
+        return {name: f"{schema}.{name}" for schema, name in relations.rows()}
 
     def slices(self) -> list[Slice]:
         """The slices that have rows, live or removed, or a materialization."""
@@ -103,12 +92,12 @@ class Warehouse(DatabaseFile):
 
     def data_versions(self, assets: Sequence[str]) -> dict[str, str]:
         """Asset -> data version of its last materialization, of those that have one."""
-        found = self.query(
+        versions = self.query(
             "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
             "WHERE list_contains(?, asset) GROUP BY asset ORDER BY asset",
             [list(assets)],
         )
-        return dict(found.rows())
+        return dict(versions.rows())
 
     def last_record(self, asset: str) -> LastRecord | None:
         """What the asset's last materialization was made from; None where there is none."""
@@ -121,10 +110,9 @@ class Warehouse(DatabaseFile):
         tables: Mapping[str, pl.DataFrame] | None,
         checkpoints: Sequence[Checkpoint] = (),
     ) -> Commit:
-        """Replace the asset's live rows and write the record, or do neither.
+        """Replace the asset's live rows and write the record, in one transaction.
 
         Args:
-            record: the materialization, besides its rows.
             tables: every slice that the asset owns -> all its rows (`rows.frame`), with ids by
                 content (`rows.make_row`); None records that they are unchanged.
             checkpoints: folders that the rows refer to, already published.
@@ -165,13 +153,9 @@ class Warehouse(DatabaseFile):
         """Empty the slices of all policy rounds after `rounds`; the assets that had live rows.
 
         With the config field `rounds` lowered, no asset is left that would replace those rows: a
-        removed seed would keep live descendants there. So the first step of a run under the lower
-        number empties them, by an ordinary commit each: history keeps the rows, the ledger says
-        when and why, completions and checkpoints stay. With `rounds` raised again, the rows come
+        removed seed would keep live descendants there. Each slice is emptied by an ordinary commit:
+        history, completions and checkpoints stay, and if `rounds` is raised again, the rows come
         back from what is stored.
-
-        Raises:
-            WarehouseError: the warehouse cannot be opened or written.
         """
         tables = [table for table in TABLES.values() if table.rounds_from is not None]
         alive = self.query(

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from refine_dagster.warehouse.rows import Parent, Row, make_row
-from refine_dagster.warehouse.table import MAP_TYPE
-from refine_dagster.warehouse.tables import slice_of
+from refine_dagster.warehouse.tables import MAP_TYPE, slice_of
 
 _BY_TYPE: dict[str, Any] = {
     "VARCHAR": "x",

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import pytest
 
 from refine_dagster.warehouse import schema, tables
-from refine_dagster.warehouse.table import Table
+from refine_dagster.warehouse.tables import Table
 
 Declare = Callable[[Mapping[str, Table]], None]
 

@@ -17,7 +17,7 @@ from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.migrations import MIGRATIONS, Migration
 from refine_dagster.warehouse.rows import Row, frame, make_row
 from refine_dagster.warehouse.schema import WarehouseError
-from refine_dagster.warehouse.table import Table
+from refine_dagster.warehouse.tables import Table
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.warehouse.conftest import Declare
 

@@ -19,8 +19,7 @@ from refine_dagster.warehouse.ledger import MIGRATION, Record
 from refine_dagster.warehouse.migrations import MIGRATIONS, Migration
 from refine_dagster.warehouse.rewrites import gather_columns
 from refine_dagster.warehouse.rows import Row, frame, make_row, row_id
-from refine_dagster.warehouse.table import MAP_TYPE
-from refine_dagster.warehouse.tables import TABLES
+from refine_dagster.warehouse.tables import MAP_TYPE, TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.warehouse.conftest import Declare
 
