@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refine_dagster.errors import RefineError
 from refine_dagster.generation.model_text import ModelText
 from refine_dagster.generation.request import Completion, FinishReason, Sampling
 from refine_dagster.models.padding import Padded, positions
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.cache_utils import DynamicCache
 
+# Names of a model's cache: keys and values of each token, or a state of fixed size (Mamba).
+KEYS, STATES = "past_key_values", "cache_params"
 # Tokens from which on a second call of the model is worth it.
 SHORTEST = 16
 
@@ -88,7 +91,7 @@ class Sequences:
         import torch
 
         self._model = model
-        self._cache = cache
+        self._cache_name, self._cache = KEYS, cache
         self._seen = seen
         mask = np.pad(prompts.mask, ((0, 0), (0, steps)), constant_values=1)
         self._mask = torch.from_numpy(mask).to(model.device)
@@ -100,15 +103,18 @@ class Sequences:
         import torch
 
         end = self._seen + ids.shape[1]
+        # A state space keeps nothing of the columns before that a mask could hide.
+        first = self._seen if self._cache_name == STATES else 0
         answer = self._model(
             input_ids=torch.from_numpy(ids).to(self._model.device),
-            attention_mask=self._mask[:, :end],
+            attention_mask=self._mask[:, first:end],
             position_ids=self._positions[:, self._seen : end],
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._cache_name: self._cache},
         )
-        self._cache, self._seen = answer.past_key_values, end
+        self._cache_name, self._cache = _cache_of(answer)
+        self._seen = end
         self.logits: NDArray[np.float32] = answer.logits[:, -1].float().cpu().numpy()
 
     def select(self, rows: Sequence[int]) -> None:
@@ -116,8 +122,8 @@ class Sequences:
         import torch
 
         index = torch.tensor(rows, device=self._model.device)
-        assert self._cache is not None, "the model has no cache"
-        self._cache.batch_select_indices(index)
+        assert self._cache is not None
+        self._cache.reorder_cache(index)
         self._mask, self._positions = self._mask[index], self._positions[index]
         self.logits = self.logits[rows]
 
@@ -248,9 +254,26 @@ def read_once(model: PreTrainedModel, start: Sequence[int], rows: int) -> Dynami
 
     ids = torch.tensor([list(start)], device=model.device)
     with torch.inference_mode():
-        cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        _, cache = _cache_of(model(input_ids=ids, use_cache=True, logits_to_keep=1))
     # A sliding window counts the padding behind the start; a state space has no keys to repeat.
-    if any(type(layer) is not DynamicLayer for layer in getattr(cache, "layers", [None])):
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None
     cache.batch_repeat_interleave(rows)
     return cache
+
+
+def _cache_of(answer: Any) -> tuple[str, DynamicCache]:
+    """The name and the value of the cache in a model's answer.
+
+    Raises:
+        RefineError: there is none.
+    """
+    for name in (KEYS, STATES):
+        cache = getattr(answer, name, None)
+        if hasattr(cache, "layers"):
+            return name, cache
+    raise RefineError(
+        "the model keeps no cache of the tokens that it has read",
+        where="config field base_model.id",
+        fix="take a model that `generate` of transformers runs with a cache",
+    )

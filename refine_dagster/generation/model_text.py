@@ -15,6 +15,7 @@ from refine_dagster.errors import RefineError
 from refine_dagster.generation.list_end import list_end
 from refine_dagster.generation.request import Completion, FinishReason, Role, Sampling
 from refine_dagster.hashing import json_hash
+from refine_dagster.models.architecture import context_length
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, load_config, load_tokenizer, reading
 from refine_dagster.registry import BACKENDS
@@ -65,7 +66,7 @@ class ModelText:
     ) -> None:
         self.tokenizer = tokenizer
         self.eos = _eos_ids(tokenizer, config, generation_config)
-        length = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
+        length = context_length(config)
         self.context_length = length if longest is None else min(length, longest)
         self._bounded = self.context_length < length
 

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.judge.word_marks import Mark, Marked, marked_words, shifted
+from refine_dagster.models.architecture import context_length, text_width
 from refine_dagster.models.device import Device
 from refine_dagster.models.padding import pad_right
+from refine_dagster.models.special_tokens import start_tokens
 from refine_dagster.prompts.example import NO_INPUT, Example
 
 if TYPE_CHECKING:
@@ -105,8 +107,7 @@ class Network:
         self.heads = heads
         self.tokenizer = tokenizer
         self._device = device
-        context = getattr(backbone.config, "max_position_embeddings", None) or MAX_LENGTH
-        self.max_length = min(context, MAX_LENGTH)
+        self.max_length = min(context_length(backbone.config), MAX_LENGTH)
 
     def encode(self, example: Example) -> Encoded:
         """Tokens of the example and the end token.
@@ -122,8 +123,9 @@ class Network:
         of_task = shifted(of_instruction, len("Instruction: ")) + shifted(
             of_input, len(question) + 1
         )
-        task = self._tokens(prompt, of_task)
-        given = min(len(self._tokens(question, [])), len(task) - 1)
+        start = [(token, int(Mark.NONE)) for token in start_tokens(self.tokenizer)]
+        task = start + self._tokens(prompt, of_task)
+        given = min(len(start) + len(self._tokens(question, [])), len(task) - 1)
         answer = self._tokens(f" {example.output}", shifted(of_output, 1))
         answer.append((self.tokenizer.eos_token_id, Mark.NONE))
         room = self.max_length
@@ -247,10 +249,12 @@ def new_heads(backbone: Any) -> ModuleDict:
     """
     import torch
 
-    width = backbone.config.hidden_size
-    outputs = torch.nn.Linear(POOLS * width + LIKELIHOODS + 2 * MARK_SHARES, len(OUTPUTS))
+    outputs = torch.nn.Linear(
+        POOLS * text_width(backbone) + LIKELIHOODS + 2 * MARK_SHARES, len(OUTPUTS)
+    )
     torch.nn.init.zeros_(outputs.weight)
     torch.nn.init.zeros_(outputs.bias)
+    width = backbone.get_input_embeddings().weight.shape[1]
     marks = torch.nn.Embedding(len(Mark), width, padding_idx=int(Mark.NONE))
     drawn = torch.randn(len(Mark), width, generator=torch.Generator().manual_seed(MARK_SEED))
     drawn[Mark.NONE] = 0.0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from refine_dagster.errors import RefineError, first_line
 from refine_dagster.hashing import file_hash, json_hash, readable_json
+from refine_dagster.models import architecture, special_tokens
 from refine_dagster.models.device import Device, release_memory
 from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
 
@@ -37,6 +38,8 @@ TOKENIZER_EXTRAS = (
 )
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# Names of a text model's weights within a multimodal one -> their own.
+_TEXT_WEIGHTS = {r"^(model\.)?language_model\.(model\.)?": "model."}
 
 
 class ModelError(RefineError):
@@ -259,12 +262,28 @@ def _load(ref: ModelRef, device: Device) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    config = _whole_config(ref)
+    text = config.get_text_config()
+    # The text model inside a multimodal one has a prefix there.
+    within = {} if text is config else {"config": text, "key_mapping": _TEXT_WEIGHTS}
     # Its bars would break the display of `progress`.
     logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            ref.path, dtype=device.torch_dtype, local_files_only=True, **quantized(device)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            ref.path,
+            dtype=device.torch_dtype,
+            local_files_only=True,
+            output_loading_info=True,
+            **within,
+            **quantized(device),
         )
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(f"{len(missing)} weights are missing, {missing[0]} the first")
+        if within:
+            # `save_pretrained` would put the prefix back.
+            del model._weight_conversions
         if ref.adapters:
             from peft import PeftModel
 
@@ -285,6 +304,9 @@ def _load(ref: ModelRef, device: Device) -> PreTrainedModel:
             where=ref.adapters[-1] if ref.adapters else ref.path,
             fix="check that it is a causal language model that this transformers version knows",
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    architecture.settle(model)
     model.eval()
     return model
 
@@ -322,11 +344,15 @@ def reading(ref: ModelRef, what: str, fix: str) -> Iterator[None]:
 
 
 def load_config(ref: ModelRef) -> PreTrainedConfig:
-    """A model's config.
+    """A model's config; of a multimodal model that of its text model, which alone is used.
 
     Raises:
         ModelError: it cannot be read, or is of an unknown architecture.
     """
+    return _whole_config(ref).get_text_config()
+
+
+def _whole_config(ref: ModelRef) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     with reading(ref, "config", "check config.json, and that this transformers version knows it"):
@@ -334,18 +360,16 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
 
 
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
-    """A model's tokenizer, with a padding token, which pads on the left.
+    """A model's tokenizer, with the special tokens that `special_tokens.settle` promises.
 
     Raises:
-        ModelError: its files cannot be read.
+        ModelError: its files cannot be read, or it cannot be made so.
     """
     from transformers import AutoTokenizer
 
     with reading(ref, "tokenizer", "check the tokenizer's files"):
         tokenizer = AutoTokenizer.from_pretrained(ref.path, local_files_only=True)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "left"
+        special_tokens.settle(tokenizer, load_config(ref))
     return tokenizer
 
 

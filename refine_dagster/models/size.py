@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from refine_dagster.models import architecture
 from refine_dagster.models.language_model import ModelRef, load_config, reading
 
 if TYPE_CHECKING:
@@ -89,19 +90,17 @@ def config_size(config: PreTrainedConfig) -> ModelSize:
         if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D")
         and module is not head
     ]
-    text = config.get_text_config()
-    heads = text.num_attention_heads
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    queries, keys, head_width = architecture.query_heads(config)
     return ModelSize(
         parameters=sum(weight.numel() for weight in model.parameters()),
         linear=sum(weight.numel() for weight in linear),
         lora_width=sum(sum(weight.shape) for weight in linear),
         linear_inputs=sum(weight.shape[1] for weight in linear),
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        query=heads * head_width,
-        key_value=(getattr(text, "num_key_value_heads", None) or heads) * head_width,
-        feed_forward=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-        vocab=text.vocab_size,
-        context=text.max_position_embeddings,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        query=queries * head_width,
+        key_value=keys * head_width,
+        feed_forward=architecture.feed_forward(config),
+        vocab=config.vocab_size,
+        context=architecture.context_length(config),
     )

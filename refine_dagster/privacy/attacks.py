@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refine_dagster.errors import RefineError
+from refine_dagster.models.architecture import context_length
 from refine_dagster.models.language_model import LoadedModel
 from refine_dagster.novelty.rouge import rouge_tokens
 from refine_dagster.seeding import request_seed
@@ -255,7 +256,7 @@ def read_likelihoods(
     """
     import torch
 
-    limit = getattr(loaded.model.config, "max_position_embeddings", None)
+    limit = context_length(loaded.model.config)
     likelihoods = []
     for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         before: list[int] = loaded.tokenizer(prompt, verbose=False)["input_ids"]
@@ -263,7 +264,7 @@ def read_likelihoods(
         if not before or not tokens:
             raise ValueError(f"prompt or response {number} has no tokens")
         length = len(before) + len(tokens)
-        if limit is not None and length > limit:
+        if length > limit:
             raise TooLongError(
                 f"{length} tokens do not fit into the model's context of {limit}",
                 where=f"response {number}",

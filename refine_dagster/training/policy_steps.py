@@ -320,7 +320,7 @@ def trainable(
 
     if getattr(model, "is_loaded_in_4bit", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return get_peft_model(model, lora(config.lora_rank, config.lora_alpha)), None
+    return get_peft_model(model, lora(model, config.lora_rank, config.lora_alpha)), None
 
 
 @contextmanager

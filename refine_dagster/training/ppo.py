@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from refine_dagster import progress
 from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.models.architecture import text_width
 from refine_dagster.models.batches import in_batches_that_fit, with_smaller_batches
 from refine_dagster.models.language_model import LoadedModel, loaded_model
 from refine_dagster.models.padding import pad_left, pad_right, positions
@@ -147,12 +148,10 @@ class PPO:
         self._rewards = StepRewards(task.reward)
         torch.manual_seed(seed)
         self.policy, self._frozen = trainable(loaded.model, task.config)
-        _without_dropout(self.policy)
         self.policy.train()
         if task.device.name != "cpu":
             self.policy.gradient_checkpointing_enable({"use_reentrant": False})
-        hidden = self.policy.config.get_text_config().hidden_size
-        self.value_head = torch.nn.Linear(hidden, 1, device=task.device.name)
+        self.value_head = torch.nn.Linear(text_width(self.policy), 1, device=task.device.name)
         torch.nn.init.zeros_(self.value_head.weight)
         torch.nn.init.zeros_(self.value_head.bias)
         self._weights = {
@@ -354,14 +353,3 @@ class PPO:
             torch.cat([part.entropy for part in parts]),
             torch.cat([part.values for part in parts]),
         )
-
-
-def _without_dropout(model: PreTrainedModel) -> None:
-    """Switch dropout off: a ratio compares two readings of one text, and noise is no learning."""
-    import torch
-
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0

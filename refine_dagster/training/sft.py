@@ -178,7 +178,7 @@ def _train(
             ),
             train_dataset=Dataset.from_list(list(examples)),
             processing_class=loaded.tokenizer,
-            peft_config=lora(config.lora_rank, config.lora_alpha),
+            peft_config=lora(loaded.model, config.lora_rank, config.lora_alpha),
         )
 
         def on_log(step: int, logs: Mapping[str, float]) -> None:

@@ -23,9 +23,12 @@ from refine_dagster.seeding import request_seed, restored_generators
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import Trainer, TrainerCallback
+    from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 MAX_GRADIENT_NORM = 1.0
+# Layers whose weights a state space hands to a kernel: an adapter around them would do nothing.
+STATE_SPACES = ("falcon_mamba", "mamba", "mamba2")
+UNCALLED = ("conv1d", "dt_proj", "out_proj", "x_proj")
 
 
 class TrainingError(RefineError):
@@ -94,15 +97,17 @@ def trainer_session(device: Device, *name: str) -> Iterator[TrainerSession]:
         deterministic.fill_uninitialized_memory = filling
 
 
-def lora(rank: int, alpha: int) -> LoraConfig:
-    """A LoRA config on every linear layer but the language model's head."""
+def lora(model: PreTrainedModel, rank: int, alpha: int) -> LoraConfig:
+    """A LoRA config on every linear layer that the model calls, but the language model's head."""
     from peft import LoraConfig
 
+    of_state_space = model.config.model_type in STATE_SPACES
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
+        exclude_modules=list(UNCALLED) if of_state_space else None,
         task_type="CAUSAL_LM",
     )
 

@@ -9,8 +9,10 @@ needs a value model.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +48,7 @@ from refine_dagster.training.trainer_session import (
 )
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainerCallback
+    from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 # Without a penalty the trainer would not measure the divergence; this weight changes nothing else.
 MEASURING_WEIGHT = 1e-12
@@ -102,14 +104,15 @@ def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTrainin
             "reward_funcs": rollouts.automated_feedback,
             "train_dataset": Dataset.from_list([asdict(row) for row in task.prompts]),
             "processing_class": loaded.tokenizer,
-            "peft_config": lora(config.lora_rank, config.lora_alpha)
+            "peft_config": lora(loaded.model, config.lora_rank, config.lora_alpha)
             if config.weights == "lora"
             else None,
         }
         arguments = _arguments(task, session, size)
         if task.engine == "vllm":
             arguments |= engine_arguments(config, length)
-        trainer = make(arguments, rollouts, common)
+        with _reference(loaded.model):
+            trainer = make(arguments, rollouts, common)
         room.append(trainer)
         if steps:
             _skip_passes(trainer, len(steps) // (len(task.prompts) // task.prompts_per_step))
@@ -125,6 +128,24 @@ def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTrainin
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
         save_policy(trainer.model, loaded.tokenizer, task.out)
     return PolicyTraining(steps, guard_of(steps, config) or "steps")
+
+
+@contextmanager
+def _reference(model: PreTrainedModel) -> Iterator[None]:
+    """Where all weights are trained, have TRL take a copy of the model as the reference policy.
+
+    It would read the base's folder again, without the adapters of earlier rounds.
+    """
+    from trl.trainer import grpo_trainer, rloo_trainer
+
+    reading = grpo_trainer.create_model_from_path
+    for module in (grpo_trainer, rloo_trainer):
+        module.create_model_from_path = lambda *_, **__: copy.deepcopy(model)
+    try:
+        yield
+    finally:
+        for module in (grpo_trainer, rloo_trainer):
+            module.create_model_from_path = reading
 
 
 def _arguments(task: PolicyTask, session: TrainerSession, size: int) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_operations_are_what_torch_counts(script: Any) -> None:
     for trained in ("full", "lora"):
         model = LlamaForCausalLM(_config())
         if trained == "lora":
-            model = get_peft_model(model, lora(1, 1))
+            model = get_peft_model(model, lora(model, 1, 1))
             model.enable_input_require_grads()
         with FlopCounterMode(display=False) as forward:
             loss = model(input_ids=ids, labels=ids).loss

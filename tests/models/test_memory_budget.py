@@ -117,7 +117,7 @@ def test_held_memory_is_what_is_allocated(trained: Any, device: Device) -> None:
     model = LlamaForCausalLM(_config()).to(device.torch_dtype)
     weights = sum(weight.nbytes for weight in model.parameters())
     if trained == "lora":
-        model = get_peft_model(model, lora(4, 8))
+        model = get_peft_model(model, lora(model, 4, 8))
     learnt = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(learnt)
     model(input_ids=torch.arange(20)[None], labels=torch.arange(20)[None]).loss.backward()
@@ -173,7 +173,7 @@ def _kept(layers: int, device: Device, trained: str, autocast: bool) -> float:
 
     model = LlamaForCausalLM(_config(layers)).to(device.torch_dtype)
     if trained == "lora":
-        model = get_peft_model(model, lora(4, 8)).base_model
+        model = get_peft_model(model, lora(model, 4, 8)).base_model
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, Any] = {}
 
