@@ -17,6 +17,7 @@ from refine_dagster.commands.changes import diff, why
 from refine_dagster.commands.compare import compare
 from refine_dagster.commands.config import config_app
 from refine_dagster.commands.files import dedupe, seeds_app
+from refine_dagster.commands.model import model_app
 from refine_dagster.commands.run import run, status, ui
 from refine_dagster.commands.tables import export, show
 from refine_dagster.commands.trace import impact, trace
@@ -34,6 +35,7 @@ for command in (run, status, ui, show, export, why, trace, impact, diff, compare
 app.add_typer(config_app, name="config")
 app.add_typer(audit_app, name="audit")
 app.add_typer(seeds_app, name="seeds")
+app.add_typer(model_app, name="model")
 
 errors = Console(stderr=True)
 

@@ -35,3 +35,10 @@ def find_home(environment: Mapping[str, str] | None = None) -> Home:
     """The home that the environment names, as an absolute path."""
     environment = os.environ if environment is None else environment
     return Home(Path(environment.get(HOME_VARIABLE) or DEFAULT_HOME).expanduser().resolve())
+
+
+def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """The folder of what can be made again: fetched and converted models."""
+    environment = os.environ if environment is None else environment
+    caches = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+    return caches / "refine-dagster"

@@ -38,7 +38,8 @@ from refine_dagster.generation.vllm_engine import (
     vllm_engine,
 )
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, ModelRef
+from refine_dagster.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from refine_dagster.models.language_model import ModelRef
 
 
 def as_one_adapter(adapters: Sequence[str], scratch: Path) -> tuple[str, int]:

@@ -13,7 +13,8 @@ from typing import Any
 from refine_dagster.errors import first_line
 from refine_dagster.judge.network import JudgeError
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelError, ModelRef, resolve_model
+from refine_dagster.models.files import ModelError
+from refine_dagster.models.language_model import ModelRef, resolve_model
 
 # Missing weights that an error names.
 NAMED = 4

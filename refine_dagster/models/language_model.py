@@ -8,42 +8,32 @@ content; `registered_base` and `registered_policy` find that model in the artifa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refine_dagster.errors import RefineError, first_line
+from refine_dagster.errors import first_line
 from refine_dagster.hashing import file_hash, json_hash, readable_json
 from refine_dagster.models import architecture, special_tokens
+from refine_dagster.models.conversion import converted
 from refine_dagster.models.device import Device, release_memory
+from refine_dagster.models.files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    ModelError,
+    download,
+    fingerprint_of,
+)
 from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-CONFIG = ("config.json", "generation_config.json")
-SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
-PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
-TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-TOKENIZER_EXTRAS = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-)
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # Names of a text model's weights within a multimodal one -> their own.
 _TEXT_WEIGHTS = {r"^(model\.)?language_model\.(model\.)?": "model."}
-
-
-class ModelError(RefineError):
-    """A model cannot be found, is not whole, or cannot be loaded."""
 
 
 @dataclass(frozen=True)
@@ -74,29 +64,34 @@ class LoadedModel:
 
 
 def resolve_model(id_or_path: str, revision: str | None = None) -> ModelRef:
-    """Find a model: an existing folder, else a Hugging Face id (downloaded, or from its cache).
+    """Find a model: a folder, a .gguf file, else a Hugging Face id (downloaded, or from its cache).
+
+    A .gguf file is converted once into the user's cache (`conversion.converted`).
 
     Raises:
-        ModelError: no such folder or id, no network, or config.json, weights or tokenizer missing.
+        ModelError: no such folder or id, no network, or config.json, weights or tokenizer missing;
+            or a .gguf file that cannot be converted.
     """
     folder = Path(id_or_path).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or folder.is_file():
         if revision is not None:
             raise ModelError(
                 f"a folder has no revisions, and {revision!r} was asked for",
                 where=id_or_path,
                 fix="unset base_model.revision, or name a Hugging Face id",
             )
-        return ModelRef(str(folder.resolve()), _fingerprint(folder, id_or_path))
+        if folder.is_file():
+            folder = converted(folder)
+        return ModelRef(str(folder.resolve()), fingerprint_of(folder, id_or_path))
     if folder.is_absolute() or id_or_path.startswith((".", "~")) or id_or_path.count("/") != 1:
         raise ModelError(
             "no such folder",
             where=id_or_path,
             fix="name an existing model folder, or a Hugging Face id such as `owner/name`",
         )
-    folder = _download(id_or_path, revision)
+    folder = download(id_or_path, revision)
     # The cache names a snapshot's folder by its commit.
-    return ModelRef(str(folder), _fingerprint(folder, id_or_path), revision=folder.name)
+    return ModelRef(str(folder), fingerprint_of(folder, id_or_path), revision=folder.name)
 
 
 def as_model(model: ModelRef | Path | str) -> ModelRef:
@@ -162,98 +157,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return getattr(value, "value", value)
-
-
-def _fingerprint(folder: Path, shown: str) -> str:
-    """Hash the files that decide what the model says; `shown` names the folder in errors."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    weights = _matching(names, SAFETENSORS) or _matching(names, PICKLED)
-    missing = []
-    if "config.json" not in names:
-        missing.append("config.json")
-    if not any(name.endswith((".safetensors", ".bin")) for name in weights):
-        missing.append("weights (model.safetensors or pytorch_model.bin)")
-    if not _matching(names, TOKENIZER):
-        missing.append("a tokenizer (tokenizer.json, tokenizer.model or vocab.json)")
-    missing += [f"weight file {name}" for name in _absent_shards(folder, weights)]
-    if missing:
-        hint = "an adapter's folder cannot stand alone; " if ADAPTER_CONFIG in names else ""
-        raise ModelError(
-            f"not a whole model, missing: {', '.join(missing)}",
-            where=shown,
-            fix=f"{hint}name a folder that `save_pretrained` of model and tokenizer wrote",
-        )
-    chosen = sorted({*weights, *_matching(names, CONFIG + TOKENIZER + TOKENIZER_EXTRAS)})
-    return json_hash({name: file_hash(folder / name) for name in chosen})
-
-
-def _matching(names: list[str], patterns: tuple[str, ...]) -> list[str]:
-    return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
-
-
-def _absent_shards(folder: Path, weights: list[str]) -> list[str]:
-    """Weight files that an index lists and the folder lacks."""
-    absent: set[str] = set()
-    for name in weights:
-        if name.endswith(".index.json"):
-            try:
-                shards = set(json.loads((folder / name).read_text("utf-8"))["weight_map"].values())
-            except (json.JSONDecodeError, KeyError, AttributeError) as error:
-                raise ModelError(
-                    f"the weight index is not readable: {error}",
-                    where=str(folder / name),
-                    fix="download the model again",
-                ) from error
-            absent |= {shard for shard in shards if not (folder / shard).is_file()}
-    return sorted(absent)
-
-
-def _download(name: str, revision: str | None) -> Path:
-    """Fetch a Hugging Face id's files (or find them in the cache) and return their folder."""
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        for weights in (SAFETENSORS, PICKLED):
-            wanted = [*CONFIG, *weights, *TOKENIZER, *TOKENIZER_EXTRAS]
-            # Models lie at the top of a repository; other formats lie in its folders.
-            folder = snapshot_download(
-                name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
-            )
-            if any(Path(folder).glob("*.safetensors")):
-                break
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        httpx.TransportError,
-    ) as error:
-        what = (
-            "the model is not in the local cache and Hugging Face cannot be reached "
-            f"({type(error).__name__})"
-        )
-        fix = (
-            "go online (and unset HF_HUB_OFFLINE), name a model folder, or take base_model.id "
-            "`offline`"
-        )
-        if isinstance(error, GatedRepoError):
-            what, fix = "the model is gated", "accept its licence and log in with `hf auth login`"
-        elif isinstance(error, RevisionNotFoundError):
-            what, fix = f"there is no revision {revision!r}", "correct base_model.revision"
-        elif isinstance(error, (RepositoryNotFoundError, HFValidationError)):
-            what, fix = "neither a folder nor a Hugging Face id that can be read", "check the name"
-        raise ModelError(what, where=name, fix=fix) from error
-    return Path(folder)
 
 
 def _load(ref: ModelRef, device: Device) -> PreTrainedModel:

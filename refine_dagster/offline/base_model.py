@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from refine_dagster import progress
 from refine_dagster.config.models import BaseModelConfig
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelError
+from refine_dagster.models.files import ModelError
 from refine_dagster.models.learning_rate import cosine_share
 from refine_dagster.offline.corpus import Corpus, encode_rows, train_tokenizer
 from refine_dagster.offline.primer import primer_tasks

@@ -21,7 +21,8 @@ from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.judge.judge import Judge
 from refine_dagster.judge.quality import JudgeQuality
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, ModelRef
+from refine_dagster.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from refine_dagster.models.language_model import ModelRef
 from refine_dagster.runtime import Runtime
 from refine_dagster.training import report
 from refine_dagster.warehouse.checkpoints import Checkpoint, CheckpointStore, hash_manifest

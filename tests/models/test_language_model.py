@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from refine_dagster.models.device import Device
+from refine_dagster.models.files import ModelError
 from refine_dagster.models.language_model import (
-    ModelError,
     ModelRef,
     loaded_model,
     resolve_model,
@@ -132,7 +132,8 @@ def test_a_refused_connection_says_so(tmp_path: Path) -> None:
         "HF_HOME": str(tmp_path),
     }
     script = (
-        "from refine_dagster.models.language_model import ModelError, resolve_model\n"
+        "from refine_dagster.models.files import ModelError\n"
+        "from refine_dagster.models.language_model import resolve_model\n"
         "try:\n    resolve_model('somebody/some-model')\n"
         "except ModelError as error:\n    print(error)\n"
     )

@@ -13,7 +13,8 @@ import pytest
 from refine_dagster.config.models import BaseModelConfig
 from refine_dagster.hashing import folder_files
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelError, loaded_model, resolve_model
+from refine_dagster.models.files import ModelError
+from refine_dagster.models.language_model import loaded_model, resolve_model
 from refine_dagster.offline.base_model import train_base_model
 from refine_dagster.offline.corpus import END, Corpus, encode_rows, train_tokenizer
 from refine_dagster.prompts.example import Example

@@ -17,7 +17,7 @@ from refine_dagster.cli import app
 from refine_dagster.config.section import ProfileError
 from refine_dagster.errors import BudgetSpentError, RefineError
 from refine_dagster.home import Home
-from refine_dagster.models.language_model import ModelError
+from refine_dagster.models.files import ModelError
 from refine_dagster.run import run_pipeline
 from refine_dagster.seeds.problems import SeedFileError
 from refine_dagster.warehouse.schema import WarehouseLockedError
