@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from refine_dagster.errors import RefineError
 from refine_dagster.hashing import canonical_json
@@ -23,6 +23,18 @@ def draw(members: Iterable[str], k: int, *slot: str | int) -> list[str]:
     prefix = canonical_json(list(slot)).encode() + b"\x00"
     weights = {member: hashlib.sha256(prefix + member.encode()).digest() for member in set(members)}
     return sorted(weights, key=lambda member: (weights[member], member), reverse=True)[:k]
+
+
+def draw_different(texts: Mapping[str, str], k: int, *slot: str | int) -> list[str]:
+    """`draw` of members with different texts: of those with one text, only the heaviest counts.
+
+    Args:
+        texts: member -> its text.
+    """
+    heaviest: dict[str, str] = {}
+    for member in draw(texts, len(texts), *slot):
+        heaviest.setdefault(texts[member], member)
+    return list(heaviest.values())[:k]
 
 
 def falls_under(share: float, *name: str | int) -> bool:

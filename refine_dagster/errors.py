@@ -7,6 +7,14 @@ failure. Any other exception is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+# Findings of one kind that a message has; the others are counted.
+SHOWN_OF_A_KIND = 5
+_VARIABLE = re.compile(r"`[^`]*`|\d[\d,]*")
+
 
 class RefineError(Exception):
     """An error with its place and its fix.
@@ -24,6 +32,31 @@ class RefineError(Exception):
         super().__init__(
             (f"{where}: " if where else "") + what + (f"\n  Fix: {fix}" if fix else "")
         )
+
+
+def few_of_each_kind(findings: Iterable[tuple[str, str]]) -> list[str]:
+    """The first lines of each kind, then how many more there are of each.
+
+    Args:
+        findings: (message, line); messages that differ in numbers or `names` alone are of a kind.
+
+    >>> few_of_each_kind((f"line {n} is empty", f"a:{n}") for n in range(9))[4:]
+    ['a:4', '... and 4 more of: line 5 is empty']
+    """
+    lines: list[str] = []
+    counts: Counter[str] = Counter()
+    first_left_out: dict[str, str] = {}
+    for message, line in findings:
+        kind = _VARIABLE.sub("", message)
+        counts[kind] += 1
+        if counts[kind] <= SHOWN_OF_A_KIND:
+            lines.append(line)
+        else:
+            first_left_out.setdefault(kind, message)
+    return lines + [
+        f"... and {counts[kind] - SHOWN_OF_A_KIND:,} more of: {message}"
+        for kind, message in first_left_out.items()
+    ]
 
 
 def first_line(error: BaseException) -> str:

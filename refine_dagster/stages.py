@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from refine_dagster import progress
 from refine_dagster.config.dataset import (
     InstanceConfig,
     SelectionConfig,
@@ -30,7 +31,7 @@ from refine_dagster.config.models import BaseModelConfig, GeneratorConfig
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
 from refine_dagster.config.section import plug_ins_of
 from refine_dagster.draws import held_out_split
-from refine_dagster.evaluation.answers import ArmScores, predict, score
+from refine_dagster.evaluation.answers import ArmScores, predict, score, unread_instances
 from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.evaluation.report import REPORT, report_figures, report_tables
 from refine_dagster.evaluation.super_ni import Task
@@ -415,10 +416,18 @@ def evaluate(
     arms: Mapping[str, Model], tasks: Sequence[Task], config: EvaluationConfig, runtime: Runtime
 ) -> Made:
     """Every arm's scores and answers, and each arm compared with those before it."""
+    unread = unread_instances(tasks)
+    if unread:
+        of = sum(len(task.instances) for task in tasks)
+        progress.note(
+            f"{unread} of {of} held-out instances have no reference in letters a-z or digits: "
+            "ROUGE-L is 0 on them whatever is answered; exact match counts"
+        )
     scores = {arm: score_arm(arm, model, tasks, config, runtime) for arm, model in arms.items()}
     owners = {arm: model.as_parent("model") for arm, model in arms.items()}
     tables = report_tables(scores, owners, config, runtime.run_seed)
-    return Made(tables, report_figures(tables[REPORT]))
+    figures = report_figures(tables[REPORT])
+    return Made(tables, figures | ({"unread_instances": unread} if unread else {}))
 
 
 def audit_privacy(

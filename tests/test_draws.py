@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from refine_dagster.draws import SplitError, draw, held_out_split
+from refine_dagster.draws import SplitError, draw, draw_different, held_out_split
 
 IDS = [f"id{n}" for n in range(400)]
 NAMES = [f"seed_{number}" for number in range(100)]
@@ -85,3 +85,18 @@ def test_neither_side_is_empty(share: float) -> None:
 def test_one_instruction_cannot_be_split() -> None:
     with pytest.raises(SplitError, match="1 instructions cannot be split"):
         held_out_split(["a", "a"], 0.25, "salt")
+
+
+def test_a_text_is_drawn_once() -> None:
+    texts = {f"s{number}": f"text {number % 3}" for number in range(12)}
+    for slot in range(20):
+        drawn = draw_different(texts, 5, "run", slot)
+        assert sorted(texts[name] for name in drawn) == ["text 0", "text 1", "text 2"]
+        heaviest = draw(texts, 12, "run", slot)
+        assert drawn == [
+            name
+            for at, name in enumerate(heaviest)
+            if texts[name] not in {texts[before] for before in heaviest[:at]}
+        ]
+    different = {name: name for name in texts}
+    assert draw_different(different, 4, "run", 1) == draw(texts, 4, "run", 1)

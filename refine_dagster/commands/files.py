@@ -15,16 +15,21 @@ seeds_app = typer.Typer(no_args_is_help=True, help="Seed files.")
 @seeds_app.command("check")
 def seeds_check(
     file: Annotated[str, typer.Argument(help="A seed file or a folder of SUPER-NI tasks.")],
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Print every problem, not a few of each kind.")
+    ] = False,
 ) -> None:
-    """Report every problem of a seed file, with file, line and field.
+    """Report the problems of a seed file, with file, line and field.
 
     Example: refine-dagster seeds check my_seeds.jsonl
     """
+    from refine_dagster.errors import few_of_each_kind
     from refine_dagster.seeds.readers import check_seeds, read_seeds
 
     problems = check_seeds(file)
-    for problem in problems:
-        say(str(problem))
+    lines = [(problem.message, str(problem)) for problem in problems]
+    for line in [text for _, text in lines] if show_all else few_of_each_kind(lines):
+        say(line)
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(1)
     seeds = read_seeds(file).seeds

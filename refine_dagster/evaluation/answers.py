@@ -15,6 +15,7 @@ from statistics import fmean
 from refine_dagster.config.learning import EvaluationConfig
 from refine_dagster.evaluation.super_ni import Task
 from refine_dagster.generation.request import Complete, Request, Sampling
+from refine_dagster.novelty.rouge import rouge_tokens
 from refine_dagster.prompts.zero_shot import zero_shot_prompt
 
 # An answer ends at the end-of-sequence token or at a blank line. The benchmark has only the former,
@@ -154,6 +155,15 @@ def score(arm: str, tasks: Sequence[Task], predictions: Sequence[Prediction]) ->
             TaskScore(arm, task.name, task.categories[0], len(task.instances), *means)
         )
     return ArmScores(tuple(task_scores), tuple(instance_scores))
+
+
+def unread_instances(tasks: Sequence[Task]) -> int:
+    """Instances that ROUGE-L scores 0 whatever is answered: no reference has a [a-z0-9]."""
+    return sum(
+        not any(map(rouge_tokens, instance.references))
+        for task in tasks
+        for instance in task.instances
+    )
 
 
 def _plain(text: str) -> str:

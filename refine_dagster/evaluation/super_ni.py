@@ -18,8 +18,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from refine_dagster.errors import RefineError
+from refine_dagster.errors import RefineError, few_of_each_kind
 from refine_dagster.hashing import json_hash
+from refine_dagster.prompts.example import number_text
 
 PACKAGED = "packaged"
 Split = Literal["train", "test", "excluded"]
@@ -36,7 +37,8 @@ class TaskFileError(RefineError):
 
     def __init__(self, problems: Sequence[TaskProblem], *, where: str) -> None:
         self.problems = tuple(problems)
-        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        found = few_of_each_kind((problem.message, str(problem)) for problem in self.problems)
+        lines = "".join(f"\n  {line}" for line in found)
         count = len(self.problems)
         super().__init__(
             f"{count} problem{'s' if count != 1 else ''} in the task files{lines}",
@@ -284,7 +286,7 @@ def _text(
     if key not in holder:
         report(field, "is missing")
         return ""
-    value = holder[key]
+    value = number_text(holder[key]) if key == "output" else holder[key]
     if not isinstance(value, str):
         report(field, f"must be text, not {_kind(value)}")
         return ""

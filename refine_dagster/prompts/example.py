@@ -5,11 +5,41 @@ Models are trained on this format, prompts show it, and the judge scores it.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 NO_INPUT = "<noinput>"
+_NO_INPUT = re.compile(r"<?\s*no[\s_-]?input\s*>?|n/a|none", re.IGNORECASE)
+# What begins a line of a prompt.
+_MARK = re.compile(r"^\s*(?:Instruction|Input|Output|Task\s+\d+)\s*:", re.MULTILINE)
+
+
+def read_input(text: str) -> str:
+    """An input, "" where the text says that there is none.
+
+    >>> read_input("<No input>"), read_input("N/A"), read_input("no inputs")
+    ('', '', 'no inputs')
+    """
+    return "" if _NO_INPUT.fullmatch(text) else text
+
+
+def number_text(value: object) -> object:
+    """A finite number as its text, anything else as it is.
+
+    >>> number_text(2), number_text("2"), number_text(True)
+    ('2', '2', True)
+    """
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    is_finite = isinstance(value, float) and math.isfinite(value)
+    return str(value) if is_integer or is_finite else value
+
+
+def has_marks(instruction: str) -> bool:
+    """Whether a line of an instruction begins like one of a prompt, such as `Output:`."""
+    return _MARK.search(instruction) is not None
 
 
 @dataclass(frozen=True)

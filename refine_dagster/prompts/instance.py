@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from refine_dagster.prompts.example import NO_INPUT, Example
+from refine_dagster.prompts.example import NO_INPUT, Example, has_marks, read_input
 
 HEADER = (
     f"Each task has an instruction, an input and an output. The input is {NO_INPUT} where none is "
@@ -71,4 +71,11 @@ def read_instance(completion: str, *, finished: bool = True) -> Instance:
         problem = "unfinished"
     else:
         problem = None
-    return Instance("" if given == NO_INPUT else given, output, problem)
+    return Instance(read_input(given), output, problem)
+
+
+def reads_back(example: Example) -> bool:
+    """Whether the format gate reads an example in a prompt as it is, so that it can be shown."""
+    read = read_instance(f" {example.input or NO_INPUT}\nOutput: {example.output}")
+    as_it_is = read == Instance(example.input, example.output, None)
+    return as_it_is and not has_marks(example.instruction)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from refine_dagster.config.dataset import InstanceConfig, SelectionConfig
-from refine_dagster.draws import draw
+from refine_dagster.draws import draw_different
 from refine_dagster.generation.request import Complete, Request, Sampling
 from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.judge.judge import Scores
 from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import STOP, instance_prompt
+from refine_dagster.prompts.instance import STOP, instance_prompt, reads_back
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.refine_af.selection import Judged, decide_instances
 from refine_dagster.seeding import request_seed
@@ -89,10 +89,14 @@ def instance_prompts(
         seed.seed_id: seed
         for seed in seeds
         if count_tokens(seed.example.render()) <= config.max_demonstration_tokens
+        and reads_back(seed.example)
     }
+    texts = {name: seed.example.instruction for name, seed in shown.items()}
     prompts = []
     for row in instructions:
-        names = draw(shown, config.demonstrations, run_seed, "instance", row["instruction"])
+        names = draw_different(
+            texts, config.demonstrations, run_seed, "instance", row["instruction"]
+        )
         drawn = tuple(shown[name] for name in names)
         prompt = instance_prompt(row["instruction"], [seed.example for seed in drawn])
         prompts.append(InstancePrompt(row, prompt, drawn, pool))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from refine_dagster.prompts.example import number_text
 from refine_dagster.seeds.problems import Findings, shown
 from refine_dagster.seeds.records import (
     ID_DIGITS,
@@ -304,9 +305,13 @@ def _definition(task: dict[str, object], line: int, findings: Findings) -> str:
 
 
 def _with_first_output(item: object) -> object:
-    if isinstance(item, dict) and isinstance(item.get("output"), list) and item["output"]:
-        return {**item, "output": item["output"][0]}
-    return item
+    """An example with its first output; a number is read as its text."""
+    if not isinstance(item, dict):
+        return item
+    output = item.get("output")
+    if isinstance(output, list) and output:
+        output = output[0]
+    return {**item, "output": number_text(output)}
 
 
 def _is_classification(task: dict[str, object], instances: tuple[SeedInstance, ...]) -> bool:

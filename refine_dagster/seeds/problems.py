@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from refine_dagster.errors import RefineError
+from refine_dagster.errors import RefineError, few_of_each_kind
 
 Severity = Literal["error", "warning", "note"]
 # The message of a SeedFileError prints this many; `.problems` holds all.
@@ -47,13 +47,14 @@ class SeedFileError(RefineError):
         self.problems = list(problems)
         errors = [problem for problem in self.problems if problem.severity == "error"]
         count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
-        lines = [f"  {problem}" for problem in errors[:PRINTED]]
-        if len(errors) > PRINTED:
-            lines.append(f"  ... and {len(errors) - PRINTED} more")
+        found = few_of_each_kind((error.message, str(error)) for error in errors)
+        lines = [f"  {line}" for line in found[:PRINTED]]
+        if len(found) > PRINTED:
+            lines.append("  ... and others")
         super().__init__(
             "\n".join([f"the seeds cannot be used, {count}", *lines]),
             where=shown(source),
-            fix="fix every entry above; `refine-dagster seeds check` lists them all",
+            fix="fix every entry above; `refine-dagster seeds check --all` lists them",
         )
 
 

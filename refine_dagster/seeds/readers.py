@@ -22,7 +22,7 @@ excepted).
 | broken quotation or a wrong number of cells (CSV) | error |
 | damaged Parquet, column of another type | error |
 | `instruction` or `output` absent, null or blank | error; `input` may be |
-| wrong type | error with expected and actual type; numbers are not converted to text |
+| wrong type | error with expected and actual type; numbers are text in SUPER-NI outputs alone |
 | NUL character, half a surrogate pair | error |
 | text field over 20,000 characters, id over 200 | error |
 | `is_classification` absent or null | false |
@@ -30,6 +30,8 @@ excepted).
 | `id` absent or blank | derived from the content: `alpaca-0123456789ab` |
 | two tasks with one given id | error that names both, because lineage names seeds by their ids |
 | same instruction and instances twice | warning: the one with the smallest id stays |
+| `input` is `<noinput>`, `No input`, `N/A`, `None` or the like | read as empty |
+| a line inside a field begins with `Input:`, `Output:` ... | warning: no prompt shows the task |
 | unknown field | ignored; warning where it is nearly a known one |
 | other spacing, line ends, order of lines or fields | the same seeds and the same row ids |
 
@@ -45,6 +47,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from refine_dagster.hashing import content_id
+from refine_dagster.prompts.instance import reads_back
 from refine_dagster.seeds.formats import FORMATS, task_file_seed
 from refine_dagster.seeds.problems import Findings, SeedFileError, SeedProblem, shown
 from refine_dagster.seeds.records import ID_DIGITS, to_seed, warn_of_misspelt
@@ -113,6 +116,7 @@ def _read(path: str) -> tuple[list[_Entry], list[SeedProblem]]:
     if not entries and not findings.has_error:
         findings.error(None, None, "holds no seed task", "add at least one task")
     entries = _without_duplicates(entries, findings)
+    _warn_of_marks(entries, findings)
     return entries, sorted(findings.found, key=lambda problem: (problem.file, problem.line or 0))
 
 
@@ -219,6 +223,16 @@ def _without_duplicates(entries: list[_Entry], findings: Findings) -> list[_Entr
         inner.warning(entry.line, None, message, "remove one of the two")
         findings.found += inner.found
     return list(kept.values())
+
+
+def _warn_of_marks(entries: list[_Entry], findings: Findings) -> None:
+    for entry in entries:
+        if not reads_back(entry.seed.example):
+            name = shown(entry.seed.seed_id, 60)
+            message = f"a line of `{name}` begins like one of a prompt; it is not shown in prompts"
+            inner = Findings(entry.file)
+            inner.warning(entry.line, None, message, "write `Input:` and `Output:` otherwise there")
+            findings.found += inner.found
 
 
 def _rank(entry: _Entry) -> tuple[str, str, bool]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from refine_dagster.hashing import content_id
-from refine_dagster.prompts.example import Example
+from refine_dagster.prompts.example import Example, read_input
 
 TABLE = "seed_tasks"
 
@@ -52,13 +52,13 @@ def _unix(text: str) -> str:
 
 @dataclass(frozen=True)
 class SeedInstance:
-    """One worked example of a task; `input` is "" where the task needs none."""
+    """One worked example of a task; `input` is "" where there is none, however that is written."""
 
     input: str
     output: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input", normal_field(self.input))
+        object.__setattr__(self, "input", read_input(normal_field(self.input)))
         object.__setattr__(self, "output", normal_field(self.output))
 
 

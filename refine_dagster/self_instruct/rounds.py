@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from refine_dagster import progress
 from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
-from refine_dagster.draws import draw
+from refine_dagster.draws import draw, draw_different
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.generation.session import GeneratorSession
+from refine_dagster.prompts.example import has_marks
 from refine_dagster.prompts.proposal import STOP, parse_task_list, propose_prompt
 from refine_dagster.seeding import request_seed
 from refine_dagster.self_instruct.decisions import SELF_INSTRUCT, Demonstration, InstructionDecider
@@ -170,7 +171,8 @@ def propose(
     """Run the loop.
 
     Args:
-        seeds: the seed tasks; those longer than `max_demonstration_tokens` are not shown.
+        seeds: the seed tasks; those longer than `max_demonstration_tokens`, or with marks of a
+            prompt (`has_marks`), are not shown.
         run_seed: with the policy round, seeds every draw and all sampling.
         policy_round: the round of the candidates.
         former: the pool of the policy round before.
@@ -183,10 +185,11 @@ def propose(
         limit = config.max_demonstration_tokens
         return [shown for shown in pool if proposer.count_tokens(shown.instruction) <= limit]
 
-    shown_seeds = short(seeds)
+    shown_seeds = [seed for seed in short(seeds) if not has_marks(seed.instruction)]
     if not shown_seeds:
         raise RefineError(
-            f"no seed instruction has at most {config.max_demonstration_tokens} tokens",
+            f"no seed instruction has at most {config.max_demonstration_tokens} tokens and no "
+            "line that begins like one of a prompt",
             where="config field self_instruct.max_demonstration_tokens",
             fix="raise it, or add shorter seeds",
         )
@@ -340,5 +343,6 @@ def demonstrations(
     chosen = draw(by_slot, config.machine_demonstrations, run_seed, "machine", number, request)
     by_seed = {seed.name: seed for seed in seeds}
     wanted = config.human_demonstrations + config.machine_demonstrations - len(chosen)
-    human = draw(by_seed, wanted, run_seed, "human", number, request)
+    instructions = {seed.name: seed.instruction for seed in seeds}
+    human = draw_different(instructions, wanted, run_seed, "human", number, request)
     return [by_seed[name] for name in human] + [by_slot[name] for name in chosen]

@@ -19,6 +19,7 @@ from refine_dagster.evaluation.answers import (
     fitted_prompt,
     predict,
     score,
+    unread_instances,
 )
 from refine_dagster.evaluation.super_ni import (
     Task,
@@ -293,3 +294,36 @@ def test_predictions_that_do_not_match_the_tasks_are_refused(
 )
 def test_rows_have_the_columns_of_their_tables(row: type[Any], table: str) -> None:
     assert [field.name for field in fields(row)] == list(TABLES[table].columns)
+
+
+CASES = Path(__file__).parents[3] / "shared" / "cases"
+
+
+def test_numbers_are_read_as_text_and_problems_of_a_kind_are_counted(tmp_path: Path) -> None:
+    numbers = [{"input": "x", "output": [2]}, {"input": "y", "output": 1.5}]
+    _write(tmp_path, "a.json", _content(Instances=numbers))
+    read = load_tasks(str(tmp_path), 100)[0].instances
+    assert [instance.references for instance in read] == [("2",), ("1.5",)]
+    _write(tmp_path, "a.json", _content(Instances=[{"input": "x", "output": [None]}] * 3000))
+    with pytest.raises(TaskFileError) as caught:
+        load_tasks(str(tmp_path), 100)
+    assert len(caught.value.problems) == 3000
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 8
+    assert lines[6] == "  ... and 2,995 more of: must be text, not null"
+
+
+def test_instances_that_rouge_cannot_read_are_counted() -> None:
+    right = [("低",), ("] )", "}"), ("低", "low")]
+    task = Task("t", "d.", ("c",), tuple(TaskInstance("", texts) for texts in right))
+    assert unread_instances([*TASKS, task]) == 2
+    assert unread_instances(load_tasks("packaged", 100)) == 0
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is absent")
+def test_cases_of_tasks(tmp_path: Path) -> None:
+    for file in CASES.glob("task*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    antonym, brackets, numbers = load_tasks(str(tmp_path), 100)
+    assert (unread_instances([antonym]), unread_instances([brackets])) == (3, 2)
+    assert numbers.instances[0].references == ("2",)

@@ -440,7 +440,7 @@ def test_bad_task_files_are_all_named(tmp_path: Path) -> None:
     write(tmp_path / "c.json", json.dumps({"Definition": "x", "Instances": []}))
     write(
         tmp_path / "d.json",
-        json.dumps({"Definition": ["x"], "Positive Examples": [example, {"output": 1}]}, indent=1),
+        json.dumps({"Definition": ["x"], "Positive Examples": [example, {"output": []}]}, indent=1),
     )
     write(tmp_path / "e.json", json.dumps({"Definition": "x", "Positive Examples": [example]}))
     (tmp_path / "f.json").mkdir()
