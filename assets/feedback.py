@@ -13,7 +13,7 @@ from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.judge.judge import PARTS
 from refine_dagster.judge.published import PUBLISHED, find_published_models
-from refine_dagster.judge.report import ACCURACY, CALIBRATION, QUALITY
+from refine_dagster.judge.quality import ACCURACY, CALIBRATION, QUALITY
 from refine_dagster.refine_af.instances import rescaled
 from refine_dagster.runtime import Made, joined
 from refine_dagster.warehouse.rows import Row, frame

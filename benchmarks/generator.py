@@ -36,9 +36,8 @@ from transformers import StoppingCriteriaList, StopStringCriteria
 
 from refine_dagster.config.models import DeviceConfig, GeneratorConfig
 from refine_dagster.config.profile import Profile, load_profile
-from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.completions import CompletionsStore, open_generator
 from refine_dagster.generation.request import Request, Sampling
-from refine_dagster.generation.session import open_generator
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import (
@@ -48,7 +47,7 @@ from refine_dagster.models.language_model import (
     resolve_model,
 )
 from refine_dagster.prompts.proposal import STOP, propose_prompt
-from refine_dagster.refine_af.instances import instance_prompts, instance_requests, seed_examples
+from refine_dagster.refine_af.instances import instance_prompts, instance_requests
 from refine_dagster.seeding import request_seed
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.self_instruct.decisions import Demonstration
@@ -110,9 +109,7 @@ def requests_of(
     texts = [propose_prompt([one.instruction for one in shown]) for shown in drawn]
     most = {"max_new_tokens": min(profile.instances.max_new_tokens, tokens)}
     instances = profile.instances.model_copy(update=most)
-    prompts = instance_prompts(
-        seeds[:count], seed_examples(seeds), count_tokens, instances, RUN_SEED
-    )
+    prompts = instance_prompts(seeds[:count], seeds, count_tokens, instances, RUN_SEED)
     return {
         "propose": [
             Request("propose", text, sampling, request_seed(RUN_SEED, place))

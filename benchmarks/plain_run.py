@@ -20,8 +20,8 @@ from refine_dagster import stages
 from refine_dagster.config.profile import Profile
 from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.evaluation.super_ni import load_tasks
+from refine_dagster.generation.completions import GeneratorSession
 from refine_dagster.generation.request import Backend, Completion, Request
-from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.judge.judge import Judge, loaded_judge
 from refine_dagster.models.device import device_session

@@ -35,9 +35,8 @@ from evolution_figures import PolicyFigures, gains, policy_figures
 from refine_dagster.config.dataset import TeamsRLConfig
 from refine_dagster.config.models import DeviceConfig, GeneratorConfig
 from refine_dagster.evaluation.diversity import HashedEmbedding
-from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.completions import CompletionsStore, open_generator
 from refine_dagster.generation.request import Complete
-from refine_dagster.generation.session import open_generator
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.seeding import request_seed

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from random import Random
 
-from refine_dagster.offline import rewrites as primer_rewrites
+from refine_dagster.offline.language_families import REWRITES
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.offline.world import article, draw, pick, whole, world
 from refine_dagster.seeding import request_seed
@@ -103,11 +103,11 @@ def _breadth(text: str, random: Random) -> str:
     drawn = [
         task.example.instruction
         for task in primer_tasks(BREADTH_DRAWS, random.getrandbits(32))
-        if task.family not in primer_rewrites.REWRITES
+        if task.family not in REWRITES
     ]
     topic = _topic(text)
     near = [instruction for instruction in drawn if _topic(instruction) == topic]
-    rare = pick(random, primer_rewrites.RARE).format(
+    rare = pick(random, world().lines["rare"]).format(
         other=article(pick(random, world().topics[topic])),
         plural=world().plural(pick(random, world().topics[topic])),
     )
@@ -115,8 +115,8 @@ def _breadth(text: str, random: Random) -> str:
 
 
 def _constraints(text: str, random: Random) -> str:
-    new = [rule for rule in primer_rewrites.RULES if rule.split("{")[0] not in text]
-    rule = pick(random, new or primer_rewrites.RULES).format(
+    new = [rule for rule in world().lines["rules"] if rule.split("{")[0] not in text]
+    rule = pick(random, new or world().lines["rules"]).format(
         n=whole(random, 5, 12),
         word=pick(random, world().topics[_topic(text)]),
         colour=pick(random, world().kinds["colour"]),
@@ -128,7 +128,7 @@ def _deepening(text: str, random: Random) -> str:
     if re.search(r" and (?:explain|say|tell|compare|give)\b", text):
         return text
     other = article(pick(random, world().topics[_topic(text)]))
-    return _before_stop(text, f" {pick(random, primer_rewrites.DEPTHS).format(other=other)}")
+    return _before_stop(text, f" {pick(random, world().lines['depths']).format(other=other)}")
 
 
 def _concretizing(text: str, random: Random) -> str:
@@ -147,7 +147,7 @@ def _concretizing(text: str, random: Random) -> str:
 def _reasoning(text: str, random: Random) -> str:
     if not _COUNTS.search(text):
         return DECLINED
-    step = pick(random, primer_rewrites.STEPS).format(n=whole(random, 2, 9))
+    step = pick(random, world().lines["steps"]).format(n=whole(random, 2, 9))
     return text if step in text else _before_stop(text, f", {step}")
 
 

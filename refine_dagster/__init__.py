@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from refine_dagster.generation.completions import CompletionsStore
     from refine_dagster.novelty.filter import NoveltyFilter
-    from refine_dagster.refine_af.text_reward import Reward
+    from refine_dagster.refine_af.feedback import Reward
     from refine_dagster.seeds.readers import read_seeds
     from refine_dagster.teams_rl.evolution import evolve
     from refine_dagster.training.reinforcement import train_policy
@@ -31,7 +31,7 @@ __all__ = [
 _MODULES = {
     "CompletionsStore": "generation.completions",
     "NoveltyFilter": "novelty.filter",
-    "Reward": "refine_af.text_reward",
+    "Reward": "refine_af.feedback",
     "evolve": "teams_rl.evolution",
     "fine_tune": "training.sft",
     "read_seeds": "seeds.readers",

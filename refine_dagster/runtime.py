@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from refine_dagster.generation.session import GeneratorSession
+from refine_dagster.generation.completions import GeneratorSession
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.warehouse.checkpoints import Checkpoint

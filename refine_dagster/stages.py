@@ -35,12 +35,11 @@ from refine_dagster.evaluation.answers import ArmScores, predict, score, unread_
 from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.evaluation.report import REPORT, report_figures, report_tables
 from refine_dagster.evaluation.super_ni import Task
-from refine_dagster.generation.session import GeneratorSession
+from refine_dagster.generation.completions import GeneratorSession
 from refine_dagster.judge import published
 from refine_dagster.judge import training as judge_training
 from refine_dagster.judge.judge import loaded_judge
-from refine_dagster.judge.quality import judge_quality
-from refine_dagster.judge.report import judge_figures, judge_tables
+from refine_dagster.judge.quality import judge_figures, judge_quality, judge_tables
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, resolve_model, trained_from
 from refine_dagster.offline.base_model import train_base_model
@@ -345,7 +344,7 @@ def refine_policy(
     ref = trained_from(start.ref, checkpoint.path)
     with runtime.generator(ref) as session:
         after = rewards(session)
-    gain = asdict(instances.policy_gain(before, after, run_seed))
+    gain = instances.policy_gain(before, after, run_seed)
     made_from = [
         start.as_parent("base"),
         as_parent("feedback_judge", judge, "judge"),

@@ -11,8 +11,12 @@ from pydantic import Field
 
 from refine_dagster.config.models import DeviceConfig, GeneratorConfig
 from refine_dagster.config.profile import Profile
-from refine_dagster.generation.completions import Budget, CompletionsStore
-from refine_dagster.generation.session import GeneratorSession, open_generator
+from refine_dagster.generation.completions import (
+    Budget,
+    CompletionsStore,
+    GeneratorSession,
+    open_generator,
+)
 from refine_dagster.judge.judge import Scores
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef

@@ -29,8 +29,7 @@ from refine_dagster.comparison.study import Study
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import ArmScores
 from refine_dagster.evaluation.diversity import distinct_bigrams
-from refine_dagster.generation.completions import CompletionsStore
-from refine_dagster.generation.session import open_generator
+from refine_dagster.generation.completions import CompletionsStore, open_generator
 from refine_dagster.judge.judge import Judge, Scores
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.prompts.example import Example, examples_of

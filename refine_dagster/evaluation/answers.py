@@ -16,7 +16,7 @@ from refine_dagster.config.learning import EvaluationConfig
 from refine_dagster.evaluation.super_ni import Task
 from refine_dagster.generation.request import Complete, Request, Sampling
 from refine_dagster.novelty.rouge import rouge_tokens
-from refine_dagster.prompts.zero_shot import zero_shot_prompt
+from refine_dagster.prompts.example import zero_shot_prompt
 
 # An answer ends at the end-of-sequence token or at a blank line. The benchmark has only the former,
 # but its models were trained to stop; the base arm was not, and would be scored on the next task

@@ -1,15 +1,15 @@
 """The completions store: every model call goes through here, and none is made twice.
 
 A request is looked up by its key. What is not there goes to the backend in batches, and each batch
-is committed before the next starts: a killed run loses at most the batch in flight, a repeated run
-sends nothing, and an edited seed costs the requests whose prompt changed. Budgets are counted per
-run from what is stored, so they hold across assets and restarts of one run.
+is committed before the next starts (docs/architecture.md, section 3.1). Budgets are counted per run
+from what is stored, so they hold across assets and restarts of one run.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -18,9 +18,14 @@ import duckdb
 import polars as pl
 
 from refine_dagster import progress
+from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.errors import BudgetSpentError
+from refine_dagster.generation.model_text import backend_fingerprint
 from refine_dagster.generation.request import Backend, Completion, Request, sampling_fields
 from refine_dagster.hashing import canonical_json
+from refine_dagster.models.device import Device
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.registry import BACKENDS
 from refine_dagster.warehouse.database import DatabaseFile
 from refine_dagster.warehouse.ledger import RoleUsage
 
@@ -51,18 +56,13 @@ class CompletionsFile(DatabaseFile):
 class CompletionsStore:
     """Answers requests for one run and counts them by role.
 
-    Several processes may use one file at once: it is open only while completions are looked up or
-    written.
+    `file` is the warehouse, or the path of a DuckDB file, which is made where there is none; it is
+    open only while completions are looked up or written, so several processes may use it. The
+    budget is counted per `run_id`; None is a run of its own.
 
     Attributes:
         usage: role -> what was asked, reused and sent since the store was opened.
         uses: key of each completion used since then -> whether it had to be sent.
-
-    Args:
-        file: the warehouse, or the path of a DuckDB file of the store's own, which is made where
-            there is none.
-        run_id: who asks; the budget is counted per run. None is a run of its own.
-        budget: what the run may send.
     """
 
     def __init__(
@@ -84,9 +84,8 @@ class CompletionsStore:
     ) -> list[Completion]:
         """Answer `requests` in order, from the store where possible.
 
-        Args:
-            also: fingerprints of other backends, whose completions answer what the store has none
-                of this one's for.
+        Completions of the backends of the fingerprints `also` answer what there is none of this
+        one's for.
 
         Raises:
             BudgetSpentError: the budget ended before the requests did; what was answered is stored.
@@ -132,12 +131,11 @@ class CompletionsStore:
             for key, request in zip(keys, requests, strict=True)
             if key not in known or key in self._instead
         }
-        found = self._look_up([other for listed in others.values() for other in listed])
-        known.update(found)
+        answers = self._look_up([other for listed in others.values() for other in listed])
+        known.update(answers)
         for key, listed in others.items():
-            for other in listed:
-                if other in found:
-                    self._instead.setdefault(key, other)
+            if answered := [other for other in listed if other in answers]:
+                self._instead.setdefault(key, answered[0])
         return [self._instead.get(key, key) for key in keys]
 
     def _look_up(self, keys: Sequence[str]) -> dict[str, Completion]:
@@ -155,8 +153,8 @@ class CompletionsStore:
     def _send(
         self, backend: Backend, todo: dict[str, Request], answered: dict[str, _Answer]
     ) -> None:
-        keys, allowed = list(todo), self._allowed(len(todo))
-        requests = [todo[key] for key in keys[: allowed.requests]]
+        keys, (count, tokens_left) = list(todo), self._allowed(len(todo))
+        requests = [todo[key] for key in keys[:count]]
         role = next(iter(todo.values())).role
         tokens = written = 0
         begun = started = time.monotonic()
@@ -164,13 +162,13 @@ class CompletionsStore:
             for batch in backend.generate(requests) if requests else ():
                 now = time.monotonic()
                 share = (now - started) / len(batch)
-                answers = {keys[place]: _Answer(done, share) for place, done in batch}
+                answers = {keys[position]: _Answer(done, share) for position, done in batch}
                 self._store(backend, todo, answers)
                 answered.update(answers)
                 tokens += sum(done.prompt_tokens + done.completion_tokens for _, done in batch)
                 written += sum(done.completion_tokens for _, done in batch)
                 advance(len(batch), tokens_per_s=round(written / max(now - begun, 1e-9)))
-                if allowed.tokens is not None and tokens >= allowed.tokens:
+                if tokens_left is not None and tokens >= tokens_left:
                     break
                 started = time.monotonic()
         if len(answered) < len(todo):
@@ -181,9 +179,10 @@ class CompletionsStore:
                 fix="raise the budget and run again: everything answered so far is kept and reused",
             )
 
-    def _allowed(self, wanted: int) -> _Allowance:
+    def _allowed(self, wanted: int) -> tuple[int, int | None]:
+        """How many of the wanted requests may be sent, and the tokens that are left."""
         if self.budget.max_requests is None and self.budget.max_tokens is None:
-            return _Allowance(wanted, None)
+            return wanted, None
         sent, tokens = self.file.query(
             "SELECT count(*), coalesce(sum(prompt_tokens + completion_tokens), 0)::BIGINT "
             "FROM store.completions WHERE run_id = ?",
@@ -193,7 +192,7 @@ class CompletionsStore:
         if self.budget.max_requests is not None:
             requests = max(0, min(wanted, self.budget.max_requests - sent))
         left = None if self.budget.max_tokens is None else self.budget.max_tokens - tokens
-        return _Allowance(0 if left is not None and left <= 0 else requests, left)
+        return 0 if left is not None and left <= 0 else requests, left
 
     def _store(
         self, backend: Backend, todo: dict[str, Request], answers: dict[str, _Answer]
@@ -243,6 +242,43 @@ class _Answer:
 
 
 @dataclass(frozen=True)
-class _Allowance:
-    requests: int
-    tokens: int | None
+class GeneratorSession:
+    """Answers requests for as long as its model is loaded.
+
+    Attributes:
+        model: the model's fingerprint, which rows name as their policy.
+        also: fingerprints of other backends whose completions may answer.
+    """
+
+    backend: Backend
+    store: CompletionsStore
+    model: str
+    also: tuple[str, ...] = ()
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer in order (`request.Complete`)."""
+        return self.store.complete(self.backend, requests, self.also)
+
+    def stored(self, requests: Sequence[Request]) -> list[bool]:
+        """Whether the store has the answer to each request."""
+        return self.store.stored(self.backend.fingerprint, requests, self.also)
+
+    def key_of(self, request: Request) -> str:
+        """The key of the completion that answered a request."""
+        return self.store.key_of(self.backend.fingerprint, request)
+
+
+@contextmanager
+def open_generator(
+    ref: ModelRef, device: Device, store: CompletionsStore, config: GeneratorConfig
+) -> Iterator[GeneratorSession]:
+    """Load a model for the block; release its memory at the end."""
+    also: tuple[str, ...] = ()
+    if config.reuse_other_backends:
+        also = tuple(
+            backend_fingerprint(name, ref, device)
+            for name in BACKENDS.names()
+            if name != config.backend
+        )
+    with BACKENDS.get(config.backend)(ref, device, config) as backend:
+        yield GeneratorSession(backend, store, ref.fingerprint, also)

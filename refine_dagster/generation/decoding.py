@@ -3,11 +3,16 @@
 `model.generate` draws one stream of noise for a whole batch, so a completion there depends on its
 neighbours. Here a completion owns its noise: one uniform number a token, turned into that token by
 the inverse of the row's cumulative distribution.
+
+Rollouts are completions sampled from a policy while it is being trained, token ids kept. TRL
+decodes to the end-of-sequence token only, while a policy prompt's completion also ends at a stop
+string; what a model writes after it is no part of the completion and must get no gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -18,10 +23,10 @@ from numpy.typing import NDArray
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.model_text import ModelText
 from refine_dagster.generation.request import Completion, FinishReason, Sampling
-from refine_dagster.models.padding import Padded, positions
+from refine_dagster.models.padding import Padded, pad_left, positions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from transformers.cache_utils import DynamicCache
 
 # Names of a model's cache: keys and values of each token, or a state of fixed size (Mamba).
@@ -74,7 +79,6 @@ class Sequences:
         logits: those after the last token read, shape (rows, vocabulary).
 
     Args:
-        model: a causal language model in eval mode.
         prompts: padded on the left.
         steps: most tokens that are read after the prompts.
         cache: of the first `seen` columns, where these were read before.
@@ -139,21 +143,19 @@ def write(
             with it their rounding.
     """
     current = list(rows)
+    going = list(range(len(current)))
     while True:
-        places = [place for place, row in enumerate(current) if row.finish is None]
-        going = [current[place] for place in places]
         chosen = np.zeros((len(sequences.logits), 1), dtype=np.int64)
-        for place, row, token in zip(
-            places, going, next_tokens(going, sequences.logits[places]), strict=True
-        ):
-            chosen[place, 0] = token
-            row.add(token, text)
-        places = [place for place in places if current[place].finish is None]
-        if not places:
+        chosen[going, 0] = next_tokens([current[at] for at in going], sequences.logits[going])
+        for at in going:
+            current[at].add(int(chosen[at, 0]), text)
+        going = [at for at in going if current[at].finish is None]
+        if not going:
             return
-        if drop_ended and len(places) < len(current):
-            sequences.select(places)
-            current, chosen = [current[place] for place in places], chosen[places]
+        if drop_ended and len(going) < len(current):
+            sequences.select(going)
+            current, chosen = [current[at] for at in going], chosen[going]
+            going = list(range(len(current)))
         sequences.read(chosen)
 
 
@@ -183,11 +185,9 @@ def choose_tokens(
 ) -> list[int]:
     """The token at `uniform` of each row's cumulative next-token distribution, in float64.
 
-    A row's token depends on that row alone: the same bits come out in any company.
-
-    Temperature 0 takes the likeliest token, the lowest id where several are. The nucleus is the
-    shortest start whose probabilities reach `top_p` of the list of tokens, likeliest first, equal
-    ones by id.
+    A row's token depends on that row alone: the same bits come out in any company. Temperature 0
+    takes the likeliest token, the lowest id where several are. The nucleus is the shortest start
+    whose probabilities reach `top_p` of the list of tokens, likeliest first, equal ones by id.
 
     Args:
         logits: shape (rows, vocabulary).
@@ -211,12 +211,11 @@ def choose_tokens(
 
 
 def _token_at(weights: NDArray[np.float64], top_p: float, uniform: float) -> int:
-    """The token at `uniform` of a row of unnormalised probabilities (`choose_tokens`)."""
     if top_p >= 1:
         cumulative = weights.cumsum()
-        place = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
+        at = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
         # Rounding may put the product on the last sum itself.
-        return min(place, weights.size - 1)
+        return min(at, weights.size - 1)
     total = weights.sum()
     # Tokens under this share of the mass together weigh less than what the nucleus leaves out.
     ids = (weights >= total * (1 - top_p) / weights.size).nonzero()[0]
@@ -224,8 +223,8 @@ def _token_at(weights: NDArray[np.float64], top_p: float, uniform: float) -> int
     order = (-likely).argsort(kind="stable")
     cumulative = likely[order].cumsum()
     cumulative = cumulative[: int(cumulative.searchsorted(total * top_p)) + 1]
-    place = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
-    return int(ids[order[min(place, cumulative.size - 1)]])
+    at = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
+    return int(ids[order[min(at, cumulative.size - 1)]])
 
 
 def shared_start(prompts: Sequence[list[int]]) -> int:
@@ -263,11 +262,7 @@ def read_once(model: PreTrainedModel, start: Sequence[int], rows: int) -> Dynami
 
 
 def _cache_of(answer: Any) -> tuple[str, DynamicCache]:
-    """The name and the value of the cache in a model's answer.
-
-    Raises:
-        RefineError: there is none.
-    """
+    """The name and the value of the cache in a model's answer."""
     for name in (KEYS, STATES):
         cache = getattr(answer, name, None)
         if hasattr(cache, "layers"):
@@ -277,3 +272,63 @@ def _cache_of(answer: Any) -> tuple[str, DynamicCache]:
         where="config field base_model.id",
         fix="take a model that `generate` of transformers runs with a cache",
     )
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled completion.
+
+    `completion_ids` include the token that ended it, `text` neither a stop string nor the
+    end-of-sequence token. `finished` is False where the length limit ended it.
+    """
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    text: str
+    finished: bool
+
+
+def sample_rollouts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    seeds: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    stop: Sequence[str],
+) -> list[Rollout]:
+    """Sample from the whole next-token distribution (no nucleus: the loss assumes none).
+
+    A rollout for each of a prompt's seeds, prompt by prompt; a prompt is read once, and its
+    key-value cache copied. An adapter stays active.
+    """
+    import torch
+
+    text = ModelText.of(model, tokenizer)
+    sampling = Sampling(max_new_tokens, temperature, stop=tuple(stop))
+    prompt_ids = [text.prompt(prompt) for prompt in prompts]
+    rows = [
+        Writing(ids, sampling, iter(np.random.default_rng(seed).random(max_new_tokens).tolist()))
+        for ids, group in zip(prompt_ids, seeds, strict=True)
+        for seed in group
+    ]
+    with torch.no_grad(), _evaluating(model):
+        sequences = Sequences(model, pad_left(prompt_ids, tokenizer.pad_token_id), max_new_tokens)
+        sequences.select([number for number, group in enumerate(seeds) for _ in group])
+        write(rows, sequences, text, drop_ended=True)
+    return [
+        Rollout(row.prompt, row.written, row.completion(text).text, row.finish != "length")
+        for row in rows
+    ]
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Eval mode inside the block: no dropout, and a cache even under gradient checkpointing."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

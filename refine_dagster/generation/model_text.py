@@ -1,18 +1,17 @@
 """A model's tokens and limits, apart from what runs the model.
 
-Every backend and the rollouts turn prompts into tokens and tokens into text by it, so that equal
-tokens are equal completions.
+Every backend and the rollouts use it, so that equal tokens are equal completions.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refine_dagster.errors import RefineError
-from refine_dagster.generation.list_end import list_end
 from refine_dagster.generation.request import Completion, FinishReason, Role, Sampling
 from refine_dagster.hashing import json_hash
 from refine_dagster.models.architecture import context_length
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
         PreTrainedTokenizerBase,
     )
 
+_NUMBER = re.compile(r"^\W*(?:task\W*)?\d+\W*", re.IGNORECASE)
 # Prompt tokens decoded in front of a completion: some tokenizers drop a text's first blank.
 LEAD = 8
 
@@ -48,13 +48,9 @@ class ModelText:
     """A tokenizer with its model's limits.
 
     Attributes:
-        tokenizer: of Hugging Face.
         eos: tokens that end a text.
-        context_length: longest sequence, prompt and completion together, in tokens.
-
-    Args:
-        config, generation_config: the model's; it may have no generation config.
-        longest: a bound on the context length, by config field `generator.vllm_max_model_len`.
+        context_length: longest sequence, prompt and completion together, in tokens; bounded by
+            `longest`, which is the config field `generator.vllm_max_model_len`.
     """
 
     def __init__(
@@ -72,7 +68,6 @@ class ModelText:
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ModelText:
-        """The text of a loaded model."""
         return cls(tokenizer, model.config, getattr(model, "generation_config", None))
 
     def count_tokens(self, text: str) -> int:
@@ -81,7 +76,6 @@ class ModelText:
 
     @cached_property
     def _longest_token(self) -> int:
-        """Characters of the longest token."""
         return max(len(token) for token in self.tokenizer.get_vocab())
 
     def cut(self, text: str, max_tokens: int) -> str:
@@ -105,22 +99,14 @@ class ModelText:
         return ids or [min(self.eos)]
 
     def label(self, text: str) -> list[int]:
-        """Tokens of a label, the same after any prompt.
-
-        Raises:
-            ValueError: the label has none.
-        """
+        """Tokens of a label, the same after any prompt."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not ids:
             raise ValueError(f"the label {text!r} has no tokens")
         return ids
 
     def check_length(self, role: Role, prompt: int, new: int) -> None:
-        """Refuse a prompt of so many tokens with so many `new` ones.
-
-        Raises:
-            PromptTooLongError: they do not fit into the context.
-        """
+        """Refuse a prompt that does not fit into the context with so many `new` tokens."""
         if prompt + new > self.context_length:
             config = _CONFIG.get(role, "max_new_tokens")
             other = (
@@ -177,11 +163,7 @@ class ModelText:
 
 
 def model_text(ref: ModelRef, longest: int | None) -> ModelText:
-    """A model's tokens and limits, from its files alone.
-
-    Raises:
-        ModelError: tokenizer or config cannot be read.
-    """
+    """A model's tokens and limits, from its files alone."""
     from transformers import GenerationConfig
 
     generation = None
@@ -203,10 +185,9 @@ def _eos_ids(*owners: Any) -> frozenset[int]:
 def backend_fingerprint(backend: str, ref: ModelRef, device: Device) -> str:
     """The name of a model as a backend runs it: what its rounding depends on; 64 hex digits.
 
-    A backend of another package counts with the package's version.
-
-    vLLM has no mode in which a completion does not depend on its neighbours' shapes, so there the
-    device's `deterministic` changes nothing and is no part of the name.
+    A backend of another package counts with the package's version. vLLM has no mode in which a
+    completion does not depend on its neighbours' shapes, so the device's `deterministic` changes
+    nothing there.
     """
     parts: list[str | bool] = [backend, ref.fingerprint, device.dtype]
     if backend != "vllm":
@@ -215,3 +196,29 @@ def backend_fingerprint(backend: str, ref: ModelRef, device: Device) -> str:
         parts.append(device.quantization)
     parts += BACKENDS.versions(backend).values()
     return json_hash(parts)
+
+
+def list_end(text: str, most: int) -> int | None:
+    """Where a list ends: behind its line `most`, or before a line that says an earlier one again.
+
+    Small models go on with what they wrote before. Lines are compared without their numbers, case
+    and punctuation; blank ones do not count. The last line, which may go on, is not looked at.
+
+    >>> text = " Sing.\\nTask 10: Dance.\\nTask 11: sing\\nTask 12"
+    >>> text[: list_end(text, 8)]
+    ' Sing.\\nTask 10: Dance.'
+    >>> text[: list_end(text, 1)]
+    ' Sing.'
+    """
+    seen: set[str] = set()
+    start = 0
+    for line in text.split("\n")[:-1]:
+        words = " ".join(re.findall(r"\w+", _NUMBER.sub("", line).casefold()))
+        if words and words in seen:
+            return start - 1
+        if words:
+            seen.add(words)
+        start += len(line) + 1
+        if len(seen) == most:
+            return start - 1
+    return None

@@ -2,7 +2,7 @@
 
 A request is everything that decides its completion besides the model itself: the rendered prompt,
 the sampling parameters and a seed of its own. Its key, taken together with the model's fingerprint,
-names the completion for ever: equal keys are answered from the store.
+names the completion: equal keys are answered from the store.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ class Sampling:
 class Scoring:
     """Score labels instead of writing: the completion is each label's log-probability.
 
-    Attributes:
-        labels: texts that could follow the prompt, the blank before them included; `label_scores`
-            reads their scores.
+    A label could follow the prompt and has the blank before it; `label_scores` reads the scores.
     """
 
     labels: tuple[str, ...]
@@ -82,8 +80,7 @@ class Completion:
     Attributes:
         text: without the stop string or the end-of-sequence token; of a `Scoring` request a JSON
             list of log-probabilities.
-        completion_tokens: tokens decoded, the one that ended the text included; tokens of all
-            labels.
+        completion_tokens: tokens decoded, the last one included; tokens of all labels.
         reused: whether it came from the completions store.
     """
 
@@ -95,11 +92,7 @@ class Completion:
 
 
 def label_scores(completion: Completion) -> tuple[float, ...]:
-    """Log-probabilities (nats, float64) of the labels of a `Scoring` request, in their order.
-
-    Raises:
-        ValueError: the completion is a text.
-    """
+    """Log-probabilities (nats, float64) of the labels of a `Scoring` request, in their order."""
     if completion.finish_reason != "scored":
         raise ValueError(f"a completion that ended by {completion.finish_reason!r} has no labels")
     return tuple(float(score) for score in json.loads(completion.text))
@@ -108,18 +101,11 @@ def label_scores(completion: Completion) -> tuple[float, ...]:
 def scored_completion(
     scores: Sequence[float], prompt_tokens: int, label_tokens: Sequence[int]
 ) -> Completion:
-    """The completion of a `Scoring` request: its labels' scores, and their lengths in tokens."""
     return Completion(canonical_json(scores), "scored", prompt_tokens, sum(label_tokens))
 
 
 class Backend(Protocol):
-    """Runs requests on one loaded model.
-
-    Attributes:
-        name: under which it is registered; part of the fingerprint, since backends differ in
-            rounding.
-        fingerprint: names model weights, tokenizer, adapter and backend.
-    """
+    """Runs requests on a loaded model; `fingerprint` names weights, adapter and backend."""
 
     name: str
     fingerprint: str

@@ -1,12 +1,14 @@
-"""The transformers backend: requests sorted by length, decoded in batches.
+"""The transformers backend: requests sorted by length, decoded in batches; labels are scored.
 
 In deterministic mode a completion is a function of the request alone, bit for bit: every pass has
 the shape of `padding.ROWS` prompts of one padded length. The batch size then bounds how many
 requests are committed together, after one pass or several. Measured on the offline model, it takes
 half to two thirds more time than free batches of the same size.
 
-Otherwise what all prompts of a batch begin with is read once: prompts of one role begin with the
-same words, the instruction of the task and often its examples.
+Otherwise what all prompts of a batch begin with is read once.
+
+A label's log-probability is the sum over its own tokens, each given the prompt and those before.
+Prompt and label are turned into tokens apart, so a label is the same tokens after any prompt.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
+import numpy as np
+
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.generation.decoding import (
     Sequences,
@@ -26,7 +30,6 @@ from refine_dagster.generation.decoding import (
     shared_start,
     write,
 )
-from refine_dagster.generation.label_scoring import LabelRow, label_batches, label_scores
 from refine_dagster.generation.model_text import ModelText, backend_fingerprint
 from refine_dagster.generation.request import (
     Completion,
@@ -38,9 +41,8 @@ from refine_dagster.generation.request import (
 from refine_dagster.models.batches import in_batches_that_fit
 from refine_dagster.models.device import Device, free_memory
 from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_model
-from refine_dagster.models.memory import announce, generation_budget, requests_that_fit
-from refine_dagster.models.padding import ROWS, pad_left, padded_length
-from refine_dagster.models.size import model_size
+from refine_dagster.models.memory import announce, generation_budget, model_size, requests_that_fit
+from refine_dagster.models.padding import ROWS, pad_left, padded_length, positions
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,12 +55,75 @@ LOWER = (
 
 @dataclass(frozen=True)
 class _Row:
-    """A request for a text, and its position among the requests."""
-
     position: int
     request: Request
     sampling: Sampling
     prompt: list[int]
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One label of one request, the positions of both, and their token ids, neither empty."""
+
+    position: int
+    place: int
+    prompt: list[int]
+    label: list[int]
+
+    @property
+    def tokens(self) -> list[int]:
+        return [*self.prompt, *self.label]
+
+
+def label_batches(
+    labels: Sequence[LabelRow], most: int, deterministic: bool
+) -> Iterator[list[LabelRow]]:
+    """At most `most` rows of one label length and, if deterministic, one padded length.
+
+    Short ones come first.
+    """
+
+    def shape(row: LabelRow) -> tuple[int, int]:
+        return len(row.label), padded_length(len(row.tokens)) if deterministic else 0
+
+    ordered = sorted(labels, key=lambda row: (shape(row), len(row.prompt), row.position, row.place))
+    for _, group in groupby(ordered, key=shape):
+        rows = list(group)
+        for start in range(0, len(rows), most):
+            yield rows[start : start + most]
+
+
+def score_labels(loaded: LoadedModel, batch: Sequence[LabelRow]) -> list[float]:
+    """Log-probabilities of a batch of `label_batches`, in order.
+
+    In nats: float64 sums over the log-softmax of float32 logits. On a deterministic device a score
+    is a function of its row alone, bit for bit.
+    """
+    import torch
+
+    rows, label = [row.tokens for row in batch], len(batch[0].label)
+    shape = None
+    if loaded.device.deterministic:
+        shape = ROWS, padded_length(max(map(len, rows)))
+    padded = pad_left(rows, loaded.tokenizer.pad_token_id, shape=shape)
+    ids, mask = padded.tensors(loaded.device.name)
+    with torch.inference_mode():
+        answer = loaded.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions(mask),
+            use_cache=False,
+            logits_to_keep=label + 1,
+        )
+        logits = answer.logits[:, -label - 1 : -1].float().cpu().numpy().astype(np.float64)
+    scores = []
+    for row, values in zip(batch, logits, strict=False):
+        total = 0.0
+        for token, of_token in zip(row.label, values, strict=True):
+            top = float(of_token.max())
+            total += float(of_token[token]) - top - float(np.log(np.exp(of_token - top).sum()))
+        scores.append(total)
+    return scores
 
 
 class TransformersBackend:
@@ -68,7 +133,6 @@ class TransformersBackend:
     of its own noise, and the size that fits is kept for the session.
 
     Args:
-        loaded: the model, in eval mode on its device.
         batch_size: requests decoded together and yielded together; None: as many of the longest as
             memory has room for. Deterministic mode decodes at most `ROWS` together.
     """
@@ -82,6 +146,7 @@ class TransformersBackend:
         self._batch_size = batch_size
         self._announced = False
         self._text = ModelText.of(loaded.model, loaded.tokenizer)
+        self.count_tokens, self.cut = self._text.count_tokens, self._text.cut
 
     def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
         """Yield batches of (position in `requests`, completion), short prompts first, labels last.
@@ -99,12 +164,10 @@ class TransformersBackend:
                     labels.append(LabelRow(position, place, prompt, self._text.label(label)))
             else:
                 rows.append(_Row(position, request, request.sampling, prompt))
-        for row in rows:
-            new = row.sampling.max_new_tokens
-            self._text.check_length(row.request.role, len(row.prompt), new)
-        for label_row in labels:
-            role = requests[label_row.position].role
-            self._text.check_length(role, len(label_row.prompt), len(label_row.label))
+        lengths = [(row.position, row.prompt, row.sampling.max_new_tokens) for row in rows]
+        lengths += [(row.position, row.prompt, len(row.label)) for row in labels]
+        for position, prompt, new in lengths:
+            self._text.check_length(requests[position].role, len(prompt), new)
         if rows:
             longest = max(len(row.prompt) for row in rows)
             new = max(row.sampling.max_new_tokens for row in rows)
@@ -114,23 +177,14 @@ class TransformersBackend:
                     yield list(zip(positions, written, strict=True))
         yield from self._scored(labels)
 
-    def count_tokens(self, text: str) -> int:
-        """Length of `text` in tokens, without the marks some models put around a text."""
-        return self._text.count_tokens(text)
-
-    def cut(self, text: str, max_tokens: int) -> str:
-        """The longest start of `text` of at most `max_tokens` tokens."""
-        return self._text.cut(text, max_tokens)
-
     def _most(self, prompt: int, new: int) -> int:
         """Requests of that length in a batch; announces the budget of the first call."""
         most, device = self._batch_size, self._loaded.device
+        size = model_size(self._loaded.ref)
         if most is None:
-            most = requests_that_fit(model_size(self._loaded.ref), device, prompt, new)
-            most = self._together(most)
+            most = self._together(requests_that_fit(size, device, prompt, new))
         if not self._announced and (device.name != "cpu" or self._batch_size is None):
             self._announced = True
-            size = model_size(self._loaded.ref)
             together = self._together(most)
             budget = generation_budget(size, device, together, prompt, new, "generation")
             # The weights are there already.
@@ -138,7 +192,6 @@ class TransformersBackend:
         return most
 
     def _together(self, most: int) -> int:
-        """Requests of a batch that are decoded at once."""
         return min(most, ROWS) if self._deterministic else most
 
     def _fitting(
@@ -161,7 +214,7 @@ class TransformersBackend:
         for batch in label_batches(labels, most, self._deterministic):
             done = []
             for part, scored in self._fitting(
-                "scoring", batch, lambda rows: label_scores(self._loaded, rows)
+                "scoring", batch, lambda rows: score_labels(self._loaded, rows)
             ):
                 for row, score in zip(part, scored, strict=True):
                     of_request = scores[row.position]
@@ -197,7 +250,6 @@ class TransformersBackend:
                 yield rows[start : start + most]
 
     def _decode(self, batch: Sequence[_Row]) -> list[Completion]:
-        """Write every row of a batch, in order."""
         return [
             writing.completion(self._text)
             for rows in self._passes(batch, len(batch))
@@ -231,10 +283,6 @@ class TransformersBackend:
 def transformers_backend(
     ref: ModelRef, device: Device, config: GeneratorConfig
 ) -> Iterator[TransformersBackend]:
-    """Load a model with its adapters and run requests on it; its memory is free at the end.
-
-    Raises:
-        ModelError: no model can be built from the files.
-    """
+    """Load a model with its adapters and run requests on it; its memory is free at the end."""
     with loaded_model(ref, device) as loaded:
         yield TransformersBackend(loaded, config.batch_size)

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Union
 
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.generation.model_text import ModelText, backend_fingerprint, model_text
@@ -43,20 +43,16 @@ from refine_dagster.models.language_model import ModelRef
 
 
 def as_one_adapter(adapters: Sequence[str], scratch: Path) -> tuple[str, int]:
-    """One folder with the update of all adapters together, as vLLM takes one adapter a request.
+    """One folder with the update of all adapters together, and its rank: the sum of theirs.
 
-    Each adapter was trained on the weights W + s1 B1 A1 + ... with all those before it, so their
-    updates add up. The sum is a LoRA update too: the A matrices one below the other, the B matrices
-    side by side, each B times its scale s = alpha / r (rsLoRA: alpha / sqrt(r)).
-
-    Args:
-        adapters: folders of PEFT LoRA adapters, in the order of training; at least one.
-        scratch: where a folder is written if there are several.
-
-    Returns:
-        The folder, and its rank: the sum of the adapters'.
+    vLLM takes one adapter a request. Each adapter was trained on the weights W + s1 B1 A1 + ...
+    with all those before it, so their updates add up. The sum is a LoRA update too: the A matrices
+    one below the other, the B matrices side by side, each B times its scale s = alpha / r (rsLoRA:
+    alpha / sqrt(r)). Several adapters are written to `scratch` as one.
     """
-    configs = [_config(folder) for folder in adapters]
+    configs = [
+        json.loads((Path(folder) / ADAPTER_CONFIG).read_text("utf-8")) for folder in adapters
+    ]
     rank = sum(int(config["r"]) for config in configs)
     if len(adapters) == 1:
         return adapters[0], rank
@@ -74,27 +70,18 @@ def as_one_adapter(adapters: Sequence[str], scratch: Path) -> tuple[str, int]:
                 shape = (rank, weights.shape[1]) if is_a else (weights.shape[0], rank)
                 # A module that an adapter leaves alone has zeros in its place.
                 stacked[name] = torch.zeros(shape, dtype=weights.dtype)
-            place = slice(start, start + own)
+            ranks = slice(start, start + own)
             if is_a:
-                stacked[name][place] = weights
+                stacked[name][ranks] = weights
             else:
-                stacked[name][:, place] = weights * scale
+                stacked[name][:, ranks] = weights * scale
         start += own
     modules = sorted({module for config in configs for module in config["target_modules"]})
-    whole = configs[0] | {
-        "r": rank,
-        "lora_alpha": rank,
-        "use_rslora": False,
-        "target_modules": modules,
-    }
+    scaled = {"r": rank, "lora_alpha": rank, "use_rslora": False}
+    whole = configs[0] | scaled | {"target_modules": modules}
     save_file(stacked, scratch / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     (scratch / ADAPTER_CONFIG).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     return str(scratch), rank
-
-
-def _config(folder: str) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((Path(folder) / ADAPTER_CONFIG).read_text("utf-8"))
-    return config
 
 
 # What vLLM takes; the transformers backend takes any.
@@ -127,6 +114,7 @@ class VllmBackend:
         self._text = text
         self._batch_size = batch_size
         self._adapter = adapter
+        self.count_tokens, self.cut = text.count_tokens, text.cut
 
     def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
         """Yield batches of (position in `requests`, completion) in the order in which they end.
@@ -145,18 +133,18 @@ class VllmBackend:
         done: list[tuple[int, Completion]] = []
         try:
             for plan in plans:
-                for place, (prompt, sampling) in enumerate(plan.questions()):
+                for number, (prompt, sampling) in enumerate(plan.questions()):
                     name = engine.submit(prompt, sampling, self._adapter)
-                    running[name] = plan, place
+                    running[name] = plan, number
             while running:
                 for name, output, ended in engine.step():
-                    plan, place = running[name]
+                    plan, number = running[name]
                     if not ended:
                         if not plan.enough(output):
                             continue
                         engine.cancel([name])
                     del running[name]
-                    if plan.take(place, output):
+                    if plan.take(number, output):
                         done.append((plan.position, plan.completion()))
                 while len(done) >= self._batch_size:
                     yield done[: self._batch_size]
@@ -165,14 +153,6 @@ class VllmBackend:
                 yield done
         finally:
             engine.cancel(running)
-
-    def count_tokens(self, text: str) -> int:
-        """Length of `text` in tokens, without the marks some models put around a text."""
-        return self._text.count_tokens(text)
-
-    def cut(self, text: str, max_tokens: int) -> str:
-        """The longest start of `text` of at most `max_tokens` tokens."""
-        return self._text.cut(text, max_tokens)
 
     def _plan(self, position: int, request: Request) -> _Plan:
         prompt, sampling = self._text.prompt(request.prompt), request.sampling
@@ -189,11 +169,8 @@ class VllmBackend:
 def vllm_backend(ref: ModelRef, device: Device, config: GeneratorConfig) -> Iterator[VllmBackend]:
     """A backend for a model with its adapters; the engine's memory is released at the end.
 
-    The engine starts with the first request that is sent: where the store has every completion, no
-    engine starts.
-
-    Raises:
-        VllmError: vLLM is not installed for the device.
+    The engine starts with the first request that is sent: where the store has every completion,
+    none starts.
     """
     check_can_run(device)
     base = replace(ref, adapters=())
@@ -213,27 +190,13 @@ def vllm_backend(ref: ModelRef, device: Device, config: GeneratorConfig) -> Iter
         yield VllmBackend(engine, text, ref, device, config.batch_size or SEQUENCES, adapter)
 
 
-class _Plan(Protocol):
-    """A request as questions to the engine; `position` is that among the requests."""
-
-    position: int
-
-    def questions(self) -> list[tuple[list[int], Any]]:
-        """(prompt tokens, `vllm.SamplingParams`) of each."""
-
-    def enough(self, output: Any) -> bool:
-        """Whether a question that is still being answered needs no more."""
-
-    def take(self, place: int, output: Any) -> bool:
-        """Keep the answer to a question; whether it was the last one."""
-
-    def completion(self) -> Completion:
-        """The completion of all answers."""
+# A request as questions to the engine.
+_Plan = Union["_Writing", "_Labels"]
 
 
 @dataclass
 class _Writing:
-    """A request for a text."""
+    """A request for a text, by its position among the requests."""
 
     position: int
     prompt: list[int]
@@ -243,6 +206,7 @@ class _Writing:
     output: Any = None
 
     def questions(self) -> list[tuple[list[int], Any]]:
+        """(prompt tokens, `vllm.SamplingParams`) of each."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -263,9 +227,11 @@ class _Writing:
         return [(self.prompt, params)]
 
     def enough(self, output: Any) -> bool:
+        """Whether a question that is still being answered needs no more."""
         return self.text.at_list_end(self.prompt, list(output.token_ids), self.sampling)
 
-    def take(self, place: int, output: Any) -> bool:
+    def take(self, number: int, output: Any) -> bool:
+        """Keep the answer to a question; whether it was the last one."""
         self.output = output
         return True
 
@@ -296,53 +262,47 @@ class _Labels:
         """Each start of a label -> the tokens that follow it."""
         after: dict[tuple[int, ...], set[int]] = {}
         for label in self.labels:
-            for place, token in enumerate(label):
-                after.setdefault(tuple(label[:place]), set()).add(token)
+            for at, token in enumerate(label):
+                after.setdefault(tuple(label[:at]), set()).add(token)
         return after
 
     def questions(self) -> list[tuple[list[int], Any]]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        return [
-            (
-                [*self.prompt, *start],
-                SamplingParams(
-                    max_tokens=1,
-                    temperature=0.0,
-                    logprob_token_ids=sorted(tokens),
-                    detokenize=False,
-                    output_kind=RequestOutputKind.FINAL_ONLY,
-                ),
+        def params(tokens: set[int]) -> SamplingParams:
+            return SamplingParams(
+                max_tokens=1,
+                temperature=0.0,
+                logprob_token_ids=sorted(tokens),
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
             )
-            for start, tokens in self.starts.items()
-        ]
+
+        return [([*self.prompt, *start], params(tokens)) for start, tokens in self.starts.items()]
 
     def enough(self, output: Any) -> bool:
         return False
 
-    def take(self, place: int, output: Any) -> bool:
-        self.likely[place] = {token: entry.logprob for token, entry in output.logprobs[0].items()}
+    def take(self, number: int, output: Any) -> bool:
+        self.likely[number] = {token: entry.logprob for token, entry in output.logprobs[0].items()}
         return len(self.likely) == len(self.starts)
 
     def completion(self) -> Completion:
-        after = {start: self.likely[place] for place, start in enumerate(self.starts)}
+        after = {start: self.likely[number] for number, start in enumerate(self.starts)}
         scores = [
-            sum(after[tuple(label[:place])][token] for place, token in enumerate(label))
+            sum(after[tuple(label[:at])][token] for at, token in enumerate(label))
             for label in self.labels
         ]
         return scored_completion(scores, len(self.prompt), [len(label) for label in self.labels])
 
 
 def _check_range(sampling: Sampling, role: Role) -> None:
-    if (
-        sampling.temperature > HIGHEST_TEMPERATURE
-        or abs(sampling.presence_penalty) > HIGHEST_PENALTY
-    ):
+    temperature, penalty = sampling.temperature, sampling.presence_penalty
+    if temperature > HIGHEST_TEMPERATURE or abs(penalty) > HIGHEST_PENALTY:
         raise VllmError(
             f"vLLM takes temperatures up to {HIGHEST_TEMPERATURE:g} and presence penalties of "
-            f"at most {HIGHEST_PENALTY:g}, not {sampling.temperature:g} and "
-            f"{sampling.presence_penalty:g}",
+            f"at most {HIGHEST_PENALTY:g}, not {temperature:g} and {penalty:g}",
             where=f"request of role {role}",
             fix="lower them, or set generator.backend to `transformers`",
         )

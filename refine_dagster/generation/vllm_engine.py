@@ -31,29 +31,20 @@ from refine_dagster.models.device import (
     set_imports_aside,
 )
 from refine_dagster.models.language_model import ModelRef
-from refine_dagster.models.size import model_size
+from refine_dagster.models.memory import model_size
 from refine_dagster.seeding import restored_generators
 
 
 @contextmanager
 def vllm_logging(log: Path) -> Iterator[Path]:
-    """Have vLLM, here and in its processes, log to a file.
-
-    Yields:
-        A file with the settings for `logging.config`.
-    """
+    """Have vLLM, here and in its processes, log to a file; yield a file with these settings."""
     settings = log.with_suffix(".json")
-    to_file = {
-        "class": "logging.FileHandler",
-        "filename": str(log),
-        "formatter": "plain",
-        "encoding": "utf-8",
-    }
+    to_file = {"class": "logging.FileHandler", "filename": str(log), "encoding": "utf-8"}
     config = {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(message)s"}},
-        "handlers": {"file": to_file},
+        "handlers": {"file": {**to_file, "formatter": "plain"}},
         "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
     }
     settings.write_text(json.dumps(config), encoding="utf-8")
@@ -114,14 +105,6 @@ class VllmError(RefineError):
 
 
 class VllmEngine:
-    """A running engine.
-
-    Args:
-        llm: `vllm.LLM`.
-        device: where it runs.
-        log: the file that the engine logs to.
-    """
-
     def __init__(self, llm: Any, device: Device, log: Path) -> None:
         self._device = device
         self._engine = llm.llm_engine
@@ -135,12 +118,9 @@ class VllmEngine:
             threading.Thread(target=_watch_for_death, args=watch, daemon=True).start()
 
     def submit(self, prompt: Sequence[int], sampling: Any, adapter: str | None) -> str:
-        """Queue a request and return its name.
+        """Queue a request of token ids and `vllm.SamplingParams`, and return its name.
 
-        Args:
-            prompt: token ids.
-            sampling: `vllm.SamplingParams`.
-            adapter: folder of the LoRA adapter to answer with; None for the plain model.
+        `adapter` is the folder of the LoRA adapter to answer with; None is the plain model.
         """
         name = str(self._asked)
         self._asked += 1
@@ -157,9 +137,6 @@ class VllmEngine:
         """One step of the engine: (name, `vllm.CompletionOutput`, whether it has ended).
 
         A request that runs on is listed where its sampling asks for output so far.
-
-        Raises:
-            VllmError: the engine has died.
         """
         with self._at_work():
             outputs = self._engine.step()
@@ -216,9 +193,8 @@ def vllm_engine(
 ) -> Iterator[VllmEngine]:
     """Start an engine on a model without adapters; release its memory at the end.
 
-    Args:
-        text: the model's tokens and limits; longer sequences have no room.
-        lora_rank: highest rank of an adapter that requests may name; 0 for none.
+    Sequences are bounded by the limits of `text`. `lora_rank` is the highest rank of an adapter
+    that requests may name; 0 for none.
 
     Raises:
         VllmError: this vLLM cannot be imported, is for another device, or refuses the model.
@@ -261,12 +237,12 @@ def _start(
     }
     with restored_variables(variables), restored_torch(device):
         os.environ.update(variables)
-        LLM = _import_llm(device)  # noqa: N806
+        make_llm = _import_llm(device)
         from vllm.config.logging import LoggingConfig
         from vllm.exceptions import VLLMError
 
         try:
-            llm = LLM(
+            llm = make_llm(
                 model=base.path,
                 dtype=device.dtype,
                 max_model_len=text.context_length,
@@ -286,7 +262,6 @@ def _start(
 
 
 def _lora_room(rank: int, base: ModelRef) -> dict[str, Any]:
-    """Engine arguments for adapters of up to that rank."""
     if not rank:
         return {}
     room = next((most for most in RANKS if most >= rank), None)
@@ -323,11 +298,7 @@ def _on_a_cpu(
 
 
 def check_can_run(device: Device) -> None:
-    """Refuse a device without vLLM before anything is loaded.
-
-    Raises:
-        VllmError: vLLM is not installed, or has nothing for the device.
-    """
+    """Refuse a device without vLLM before anything is loaded."""
     if device.name not in INSTALL:
         raise _unfit(f"vLLM does not run on {device.name}", "take another device")
     if device.quantization != "none":

@@ -1,10 +1,10 @@
 """Rule-made corruptions of good examples: the negatives that the offline judge learns from.
 
-UniEval (arXiv 2210.07197) trains its evaluators on good text against rule-made damage
-of it. Each kind of corruption names the dimensions that it harms and those that it provably leaves
-alone; any other dimension is unknown (a repeated answer may still be an answer). There are three
-groups: damage to the text; a mismatch of task and answer; and near misses, which are well written,
-of the right kind, and wrong, as most errors of a small policy are.
+UniEval (arXiv 2210.07197) trains its evaluators on good text against rule-made damage of it. Each
+kind of corruption names the dimensions that it harms and those that it provably leaves alone; any
+other dimension is unknown (a repeated answer may still be an answer). There are three groups:
+damage to the text; a mismatch of task and answer; and near misses, which are well written, of the
+right kind, and wrong, as most errors of a small policy are.
 
 A rule takes an example and a random generator. It returns the worse example, the same example where
 the draw changed nothing, or None where it does not apply.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from random import Random
 from typing import Literal
 
@@ -90,22 +90,15 @@ def with_output(example: Example, output: str) -> Example:
     return Example(example.instruction, example.input, output)
 
 
-def shuffled_words(example: Example, random: Random) -> Example | None:
-    if not _is_prose(example.output):
-        return None
-    return with_output(example, _shuffle(example.output, random))
+def _of_prose(damage: Callable[[str, Random], str]) -> Rule:
+    """The rule that damages the output where it is prose."""
 
+    def rule(example: Example, random: Random) -> Example | None:
+        if not _is_prose(example.output):
+            return None
+        return with_output(example, damage(example.output, random))
 
-def dropped_words(example: Example, random: Random) -> Example | None:
-    if not _is_prose(example.output):
-        return None
-    return with_output(example, _drop(example.output, random))
-
-
-def truncated(example: Example, random: Random) -> Example | None:
-    if not _is_prose(example.output):
-        return None
-    return with_output(example, _cut(example.output, random))
+    return rule
 
 
 def misspelt(example: Example, random: Random) -> Example | None:
@@ -150,13 +143,8 @@ def garbled_input(example: Example, random: Random) -> Example | None:
 
 
 def format_leftover(example: Example, random: Random) -> Example | None:
-    leftover = random.choice(LEFTOVERS)
-    return with_output(
-        example,
-        leftover.format(
-            output=example.output, input=example.input or NO_INPUT, instruction=example.instruction
-        ),
-    )
+    texts = {**asdict(example), "input": example.input or NO_INPUT}
+    return with_output(example, random.choice(LEFTOVERS).format(**texts))
 
 
 def missing_input(example: Example, random: Random) -> Example | None:
@@ -168,18 +156,16 @@ def copied_input(example: Example, random: Random) -> Example | None:
 
 
 def wrong_number(example: Example, random: Random) -> Example | None:
-    numbers = list(NUMBER.finditer(example.output))
+    text = example.output
+    numbers = list(NUMBER.finditer(text))
     if not numbers:
         return None
     number = random.choice(numbers)
     value = int(number.group())
-    others = [
-        other for other in (*range(value - 3, value + 4), value + 10, value * 2) if other >= 0
-    ]
+    near = (*range(value - 3, value + 4), value + 10, value * 2)
     of_task = [int(digits) for digits in NUMBER.findall(task_text(example))]
-    changed = str(random.choice(others + of_task))
-    text = example.output
-    return with_output(example, text[: number.start()] + changed + text[number.end() :])
+    changed = random.choice([other for other in near if other >= 0] + of_task)
+    return with_output(example, f"{text[: number.start()]}{changed}{text[number.end() :]}")
 
 
 def wrong_order(example: Example, random: Random) -> Example | None:
@@ -200,6 +186,20 @@ def wrong_order(example: Example, random: Random) -> Example | None:
         items[first], items[second] = items[second], items[first]
     return with_output(example, separator.join(items) + ending)
 
+
+RULES: dict[str, Rule] = {
+    "shuffled_words": _of_prose(_shuffle),
+    "dropped_words": _of_prose(_drop),
+    "truncated": _of_prose(_cut),
+    "misspelt": misspelt,
+    "repeated": repeated,
+    "garbled_input": garbled_input,
+    "format_leftover": format_leftover,
+    "missing_input": missing_input,
+    "copied_input": copied_input,
+    "wrong_number": wrong_number,
+    "wrong_order": wrong_order,
+}
 
 Dimension = Literal["naturalness", "coherence", "understandability"]
 Group = Literal["damage", "mismatch", "near_miss"]
@@ -263,17 +263,10 @@ class Corruption:
 
 
 class Corruptor:
-    """Corrupts examples.
-
-    Args:
-        sources: good examples, from which wrong inputs and outputs are taken. Their order makes no
-            difference.
-    """
+    """Corrupts examples; wrong inputs and outputs come from `sources`, whatever their order."""
 
     def __init__(self, sources: Sequence[Example]) -> None:
-        self._sources = sorted(
-            set(sources), key=lambda example: (example.instruction, example.input, example.output)
-        )
+        self._sources = sorted(set(sources), key=astuple)
         self._words = [wording(source.instruction) for source in self._sources]
         # Equally near sources are ordered by a hash, not by the alphabet.
         self._tie_breaks = [request_seed(*astuple(source)) for source in self._sources]
@@ -282,11 +275,8 @@ class Corruptor:
             for word in sorted(words):
                 self._with_word[word].append(position)
         self._neighbours: dict[Example, list[Example]] = {}
-        own: list[Rule] = [shuffled_words, dropped_words, truncated, misspelt, repeated]
-        own += [garbled_input, format_leftover, missing_input, copied_input]
-        own += [wrong_number, wrong_order]
         self._rules: dict[str, Rule] = {
-            **{rule.__name__: rule for rule in own},
+            **RULES,
             "other_output": self._other_output,
             "other_input": self._other_input,
             "near_output": self._near_output,
@@ -294,16 +284,10 @@ class Corruptor:
         }
 
     def corrupt(self, example: Example, kind: str, run_seed: str) -> Corruption | None:
-        """The corruption of `example` by one rule, or None where the rule does not apply to it.
-
-        Equal (example, kind, run seed) over equal sources give the same corruption.
-        """
-        random = Random(
-            request_seed(run_seed, kind, example.instruction, example.input, example.output)
-        )
-        rule = self._rules[kind]
+        """The corruption of `example` by one rule, or None where the rule does not apply to it."""
+        random = Random(request_seed(run_seed, kind, *astuple(example)))
         for _ in range(TRIES):
-            worse = rule(example, random)
+            worse = self._rules[kind](example, random)
             if worse is None:
                 return None
             if _content(worse) != _content(example):
@@ -316,8 +300,7 @@ class Corruptor:
         return [corruption for corruption in corruptions if corruption is not None]
 
     def _other_output(self, example: Example, random: Random) -> Example | None:
-        donor = random.choice(self._sources)
-        return Example(example.instruction, example.input, donor.output)
+        return with_output(example, random.choice(self._sources).output)
 
     def _other_input(self, example: Example, random: Random) -> Example | None:
         donor = random.choice(self._sources)
@@ -346,7 +329,6 @@ class Corruptor:
         return with_output(example, " ".join(words))
 
     def _neighbour(self, example: Example, random: Random) -> Example | None:
-        """A neighbour; nearer ones are more likely."""
         near = self._nearest(example)
         return near[int(len(near) * random.random() ** NEARNESS)] if near else None
 

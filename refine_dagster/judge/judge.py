@@ -1,7 +1,7 @@
 """The judge, whose scores of an example are the automated feedback (docs/methods.md, section 2.2).
 
 A score becomes part of a row's content, so it must not depend on what else is scored in the same
-call: see `passes.py`.
+call: see `models/padding.py`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from refine_dagster.hashing import folder_files, json_hash
-from refine_dagster.judge.network import (
-    MAX_LENGTH,
-    Encoded,
-    Network,
-    log_probabilities,
-    read_network,
-)
-from refine_dagster.judge.passes import passes
+from refine_dagster.judge.network import MAX_LENGTH, Network, log_probabilities, read_network
 from refine_dagster.models.device import Device, release_memory
+from refine_dagster.models.padding import passes
 from refine_dagster.prompts.example import Example
 
 DECIMALS = 6
@@ -37,11 +31,7 @@ Scores = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Part:
-    """One number that a judge gives an example.
-
-    Attributes:
-        probability: whether it is one, 0 to 1; otherwise only differences have a meaning.
-    """
+    """One number that a judge gives an example; a `probability`, or a number to compare."""
 
     name: str
     meaning: str
@@ -58,21 +48,13 @@ PARTS = (
 
 
 class Judge(Protocol):
-    """Scores examples.
-
-    Attributes:
-        fingerprint: names everything that decides the scores.
-        parts: what each example is scored on.
-    """
+    """Scores examples; `fingerprint` names everything that decides the scores."""
 
     fingerprint: str
     parts: tuple[Part, ...]
 
     def score(self, examples: Sequence[Example]) -> list[Scores]:
-        """The scores of each example, in the order of `parts`.
-
-        An example's scores do not depend on the other examples.
-        """
+        """The scores of each example on all `parts`, whatever other examples there are."""
 
 
 class TrainedJudge:
@@ -86,26 +68,24 @@ class TrainedJudge:
 
     def score(self, examples: Sequence[Example]) -> list[Scores]:
         """Scores, rounded to six decimals; equal examples are read once."""
-        encoded = {example: self._network.encode(example) for example in dict.fromkeys(examples)}
-        sizes = {example: len(text.ids) for example, text in encoded.items()}
-        found: dict[Example, Scores] = {}
-        for batch in passes(sizes, _rows, self._network.max_length, LENGTHS):
-            rows = [encoded[example] for example in batch.rows]
-            scores = self._read(rows, batch.length, len(batch.texts))
-            found.update(zip(batch.texts, scores, strict=True))
-        return [found[example] for example in examples]
-
-    def _read(self, rows: list[Encoded], length: int, wanted: int) -> list[Scores]:
-        """Scores of the first `wanted` rows."""
         import torch
 
-        with torch.no_grad():
-            raw = self._network.read(rows, length).raw[:wanted]
-            values = torch.cat([log_probabilities(raw).exp(), raw[:, 3:]], dim=-1)
-        return [
-            {part.name: round(value, DECIMALS) for part, value in zip(PARTS, row, strict=True)}
-            for row in values.double().cpu().tolist()
-        ]
+        encoded = {example: self._network.encode(example) for example in dict.fromkeys(examples)}
+        sizes = {example: len(text.ids) for example, text in encoded.items()}
+        scores: dict[Example, Scores] = {}
+        for batch in passes(sizes, _rows, self._network.max_length, LENGTHS):
+            with torch.no_grad():
+                rows = [encoded[example] for example in batch.rows]
+                raw = self._network.read(rows, batch.length).raw[: len(batch.texts)]
+                values = torch.cat([log_probabilities(raw).exp(), raw[:, 3:]], dim=-1)
+            read = map(named_scores, values.double().cpu().tolist())
+            scores.update(zip(batch.texts, read, strict=True))
+        return [scores[example] for example in examples]
+
+
+def named_scores(values: Sequence[float]) -> Scores:
+    """The scores of one example, in the order of `PARTS`, rounded to six decimals."""
+    return {part.name: round(value, DECIMALS) for part, value in zip(PARTS, values, strict=True)}
 
 
 def _rows(length: int) -> int:
@@ -128,5 +108,5 @@ def loaded_judge(folder: Path, device: Device) -> Iterator[Judge]:
 
 
 def judge_fingerprint(folder: Path) -> str:
-    """The name of the judge in `folder`: sha256 over its files and their names, 64 hex digits."""
+    """sha256 over the judge's files and their names, 64 hex digits."""
     return json_hash(["judge", folder_files(folder)])

@@ -54,13 +54,9 @@ class JudgeError(RefineError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example in tokens.
+    """An example in tokens, a value of `Mark` for each.
 
-    Attributes:
-        ids: the tokens.
-        marks: values of `Mark`, one a token.
-        given: index of the first token after `Input:`.
-        response: index of the first token after `Output:`.
+    `given` and `response` are the indices of the first tokens after `Input:` and `Output:`.
     """
 
     ids: tuple[int, ...]
@@ -83,16 +79,10 @@ class Reading:
 
 
 class Network:
-    """Backbone and outputs in memory.
-
-    Args:
-        backbone: a causal language model of `transformers`.
-        heads: from `new_heads`.
-        tokenizer: the base model's; a fast one, which gives the characters of each token.
-        device: where both are.
+    """Backbone (a causal language model) and heads (`new_heads`) in memory.
 
     Raises:
-        JudgeError: the tokenizer is not a fast one.
+        JudgeError: the tokenizer is not a fast one, which gives the characters of each token.
     """
 
     def __init__(self, backbone: Any, heads: ModuleDict, tokenizer: Any, device: Device) -> None:
@@ -189,7 +179,7 @@ class Network:
 
 
 def read_network(folder: Path, device: Device) -> Network:
-    """Read backbone, outputs and tokenizer from a judge's folder, in float32.
+    """Read backbone, heads and tokenizer from a judge's folder, in float32.
 
     Raises:
         JudgeError: files are missing or damaged, or of another format.
@@ -227,7 +217,7 @@ def read_network(folder: Path, device: Device) -> Network:
 
 
 def write_network(network: Network, folder: Path, card: dict[str, Any]) -> None:
-    """Write backbone, tokenizer, outputs and a card; equal values give equal bytes."""
+    """Write backbone, tokenizer, heads and a card; equal values give equal bytes."""
     from safetensors.torch import save_file
     from transformers.utils import logging
 

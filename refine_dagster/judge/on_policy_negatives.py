@@ -1,13 +1,12 @@
 """On-policy negatives: the base model's own wrong answers to tasks with one right answer.
 
-Reinforcement learning finds the errors that a judge overlooks. Against a judge trained on
-rule-made corruptions alone it found that a bare number is rewarded as the answer to everything. So
-the judge also learns from samples of the model that the policy starts from, as a reward model is
-trained on samples of the policy that it will judge (Stiennon et al., arXiv 2009.01325).
+Reinforcement learning finds the errors that a judge overlooks: a judge trained on rule-made
+corruptions alone rewarded a bare number as the answer to everything. So the judge also learns from
+samples of the model that the policy starts from (Stiennon et al., arXiv 2009.01325).
 
-No judge is needed to label them: the tasks are of the primer's closed families, where any other
-answer is wrong. Besides the model's wrong answers to a task there are its answers to other tasks,
-as a policy gives them that no longer reads its task.
+The tasks are of the primer's closed families, where any other answer is wrong. Besides the model's
+wrong answers to a task there are its answers to other tasks, as a policy gives them that no longer
+reads its task.
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ from typing import Any
 
 from refine_dagster import progress
 from refine_dagster.config.learning import JudgeConfig
-from refine_dagster.generation.rollouts import sample_rollouts
+from refine_dagster.generation.decoding import sample_rollouts
 from refine_dagster.judge.corruptions import normalised
 from refine_dagster.offline.primer import CLOSED_FAMILIES, primer_tasks
-from refine_dagster.prompts.example import NO_INPUT, Example
-from refine_dagster.prompts.instance import instance_prompt
+from refine_dagster.prompts.example import NO_INPUT, Example, instance_prompt
 from refine_dagster.seeding import request_seed
 
 # Answers sampled to a task, at the temperature of the dataset.
@@ -41,12 +39,10 @@ DRAWN = 2
 
 @dataclass(frozen=True)
 class AnsweredTask:
-    """A task and a model's answers to it.
+    """A task with its right answer, and a model's answers to it.
 
-    Attributes:
-        example: the task with its right answer.
-        wrong: the model's different wrong answers, in sampling order.
-        right: how many of its `SAMPLES` answers are right.
+    `wrong` are the different wrong ones, in sampling order; `right` counts the right ones of
+    `SAMPLES`.
     """
 
     example: Example
@@ -55,10 +51,7 @@ class AnsweredTask:
 
 
 def own_tasks(config: JudgeConfig, run_seed: str) -> list[Example]:
-    """Up to `config.on_policy_negatives` tasks for the model, with their right answers.
-
-    They are drawn apart from the judge's other primer tasks.
-    """
+    """Up to `config.on_policy_negatives` tasks, drawn apart from the judge's other primer tasks."""
     drawn = primer_tasks(
         DRAWN * config.on_policy_negatives, request_seed(run_seed, "judge", "own_answers")
     )
@@ -69,13 +62,9 @@ def own_tasks(config: JudgeConfig, run_seed: str) -> list[Example]:
 def answered_tasks(
     model: Any, tokenizer: Any, tasks: Iterable[Example], run_seed: str
 ) -> list[AnsweredTask]:
-    """Sample a model's answers to tasks and compare them with the right ones.
+    """Sample a causal language model's answers to tasks and compare them with the right ones.
 
-    Args:
-        model: a causal language model of `transformers`.
-        tokenizer: the model's.
-        tasks: with their right answers; they also serve each other as demonstrations.
-        run_seed: seeds the demonstrations and the sampling.
+    The tasks also serve each other as demonstrations.
     """
     tasks = list(tasks)
     answered: list[AnsweredTask] = []

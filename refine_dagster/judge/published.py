@@ -1,7 +1,6 @@
 """The published judge: UniEval and the OpenAssistant reward model together.
 
-Nothing is trained. Its fingerprint covers the files of both models and what decides how a text is
-cut and padded. Its accuracy is measured on the examples that the offline judge is tested on, so
+Nothing is trained. Its accuracy is measured on the examples that the offline judge is tested on, so
 that the two compare.
 """
 
@@ -13,13 +12,17 @@ from dataclasses import dataclass
 
 from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.hashing import json_hash
-from refine_dagster.judge.judge import DECIMALS, PARTS, Judge, Part, Scores
+from refine_dagster.judge.judge import PARTS, Judge, Part, Scores, named_scores
 from refine_dagster.judge.network import JudgeError
-from refine_dagster.judge.published_model import find_published
-from refine_dagster.judge.quality import JudgeAccuracy, judge_accuracies
-from refine_dagster.judge.reward_model import RewardModel, loaded_reward_model
+from refine_dagster.judge.published_model import (
+    RewardModel,
+    UniEval,
+    find_published,
+    loaded_reward_model,
+    loaded_unieval,
+)
+from refine_dagster.judge.quality import MeasuredJudge, judge_accuracies
 from refine_dagster.judge.training import split_examples
-from refine_dagster.judge.unieval import UniEval, loaded_unieval
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.prompts.example import Example
@@ -30,27 +33,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class PublishedModels:
-    """The two models on this machine's disk."""
-
     unieval: ModelRef
     reward_model: ModelRef
 
 
-@dataclass(frozen=True)
-class PublishedMeasure:
-    """The judge's accuracies; `fingerprint` is that of the loaded judge."""
-
-    accuracies: list[JudgeAccuracy]
-    held_out_examples: int
-    fingerprint: str
-
-
 class PublishedJudge:
-    """A `Judge` made of the two loaded models.
-
-    Attributes:
-        fingerprint: names everything that decides the scores.
-    """
+    """A `Judge` made of the two loaded models."""
 
     parts: tuple[Part, ...] = PARTS
 
@@ -68,24 +56,14 @@ class PublishedJudge:
         rewards = self._reward_model.score(
             [self._reward_model.conversation(example) for example in different]
         )
-        found = {
-            example: {
-                part.name: round(value, DECIMALS)
-                for part, value in zip(
-                    PARTS, (*shares[3 * number : 3 * number + 3], rewards[number]), strict=True
-                )
-            }
+        scores = {
+            example: named_scores((*shares[3 * number : 3 * number + 3], rewards[number]))
             for number, example in enumerate(different)
         }
-        return [found[example] for example in examples]
+        return [scores[example] for example in examples]
 
 
 def find_published_models(config: JudgeConfig) -> PublishedModels:
-    """Both models, found and hashed.
-
-    Raises:
-        PublishedModelError: one is not there, or files are missing.
-    """
     return PublishedModels(
         find_published(config.unieval, config.unieval_revision, "judge.unieval"),
         find_published(config.reward_model, config.reward_model_revision, "judge.reward_model"),
@@ -93,7 +71,7 @@ def find_published_models(config: JudgeConfig) -> PublishedModels:
 
 
 def published_fingerprint(models: PublishedModels, config: JudgeConfig) -> str:
-    """The judge's name: sha256 over both models and the fields that shape texts, 64 hex digits."""
+    """sha256 over both models and the fields that shape texts, 64 hex digits."""
     parts = {
         "format": FORMAT,
         "unieval": models.unieval.fingerprint,
@@ -111,11 +89,8 @@ def loaded_published_judge(
 ) -> Iterator[Judge]:
     """Load both models; free their memory at the end.
 
-    Args:
-        expected: the fingerprint that the judge must have; None accepts any.
-
     Raises:
-        JudgeError: the fingerprint is another.
+        JudgeError: the fingerprint is not `expected`.
         PublishedModelError: a model is of another architecture than is needed.
     """
     fingerprint = published_fingerprint(models, config)
@@ -142,17 +117,8 @@ def measure_published_judge(
     config: JudgeConfig,
     device: Device,
     run_seed: str,
-) -> PublishedMeasure:
-    """Accuracies on the held-out seeds and primer tasks and their corruptions.
-
-    Args:
-        seeds: good examples, in any order, to which `config.primer_tasks` primer tasks are added.
-        run_seed: decides which are held out, and seeds the corruptions.
-
-    Raises:
-        JudgeError: no example is held out.
-        PublishedModelError: a model is of another architecture than is needed.
-    """
+) -> MeasuredJudge:
+    """Accuracies on the held-out ones of the seeds and `config.primer_tasks` primer tasks."""
     _, testing = split_examples(seeds, config, run_seed)
     if not testing:
         raise JudgeError(
@@ -163,4 +129,4 @@ def measure_published_judge(
         )
     with loaded_published_judge(models, config, device) as judge:
         accuracies, examples = judge_accuracies(judge, testing, run_seed)
-        return PublishedMeasure(accuracies, examples, judge.fingerprint)
+        return MeasuredJudge(accuracies, examples, judge.fingerprint)

@@ -1,4 +1,4 @@
-"""How good a judge is, measured where right and wrong are known.
+"""How good a judge is, measured where right and wrong are known, and the judge as rows.
 
 Accuracy on held-out corruptions (`judge_accuracies`) says whether training worked. `judge_quality`
 measures what a user of the scores needs to know, on primer tasks that training never saw:
@@ -6,9 +6,8 @@ measures what a user of the scores needs to know, on primer tasks that training 
 - *Does a better text get a higher score?* The area under the ROC curve (AUC) of each part, which
   needs no threshold and so fits the Bradley-Terry reward too. `auc` measures a part by its own
   meaning (naturalness: intact against damaged text; coherence: right answers against wrong ones of
-  every sort). `auc_correctness` compares, for every part, the right answer with a wrong one of the
-  same kind. A part that only sees fluency or the kind of answer has 0.5 there, and what a reward
-  cannot see, it cannot teach.
+  every sort). `auc_correctness` compares the right answer with a wrong one of the same kind: a part
+  that only sees fluency or the kind of answer has 0.5 there.
 - *Does 0.8 mean 0.8?* Reliability: predictions in bins against the share that was good, and the
   expected calibration error (ECE), their mean distance over examples.
 - *Do the parts measure different things?* Spearman's rank correlation of each pair. The published
@@ -16,19 +15,18 @@ measures what a user of the scores needs to know, on primer tasks that training 
 
 Each task gives its right answer and up to three bad texts: `wrong`, the right answer to another
 task of the same family, so of the same kind, length and style; `foreign`, the right answer to a
-task of another family; and `damaged`, the right answer corrupted by a rule. The first two are
-certainly wrong, since only families with one right answer are used. Intervals are percentile
-bootstraps over tasks, not texts. The offline judge's backbone was trained on tasks of the same
-families, so the figures hold for the offline world only.
+task of another family; and `damaged`, the right answer corrupted by a rule. Only families with one
+right answer are used. Intervals are percentile bootstraps over tasks. The offline judge's backbone
+was trained on tasks of the same families, so the figures hold for the offline world only.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.judge.corruptions import (
@@ -37,6 +35,7 @@ from refine_dagster.judge.corruptions import (
     Corruption,
     Corruptor,
     normalised,
+    with_output,
 )
 from refine_dagster.judge.judge import Judge
 from refine_dagster.judge.on_policy_negatives import own_tasks
@@ -44,6 +43,7 @@ from refine_dagster.offline.primer import CLOSED_FAMILIES, primer_tasks
 from refine_dagster.prompts.example import Example
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import DECIMALS, CalibrationBin, auc_interval, calibration, spearman
+from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row
 
 # Kinds of corruption for `damaged` texts.
 DAMAGE = ("shuffled_words", "dropped_words", "truncated", "misspelt", "repeated")
@@ -55,14 +55,10 @@ DRAWN = 4 * TASKS
 
 @dataclass(frozen=True)
 class QualityMeasure:
-    """A row of the table `feedback_judge_quality`.
+    """A row of the table `feedback_judge_quality`: a figure of a part, over `examples` texts.
 
-    Attributes:
-        dimension: a part of the judge.
-        measure: `auc`, `auc_correctness` (each with `_low` and `_high`, its 95 % interval), `ece`
-            (of probabilities only), or `spearman_<part>` for each later part.
-        examples: texts measured on.
-        value: the figure.
+    `measure` is `auc` or `auc_correctness` (each with `_low` and `_high`, its 95 % interval), `ece`
+    (of probabilities only), or `spearman_<part>` for each later part.
     """
 
     dimension: str
@@ -73,22 +69,13 @@ class QualityMeasure:
 
 @dataclass(frozen=True)
 class JudgeQuality:
-    """Everything measured, in the order of the judge's parts."""
-
     measures: tuple[QualityMeasure, ...]
     calibration: tuple[CalibrationBin, ...]
 
 
 @dataclass(frozen=True)
 class QualityExample:
-    """A text of known quality.
-
-    Attributes:
-        task: number of its task; texts of one task are resampled together.
-        sort: what the text is.
-        example: the text.
-        corruption: how it was made; None for the right answer.
-    """
+    """A text of known quality; the right answer has no `corruption`."""
 
     task: int
     sort: Sort
@@ -110,10 +97,7 @@ def judge_quality(
 ) -> JudgeQuality:
     """Measure a judge on primer tasks that it was not trained on.
 
-    Args:
-        judge: trained (or, if published, tested) with this config and run seed.
-        seeds: the seeds that it was trained on.
-        run_seed: seeds the tasks, all draws and the resampling.
+    `seeds`, config and run seed are those that it was trained (or, if published, tested) with.
     """
     primer = primer_tasks(config.primer_tasks, request_seed(run_seed, "judge", "primer"))
     known = [*seeds, *(task.example for task in primer), *own_tasks(config, run_seed)]
@@ -137,9 +121,7 @@ def quality_examples(known: Iterable[Example], run_seed: str) -> list[QualityExa
     examples: list[QualityExample] = []
     for number, task in enumerate(tasks):
         example = task.example
-        random = Random(
-            request_seed(run_seed, "quality", example.instruction, example.input, example.output)
-        )
+        random = Random(request_seed(run_seed, "quality", *astuple(example)))
         same = [other.example.output for other in tasks if other.family == task.family]
         others = [other.example.output for other in tasks if other.family != task.family]
         bad: list[tuple[Sort, Corruption | None]] = [
@@ -187,9 +169,8 @@ def measure_judge(judge: Judge, examples: Sequence[QualityExample], run_seed: st
         for other in judge.parts[number + 1 :]:
             value = spearman(values, [score[other.name] for score in scores])
             if value is not None:
-                measure = f"spearman_{other.name}"
-                rounded = round(value, DECIMALS)
-                measures.append(QualityMeasure(name, measure, len(values), rounded))
+                measure = (f"spearman_{other.name}", len(values), round(value, DECIMALS))
+                measures.append(QualityMeasure(name, *measure))
     return JudgeQuality(tuple(measures), tuple(bins))
 
 
@@ -199,8 +180,7 @@ def _answered(example: Example, answers: Sequence[str], random: Random) -> Corru
     others = sorted({answer for answer in answers if normalised(answer) != own})
     if not others:
         return None
-    chosen = Example(example.instruction, example.input, random.choice(others))
-    return Corruption("other_output", chosen)
+    return Corruption("other_output", with_output(example, random.choice(others)))
 
 
 def _damaged(
@@ -242,15 +222,11 @@ CHANCE = 0.5
 
 @dataclass(frozen=True)
 class JudgeAccuracy:
-    """Held-out accuracy on one dimension and kind of corruption (columns of the table).
+    """Held-out accuracy of a part on one kind of corruption that harms it, or on `all`.
 
-    Attributes:
-        dimension: a part of the judge.
-        corruption: a kind of corruption that harms the dimension, or `all`.
-        examples: examples measured; pairs where the part is no probability.
-        accuracy: balanced accuracy at a probability of one half; where the part is none, the share
-            of pairs whose good example has the higher score, a tie counting one half.
-        chance: what guessing would score.
+    Balanced accuracy at a probability of one half. Where the part is no probability, the share of
+    pairs whose good example has the higher score, a tie counting one half; then `examples` counts
+    pairs. `chance` is what guessing would score.
     """
 
     dimension: str
@@ -284,7 +260,8 @@ def judge_accuracies(
         for corruption in corruptions:
             worse = next(scores)
             for part in ranked:
-                order = _order(good[part], worse[part])
+                tie = good[part] == worse[part]
+                order = 0.5 if tie else float(good[part] > worse[part])
                 right[part, ALL, False].append(order)
                 right[part, corruption.kind, False].append(order)
             for dimension in DIMENSIONS:
@@ -298,10 +275,6 @@ def judge_accuracies(
     return _accuracies([*DIMENSIONS, *ranked], right), len(examples)
 
 
-def _order(better: float, worse: float) -> float:
-    return 0.5 if better == worse else float(better > worse)
-
-
 def _accuracies(
     names: Sequence[str], right: dict[tuple[str, str, bool], list[float]]
 ) -> list[JudgeAccuracy]:
@@ -313,13 +286,67 @@ def _accuracies(
             if not harmed:
                 continue
             shares = [sum(side) / len(side) for side in (harmed, good) if side]
-            accuracies.append(
-                JudgeAccuracy(
-                    dimension,
-                    kind,
-                    len(harmed) + len(good),
-                    round(sum(shares) / len(shares), 6),
-                    CHANCE,
-                )
-            )
+            accuracy = round(sum(shares) / len(shares), DECIMALS)
+            examples = len(harmed) + len(good)
+            accuracies.append(JudgeAccuracy(dimension, kind, examples, accuracy, CHANCE))
     return accuracies
+
+
+@dataclass(frozen=True)
+class MeasuredJudge:
+    """A judge's accuracies on held-out examples, how many these are, and its fingerprint."""
+
+    accuracies: list[JudgeAccuracy]
+    held_out_examples: int
+    fingerprint: str
+
+
+JUDGE, ACCURACY = "feedback_judge", "feedback_judge_accuracy"
+QUALITY, CALIBRATION = "feedback_judge_quality", "feedback_judge_calibration"
+# Measures that are figures of the judge's materialization.
+SHOWN = ("auc", "auc_correctness", "ece")
+
+
+def judge_tables(
+    kind: str,
+    measured: Mapping[str, Any],
+    quality: JudgeQuality,
+    made_from: Sequence[Parent],
+    tested_on: Sequence[Parent] = (),
+    checkpoint_hash: str | None = None,
+) -> dict[str, list[Row]]:
+    """The judge's tables, from the fields of `MeasuredJudge`.
+
+    `tested_on` are the rows that a published judge's accuracies were measured on.
+    """
+    payload = {
+        "kind": kind,
+        "fingerprint": measured["fingerprint"],
+        "checkpoint_hash": checkpoint_hash,
+        "held_out_examples": measured["held_out_examples"],
+    }
+    row = make_row(JUDGE, payload, made_from)
+    owner = as_parent(JUDGE, row, "judge")
+    return {
+        JUDGE: [row],
+        ACCURACY: [
+            make_row(ACCURACY, accuracy, [owner, *tested_on]) for accuracy in measured["accuracies"]
+        ],
+        QUALITY: [make_row(QUALITY, asdict(measure), [owner]) for measure in quality.measures],
+        CALIBRATION: [make_row(CALIBRATION, asdict(bin), [owner]) for bin in quality.calibration],
+    }
+
+
+def judge_figures(tables: Mapping[str, Sequence[Row]]) -> dict[str, float]:
+    """Accuracy, AUC and calibration error of each part, from the judge's tables."""
+    accuracies = {
+        f"accuracy_{row['dimension']}": row["accuracy"]
+        for row in tables[ACCURACY]
+        if row["corruption"] == ALL
+    }
+    measures = {
+        f"{row['measure']}_{row['dimension']}": row["value"]
+        for row in tables[QUALITY]
+        if row["measure"] in SHOWN
+    }
+    return accuracies | measures

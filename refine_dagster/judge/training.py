@@ -1,8 +1,8 @@
 """Trains the offline judge on good examples and worse ones, and tests it on other tasks.
 
-Source tasks are split first: a task's corruptions and the base model's answers to it are all for
-training or all for testing, and wrong inputs and outputs come from tasks on the same side. A hash
-of the task's own text decides its side, so adding a seed moves no other task across.
+Source tasks are split first, by a hash of a task's own text: a task's corruptions and the base
+model's answers to it are all for training or all for testing, and wrong inputs and outputs come
+from tasks on the same side.
 
 A batch is made of groups: a good example and worse ones. Half of the groups hold rule-made
 corruptions of any good example (`corruptions.py`), which teach what good text is; the other half
@@ -39,10 +39,10 @@ from refine_dagster.judge.on_policy_negatives import (
     own_tasks,
     wrong_answers,
 )
-from refine_dagster.judge.quality import JudgeAccuracy, judge_accuracies
+from refine_dagster.judge.quality import MeasuredJudge, judge_accuracies
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model
-from refine_dagster.models.learning_rate import cosine_share
+from refine_dagster.offline.base_model import cosine_share
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
 from refine_dagster.seeding import request_seed
@@ -134,7 +134,7 @@ def _answer_group(
     The model's answers may be fluent or not, so only their coherence is known.
     """
     task = answered.example
-    random = Random(request_seed(run_seed, "answers", task.instruction, task.input, task.output))
+    random = Random(request_seed(run_seed, "answers", *astuple(task)))
     wrong = wrong_answers(answered, others, OWN_ANSWERS, OTHER_ANSWERS, random)
     labels = tuple(False if dimension == "coherence" else None for dimension in DIMENSIONS)
     good, *corrupted = _group(network, corruptor, task, run_seed, OWN_CORRUPTIONS)
@@ -149,9 +149,7 @@ def _group(
     wanted: Sequence[str] = CORRUPTIONS,
 ) -> Group:
     """The good example and a corruption of each wanted group, or of another that applies."""
-    random = Random(
-        request_seed(run_seed, "group", source.instruction, source.input, source.output)
-    )
+    random = Random(request_seed(run_seed, "group", *astuple(source)))
     kinds = list(KINDS)
     random.shuffle(kinds)
     chosen: dict[str, Corruption] = {}
@@ -161,27 +159,19 @@ def _group(
             if corruption is not None:
                 chosen[kind] = corruption
                 break
-    return [
-        LabelledText(network.encode(source), (True,) * len(DIMENSIONS)),
-        *(_labelled(network, corruption) for corruption in chosen.values()),
-    ]
-
-
-def _labelled(network: Network, corruption: Corruption) -> LabelledText:
-    labels = tuple(corruption.label(dimension) for dimension in DIMENSIONS)
-    return LabelledText(network.encode(corruption.example), labels)
+    texts = [LabelledText(network.encode(source), (True,) * len(DIMENSIONS))]
+    for corruption in chosen.values():
+        labels = tuple(corruption.label(dimension) for dimension in DIMENSIONS)
+        texts.append(LabelledText(network.encode(corruption.example), labels))
+    return texts
 
 
 def group_length(group: Group) -> int:
-    """Tokens of the group's longest text."""
     return max(len(example.encoded.ids) for example in group)
 
 
 def class_weights(groups: list[Group]) -> list[tuple[float, float]]:
-    """For each dimension the weights of a harmed and of a good example, which balance the classes.
-
-    So the threshold of a probability is one half.
-    """
+    """For each dimension the weights of harmed and good examples, which balance the classes."""
     weights = []
     for labels in zip(*(example.labels for group in groups for example in group), strict=True):
         known = sum(label is not None for label in labels)
@@ -204,15 +194,6 @@ LANGUAGE_WEIGHT = 1.0
 HIGHEST_LOG = -1e-6
 
 
-@dataclass(frozen=True)
-class JudgeTraining:
-    """The result of training; `fingerprint` is that of the judge in the folder."""
-
-    accuracies: list[JudgeAccuracy]
-    held_out_examples: int
-    fingerprint: str
-
-
 def train_judge(
     base: ModelRef,
     seeds: Sequence[Example],
@@ -220,16 +201,11 @@ def train_judge(
     out: Path,
     device: Device,
     run_seed: str,
-) -> JudgeTraining:
-    """Train a judge and save it in the folder `out`, which needs no other file.
+) -> MeasuredJudge:
+    """Train a judge on seeds and `config.primer_tasks` primer tasks; save it in folder `out`.
 
-    Equal arguments on one machine give equal files. Weights are float32 whatever the device's
-    dtype, as scores are compared at six decimals.
-
-    Args:
-        base: the language model to fine-tune.
-        seeds: good examples, in any order, to which `config.primer_tasks` primer tasks are added.
-        run_seed: seeds every draw.
+    Equal arguments on one machine give equal files. Weights are float32, as scores are compared at
+    six decimals.
 
     Raises:
         JudgeError: there are too few good examples to split, or the loss is not finite.
@@ -266,7 +242,7 @@ def train_judge(
             "training_tasks": len(training),
         }
         write_network(network, out, card)
-    return JudgeTraining(accuracies, examples, judge_fingerprint(out))
+    return MeasuredJudge(accuracies, examples, judge_fingerprint(out))
 
 
 def split_examples(
@@ -324,6 +300,12 @@ def _train(
     network.backbone.eval()
 
 
+def _weights(labels: tuple[bool | None, ...], weights: list[tuple[float, float]]) -> list[float]:
+    return [
+        0.0 if label is None else pair[label] for label, pair in zip(labels, weights, strict=True)
+    ]
+
+
 def _loss(network: Network, batch: list[Group], weights: list[tuple[float, float]]) -> Tensor:
     """Cross-entropy of the dimensions, Bradley-Terry loss of pairs, and language modelling loss.
 
@@ -340,22 +322,11 @@ def _loss(network: Network, batch: list[Group], weights: list[tuple[float, float
     targets = torch.tensor([[bool(label) for label in example.labels] for example in examples]).to(
         raw.device
     )
-    known = torch.tensor(
-        [
-            [
-                0.0 if label is None else pair[label]
-                for label, pair in zip(row, weights, strict=True)
-            ]
-            for row in (example.labels for example in examples)
-        ]
-    ).to(raw.device)
+    known = torch.tensor([_weights(example.labels, weights) for example in examples]).to(raw.device)
     logs = log_probabilities(raw)
     log_complements = torch.log(-torch.expm1(logs.clamp(max=HIGHEST_LOG)))
     cross_entropy = -(known * torch.where(targets, logs, log_complements)).sum()
-    own_pairs = []
-    likelihoods = []
-    best = []
-    worse = []
+    own_pairs, likelihoods, best, worse = [], [], [], []
     start = 0
     for group in batch:
         rewards = raw[start : start + len(group), -1]

@@ -1,12 +1,11 @@
 """Marks of words: which words of an output stand in its task, and in which order.
 
 Most of what makes a short answer right is that it has the task's own words, all of them, none
-twice, in the order asked for. A transformer of a million parameters has no circuit that compares
-two words after the minutes of training that the offline profile has, so an exact comparison marks
-each word, like the exact-match feature of a question answering reader (Chen et al., arXiv
-1704.00051). The network learns which marks the right answer to a task has; the marks themselves do
-not tell right from wrong: a copied input is marked alike in a task that asks to join words and in
-one that asks to sort them. Answers without words of their task, such as sums, gain little.
+twice, in the order asked for. A transformer of a million parameters learns no circuit that compares
+two words in the minutes of training of the offline profile, so an exact comparison marks each word,
+like the exact-match feature of a question answering reader (Chen et al., arXiv 1704.00051). The
+network learns which marks the right answer to a task has; the marks themselves do not tell right
+from wrong. Answers without words of their task, such as sums, gain little.
 """
 
 from __future__ import annotations
@@ -29,31 +28,19 @@ class Mark(IntEnum):
 
     NONE = 0
     # Words of the output.
-    NEW = 1
-    """In neither the input nor the instruction."""
-    LIKE = 2
-    """Like a word of the task, such as its plural."""
-    INSTRUCTED = 3
-    """In the instruction only."""
-    STARTS = 4
-    """The first word taken from the input."""
-    NEXT = 5
-    """In the input, right after the word taken before it."""
-    ONWARD = 6
-    """In the input, farther on than the word taken before it."""
-    BACK = 7
-    """In the input, before the word taken before it."""
-    AGAIN = 8
-    """In the input, but taken as often as it stands there already."""
+    NEW = 1  # In neither the input nor the instruction.
+    LIKE = 2  # Like a word of the task, such as its plural.
+    INSTRUCTED = 3  # In the instruction only.
+    STARTS = 4  # The first word taken from the input.
+    NEXT = 5  # In the input, right after the word taken before it.
+    ONWARD = 6  # In the input, farther on than the word taken before it.
+    BACK = 7  # In the input, before the word taken before it.
+    AGAIN = 8  # In the input, but taken as often as it stands there already.
     # Words of the task.
-    TAKEN = 9
-    """A word of the input that the output has."""
-    LEFT = 10
-    """A word of the input that the output does not have."""
-    ECHOED = 11
-    """A word of the instruction that the output has."""
-    UNUSED = 12
-    """A word of the instruction that the output does not have."""
+    TAKEN = 9  # A word of the input that the output has.
+    LEFT = 10  # A word of the input that the output does not have.
+    ECHOED = 11  # A word of the instruction that the output has.
+    UNUSED = 12  # A word of the instruction that the output does not have.
 
 
 Span = tuple[int, int]

@@ -53,9 +53,6 @@ def with_smaller_batches(
             this session is taken instead.
         attempt: trains from its beginning (or its last saved state) with so many in a pass.
         repeats: passes of `batch` examples in an optimiser step.
-
-    Raises:
-        MemoryFullError: memory runs out with a single example.
     """
     start = min(start, device.use.batch_sizes.get(work, start))
     sizes = [size for size in batch_ladder(batch) if size <= start]
@@ -79,10 +76,7 @@ def in_batches_that_fit(
 ) -> Iterator[tuple[Sequence[T], R]]:
     """Run a batch, or its halves where memory runs out, or theirs; yield parts in order.
 
-    Args:
-        work: names it in messages and in the session's record.
-        run: must not change the items, since a part may be run again.
-        smallest: items that are not halved.
+    `run` must not change the items, since a part may be run again. `smallest` items are not halved.
 
     Raises:
         MemoryFullError: memory runs out with `smallest` items or fewer.
@@ -92,7 +86,7 @@ def in_batches_that_fit(
         part = waiting.pop(0)
         most = device.use.batch_sizes.get(work, len(part))
         if len(part) > most:
-            waiting[:0] = [part[place : place + most] for place in range(0, len(part), most)]
+            waiting[:0] = [part[start : start + most] for start in range(0, len(part), most)]
             continue
         done, result = _attempt(lambda part=part: run(part))  # type: ignore[misc]
         if done:

@@ -1,9 +1,8 @@
 """Where models run: one session on one device, which leaves the process as it found it.
 
 A session chooses device and threads, turns PyTorch's deterministic mode on, bounds the share of a
-card's memory, and at its end restores each setting and releases the memory, so that assets that run
-one after another in one process do not see each other. What it records of itself (`DeviceUse`)
-stands beside a materialization and enters no data version or manifest.
+card's memory, and at its end restores each setting and releases the memory. What it records of
+itself (`DeviceUse`) stands beside a materialization and enters no data version or manifest.
 """
 
 from __future__ import annotations
@@ -45,7 +44,6 @@ class DeviceUse:
     """What a session records of itself; seconds and peak memory once it ended.
 
     Attributes:
-        hardware, driver: the card's or processor's name, and the version of the card's driver.
         batch_sizes: work -> the largest batch known to fit, once memory ran out.
         backed_off: a sentence for each time memory ran out.
         budgets: title -> memory budget as a Markdown table.
@@ -77,7 +75,6 @@ class Device:
         deterministic: whether operations without a deterministic implementation are refused.
         quantization: `none`, or `nf4`: language models' weights are held in four bits.
         memory_share: largest share of a card's memory that the session may take.
-        use: what the session records.
     """
 
     name: str
@@ -90,7 +87,6 @@ class Device:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype of that name."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.dtype)
@@ -102,8 +98,7 @@ def device_session(config: DeviceConfig) -> Iterator[Device]:
     """Open a session on a device; restore threads and modes and release memory at the end.
 
     Raises:
-        DeviceError: the named device is not available on this machine, or quantization is asked
-            for without bitsandbytes.
+        DeviceError: the device is not available, or quantization without bitsandbytes is asked for.
     """
     import torch
 
@@ -116,12 +111,9 @@ def device_session(config: DeviceConfig) -> Iterator[Device]:
         )
     device = Device(
         name,
-        config.dtype,
-        config.threads or _free_threads(),
-        config.deterministic,
-        config.quantization,
-        config.memory_share,
-        DeviceUse(hardware_name(name), driver_version(name)),
+        threads=config.threads or _free_threads(),
+        use=DeviceUse(hardware_name(name), driver_version(name)),
+        **config.model_dump(include={"dtype", "deterministic", "quantization", "memory_share"}),
     )
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     with restored_variables([CUBLAS_VARIABLE]):
@@ -227,10 +219,7 @@ def free_memory(device: Device) -> int:
 
 
 def session_figures(device: Device) -> dict[str, Any]:
-    """What the ledger keeps of a session so far; JSON values.
-
-    `batch_sizes` and `backed_off` are there only where memory ran out.
-    """
+    """What the ledger keeps of a session so far; JSON values."""
     use = device.use
     peak = peak_memory_mb(device) if use.peak_memory_mb is None else use.peak_memory_mb
     seconds = monotonic() - use.started if use.seconds is None else use.seconds
@@ -298,7 +287,7 @@ def hardware_name(device: str) -> str:
 
 @cache
 def driver_version(device: str) -> str | None:
-    """The version of the card's driver; None on a device without one, or if unknown."""
+    """The version of the card's driver; None where there is none, or if unknown."""
     if device != "cuda":
         return None
     ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]

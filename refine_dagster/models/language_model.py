@@ -1,9 +1,7 @@
 """A causal language model on disk: finding it, naming it by content, loading it, adapting it.
 
-The fingerprint hashes the files that decide what the model says (config, weights, tokenizer, and
-the adapter's), not where they lie: the same model in two folders has one name, and every completion
-and every row that came from it carries that name. A row of the warehouse names a checkpoint by its
-content; `registered_base` and `registered_policy` find that model in the artifact root.
+The fingerprint hashes the files that decide what the model says, not where they lie: the same model
+in two folders has one name, and every completion and every row that came from it carries that name.
 """
 
 from __future__ import annotations
@@ -100,11 +98,7 @@ def as_model(model: ModelRef | Path | str) -> ModelRef:
 
 
 def with_adapter(base: ModelRef, folder: Path) -> ModelRef:
-    """The model `base` with its adapters, and the PEFT adapter in `folder` on top.
-
-    Raises:
-        ModelError: the folder is no adapter.
-    """
+    """The model `base` with its adapters, and the PEFT adapter in `folder` on top."""
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise ModelError(f"{name} is missing", where=str(folder), fix="name an adapter folder")
@@ -247,11 +241,7 @@ def reading(ref: ModelRef, what: str, fix: str) -> Iterator[None]:
 
 
 def load_config(ref: ModelRef) -> PreTrainedConfig:
-    """A model's config; of a multimodal model that of its text model, which alone is used.
-
-    Raises:
-        ModelError: it cannot be read, or is of an unknown architecture.
-    """
+    """A model's config; of a multimodal model that of its text model, which alone is used."""
     return _whole_config(ref).get_text_config()
 
 
@@ -263,11 +253,7 @@ def _whole_config(ref: ModelRef) -> PreTrainedConfig:
 
 
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
-    """A model's tokenizer, with the special tokens that `special_tokens.settle` promises.
-
-    Raises:
-        ModelError: its files cannot be read, or it cannot be made so.
-    """
+    """A model's tokenizer, with the special tokens that `special_tokens.settle` promises."""
     from transformers import AutoTokenizer
 
     with reading(ref, "tokenizer", "check the tokenizer's files"):
@@ -277,11 +263,6 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
 
 
 def checkpoint_folder(store: CheckpointStore, asset: str, content_hash: str) -> Path:
-    """The folder of a registered checkpoint.
-
-    Raises:
-        CheckpointError: it is gone.
-    """
     path = store.path_of(asset, content_hash)
     if not path.is_dir():
         raise CheckpointError(
@@ -293,11 +274,7 @@ def checkpoint_folder(store: CheckpointStore, asset: str, content_hash: str) -> 
 
 
 def registered_base(store: CheckpointStore, row: Mapping[str, Any]) -> ModelRef:
-    """The model of a row of `base_model`, checked against its fingerprint.
-
-    Raises:
-        ModelError: the files are not those that the row was made from.
-    """
+    """The model of a row of `base_model`, checked against its fingerprint."""
     if row["checkpoint_hash"] is not None:
         ref = resolve_model(str(checkpoint_folder(store, "base_model", row["checkpoint_hash"])))
     else:

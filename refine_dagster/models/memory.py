@@ -1,4 +1,4 @@
-"""A memory budget: what a training or a generation will take of a card, before it begins.
+"""How large a model is, and what a training or a generation with it takes of a card's memory.
 
 Everything follows from the model's config. Weights, adapter, gradients, optimiser states and
 key-value cache are counted exactly. Activations are an estimate: what PyTorch keeps for the
@@ -10,13 +10,17 @@ Sizes are bytes. In the formulas `d` is the width of the device's dtype, `T` the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 from refine_dagster import progress
+from refine_dagster.models import architecture
 from refine_dagster.models.batches import MemoryFullError, batch_ladder
 from refine_dagster.models.device import Device, free_memory
-from refine_dagster.models.language_model import ModelRef
-from refine_dagster.models.size import ModelSize, model_size
+from refine_dagster.models.language_model import ModelRef, load_config, reading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 GIB = 2**30
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -40,6 +44,92 @@ Trainer = Literal["trl", "own"]
 
 
 @dataclass(frozen=True)
+class ModelSize:
+    """What a model's config says of its size; no weight is read or allocated.
+
+    Attributes:
+        linear: weights of the linear layers but the head: what nf4 packs and LoRA adapts.
+        lora_width: inputs plus outputs of those layers, summed: LoRA parameters for each rank.
+        linear_inputs: their inputs alone, summed.
+        hidden, query, key_value, feed_forward: widths of the residual stream, of all query heads,
+            of all key heads, and of the feed-forward layer.
+        vocab, context: tokens in the vocabulary, and in the longest sequence.
+    """
+
+    parameters: int
+    linear: int
+    lora_width: int
+    linear_inputs: int
+    layers: int
+    hidden: int
+    query: int
+    key_value: int
+    feed_forward: int
+    vocab: int
+    context: int
+
+    def cache_bytes(self, width: int) -> int:
+        """Key-value cache of one token: keys and values of every layer."""
+        return 2 * self.layers * self.key_value * width
+
+    def layer_activations(self, width: int, copied: int = 0) -> int:
+        """Bytes that one decoder layer keeps of one token for the backward pass, `d` being `width`.
+
+        Of the residual stream: both norms' inputs in float32 and their results before and after
+        weighing, 4 d + 8. Of the queries: themselves and the attention's output, 2 d. Keys and
+        values, d each. Of the feed-forward layer: gate, its activation, up, and their product, 4 d.
+        Each linear layer's adapter keeps its own copy of the input in `copied` bytes; 0 where it
+        shares the model's dtype.
+        """
+        return (
+            self.hidden * (4 * width + 8)
+            + 2 * self.query * width
+            + 2 * self.key_value * width
+            + 4 * self.feed_forward * width
+            + copied * self.linear_inputs // self.layers
+        )
+
+
+@lru_cache(maxsize=16)
+def model_size(ref: ModelRef) -> ModelSize:
+    """The size of a model, from its config alone."""
+    config = load_config(ref)
+    with reading(ref, "config", "check that it is of a causal language model"):
+        return config_size(config)
+
+
+def config_size(config: PreTrainedConfig) -> ModelSize:
+    """The size of a model of that config, built without memory for its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    head = model.get_output_embeddings()
+    linear = [
+        module.weight if isinstance(module, torch.nn.Linear) else module.weight.T
+        for module in model.modules()
+        # GPT-2's own linear layer is of a class of transformers, with the weight transposed.
+        if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D")
+        and module is not head
+    ]
+    queries, keys, head_width = architecture.query_heads(config)
+    return ModelSize(
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        linear=sum(weight.numel() for weight in linear),
+        lora_width=sum(sum(weight.shape) for weight in linear),
+        linear_inputs=sum(weight.shape[1] for weight in linear),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        query=queries * head_width,
+        key_value=keys * head_width,
+        feed_forward=architecture.feed_forward(config),
+        vocab=config.vocab_size,
+        context=architecture.context_length(config),
+    )
+
+
+@dataclass(frozen=True)
 class BudgetLine:
     """One line: `held` all the time, or only during an `update` or while `rollouts` are written."""
 
@@ -51,13 +141,10 @@ class BudgetLine:
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """The lines of one piece of work."""
-
     title: str
     lines: tuple[BudgetLine, ...]
 
     def of(self, phase: Phase) -> int:
-        """Bytes of a phase."""
         return sum(line.bytes for line in self.lines if line.phase == phase)
 
     @property
@@ -66,7 +153,6 @@ class MemoryBudget:
         return self.of("held") + max(self.of("update"), self.of("rollouts"))
 
     def markdown(self) -> str:
-        """The lines as a Markdown table."""
         how = "what is held, and the larger of update and rollouts"
         total = BudgetLine("total", self.total, how if self.of("rollouts") else "sum")
         lines = [*self.lines, total]
@@ -74,7 +160,6 @@ class MemoryBudget:
         return "\n".join(["| what | GiB | from |", "|---|---:|---|", *rows])
 
     def line(self) -> str:
-        """The budget in one line."""
         parts = ", ".join(f"{line.what} {_gib(line.bytes)}" for line in self.lines if line.bytes)
         return f"memory budget of {self.title}: {_gib(self.total)} GiB ({parts})"
 
@@ -86,8 +171,8 @@ class TrainingPlan:
     Attributes:
         batch: sequences in one forward and backward pass.
         length, answer: tokens of the longest sequence, and those that have logits.
-        trainer: TRL's, which makes logits in tiles and holds a QLoRA adapter in bfloat16; or the
-            PPO of this project, which makes them whole and holds what is not packed in float32.
+        trainer: TRL's makes logits in tiles and holds a QLoRA adapter in bfloat16; PPO's own makes
+            them whole and holds what is not packed in float32.
         rollouts: sequences written at once between updates.
         reference: whether a frozen copy of the weights is held.
         engine: bytes of a vLLM engine on the same card.
@@ -107,10 +192,7 @@ class TrainingPlan:
 
 
 def training_budget(size: ModelSize, plan: TrainingPlan, device: Device) -> MemoryBudget:
-    """The budget of a training.
-
-    A batch that is too large for it may still fit: activations are counted from above.
-    """
+    """The budget of a training, from above: a batch that is too large for it may still fit."""
     width, tokens = WIDTHS[device.dtype], plan.batch * plan.length
     packed = device.quantization != "none"
     trained, trained_width = size.parameters, width
@@ -140,11 +222,11 @@ def training_budget(size: ModelSize, plan: TrainingPlan, device: Device) -> Memo
     if plan.engine:
         lines.append(BudgetLine("vLLM engine", plan.engine, "reinforcement.vllm_memory_share"))
     shape = f"{plan.batch} x {plan.length} tokens"
-    checkpointing = device.name != "cpu"
     layer = size.layer_activations(width, copied)
     activations = tokens * (size.layers * layer + size.hidden * (2 * width + 8))
     how = f"{shape} x {size.layers} layers x {layer:,} B"
-    if checkpointing:
+    if device.name != "cpu":
+        # Checkpointing keeps the residual stream of each layer, and one layer whole.
         kept = size.hidden * width
         activations = tokens * (size.layers * kept + layer + size.hidden * (2 * width + 8))
         how = f"{shape} x ({size.layers} layers x {kept:,} B + one layer's {layer:,} B)"
@@ -172,18 +254,13 @@ def generation_budget(
     width = WIDTHS[device.dtype]
     each = size.cache_bytes(width)
     work = request_bytes(size, device, prompt, new) - (prompt + new) * each
-    return MemoryBudget(
-        title,
-        (
-            _weights(size, device, width),
-            BudgetLine(
-                "key-value cache",
-                batch * (prompt + new) * each,
-                f"{batch} x {prompt + new} tokens x {each:,} B",
-            ),
-            BudgetLine("prompts and logits", batch * work, f"{batch} x {work:,} B"),
-        ),
+    cache, how = batch * (prompt + new) * each, f"{batch} x {prompt + new} tokens x {each:,} B"
+    lines = (
+        _weights(size, device, width),
+        BudgetLine("key-value cache", cache, how),
+        BudgetLine("prompts and logits", batch * work, f"{batch} x {work:,} B"),
     )
+    return MemoryBudget(title, lines)
 
 
 def request_bytes(size: ModelSize, device: Device, prompt: int, new: int) -> int:
@@ -205,14 +282,9 @@ def requests_that_fit(size: ModelSize, device: Device, prompt: int, new: int) ->
 
 
 def budgeted_batch(base: ModelRef, plan: TrainingPlan, device: Device, fix: str) -> int:
-    """Announce a training's budget and return how many sequences to begin with in a pass.
+    """Announce a training's budget; how many of a step's sequences to begin with in a pass.
 
-    Args:
-        plan: its batch is all of a step's sequences.
-        fix: what to lower if nothing fits.
-
-    Raises:
-        MemoryFullError: no batch fits.
+    `fix` says what to lower where no batch fits, which raises `MemoryFullError`.
     """
     size = model_size(base)
     if plan.rollouts and not plan.engine and device.name != "cpu":
@@ -247,10 +319,9 @@ def first_batch(size: ModelSize, plan: TrainingPlan, device: Device) -> int:
 
 
 def announce(budget: MemoryBudget, device: Device, fix: str, free: int | None = None) -> None:
-    """Show a budget before its work begins and compare it with the free memory.
+    """Show a budget before its work begins and compare it with the free memory in bytes.
 
-    Args:
-        free: in bytes; None asks the device, and compares nothing on a CPU.
+    `free` None asks the device, and compares nothing on a CPU.
 
     Raises:
         MemoryFullError: what is held all the time is more than that.
@@ -262,13 +333,9 @@ def announce(budget: MemoryBudget, device: Device, fix: str, free: int | None = 
         if device.name == "cpu":
             return
         free = free_memory(device)
-    if budget.of("held") > free:
-        raise MemoryFullError(
-            f"it needs {_gib(budget.of('held'))} GiB whatever the batch, "
-            f"and {_gib(free)} GiB are free",
-            where=budget.title,
-            fix=fix,
-        )
+    if (held := budget.of("held")) > free:
+        what = f"it needs {_gib(held)} GiB whatever the batch, and {_gib(free)} GiB are free"
+        raise MemoryFullError(what, where=budget.title, fix=fix)
     if budget.total > TIGHT * free:
         progress.note(
             f"{budget.title}: memory is tight, {_gib(budget.total)} GiB of {_gib(free)} GiB; "

@@ -2,9 +2,9 @@
 
 It learns the pipeline's prompt formats from a primer of generated tasks and the user's seeds. It
 stops early on purpose: a model that has read them longer repeats them instead of recombining them.
-What it gets wrong is left to the automated feedback. A minute on one core is about half a million
-tokens, so each must teach as much as it can: the first layer begins with previous-token heads, the
-tokens of outputs weigh more (`corpus`), and matrices are trained by Muon.
+A minute on one core is about half a million tokens, so each must teach as much as it can: the first
+layer begins with previous-token heads, the tokens of outputs weigh more, and matrices are trained
+by Muon.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from refine_dagster import progress
 from refine_dagster.config.models import BaseModelConfig
 from refine_dagster.models.device import Device
 from refine_dagster.models.files import ModelError
-from refine_dagster.models.learning_rate import cosine_share
 from refine_dagster.offline.corpus import Corpus, encode_rows, train_tokenizer
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
@@ -52,17 +51,14 @@ CHARACTERS_PER_TOKEN = 6
 
 
 def previous_token_heads(model: Any, heads: int) -> None:
-    """Make the first `heads` heads of the first layer attend to 1, 2, ... tokens before.
+    """Make the first `heads` heads of an untrained Llama attend to 1, 2, ... tokens before.
 
     With each pair of a head's dimensions written as a complex number, the rotary attention score of
     a query q and a key k that is d tokens before it is Re(sum of q * conj(k) * exp(i w d)) over the
     pairs, w being a pair's frequency. A constant key a and a constant query a * exp(-i w n) give
     a^2 cos(w (d - n)) for each pair: most at d = n, whatever the tokens are. The constants are
-    biases of queries and keys, so that they are trained further like all weights.
-
-    Args:
-        model: an untrained `LlamaForCausalLM` with `attention_bias` and as many key heads as query
-            heads; its other heads stay as they are.
+    biases of queries and keys (`attention_bias`; as many key heads as query heads), so that they
+    are trained further like all weights.
     """
     import torch
 
@@ -84,12 +80,9 @@ def previous_token_heads(model: Any, heads: int) -> None:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One optimiser step.
+    """One optimiser step, from 1, and its mean loss over the batch's tokens, in nats.
 
-    Attributes:
-        step: its number, from 1.
-        loss: mean over the batch's tokens, each counted once, in nats.
-        learning_rate: AdamW's; Muon's is in a fixed proportion to it.
+    `learning_rate` is AdamW's; Muon's is in a fixed proportion to it.
     """
 
     step: int
@@ -99,8 +92,6 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class BaseModelTraining:
-    """Every step, and how many parameters the model has."""
-
     steps: list[TrainingStep]
     parameters: int
 
@@ -108,9 +99,9 @@ class BaseModelTraining:
 def train_base_model(
     seeds: Sequence[Example], config: BaseModelConfig, out: Path, device: Device, run_seed: str
 ) -> BaseModelTraining:
-    """Train tokenizer and model and save both, in Hugging Face format, in the folder `out`.
+    """Train tokenizer and model, in float32, and save both as Hugging Face files in `out`.
 
-    Equal arguments on one machine give equal files. The weights are trained and saved in float32.
+    Equal arguments on one machine give equal files.
 
     Raises:
         ModelError: the sizes of the config do not fit together.
@@ -201,6 +192,18 @@ def _optimisers(model: Any, config: BaseModelConfig) -> list[Any]:
             weight_decay=MATRIX_WEIGHT_DECAY,
         ),
     ]
+
+
+def cosine_share(step: int, steps: int, *, warmup: float, final: float) -> float:
+    """The share of the full learning rate at a step, counted from 0.
+
+    A linear rise over the share `warmup` of the steps, then half a cosine down to `final`.
+    """
+    rising = max(1, round(steps * warmup))
+    if step < rising:
+        return (step + 1) / rising
+    done = (step - rising) / max(1, steps - rising)
+    return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _train(

@@ -21,8 +21,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import HEADER
+from refine_dagster.prompts.example import HEADER, Example
 from refine_dagster.prompts.proposal import propose_prompt
 
 if TYPE_CHECKING:
@@ -49,12 +48,8 @@ T = TypeVar("T")
 def train_tokenizer(texts: Iterable[str], vocab_size: int, context_length: int) -> Any:
     """Train a tokenizer on `texts`; equal texts give equal files.
 
-    Args:
-        vocab_size: includes the 256 bytes and 2 special tokens; few texts give fewer entries.
-        context_length: recorded as the longest sequence.
-
-    Returns:
-        A `transformers.PreTrainedTokenizerFast` that pads on the left.
+    `vocab_size` includes the 256 bytes and 2 special tokens; `context_length` is recorded as the
+    longest sequence. It is a `transformers.PreTrainedTokenizerFast` that pads on the left.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -85,13 +80,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context_length: int) 
 
 
 class Corpus:
-    """Rows drawn from seeds and primer.
-
-    Args:
-        seeds: the user's seeds; without any, everything is drawn from the primer.
-        primer: at least one example.
-        rng: source of every draw.
-    """
+    """Rows drawn from seeds and primer; without seeds, from the primer alone."""
 
     def __init__(
         self, seeds: Sequence[Example], primer: Sequence[Example], rng: random.Random

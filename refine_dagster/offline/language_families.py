@@ -1,6 +1,8 @@
-"""The primer's families whose answer is language: facts, writing, labels and edits.
+"""The primer's families whose answer is language: facts, writing, labels, edits and rewrites.
 
-Answers come from the facts and sentences of `primer_words.yaml`, so each is correct.
+Answers come from the facts and sentences of `primer_words.yaml`, so each is correct. The rewrites
+teach the offline base model TeaMs-RL's six operations (docs/methods.md, section 5.1): an
+instruction of the closed world in, the rewritten one out.
 """
 
 from __future__ import annotations
@@ -8,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from refine_dagster.offline.world import Draft, Family, article, draw, pick, world
+from refine_dagster.offline.world import Draft, Family, article, draw, pick, whole, world
+
+
+def _line(random: Random, name: str) -> str:
+    return pick(random, world().lines[name])
 
 
 def _fact(table: Mapping[str, str]) -> Family:
@@ -49,9 +55,9 @@ def _write_two(random: Random) -> Draft:
 
 def _greeting(random: Random) -> Draft:
     occasion = pick(random, list(world().by_topic["greetings"]))
-    person = pick(random, world().lines["people"])
+    person = _line(random, "people")
     opening, wish = world().by_topic["greetings"][occasion]
-    listener = pick(random, world().lines["listeners"])
+    listener = _line(random, "listeners")
     slots = {"occasion": occasion, "person": person, "listener": listener}
     return Draft(f"{opening}, {person}! {wish}.", person, slots)
 
@@ -60,7 +66,7 @@ def _line_about(section: str) -> Family:
     def family(random: Random) -> Draft:
         topic = pick(random, list(world().topics))
         line = pick(random, world().by_topic[section][topic])
-        listener = pick(random, world().lines["listeners"])
+        listener = _line(random, "listeners")
         return Draft(line, topic, {**world().topic_slots(topic), "listener": listener})
 
     return family
@@ -77,10 +83,10 @@ def _sentiment(random: Random) -> Draft:
     label, phrases, tails = pick(
         random, [("positive", "good", "good_tails"), ("negative", "bad", "bad_tails")]
     )
-    subject = pick(random, world().lines["subjects"])
-    text = f"The {subject} {pick(random, world().lines[phrases])}."
+    subject = _line(random, "subjects")
+    text = f"The {subject} {_line(random, phrases)}."
     if pick(random, [True, False]):
-        text = f"{text} {pick(random, world().lines[tails])}"
+        text = f"{text} {_line(random, tails)}"
     return Draft(label, text, {"subject": subject})
 
 
@@ -129,7 +135,7 @@ def _past_tense(random: Random) -> Draft:
 
 
 def _polite(random: Random) -> Draft:
-    command = pick(random, world().lines["commands"])
+    command = _line(random, "commands")
     return Draft(f"Could you {command}, please?", f"{command[0].upper()}{command[1:]}.")
 
 
@@ -154,7 +160,7 @@ def _begin(random: Random) -> Draft:
 def _shorten(random: Random) -> Draft:
     _, thing = pick(random, world().things())
     adjectives = draw(random, world().lines["adjectives"], 2)
-    spot = pick(random, world().lines["spots"])
+    spot = _line(random, "spots")
     long = f"The very {' '.join(adjectives)} {thing} is {spot} now."
     return Draft(f"The {thing} is {spot}.", long)
 
@@ -165,12 +171,72 @@ def _question_to_statement(random: Random) -> Draft:
 
 
 def _fix_capitals(random: Random) -> Draft:
-    person, city = pick(random, world().lines["people"]), pick(random, world().lines["cities"])
+    person, city = _line(random, "people"), _line(random, "cities")
     verb = pick(random, ["lives in", "works in", "travels to", "loves"])
     thing = article(pick(random, world().things())[1])
     texts = [f"{person} {verb} {city}.", f"{person} has {thing}.", f"We saw {thing} in {city}."]
     text = pick(random, texts)
     return Draft(text, text.lower())
+
+
+def _things(random: Random) -> tuple[str, str, str]:
+    topic = pick(random, list(world().topics))
+    thing, other = draw(random, world().topics[topic], 2)
+    return topic, thing, other
+
+
+def _writing(random: Random) -> tuple[str, str]:
+    """A writing instruction and another thing of its topic."""
+    topic, thing, other = _things(random)
+    it = pick(random, [world().topic_slots(topic)["the_topic"], article(thing), article(thing)])
+    return _line(random, "writing").format(it=it), other
+
+
+def _breadth(random: Random) -> Draft:
+    base, other = _writing(random)
+    rare = _line(random, "rare").format(other=article(other), plural=world().plural(other))
+    return Draft(rare, base)
+
+
+def _constraints(random: Random) -> Draft:
+    base, other = _writing(random)
+    rule = _line(random, "rules").format(
+        n=whole(random, 5, 12), word=other, colour=pick(random, world().kinds["colour"])
+    )
+    return Draft(f"{base} {rule}", base)
+
+
+def _deepening(random: Random) -> Draft:
+    base, other = _writing(random)
+    depth = _line(random, "depths").format(other=article(other))
+    return Draft(f"{base[:-1]} {depth}.", base)
+
+
+def _concretizing(random: Random) -> Draft:
+    topic, thing, _ = _things(random)
+    general = world().topic_slots(topic)["the_topic"]
+    template = _line(random, "writing")
+    adjective = _line(random, "adjectives")
+    spot = _line(random, "spots")
+    exact = pick(random, [f"{article(adjective)} {thing}", f"{article(thing)} {spot}"])
+    return Draft(template.format(it=exact), template.format(it=general))
+
+
+def _reasoning(random: Random) -> Draft:
+    base = _line(random, "counted")
+    step = _line(random, "steps").format(n=whole(random, 2, 9))
+    return Draft(f"{base[:-1]}, {step}.", base)
+
+
+def _complicate_input(random: Random) -> Draft:
+    if pick(random, [True, False]):
+        base, harder = pick(random, world().word_data)
+        topic = pick(random, list(world().topics))
+        words = ", ".join(draw(random, world().topics[topic], whole(random, 3, 5)))
+        return Draft(harder.format(words=words), base)
+    base, harder = pick(random, world().number_data)
+    numbers = draw(random, range(1, 31), whole(random, 3, 5))
+    return Draft(harder.format(numbers=", ".join(map(str, numbers))), base)
 
 
 LANGUAGE_FAMILIES: Mapping[str, Family] = {
@@ -196,4 +262,13 @@ LANGUAGE_FAMILIES: Mapping[str, Family] = {
     "shorten": _shorten,
     "question_to_statement": _question_to_statement,
     "fix_capitals": _fix_capitals,
+}
+
+REWRITES: Mapping[str, Family] = {
+    "breadth": _breadth,
+    "constraints": _constraints,
+    "deepening": _deepening,
+    "concretizing": _concretizing,
+    "reasoning": _reasoning,
+    "complicate_input": _complicate_input,
 }

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from refine_dagster.offline.language_families import LANGUAGE_FAMILIES
-from refine_dagster.offline.rewrites import REWRITES
+from refine_dagster.offline.language_families import LANGUAGE_FAMILIES, REWRITES
 from refine_dagster.offline.rule_families import RULE_FAMILIES
 from refine_dagster.offline.world import Family, pick, wordings
 from refine_dagster.prompts.example import Example
@@ -52,9 +51,6 @@ def primer_tasks(count: int, seed: int) -> list[PrimerTask]:
 
     Tasks differ from each other as long as the families have new ones; a task's input is never its
     output.
-
-    Raises:
-        ValueError: `count` is negative.
     """
     if count < 0:
         raise ValueError(f"count is {count}; it is a number of tasks, 0 or more")

@@ -99,14 +99,14 @@ def _extreme(random: Random) -> Draft:
     return Draft(str(answer), _listed(numbers), {"which": which})
 
 
-def _sum_numbers(random: Random) -> Draft:
-    numbers = _numbers(random, least=3, most=3, top=9)
-    return Draft(str(sum(numbers)), _listed(numbers))
+def _of_numbers(answer: Callable[[list[int]], int], least: int, most: int, top: int = 20) -> Family:
+    """A family whose answer is a function of numbers."""
 
+    def family(random: Random) -> Draft:
+        numbers = _numbers(random, least, most, top)
+        return Draft(str(answer(numbers)), _listed(numbers))
 
-def _count_numbers(random: Random) -> Draft:
-    numbers = _numbers(random, least=2, most=6)
-    return Draft(str(len(numbers)), _listed(numbers))
+    return family
 
 
 def _sort_numbers(random: Random) -> Draft:
@@ -189,8 +189,8 @@ RULE_FAMILIES: Mapping[str, Family] = {
     "opposite": _opposite,
     "capitals": _of_words(lambda words: words[0].upper(), 1, 1),
     "extreme": _extreme,
-    "sum_numbers": _sum_numbers,
-    "count_numbers": _count_numbers,
+    "sum_numbers": _of_numbers(sum, 3, 3, top=9),
+    "count_numbers": _of_numbers(len, 2, 6),
     "sort_numbers": _sort_numbers,
     "odd_one_out": _odd_one_out,
     "duplicates": _duplicates,

@@ -25,18 +25,15 @@ class World(BaseModel, frozen=True):
 
     Attributes:
         topics: topic -> countable things of it.
-        topic_phrases: topic -> its form in a sentence, where it is not the topic itself.
-        topic_modifiers: topic -> its form before a noun, where it is not the topic itself.
+        topic_phrases, topic_modifiers: topic -> its form in a sentence, or before a noun, where it
+            is not the topic itself.
         kinds: kind -> members, no word in two kinds.
-        irregular_plurals: noun -> plural, where it is not noun + s.
-        plain_nouns: further nouns for plurals.
-        opposites: pairs of words with opposite meanings.
         colours, places, sounds, uses: thing -> the only right answer.
         false_colours: colours that no thing in `colours` has.
         lines: named lists of phrases (people, cities, good, bad, adjectives, ...).
-        by_topic: `sentences`, `second_sentences`, `tips`, `slogans`, `greetings`: topic or
-            occasion -> lines.
+        by_topic: named lists of lines by topic or occasion.
         past: (present, past) verb phrases without a subject.
+        word_data, number_data: an instruction, and the same with data in it.
     """
 
     topics: dict[str, tuple[str, ...]]
@@ -54,6 +51,8 @@ class World(BaseModel, frozen=True):
     lines: dict[str, tuple[str, ...]]
     by_topic: dict[str, dict[str, tuple[str, ...]]]
     past: tuple[tuple[str, str], ...]
+    word_data: tuple[tuple[str, str], ...]
+    number_data: tuple[tuple[str, str], ...]
 
     def plural(self, noun: str) -> str:
         """The plural of a noun of this world.
@@ -97,13 +96,9 @@ def world() -> World:
 
 
 class Wordings(BaseModel, frozen=True):
-    """A family's instruction templates.
+    """A family's instruction templates: `inline` ones have no input.
 
-    Attributes:
-        given: templates whose material is in the input.
-        inline: templates with the material, or none, in the instruction; the input is empty.
-        classification: the output is one of a few labels.
-        rewrite: the output is an instruction (one of TeaMs-RL's operations).
+    The output is one of a few labels in a `classification`, an instruction in a `rewrite`.
     """
 
     given: tuple[str, ...] = ()
@@ -121,12 +116,9 @@ def wordings() -> Mapping[str, Wordings]:
 
 @dataclass(frozen=True)
 class Draft:
-    """A task without its instruction.
+    """A task without its instruction: the correct output, the material and a template's slots.
 
-    Attributes:
-        output: the correct answer.
-        given: the material: the input of a `given` template, slot `x` of an `inline` one.
-        slots: further slots of a template.
+    The material is the input of a `given` template, and slot `x` of an `inline` one.
     """
 
     output: str
@@ -138,11 +130,7 @@ Family = Callable[[Random], Draft]
 
 
 def article(noun: str) -> str:
-    """The noun with "a" or "an".
-
-    >>> article("egg"), article("bus")
-    ('an egg', 'a bus')
-    """
+    """The noun with "a" or "an"."""
     return f"an {noun}" if noun[0] in VOWELS else f"a {noun}"
 
 

@@ -41,8 +41,7 @@ from refine_dagster.privacy.attacks import (
     joined,
     read_likelihoods,
 )
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.zero_shot import zero_shot_prompt
+from refine_dagster.prompts.example import Example, zero_shot_prompt
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import COVERAGE, auc
 from refine_dagster.training.sft import SupervisedTraining, fine_tune, training_example

@@ -1,17 +1,27 @@
-"""`Example`: an instruction with one input and one output, and its text format.
+"""`Example`: an instruction with one input and one output, its text format, and two prompts.
 
-Models are trained on this format, prompts show it, and the judge scores it.
+Models are trained on the format, prompts show it, and the judge scores it. The instance prompt asks
+for an input and an output: the policy sees a few examples and one instruction, and continues after
+`Input:` (docs/methods.md, section 2.2). The zero-shot prompt of SUPER-NI is for fine-tuning and
+evaluation (docs/methods.md, section 4).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+import string
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# Stands for an empty input.
 NO_INPUT = "<noinput>"
+HEADER = (
+    f"Each task has an instruction, an input and an output. The input is {NO_INPUT} where none is "
+    "needed."
+)
+STOP = ("\n\nInstruction:", "\nInstruction:")
 _NO_INPUT = re.compile(r"<?\s*no[\s_-]?input\s*>?|n/a|none", re.IGNORECASE)
 # What begins a line of a prompt.
 _MARK = re.compile(r"^\s*(?:Instruction|Input|Output|Task\s+\d+)\s*:", re.MULTILINE)
@@ -72,3 +82,83 @@ class Example:
 def examples_of(rows: Iterable[Mapping[str, Any]]) -> list[Example]:
     """The rows' examples, in an order that depends on their texts alone."""
     return sorted(map(Example.of, rows), key=Example.render)
+
+
+def instance_prompt(instruction: str, demonstrations: Sequence[Example]) -> str:
+    """The prompt for the instance of `instruction`, ending in `Input:`."""
+    blocks = [HEADER, *(example.render() for example in demonstrations)]
+    return "\n\n".join([*blocks, f"Instruction: {instruction}\nInput:"])
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An input and an output read from a completion; either may be "".
+
+    `problem` is why the format gate rejects it: `no_output_field`, `empty_output`,
+    `empty_input_field`, `several_outputs` or `unfinished`.
+    """
+
+    input: str
+    output: str
+    problem: str | None
+
+    @property
+    def format_valid(self) -> bool:
+        return self.problem is None
+
+
+def read_instance(completion: str, *, finished: bool = True) -> Instance:
+    """Read a completion of `instance_prompt`; it is not finished where the model stopped on length.
+
+    >>> read_instance(" <noinput>\\nOutput: a pear")
+    Instance(input='', output='a pear', problem=None)
+    >>> read_instance(" red, blue").problem
+    'no_output_field'
+    """
+    text = completion
+    for stop in STOP:
+        text = text.split(stop, 1)[0]
+    before, marker, after = text.partition("\nOutput:")
+    given = before.strip()
+    output = after.strip()
+    problems = {
+        "no_output_field": not marker,
+        "empty_input_field": not given,
+        "empty_output": not output,
+        "several_outputs": "\nOutput:" in after or "\nInput:" in text,
+        "unfinished": not finished,
+    }
+    problem = next((name for name, there in problems.items() if there), None)
+    return Instance(read_input(given), output, problem)
+
+
+def reads_back(example: Example) -> bool:
+    """Whether the format gate reads an example in a prompt as it is, so that it can be shown."""
+    read = read_instance(f" {example.input or NO_INPUT}\nOutput: {example.output}")
+    as_it_is = read == Instance(example.input, example.output, None)
+    return as_it_is and not has_marks(example.instruction)
+
+
+def zero_shot_prompt(definition: str, input: str) -> str:
+    """The benchmark's prompt with a definition and no examples.
+
+    A field that does not end in ASCII punctuation gets a full stop; an empty input becomes
+    `<noinput>`. The benchmark's space after `Output:` is left to the completion, so that byte-level
+    tokenisers see `Output:` and ` answer` in training and in evaluation.
+
+    >>> print(zero_shot_prompt("Name the largest number", "3, 9, 4"))
+    Definition: Name the largest number.
+    <BLANKLINE>
+    Now complete the following example -
+    Input: 3, 9, 4.
+    Output:
+    """
+    return (
+        f"Definition: {_ended(definition)}\n\n"
+        f"Now complete the following example -\nInput: {_ended(input) or NO_INPUT}\nOutput:"
+    )
+
+
+def _ended(text: str) -> str:
+    text = text.strip()
+    return f"{text}." if text and text[-1] not in string.punctuation else text

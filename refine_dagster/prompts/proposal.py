@@ -2,8 +2,7 @@
 
 A list of requirements, eight numbered demonstrations, and an open ninth number from which the model
 continues (REFINE-AF, section 3.1; docs/methods.md, section 2.1). The wording is this project's own;
-the requirements are the paper's: varied verbs, wording and kinds of task, doable by a model of text
-alone, English, one or two sentences.
+the requirements are the paper's.
 
 The parser discards nothing: a part that cannot be a candidate is kept with the reason, and the
 candidates of a completion, in order, contain every non-blank line of its text. Small models
@@ -50,12 +49,10 @@ _MARK = re.compile(r"^\s*Task\s+\d+\s*:[ \t]*(.*)$")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A part of a completion.
+    """A part of a completion: an instruction, or text that cannot be one.
 
-    Attributes:
-        text: an instruction, or text that cannot be one.
-        problem: None for an instruction; `empty`, `unnumbered` (a line without a number before it)
-            or `cut_off` (the completion ended within it on length).
+    `problem` is None for an instruction; `empty`, `unnumbered` (a line without a number before it)
+    or `cut_off` (the completion ended within it on length).
     """
 
     text: str
@@ -65,8 +62,7 @@ class Candidate:
 def parse_task_list(completion: str, *, finished: bool = True) -> list[Candidate]:
     """Candidates of a completion, which begins after an open `Task 9:`.
 
-    Args:
-        finished: False where the completion ended on length; its last candidate is then cut off.
+    It is not finished where it ended on length; its last candidate is then cut off.
 
     >>> parse_task_list(" Name a bird.\\nTask 10: Sing.")
     [Candidate(text='Name a bird.', problem=None), Candidate(text='Sing.', problem=None)]

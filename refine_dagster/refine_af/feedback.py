@@ -2,7 +2,7 @@
 
 Reinforcement learning is rewarded by it and datasets are scored by it, so both mean the same. The
 format gate comes first: a completion that cannot be read as one input and one output is not judged
-and gets a fixed reward.
+and gets a fixed reward. Beside it stands `Reward`, of plain functions, for any prompts.
 """
 
 from __future__ import annotations
@@ -18,22 +18,15 @@ from refine_dagster.judge.judge import Judge, Part, Scores, loaded_judge
 from refine_dagster.judge.published import PUBLISHED, find_published_models, loaded_published_judge
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import checkpoint_folder
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import Instance, read_instance
+from refine_dagster.prompts.example import Example, Instance, read_instance
 from refine_dagster.refine_af.reward import PRESETS, RewardRule, repetition
-from refine_dagster.refine_af.reward_parts import with_parts
+from refine_dagster.refine_af.reward_parts import RewardFunction, values_of, with_parts
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 
 
 @dataclass(frozen=True)
 class ScoredInstance:
-    """A completion, read and scored.
-
-    Attributes:
-        instance: its input and output, or the reason why the gate refuses it.
-        scores: the raw parts; None if the gate refuses it.
-        reward: by the rule; fixed if the gate refuses it.
-    """
+    """A completion, read and scored; without `scores` where the format gate refuses it."""
 
     instance: Instance
     scores: Scores | None
@@ -42,13 +35,7 @@ class ScoredInstance:
 
 @dataclass(frozen=True)
 class Feedback:
-    """Scores completions of `instance_prompt`.
-
-    Attributes:
-        judge: scores the parts.
-        rule: weighs them.
-        invalid_reward: reward of a completion that fails the format gate; see `whitened`.
-    """
+    """Scores completions of `instance_prompt`; what fails the format gate gets `invalid_reward`."""
 
     judge: Judge
     rule: RewardRule
@@ -56,21 +43,14 @@ class Feedback:
 
     @property
     def parts(self) -> Sequence[Part]:
-        """What the reward is made of."""
         return self.judge.parts
 
     def score(
         self, instructions: Sequence[str], completions: Sequence[str], finished: Sequence[bool]
     ) -> list[ScoredInstance]:
-        """The scored instance of each completion.
+        """The scored instance of each completion, a text after `Input:` for an instruction.
 
-        Args:
-            instructions: the instruction that each completion is for.
-            completions: the texts after `Input:`.
-            finished: False where the model stopped on length.
-
-        Raises:
-            ValueError: the three differ in length.
+        `finished` is False where the model stopped on length.
         """
         instances = [
             read_instance(text, finished=whole)
@@ -94,8 +74,8 @@ class Feedback:
     ) -> list[ScoredInstance]:
         """`score` for all rollouts of a training step, with the rule's diversity term.
 
-        The term looks at outputs, as several instructions may share a good input. Completions that
-        fail the format gate keep their reward and do not count as repetitions.
+        The term looks at outputs, as several instructions may share a good input; completions that
+        fail the format gate are left out of it.
         """
         scored = self.score(instructions, completions, finished)
         if not self.rule.diversity:
@@ -114,8 +94,8 @@ class Feedback:
 
         Presets differ in scale by up to a factor of four. So the reward of failing the gate is at
         most that of the worst of these valid instances, or a policy could learn to fail it; and the
-        diversity term is counted in standard deviations of these rewards. Without scores there is
-        nothing to standardise over, and nothing changes.
+        diversity term is counted in standard deviations of these rewards. Without scores nothing
+        changes.
         """
         if not base:
             return self
@@ -160,15 +140,78 @@ def open_judge(
 def feedback_of(judge: Judge, config: RewardConfig, base_scores: Sequence[Scores] = ()) -> Feedback:
     """The scores of the judge and the config's reward parts, weighed behind the format gate.
 
-    Args:
-        base_scores: the base policy's scores, over which the config field `whiten` standardises.
-
-    Raises:
-        RegistryError: a reward part is not registered, or its package is broken.
-        RewardPartError: a reward part's name is taken.
+    The config field `whiten` standardises parts over `base_scores`, the base policy's.
     """
     preset = PRESETS[config.preset]
     weights = {**preset.weights, **config.parts}
     rule = replace(preset, weights=weights, diversity=config.diversity)
     feedback = Feedback(with_parts(judge, config.parts), rule, config.invalid_reward)
     return feedback.whitened(base_scores) if config.whiten else feedback
+
+
+class Reward:
+    """Reward functions weighed into one number; itself such a function, without a format gate.
+
+    A function takes `prompts` and `completions` and any further columns, and returns one number a
+    completion, as in TRL and verifiers.
+
+    Args:
+        parts: a function, or several by name.
+        weights: weight of each part; 1 where none is given.
+        columns: prompt -> further columns that its completions are scored with in training, such as
+            a right answer; the same columns for every prompt.
+
+    >>> def length(prompts, completions, **columns):
+    ...     return [len(text) for text in completions]
+    >>> Reward({"length": length}, {"length": 0.5})(["Name a pet."], ["a cat"])
+    [2.5]
+    """
+
+    def __init__(
+        self,
+        parts: RewardFunction | Mapping[str, RewardFunction],
+        weights: Mapping[str, float] | None = None,
+        columns: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        if not isinstance(parts, Mapping):
+            parts = {getattr(parts, "__name__", "reward"): parts}
+        weights = weights or {}
+        if unknown := sorted(weights.keys() - parts.keys()):
+            raise ValueError(f"weights of no part: {', '.join(unknown)}")
+        self._functions = dict(parts)
+        self._rule = RewardRule("reward", {name: weights.get(name, 1.0) for name in parts}, 0.0)
+        self._columns = columns or {}
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return [Part(name, function.__doc__ or "") for name, function in self._functions.items()]
+
+    def with_columns(self, columns: Mapping[str, Mapping[str, Any]]) -> Reward:
+        return Reward(self._functions, self._rule.weights, columns)
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> list[float]:
+        return [self._rule.reward(row) for row in self._scores(prompts, completions, columns)]
+
+    def score_rollouts(
+        self, prompts: Sequence[str], completions: Sequence[str], finished: Sequence[bool]
+    ) -> list[ScoredInstance]:
+        """The rollouts of one training step, scored; a completion is an output without input."""
+        names = dict.fromkeys(name for row in self._columns.values() for name in row)
+        columns = {name: [self._columns[prompt][name] for prompt in prompts] for name in names}
+        return [
+            ScoredInstance(Instance("", text, None), scores, self._rule.reward(scores))
+            for text, scores in zip(
+                completions, self._scores(prompts, completions, columns), strict=True
+            )
+        ]
+
+    def _scores(
+        self, prompts: Sequence[str], completions: Sequence[str], columns: Mapping[str, Any]
+    ) -> list[dict[str, float]]:
+        values = {
+            name: values_of(function, name, prompts, completions, columns)
+            for name, function in self._functions.items()
+        }
+        return [{name: values[name][row] for name in values} for row in range(len(completions))]

@@ -3,48 +3,31 @@
 The base policy's instances, the refined policy's, and the prompts of reinforcement learning all
 come from here, so arms of a comparison differ only in the policy. Demonstrations are a rendezvous
 draw by the instruction's text, so all policies see the same prompts.
+
+Instances are kept by Self-Instruct's rules (docs/methods.md, section 3.3), then by the share of
+the reward, which is this project's own. The first rule that fires is recorded on the row.
 """
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from refine_dagster.config.dataset import InstanceConfig, SelectionConfig
 from refine_dagster.draws import draw_different
+from refine_dagster.generation.completions import GeneratorSession
 from refine_dagster.generation.request import Complete, Request, Sampling
-from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.judge.judge import Scores
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import STOP, instance_prompt, reads_back
+from refine_dagster.prompts.example import STOP, Example, instance_prompt, reads_back
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
-from refine_dagster.refine_af.selection import Judged, decide_instances
 from refine_dagster.seeding import request_seed
 from refine_dagster.self_instruct.decisions import KEPT, TEAMS_RL, in_slot_order
+from refine_dagster.self_instruct.heuristics import Rejection, answer_rejection
 from refine_dagster.statistics import paired_gain
 from refine_dagster.warehouse.rows import Parent, Row, make_row
-
-
-@dataclass(frozen=True)
-class SeedExample:
-    """A seed task's first instance, as a demonstration."""
-
-    row_id: str
-    seed_id: str
-    example: Example
-
-
-def seed_examples(rows: Iterable[Row]) -> list[SeedExample]:
-    """Rows of `seed_tasks` as demonstrations, in the order given."""
-    return [
-        SeedExample(
-            row["row_id"],
-            row["seed_id"],
-            Example(row["instruction"], row["input"], row["output"]),
-        )
-        for row in rows
-    ]
 
 
 @dataclass(frozen=True)
@@ -53,20 +36,15 @@ class InstancePrompt:
 
     instruction: Row
     prompt: str
-    shown: tuple[SeedExample, ...]
+    shown: tuple[Row, ...]
     pool: str = "filtered_instructions"
 
 
 @dataclass(frozen=True)
 class WrittenInstance:
-    """A policy's instance of an instruction, scored.
+    """A policy's instance of an instruction, scored on `parts`, if valid.
 
-    Attributes:
-        prompt: the prompt that it answers.
-        scored: input, output, scores and reward.
-        parts: the parts that a valid instance is scored on.
-        completion_key: the completion.
-        policy: the policy's fingerprint.
+    `policy` is the policy's fingerprint.
     """
 
     prompt: InstancePrompt
@@ -77,29 +55,29 @@ class WrittenInstance:
 
 
 def instance_prompts(
-    instructions: Sequence[Row],
-    seeds: Sequence[SeedExample],
+    instructions: Iterable[Row],
+    seeds: Iterable[Row],
     count_tokens: Callable[[str], int],
     config: InstanceConfig,
     run_seed: str,
     pool: str = "filtered_instructions",
 ) -> list[InstancePrompt]:
     """The prompt for each row of `pool`, the same for every policy and in every policy round."""
-    shown = {
-        seed.seed_id: seed
+    short = {
+        seed["seed_id"]: seed
         for seed in seeds
-        if count_tokens(seed.example.render()) <= config.max_demonstration_tokens
-        and reads_back(seed.example)
+        if count_tokens(Example.of(seed).render()) <= config.max_demonstration_tokens
+        and reads_back(Example.of(seed))
     }
-    texts = {name: seed.example.instruction for name, seed in shown.items()}
+    texts = {name: seed["instruction"] for name, seed in short.items()}
     prompts = []
     for row in instructions:
         names = draw_different(
             texts, config.demonstrations, run_seed, "instance", row["instruction"]
         )
-        drawn = tuple(shown[name] for name in names)
-        prompt = instance_prompt(row["instruction"], [seed.example for seed in drawn])
-        prompts.append(InstancePrompt(row, prompt, drawn, pool))
+        shown = tuple(short[name] for name in names)
+        prompt = instance_prompt(row["instruction"], [Example.of(seed) for seed in shown])
+        prompts.append(InstancePrompt(row, prompt, shown, pool))
     return prompts
 
 
@@ -112,8 +90,8 @@ def pool_prompts(
     run_seed: str,
 ) -> list[InstancePrompt]:
     """The prompt for every instruction of a pool, rows of `table`, in slot order."""
-    shown, count_tokens = seed_examples(seeds), policy.backend.count_tokens
-    return instance_prompts(in_slot_order(pool), shown, count_tokens, config, run_seed, table)
+    count_tokens = policy.backend.count_tokens
+    return instance_prompts(in_slot_order(pool), seeds, count_tokens, config, run_seed, table)
 
 
 def instance_requests(
@@ -143,12 +121,7 @@ def scored_answers(
     complete: Complete,
     feedback: Feedback,
 ) -> list[ScoredInstance]:
-    """A policy's answers to requests, scored.
-
-    Args:
-        prompts: the prompt of each request.
-        complete: asks the policy.
-    """
+    """A policy's answers to the requests of prompts, scored."""
     completions = complete(requests)
     return feedback.score(
         [asked.instruction["instruction"] for asked in prompts],
@@ -182,6 +155,61 @@ def rescaled(written: Sequence[WrittenInstance], feedback: Feedback) -> list[Wri
     return [replace(old, scored=new) for old, new in zip(written, rewarded, strict=True)]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A scored instance of an instruction; if evolved by TeaMs-RL, WizardLM's rules apply too."""
+
+    instruction: str
+    scored: ScoredInstance
+    evolved: bool = False
+
+
+def decide_instances(
+    instances: Sequence[Judged], config: SelectionConfig
+) -> list[Rejection | None]:
+    """The rejection of each instance; None where it is kept.
+
+    Rules in order: `format:` and the gate's reason; `input_equals_output`; `ends_with_colon`;
+    `contradiction` (the same instruction and input have different outputs); for evolved
+    instructions WizardLM's `hollow_answer` and `refused_answer`; `low_reward`.
+    """
+    answers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for judged in instances:
+        instance = judged.scored.instance
+        if instance.format_valid:
+            answers[judged.instruction, instance.input].add(instance.output)
+    rejections = [_rejection_by_rule(judged, answers) for judged in instances]
+    rewards = sorted(
+        judged.scored.reward
+        for judged, rejection in zip(instances, rejections, strict=True)
+        if not rejection
+    )
+    if not rewards:
+        return rejections
+    threshold = rewards[len(rewards) - math.ceil(config.keep_share * len(rewards))]
+    return [
+        Rejection("low_reward", judged.scored.reward, threshold)
+        if rejection is None and judged.scored.reward < threshold
+        else rejection
+        for judged, rejection in zip(instances, rejections, strict=True)
+    ]
+
+
+def _rejection_by_rule(
+    judged: Judged, answers: dict[tuple[str, str], set[str]]
+) -> Rejection | None:
+    instance = judged.scored.instance
+    if instance.problem is not None:
+        return Rejection(f"format:{instance.problem}")
+    if instance.input == instance.output:
+        return Rejection("input_equals_output")
+    if instance.input.endswith(":") or instance.output.endswith(":"):
+        return Rejection("ends_with_colon")
+    if len(answers[judged.instruction, instance.input]) > 1:
+        return Rejection("contradiction")
+    return answer_rejection(instance.output) if judged.evolved else None
+
+
 def decision_rows(
     table: str,
     written: Sequence[WrittenInstance],
@@ -190,9 +218,7 @@ def decision_rows(
 ) -> list[Row]:
     """A row of `table` for each instance: its scores, and the rule that rejected it or `kept`.
 
-    Args:
-        table: of scored instances, such as `instance_decisions`.
-        made_by: the rows of the policy and the judge, parents of every row.
+    `made_by` are the rows of the policy and the judge, parents of every row.
     """
     rejections = decide_instances(
         [
@@ -229,7 +255,7 @@ def decision_rows(
                 [
                     Parent(instance.prompt.pool, instruction["row_id"], "instruction"),
                     *made_by,
-                    *(Parent("seed_tasks", seed.row_id, "demonstration") for seed in shown),
+                    *(Parent("seed_tasks", seed["row_id"], "demonstration") for seed in shown),
                 ],
             )
         )
@@ -237,11 +263,7 @@ def decision_rows(
 
 
 def base_scores(rows: Iterable[Row]) -> list[Scores]:
-    """The scores of the base policy's valid instances: the scale of whitened rewards.
-
-    Args:
-        rows: of `reward_scored_instructions` of the first round.
-    """
+    """The scores of the base policy's valid instances: the scale of whitened rewards."""
     return [row["parts"] for row in rows if row["format_valid"]]
 
 
@@ -257,7 +279,7 @@ def instance_figures(rows: Sequence[Row]) -> dict[str, float]:
         for name, value in {"reward": row["reward"], **row["parts"]}.items():
             if value is not None:
                 values.setdefault(name, []).append(value)
-    return figures | {f"mean_{name}": sum(found) / len(found) for name, found in values.items()}
+    return figures | {f"mean_{name}": sum(of) / len(of) for name, of in values.items()}
 
 
 def dataset_rows(decisions: Sequence[Row]) -> list[Row]:
@@ -282,7 +304,7 @@ def prompt_parents(prompts: Sequence[InstancePrompt], role: str) -> list[Parent]
     """Instructions in a role, and the seeds that their prompts show, as parents."""
     asked = [Parent(prompt.pool, prompt.instruction["row_id"], role) for prompt in prompts]
     shown = [seed for prompt in prompts for seed in prompt.shown]
-    return [*asked, *(Parent("seed_tasks", seed.row_id, "demonstration") for seed in shown)]
+    return [*asked, *(Parent("seed_tasks", seed["row_id"], "demonstration") for seed in shown)]
 
 
 def mean_rewards(
@@ -307,25 +329,18 @@ def mean_rewards(
     return [sum(rewards[number :: len(prompts)]) / samples for number in range(len(prompts))]
 
 
-@dataclass(frozen=True)
-class PolicyGain:
-    """The reward of a policy before and after its training; columns of its row.
+def policy_gain(before: Sequence[float], after: Sequence[float], run_seed: str) -> dict[str, float]:
+    """What a training gained: columns of the policy's row.
 
-    Attributes:
-        held_out_prompts: instructions measured on.
-        reward_before, reward_after: mean rewards.
-        gain, gain_low, gain_high: mean paired difference with its 95 % bootstrap interval.
+    From the reward of each held-out instruction before and after (`mean_rewards`): the means, and
+    the mean paired difference with its 95 % bootstrap interval.
     """
-
-    held_out_prompts: int
-    reward_before: float
-    reward_after: float
-    gain: float
-    gain_low: float
-    gain_high: float
-
-
-def policy_gain(before: Sequence[float], after: Sequence[float], run_seed: str) -> PolicyGain:
-    """The gain, from the reward of each held-out instruction before and after (`mean_rewards`)."""
-    found = paired_gain(before, after, run_seed=run_seed)
-    return PolicyGain(len(before), fmean(before), fmean(after), found.mean, found.low, found.high)
+    gain = paired_gain(before, after, run_seed=run_seed)
+    return {
+        "held_out_prompts": len(before),
+        "reward_before": fmean(before),
+        "reward_after": fmean(after),
+        "gain": gain.mean,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+    }

@@ -5,17 +5,16 @@
     R = 0.0078 Rew - 0.4421 Und + 0.3212 Nat + 0.1520 Coh - 0.0274
 
 fitted to the loss of models from the means of whole datasets. Naturalness and understandability are
-nearly one number there, and only the sum of their weights, about -0.12, was determined. As a reward
-for single texts the rule pays for whatever drives the two apart, and takes reward away from text
-that is both. It is kept for comparison with the paper; two presets stand beside it:
+nearly one number there, so as a reward for single texts the rule pays for whatever drives the two
+apart. It is kept for comparison with the paper; two presets stand beside it:
 
 - `coherence_only`: the one part that looks at the task. It cannot be earned with fluent text that
   answers something else, but does not protect the wording.
 - `balanced`, this project's own. Every part has the sign of its meaning. A question counts once,
-  however many parts answer it: does the output answer the task (coherence), would it be preferred
-  (the Bradley-Terry reward), does it read well (naturalness and understandability). The first asks
-  for what the dataset is for, so it weighs one half; the others one quarter each. Its weights
-  assume whitened parts: raw, the Bradley-Terry reward has no bounds and outweighs the others.
+  however many parts answer it: does the output answer the task (coherence, one half), would it be
+  preferred (the Bradley-Terry reward, one quarter), does it read well (naturalness and
+  understandability, one quarter). The weights assume whitened parts: raw, the Bradley-Terry reward
+  outweighs the others.
 
 Raw parts are stored beside every reward, so another rule can be applied without judging again.
 """
@@ -43,7 +42,6 @@ class Moments:
     deviation: float
 
     def standardised(self, value: float) -> float:
-        """`value` in deviations from the mean."""
         centred = value - self.mean
         return centred / self.deviation if self.deviation > LEAST_DEVIATION else centred
 
@@ -53,14 +51,10 @@ Whitening = Mapping[str, Moments]
 
 
 def fit_whitening(scores: Sequence[Scores]) -> Whitening:
-    """Mean and deviation of each part over `scores`.
-
-    Raises:
-        ValueError: there are no scores.
-    """
+    """Mean and deviation of each part over `scores`."""
     if not scores:
         raise ValueError("there are no scores to fit the whitening on")
-    columns = {part: [one[part] for one in scores] for part in scores[0]}
+    columns = {part: [row[part] for row in scores] for part in scores[0]}
     return {part: Moments(fmean(values), pstdev(values)) for part, values in columns.items()}
 
 
@@ -71,9 +65,7 @@ class RewardRule:
     With whitening, an example of average parts has the constant as its reward.
 
     Attributes:
-        name: the preset's name.
         weights: part -> weight, in the order in which the products are added.
-        constant: added to the weighed parts.
         whitening: standardises the parts first; None weighs the raw parts, as published.
         diversity: this times a rollout's `repetition` is taken off its reward; 0 or more. Rows of a
             dataset are not charged, as the reward of a row must not depend on other rows.
@@ -86,7 +78,6 @@ class RewardRule:
     diversity: float = 0.0
 
     def reward(self, scores: Scores) -> float:
-        """The reward of an example with these scores."""
         # Not `sum`, which compensates rounding from Python 3.12 on: a reward is part of a row's id.
         total = 0.0
         for part, weight in self.weights.items():
@@ -97,16 +88,12 @@ class RewardRule:
         return total + self.constant
 
     def whitened(self, scores: Sequence[Scores]) -> RewardRule:
-        """This rule with the parts standardised over `scores` (the base policy's).
-
-        Raises:
-            ValueError: there are no scores.
-        """
+        """This rule with the parts standardised over `scores` (the base policy's)."""
         return replace(self, whitening=fit_whitening(scores))
 
     def manifest(self) -> dict[str, Any]:
         """The rule as JSON values, for the manifests of checkpoints."""
-        moments = {part: asdict(one) for part, one in (self.whitening or {}).items()}
+        moments = {part: asdict(its) for part, its in (self.whitening or {}).items()}
         return {
             **self.weights,
             "name": self.name,
@@ -121,18 +108,9 @@ def repetition(instructions: Sequence[str], texts: Sequence[str]) -> list[float]
 
     This detects a policy that collapses to one text that the judge likes. An answer's repetition is
     the mean, over its different pairs of neighbouring words, of the share of other instructions
-    with an answer that has the pair. A single word counts as a pair, as small policies collapse to
-    one. Answers to the same instruction do not count, as a task may have one right answer.
-
-    Args:
-        instructions: the instruction of each answer; equal texts are one instruction.
-        texts: the answers, in the same order.
-
-    Returns:
-        A number for each answer; 0 where it has no word or there is no other instruction.
-
-    Raises:
-        ValueError: the two differ in length.
+    with an answer that has the pair; 0 where it has no word or there is no other instruction. A
+    single word counts as a pair, as small policies collapse to one. Answers to the same instruction
+    do not count, as a task may have one right answer.
 
     >>> repetition(["Name a pet.", "Name a tree."], ["a big dog", "a big oak"])
     [0.5, 0.5]

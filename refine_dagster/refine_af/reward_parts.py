@@ -5,14 +5,12 @@ A part is a function in the convention of TRL and verifiers,
     reward(prompts, completions, **columns) -> list[float]
 
 registered in `registry.REWARD_PARTS` or, by another package, as an entry point of the group
-`refine_dagster.rewards`. The config field `reward.parts` names the parts to score, with their
-weights. Values are stored beside the judge's, and weighed and whitened with them.
+`refine_dagster.rewards`, and named with its weight in the config field `reward.parts`.
 
 `prompts` are instructions, each followed by its input on a new line where there is one;
 `completions` are outputs; `columns` are `instruction`, `input` and `output`, one entry an example.
 The value of an example must depend on that example alone, as it becomes part of a row. When a
-part's values change, so must its attribute `version`, or its package's version: both are part of
-the config that rows are made from.
+part's values change, so must its attribute `version`, or its package's version.
 """
 
 from __future__ import annotations
@@ -46,38 +44,30 @@ class RewardPartError(RefineError):
 
 
 class ExtendedJudge:
-    """A judge with further reward parts.
-
-    Attributes:
-        fingerprint: the judge's own.
-        parts: the judge's, then the further ones.
-    """
+    """A judge with further reward parts, after its own; it keeps the judge's fingerprint."""
 
     def __init__(self, judge: Judge, further: Sequence[Registered[RewardFunction]]) -> None:
         self._judge = judge
         self._further = further
         self.fingerprint = judge.fingerprint
-        self.parts = (
-            *judge.parts,
-            *(Part(one.name, f"Reward part of {one.package}.") for one in further),
-        )
+        own = (Part(part.name, f"Reward part of {part.package}.") for part in further)
+        self.parts = (*judge.parts, *own)
 
     def score(self, examples: Sequence[Example]) -> list[Scores]:
         """The scores of each example, rounded to six decimals; equal examples are scored once."""
         different = list(dict.fromkeys(examples))
-        scores = [dict(one) for one in self._judge.score(different)]
+        scores = [dict(of_judge) for of_judge in self._judge.score(different)]
         for part in self._further:
-            for one, value in zip(scores, _values(part, different), strict=True):
-                one[part.name] = value
-        found = dict(zip(different, scores, strict=True))
-        return [found[example] for example in examples]
+            for of_example, value in zip(scores, _values(part, different), strict=True):
+                of_example[part.name] = value
+        by_example = dict(zip(different, scores, strict=True))
+        return [by_example[example] for example in examples]
 
 
 def with_parts(judge: Judge, names: Collection[str]) -> Judge:
     """The judge with the reward parts of those names; the judge itself where there are none.
 
     Raises:
-        RegistryError: a name is not registered, or its package is broken.
         RewardPartError: a name is the judge's own, or one of a column beside the parts.
     """
     taken = sorted(RESERVED.intersection(names))
@@ -92,17 +82,9 @@ def with_parts(judge: Judge, names: Collection[str]) -> Judge:
 
 
 def _values(part: Registered[RewardFunction], examples: Sequence[Example]) -> list[float]:
-    """The part's value of each example.
-
-    Raises:
-        RewardPartError: there are more or fewer values than examples, or one is not finite.
-    """
-    columns: Mapping[str, list[str]] = {
-        "instruction": [example.instruction for example in examples],
-        "input": [example.input for example in examples],
-        "output": [example.output for example in examples],
-    }
-    prompts = ["\n".join(filter(None, (one.instruction, one.input))) for one in examples]
+    names = [field.name for field in fields(Example)]
+    columns = {name: [getattr(example, name) for example in examples] for name in names}
+    prompts = ["\n".join(filter(None, (row.instruction, row.input))) for row in examples]
     name = f"{part.name} of {part.package}"
     values = values_of(part.value, name, prompts, list(columns["output"]), columns)
     return [round(value, DECIMALS) for value in values]
@@ -121,7 +103,7 @@ def values_of(
         RewardPartError: there are more or fewer values than completions, or one is not finite.
     """
     values = list(function(prompts=prompts, completions=completions, **columns))
-    wrong = [value for value in values if not _is_number(value)]
+    wrong = [value for value in values if not (isinstance(value, Real) and math.isfinite(value))]
     if len(values) != len(completions) or wrong:
         raise RewardPartError(
             f"gave {wrong[0]!r} as the value of a completion"
@@ -131,7 +113,3 @@ def values_of(
             fix="return one finite number for each completion",
         )
     return [float(value) for value in values]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)

@@ -47,7 +47,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from refine_dagster.hashing import content_id
-from refine_dagster.prompts.instance import reads_back
+from refine_dagster.prompts.example import reads_back
 from refine_dagster.seeds.formats import FORMATS, task_file_seed
 from refine_dagster.seeds.problems import Findings, SeedFileError, SeedProblem, shown
 from refine_dagster.seeds.records import ID_DIGITS, to_seed, warn_of_misspelt

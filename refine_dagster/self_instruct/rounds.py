@@ -25,8 +25,8 @@ from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
 from refine_dagster.draws import draw, draw_different
 from refine_dagster.errors import RefineError
+from refine_dagster.generation.completions import GeneratorSession
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.prompts.example import has_marks
 from refine_dagster.prompts.proposal import STOP, parse_task_list, propose_prompt
 from refine_dagster.seeding import request_seed

@@ -13,8 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import HEADER
+from refine_dagster.prompts.example import HEADER, Example
 from refine_dagster.registry import OPERATIONS
 
 # Parts of the prompt's format, common to all operations; compared without regard to case.

@@ -11,8 +11,7 @@ import math
 from collections.abc import Sequence
 
 from refine_dagster.generation.request import Complete, Request, Sampling, Scoring, label_scores
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import HEADER
+from refine_dagster.prompts.example import HEADER, Example
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.chain import Chain, Execution, Review
 from refine_dagster.teams_rl.elimination import Rewrite, sameness

@@ -2,8 +2,8 @@
 
 The engine is TRL's own (`use_vllm`, `vllm_mode="colocate"`): TRL starts it beside the policy, hands
 it the policy's weights with the adapter merged in after every step, and corrects for what the two
-round differently. What a completion is stays this project's: it ends at the stop strings, and its
-noise has a seed of its own. Nothing here was measured on a card; `docs/gpu.md` says what was tried.
+round differently. Stop strings and seeds of noise stay this project's. Nothing here was measured on
+a card; `docs/gpu.md` says what was tried.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from refine_dagster import progress
 from refine_dagster.config.learning import ReinforcementConfig
-from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.generation.decoding import Rollout
 from refine_dagster.models.device import Device, restored_variables
 from refine_dagster.training.trainer_session import TrainingError
 
@@ -83,8 +83,7 @@ def engine_arguments(config: ReinforcementConfig, length: int) -> dict[str, Any]
 def engine_room(engine: RolloutEngine) -> Iterator[list[Any]]:
     """Around a trainer with an engine: restores the variables and closes the engine at the end.
 
-    Yields:
-        A list to which the trainer is added.
+    The trainer is added to the list that is yielded.
     """
     trainers: list[Any] = []
     if engine != "vllm":
@@ -111,12 +110,9 @@ def engine_rollouts(
     temperature: float,
     stop: Sequence[str],
 ) -> tuple[list[Rollout], list[list[float]]]:
-    """One rollout of each prompt, and the log-probability of each of its tokens, in nats.
+    """One rollout of each prompt's token ids, and its tokens' log-probabilities, in nats.
 
-    Args:
-        llm: a `vllm.LLM` that holds the policy's weights.
-        prompts: token ids.
-        seeds: of each rollout's noise.
+    `llm` is a `vllm.LLM` that holds the policy's weights; each rollout's noise has a seed.
     """
     from vllm import SamplingParams
 

@@ -1,15 +1,13 @@
 """What every policy-gradient algorithm here takes and gives: prompts, rewards, and a row a step.
 
-GRPO, RLOO and PPO differ in how they turn rewards into gradients and in nothing else: rollouts,
-rewards, rows and the reasons to stop are the same, so that an ablation over
-`reinforcement.algorithm` shows the algorithm.
+GRPO, RLOO and PPO differ in how they turn rewards into gradients and in nothing else, so that an
+ablation over `reinforcement.algorithm` shows the algorithm.
 
 What is trained is either a LoRA adapter, and the reference policy is the model with the adapter
 switched off; or all weights, and the reference is a frozen copy of the model.
 
 A reward learned from data is right only near the data. A policy that goes on climbing it ends in
-text that the judge overrates, so a *guard* ends the training once the policy is far from its base,
-says the same again and again while its reward rises, or no longer keeps the format (`guard_of`).
+text that the judge overrates, so a *guard* ends the training (`guard_of`).
 """
 
 from __future__ import annotations
@@ -26,14 +24,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from refine_dagster import progress
 from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.evaluation.diversity import distinct_bigrams
-from refine_dagster.generation.rollouts import Rollout, sample_rollouts
+from refine_dagster.generation.decoding import Rollout, sample_rollouts
 from refine_dagster.hashing import content_id
 from refine_dagster.judge.judge import Part
 from refine_dagster.models.batches import in_batches_that_fit
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, load_tokenizer, save_adapter
 from refine_dagster.models.memory import ROLLOUTS, Trainer, TrainingPlan, budgeted_batch
-from refine_dagster.prompts.instance import STOP
+from refine_dagster.prompts.example import STOP
 from refine_dagster.refine_af.feedback import ScoredInstance
 from refine_dagster.seeding import request_seed
 from refine_dagster.training.colocated_engine import RolloutEngine, engine_bytes
@@ -70,9 +68,7 @@ class PolicyPrompt:
 class PolicyStep:
     """One step's rollouts and update; the columns of table `rl_policy_checkpoint_steps`.
 
-    Attributes:
-        parts: reward part -> its mean over the rollouts that pass the format gate, None where none
-            does.
+    `parts` are the means over the rollouts that pass the format gate, None where none does.
     """
 
     step: int
@@ -92,7 +88,6 @@ class PolicyStep:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> PolicyStep:
-        """The step of a record."""
         own = {field.name for field in fields(cls)} - {"parts"}
         parts = {name: value for name, value in record.items() if name not in own}
         return cls(parts=parts, **{name: record[name] for name in own})
@@ -111,7 +106,7 @@ class PolicyTraining:
 
 
 class RolloutReward(Protocol):
-    """Scores the rollouts of a training step (`feedback.Feedback`, `text_reward.Reward`)."""
+    """Scores the rollouts of a training step (`feedback.Feedback`, `feedback.Reward`)."""
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -130,12 +125,8 @@ class PolicyTask:
     Attributes:
         base: the policy to begin with, also the reference of the KL penalty.
         prompts: at least one, all different, in order of their instructions' ids.
-        reward: scores rollouts; the only source of reward.
-        max_new_tokens: longest completion, in tokens.
-        out: folder of the trained policy.
+        max_new_tokens: longest completion.
         resume: folder for the state of an unfinished training; None keeps none.
-        engine: what writes the rollouts.
-        stop: strings that end a completion.
     """
 
     base: ModelRef
@@ -152,12 +143,10 @@ class PolicyTask:
 
     @property
     def prompts_per_step(self) -> int:
-        """As many as the config says, or all there are."""
         return min(self.config.prompts_per_step, len(self.prompts))
 
     @property
     def warmup_steps(self) -> int:
-        """Steps over which the learning rate rises."""
         return max(1, round(WARMUP_SHARE * self.config.steps))
 
     def plan(
@@ -165,14 +154,9 @@ class PolicyTask:
     ) -> TrainingPlan:
         """Announce what the training asks of memory, and lower its batch to what fits.
 
-        Args:
-            batch: rollouts that the algorithm would read in one forward and backward pass.
-
-        Raises:
-            MemoryFullError: the model does not fit on the card.
+        `batch` is the rollouts that the algorithm would read in one forward and backward pass.
         """
-        config = self.config
-        tokenizer = load_tokenizer(self.base)
+        config, tokenizer = self.config, load_tokenizer(self.base)
         prompts = tokenizer([row.prompt for row in self.prompts])["input_ids"]
         plan = TrainingPlan(
             WORK,
@@ -195,12 +179,12 @@ class PolicyTask:
         A pass ends with the last whole step's worth of prompts.
         """
         count = self.prompts_per_step
-        turn, place = divmod(step - 1, len(self.prompts) // count)
-        order = sorted(
-            self.prompts,
-            key=lambda row: request_seed(self.run_seed, "ppo prompts", turn, row.instruction_id),
-        )
-        return order[place * count : (place + 1) * count]
+        turn, number = divmod(step - 1, len(self.prompts) // count)
+
+        def drawn(row: PolicyPrompt) -> int:
+            return request_seed(self.run_seed, "ppo prompts", turn, row.instruction_id)
+
+        return sorted(self.prompts, key=drawn)[number * count : (number + 1) * count]
 
     def seed_of(self, step: int, row: PolicyPrompt, slot: int) -> int:
         """The seed of a rollout's noise."""
@@ -247,7 +231,6 @@ class StepRewards:
         self._texts: list[str] = []
 
     def score(self, instructions: Sequence[str], rollouts: Sequence[Rollout]) -> list[float]:
-        """The reward of each rollout, in order."""
         self._texts = [rollout.text for rollout in rollouts]
         finished = [rollout.finished for rollout in rollouts]
         # The judge would show a task of its own at every step.
@@ -256,35 +239,27 @@ class StepRewards:
         return [scored.reward for scored in self._scored]
 
     def row(self, step: int, figures: Mapping[str, float]) -> PolicyStep:
-        """The row of a step: the last rollouts' rewards, and the algorithm's own figures.
-
-        Args:
-            step: from 1.
-            figures: `kl`, `entropy`, `length` and `loss`.
-        """
+        """The row of a step: the last rollouts' rewards, and the algorithm's own figures."""
         valid = [scored.scores for scored in self._scored if scored.scores is not None]
-        parts = [part.name for part in self._reward.parts]
+        parts = {
+            part.name: fmean(scores[part.name] for scores in valid) if valid else None
+            for part in self._reward.parts
+        }
         return PolicyStep(
             step=step,
             reward=fmean(scored.reward for scored in self._scored),
-            parts={
-                part: fmean(scores[part] for scores in valid) if valid else None for part in parts
-            },
+            parts=parts,
             format_valid=fmean(scored.instance.format_valid for scored in self._scored),
-            kl=figures["kl"],
-            entropy=figures["entropy"],
-            length=figures["length"],
             diversity=distinct_bigrams(self._texts),
-            loss=figures["loss"],
+            **{name: figures[name] for name in ("kl", "entropy", "length", "loss")},
         )
 
 
 def guard_of(steps: Sequence[PolicyStep], config: ReinforcementConfig) -> EndedBy | None:
     """The guard that ends the training after these steps; None where it may go on.
 
-    A function of the steps alone, so a resumed training ends where an undisturbed one does. A
-    step's figures are means over some dozen rollouts and noisy, so windows of `guard_window` steps
-    are compared. The first guard that fires, in this order:
+    A function of the steps alone, so a resumed training ends where an undisturbed one does. Figures
+    are means over windows of `guard_window` steps. The first guard that fires, in this order:
 
     - `kl`: the mean divergence of the last window is above `max_kl`.
     - `diversity`: its mean reward is above the first window's, and its mean share of distinct

@@ -9,13 +9,10 @@ TRL no longer has a PPO trainer, so it is written out here, on transformers and 
 3. generalised advantages, whitened over the step's tokens (arXiv 1506.02438);
 4. `epochs` passes over the rollouts in `minibatches` updates each, with the clipped losses of
    policy and values and a bonus on entropy (arXiv 1707.06347);
-5. the KL coefficient is moved towards what keeps the divergence at `target_kl`.
+5. the KL coefficient is moved towards what keeps the divergence at `target_kl`, per token.
 
 The value head is one linear layer on the policy's last hidden state, zero at first, and is thrown
-away at the end. Ziegler et al. measure the divergence of a whole completion; here it is per token,
-the unit of the steps' table, of the guard and of the other algorithms.
-
-All noise is named by step and place, so a state needs no generators: the step says where they are.
+away at the end. All noise is named by step and place, so a state needs no generators.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from refine_dagster import progress
-from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.generation.decoding import Rollout
 from refine_dagster.models.architecture import text_width
 from refine_dagster.models.batches import in_batches_that_fit, with_smaller_batches
 from refine_dagster.models.language_model import LoadedModel, loaded_model
@@ -65,11 +62,8 @@ STATE_FILE = "ppo.pt"
 class Batch:
     """Padded rollouts: prompts on the left, completions on the right; integer tensors.
 
-    Attributes:
-        ids: (rollouts, prompt + completion tokens).
-        attention: the same shape, 1 on tokens.
-        chosen: (rollouts, completion tokens), the tokens that the policy chose.
-        mask: the same shape, 1 on tokens.
+    `ids` and `attention` are (rollouts, prompt + completion tokens), `chosen` and its `mask`
+    (rollouts, completion tokens); masks are 1 on tokens.
     """
 
     ids: Tensor
@@ -78,7 +72,6 @@ class Batch:
     mask: Tensor
 
     def rows(self, places: Tensor) -> Batch:
-        """The rollouts at some places."""
         parts = (self.ids, self.attention, self.chosen, self.mask)
         return Batch(*(part[places] for part in parts))
 
@@ -136,9 +129,8 @@ class PPO:
     ) -> None:
         """Begin at the base policy.
 
-        Args:
-            seed: 31 bits, decides the adapter's first weights.
-            batch: most rollouts in the first try's forward and backward pass; None sets no bound.
+        The seed, 31 bits, decides the adapter's first weights; `batch` bounds the rollouts in the
+        first try's forward and backward pass.
         """
         import torch
 
@@ -165,11 +157,6 @@ class PPO:
         self.steps: list[PolicyStep] = []
 
     def step(self) -> PolicyStep:
-        """Take one step.
-
-        Raises:
-            TrainingError: the loss is not a finite number.
-        """
         number, config = len(self.steps) + 1, self._task.config
         prompts = self._task.prompts_of(number)
         rollouts = self._task.rollouts(self.policy, self._tokenizer, prompts, number)
@@ -199,7 +186,6 @@ class PPO:
         return self.steps[-1]
 
     def batch(self, rollouts: Sequence[Rollout]) -> Batch:
-        """Rollouts as padded tensors on the device."""
         import torch
 
         device, pad = self._task.device.name, self._tokenizer.pad_token_id
@@ -263,7 +249,6 @@ class PPO:
         return Reading(logs, entropy, self.value_head(hidden).squeeze(-1))
 
     def save_state(self) -> None:
-        """Write all that the next step depends on."""
         state = {
             "policy": {name: weight.detach() for name, weight in self._weights.items()},
             "value_head": self.value_head.state_dict(),
@@ -301,7 +286,6 @@ class PPO:
         return [torch.tensor(part.tolist(), device=self._task.device.name) for part in parts]
 
     def _update(self, seen: Experience, places: Tensor) -> float:
-        """One optimiser step on the rollouts at some places, and its loss."""
         import torch
 
         value = with_smaller_batches(

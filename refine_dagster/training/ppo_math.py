@@ -33,9 +33,7 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
 def log_probabilities(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each chosen token and entropy of its distribution, in nats.
 
-    Args:
-        logits: (rollouts, tokens, vocabulary), at the position that predicts the token.
-        ids: (rollouts, tokens).
+    `logits` are (rollouts, tokens, vocabulary), at the position that predicts the token.
     """
     import torch
 
@@ -47,10 +45,8 @@ def log_probabilities(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coefficient: float) -> Tensor:
     """Reward of each token: minus its KL penalty; on the last, plus the completion's score.
 
-    Args:
-        scores: (rollouts,), one a completion.
-        kl: log-probability under the policy less that under the reference.
-        coefficient: penalty for one nat (Ziegler et al., equation 2).
+    `scores` are (rollouts,); `kl` is the log-probability under the policy less that under the
+    reference; `coefficient` the penalty for one nat (Ziegler et al., equation 2).
     """
     import torch
 
@@ -117,15 +113,9 @@ def adapted_coefficient(
 ) -> float:
     """The KL coefficient of the next step (Ziegler et al., 2.2).
 
-    It rises where `kl` is above `target` and falls where it is below, by a share of the relative
-    error, cut at 20 %, times `count / horizon`.
-
-    Args:
-        coefficient: that of this step.
-        kl: measured, nats a token.
-        target: wanted, nats a token, above 0.
-        count: completions that `kl` was measured on.
-        horizon: completions over which a whole correction is spread.
+    It rises where `kl` is above `target` and falls where it is below, both in nats a token, by a
+    share of the relative error, cut at 20 %, times `count / horizon`: completions that `kl` was
+    measured on over those in which a whole correction is spread.
     """
     error = min(max(kl / target - 1, -LARGEST_KL_ERROR), LARGEST_KL_ERROR)
     return coefficient * (1 + error * count / horizon)

@@ -14,9 +14,9 @@ from typing import Any
 from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.models.device import Device, opened_device
 from refine_dagster.models.language_model import ModelRef, as_model
-from refine_dagster.prompts.instance import STOP
+from refine_dagster.prompts.example import STOP
+from refine_dagster.refine_af.feedback import Reward
 from refine_dagster.refine_af.reward_parts import RewardFunction
-from refine_dagster.refine_af.text_reward import Reward
 from refine_dagster.registry import ALGORITHMS
 from refine_dagster.training.colocated_engine import engine_for
 from refine_dagster.training.policy_steps import (
@@ -52,19 +52,17 @@ def train_policy(
         prompts: in any order; of prompts with equal text one is trained on. A mapping has a
             `prompt`, and other columns that the reward function is given with its completions.
         reward: a function `reward(prompts, completions, **columns) -> list[float]`, a `Reward` of
-            several, or the judge's `Feedback`; the only source of reward.
+            several, or the judge's `Feedback`.
         config: the section `reinforcement` of a profile, or some of its fields; None takes the
             defaults.
-        out: folder of the adapter, or of the whole model where `config.weights` is `full`; made if
-            it does not exist.
-        max_new_tokens: longest completion, in tokens. It is sampled at `config.temperature` from
-            the whole distribution, since that is what the gradient is of.
+        out: folder of the adapter, or of the whole model where `config.weights` is `full`.
+        max_new_tokens: longest completion, in tokens.
         stop: strings that end a completion.
         device: where to train; None opens a session with the default config.
         run_seed: names all noise: equal arguments give equal files on one machine.
-        resume: folder for the state, saved every `config.save_every` steps. A training that finds
-            the state of a killed one there goes on from it and ends with the same files and steps;
-            so a folder belongs to one set of arguments. The caller removes it. None saves none.
+        resume: folder for the state, saved every `config.save_every` steps; it belongs to one set
+            of arguments. A training that finds the state of a killed one there goes on from it and
+            ends with the same files and steps. The caller removes it. None saves none.
 
     Raises:
         RegistryError: no package provides the algorithm, or it is broken.

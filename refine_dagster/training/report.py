@@ -8,7 +8,7 @@ from typing import Any
 
 from refine_dagster.config.policy_round import split_name
 from refine_dagster.models.language_model import ModelRef
-from refine_dagster.models.size import model_size
+from refine_dagster.models.memory import model_size
 from refine_dagster.training.policy_steps import PolicyStep
 from refine_dagster.warehouse.checkpoints import Checkpoint
 from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row
@@ -45,12 +45,7 @@ def policy_tables(
     figures: Mapping[str, Any],
     made_from: Sequence[Parent],
 ) -> Tables:
-    """A policy's tables.
-
-    Args:
-        name: the slice, `rl_policy_checkpoint` or that of a later round.
-        figures: algorithm, preset, and what it gained.
-    """
+    """A policy's tables; `name` is the slice of its round, `figures` algorithm, preset and gain."""
     logged = [asdict(PolicyStep.of_record(step)) for step in checkpoint.record["steps"]]
     payload = {
         "policy": ref.fingerprint,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,7 @@ from refine_dagster.models.language_model import (
     save_adapter,
 )
 from refine_dagster.models.memory import TrainingPlan, budgeted_batch
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.zero_shot import zero_shot_prompt
+from refine_dagster.prompts.example import Example, zero_shot_prompt
 from refine_dagster.training.trainer_session import (
     TrainingError,
     lora,
@@ -55,7 +55,7 @@ class SupervisedStep:
 
 @dataclass(frozen=True)
 class SupervisedTraining:
-    """A fine-tuning's steps in order, and how many examples it learned from and left out."""
+    """A fine-tuning's steps, and how many examples it learned from and left out."""
 
     steps: list[SupervisedStep]
     rows: int
@@ -81,11 +81,9 @@ def fine_tune(
 
     Args:
         base: the model to begin with: a model on disk, its folder, or a Hugging Face id.
-        examples: in any order; the result does not depend on it. A mapping has an `instruction`,
-            an `output`, and an `input` where there is one.
-        config: the section `supervised` of a profile, or some of its fields; None takes the
-            defaults. Examples longer than `max_tokens` are left out whole, never cut.
-        out: folder of the adapter; made if it does not exist.
+        examples: in any order. A mapping has an `instruction`, an `output`, and an `input` where
+            there is one. config: the section `supervised` of a profile, or some of its fields; None
+            takes the defaults. Examples longer than `max_tokens` are left out whole, never cut.
         steps: optimiser steps, exactly; None takes `config.epochs` passes.
         device: where to train; None opens a session with the default config.
         run_seed: names all noise: equal arguments give equal files on one machine.
@@ -104,44 +102,23 @@ def fine_tune(
     ]
     if steps is None:
         steps = steps_for(len(learned), config)
-    with opened_device(device) as device:
-        return _fine_tune(as_model(base), learned, config, steps, Path(out), device, run_seed)
-
-
-def _fine_tune(
-    base: ModelRef,
-    examples: Sequence[Example],
-    config: SupervisedConfig,
-    steps: int,
-    out: Path,
-    device: Device,
-    run_seed: str,
-) -> SupervisedTraining:
+    base = as_model(base)
     tokenizer = load_tokenizer(base)
-    ordered = sorted(examples, key=lambda row: (row.instruction, row.input, row.output))
-    tokenized = [
-        row
-        for row in (training_example(tokenizer, example) for example in ordered)
-        if len(row["input_ids"]) <= config.max_tokens
-    ]
+    rows = [training_example(tokenizer, example) for example in sorted(learned, key=astuple)]
+    tokenized = [row for row in rows if len(row["input_ids"]) <= config.max_tokens]
     if not tokenized:
         raise TrainingError(
-            f"none of {len(ordered)} examples has at most {config.max_tokens} tokens",
+            f"none of {len(learned)} examples has at most {config.max_tokens} tokens",
             fix="raise supervised.max_tokens, or give shorter seeds",
         )
     batch = min(config.batch_size, len(tokenized))
     length = max(len(row["input_ids"]) for row in tokenized)
     plan = TrainingPlan(WORK, batch, length, length, lora_rank=config.lora_rank)
-    start = budgeted_batch(base, plan, device, LOWER)
-    trained = with_smaller_batches(
-        device,
-        WORK,
-        batch,
-        start,
-        lambda size: _train(base, tokenized, config, steps, out, device, run_seed, batch, size),
-        LOWER,
-    )
-    return SupervisedTraining(trained, len(tokenized), len(ordered) - len(tokenized))
+    with opened_device(device) as device:
+        start = budgeted_batch(base, plan, device, LOWER)
+        train = partial(_train, base, tokenized, config, steps, Path(out), device, run_seed, batch)
+        trained = with_smaller_batches(device, WORK, batch, start, train, LOWER)
+    return SupervisedTraining(trained, len(tokenized), len(learned) - len(tokenized))
 
 
 def _train(

@@ -23,7 +23,7 @@ from refine_dagster.seeding import request_seed, restored_generators
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import PreTrainedModel, Trainer, TrainerCallback
+    from transformers import PreTrainedModel, Trainer
 
 MAX_GRADIENT_NORM = 1.0
 # Layers whose weights a state space hands to a kernel: an adapter around them would do nothing.
@@ -115,16 +115,9 @@ def lora(model: PreTrainedModel, rank: int, alpha: int) -> LoraConfig:
 def replace_printing(trainer: Trainer, on_log: Callable[[int, Mapping[str, float]], None]) -> None:
     """Have `on_log(step, logs)` called at every optimiser step, from 1; print nothing.
 
-    The callback raises `TrainingError` out of `trainer.train()` where the loss is not finite.
+    A loss that is not finite raises `TrainingError` out of `trainer.train()`.
     """
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_log_callback(on_log))
-
-
-def _log_callback(on_log: Callable[[int, Mapping[str, float]], None]) -> TrainerCallback:
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
     class LogCallback(TrainerCallback):
         def on_log(
@@ -134,7 +127,8 @@ def _log_callback(on_log: Callable[[int, Mapping[str, float]], None]) -> Trainer
                 check_loss(logs["loss"], state.global_step)
                 on_log(state.global_step, logs)
 
-    return LogCallback()
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(LogCallback())
 
 
 def save_state(folder: Path | None, name: str, state: Mapping[str, Any]) -> None:
@@ -157,10 +151,6 @@ def load_state(folder: Path | None, name: str, device: str = "cpu") -> dict[str,
 
 
 def check_loss(loss: float, step: int) -> None:
-    """Refuse a loss that is not finite.
-
-    Raises:
-        TrainingError: it is not.
-    """
+    """Refuse a loss that is not finite."""
     if not math.isfinite(loss):
         raise TrainingError(f"the loss is {loss} at step {step}", fix="lower the learning rate")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from refine_dagster import progress
 from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.files import write_atomically
-from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.generation.decoding import Rollout
 from refine_dagster.hashing import canonical_json
 from refine_dagster.models.batches import with_smaller_batches
 from refine_dagster.models.language_model import loaded_model
@@ -57,12 +57,10 @@ STEPS_FILE = "policy_steps.json"
 
 
 def train_by_grpo(task: PolicyTask) -> PolicyTraining:
-    """Train by GRPO; see `reinforcement.train_policy`."""
     return _train_by(_grpo, task)
 
 
 def train_by_rloo(task: PolicyTask) -> PolicyTraining:
-    """Train by RLOO; see `reinforcement.train_policy`."""
     return _train_by(_rloo, task)
 
 
@@ -85,7 +83,6 @@ def _train_by(make: Any, task: PolicyTask) -> PolicyTraining:
 
 
 def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTraining:
-    """Train with `size` rollouts in a pass, of at most `length` tokens."""
     from datasets import Dataset
 
     config = task.config

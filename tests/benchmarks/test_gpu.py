@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from refine_dagster.models.size import config_size
+from refine_dagster.models.memory import config_size
 from refine_dagster.training.trainer_session import lora
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"

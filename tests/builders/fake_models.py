@@ -15,9 +15,8 @@ from typing import Any
 from unittest import mock
 
 from refine_dagster import stages
-from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.completions import CompletionsStore, GeneratorSession
 from refine_dagster.generation.request import Completion, Request
-from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.judge.judge import Judge
 from refine_dagster.judge.quality import JudgeQuality
 from refine_dagster.models.device import Device

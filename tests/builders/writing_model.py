@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from refine_dagster.offline.corpus import train_tokenizer
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import instance_prompt
+from refine_dagster.prompts.example import Example, instance_prompt
 
 WORDS = ("moon", "pool", "food", "cat", "rain", "desk", "ship", "milk", "lamp", "tree", "boot")
 

@@ -29,7 +29,7 @@ from refine_dagster.evaluation.super_ni import (
     tasks_hash,
 )
 from refine_dagster.generation.request import Completion, Request, Sampling
-from refine_dagster.prompts.zero_shot import zero_shot_prompt
+from refine_dagster.prompts.example import zero_shot_prompt
 from refine_dagster.warehouse.tables import TABLES
 
 

@@ -23,8 +23,8 @@ from refine_dagster.models.language_model import (
     resolve_model,
     with_adapter,
 )
+from refine_dagster.models.memory import model_size
 from refine_dagster.models.padding import pad_left
-from refine_dagster.models.size import model_size
 from refine_dagster.prompts.example import Example
 from refine_dagster.training.reinforcement import PolicyTraining, train_policy
 from refine_dagster.training.sft import fine_tune

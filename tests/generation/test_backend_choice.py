@@ -14,9 +14,8 @@ import pytest
 from assets.graph import facts
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.config.profile import load_profile
-from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.completions import CompletionsStore, open_generator
 from refine_dagster.generation.model_text import backend_fingerprint
-from refine_dagster.generation.session import open_generator
 from refine_dagster.generation.vllm_backend import vllm_backend
 from refine_dagster.generation.vllm_engine import VllmError
 from refine_dagster.hashing import canonical_json

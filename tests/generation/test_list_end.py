@@ -8,8 +8,7 @@ import pytest
 from transformers import LlamaConfig
 
 from refine_dagster.generation.decoding import Writing
-from refine_dagster.generation.list_end import list_end
-from refine_dagster.generation.model_text import ModelText
+from refine_dagster.generation.model_text import ModelText, list_end
 from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.hashing import json_hash
 from refine_dagster.models.language_model import load_tokenizer, resolve_model

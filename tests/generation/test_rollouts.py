@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.generation.rollouts import Rollout, sample_rollouts
+from refine_dagster.generation.decoding import Rollout, sample_rollouts
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.prompts.instance import STOP
+from refine_dagster.prompts.example import STOP
 from tests.builders.writing_model import prompt_of
 
 PROMPTS = [prompt_of(number)[1] for number in range(3)]

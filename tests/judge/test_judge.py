@@ -16,10 +16,11 @@ from refine_dagster.judge.corruptions import DIMENSIONS, KINDS
 from refine_dagster.judge.judge import LENGTHS, Judge, Scores, loaded_judge
 from refine_dagster.judge.network import JudgeError, read_network
 from refine_dagster.judge.on_policy_negatives import answered_tasks, own_tasks
-from refine_dagster.judge.passes import padded_length
-from refine_dagster.judge.training import JudgeTraining, is_held_out, train_judge
+from refine_dagster.judge.quality import MeasuredJudge
+from refine_dagster.judge.training import is_held_out, train_judge
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model
+from refine_dagster.models.padding import pass_length
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
 from tests.builders.fake_judge import accuracy_of
@@ -39,18 +40,18 @@ def base(tiny_model_folder: Path) -> ModelRef:
 @pytest.fixture(scope="module")
 def trained(
     base: ModelRef, device: Device, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, JudgeTraining]:
+) -> tuple[Path, MeasuredJudge]:
     out = tmp_path_factory.mktemp("judge") / "folder"
     return out, train_judge(base, SEEDS, CONFIG, out, device, "salt")
 
 
 @pytest.fixture(scope="module")
-def judge(trained: tuple[Path, JudgeTraining], device: Device) -> Iterator[Judge]:
+def judge(trained: tuple[Path, MeasuredJudge], device: Device) -> Iterator[Judge]:
     with loaded_judge(trained[0], device) as loaded:
         yield loaded
 
 
-def test_beats_chance_on_tasks_it_never_saw(trained: tuple[Path, JudgeTraining]) -> None:
+def test_beats_chance_on_tasks_it_never_saw(trained: tuple[Path, MeasuredJudge]) -> None:
     _, training = trained
     for output in (*DIMENSIONS, "reward_model"):
         assert accuracy_of(training.accuracies, output) > 0.55, output
@@ -59,7 +60,7 @@ def test_beats_chance_on_tasks_it_never_saw(trained: tuple[Path, JudgeTraining])
 
 
 def test_accuracy_is_told_for_each_kind_and_what_it_harms(
-    trained: tuple[Path, JudgeTraining],
+    trained: tuple[Path, MeasuredJudge],
 ) -> None:
     _, training = trained
     names = [(one.dimension, one.corruption) for one in training.accuracies]
@@ -101,7 +102,7 @@ def test_a_triple_longer_than_the_context_is_scored(judge: Judge) -> None:
 
 
 def test_a_long_triple_keeps_both_its_parts(
-    trained: tuple[Path, JudgeTraining], device: Device
+    trained: tuple[Path, MeasuredJudge], device: Device
 ) -> None:
     network = read_network(trained[0], device)
     long = Example("Say it. " * 400, "deep sea " * 900, "blue sky " * 900)
@@ -162,7 +163,7 @@ def test_own_answers_are_part_of_what_is_learnt(
 
 
 def test_the_folder_stands_alone(
-    trained: tuple[Path, JudgeTraining], judge: Judge, device: Device, tmp_path: Path
+    trained: tuple[Path, MeasuredJudge], judge: Judge, device: Device, tmp_path: Path
 ) -> None:
     folder, training = trained
     copy = tmp_path / "elsewhere"
@@ -178,7 +179,7 @@ def test_the_folder_stands_alone(
 
 
 def test_a_folder_that_is_no_judge_is_refused(
-    trained: tuple[Path, JudgeTraining], device: Device, tmp_path: Path
+    trained: tuple[Path, MeasuredJudge], device: Device, tmp_path: Path
 ) -> None:
     with pytest.raises(JudgeError, match=r"judge\.json"), loaded_judge(tmp_path, device):
         pass
@@ -208,6 +209,6 @@ def test_held_out_is_decided_by_task_alone() -> None:
 def test_padded_lengths_hold_the_text_and_never_pass_the_longest() -> None:
     for longest in (100, 512):
         for tokens in range(1, longest + 1):
-            length = padded_length(tokens, longest, LENGTHS)
+            length = pass_length(tokens, longest, LENGTHS)
             assert tokens <= length <= longest
             assert length in LENGTHS or length == longest

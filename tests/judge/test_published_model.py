@@ -19,10 +19,12 @@ from refine_dagster.judge.published import (
     measure_published_judge,
     published_fingerprint,
 )
-from refine_dagster.judge.published_model import PublishedModelError
-from refine_dagster.judge.reward_model import loaded_reward_model
+from refine_dagster.judge.published_model import (
+    PublishedModelError,
+    loaded_reward_model,
+    loaded_unieval,
+)
 from refine_dagster.judge.training import is_held_out, split_examples
-from refine_dagster.judge.unieval import loaded_unieval
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.offline.primer import primer_tasks

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refine_dagster.judge.published_model import PublishedModelError
-from refine_dagster.judge.reward_model import RewardModel, loaded_reward_model
+from refine_dagster.judge.published_model import (
+    PublishedModelError,
+    RewardModel,
+    loaded_reward_model,
+)
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.prompts.example import Example

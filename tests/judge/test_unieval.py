@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refine_dagster.judge.passes import passes, score_tokens
-from refine_dagster.judge.published_model import PublishedModelError
-from refine_dagster.judge.unieval import UniEval, loaded_unieval
+from refine_dagster.judge.published_model import PublishedModelError, UniEval, loaded_unieval
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import resolve_model
+from refine_dagster.models.padding import passes, score_tokens
 from refine_dagster.prompts.example import Example
 from tests.builders.published_judges import edit_json, write_unieval
 

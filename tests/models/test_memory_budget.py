@@ -23,12 +23,13 @@ from refine_dagster.models.memory import (
     MemoryBudget,
     TrainingPlan,
     announce,
+    config_size,
     generation_budget,
+    model_size,
     request_bytes,
     requests_that_fit,
     training_budget,
 )
-from refine_dagster.models.size import config_size, model_size
 from refine_dagster.training.trainer_session import lora
 
 WHOLE = Device("cpu", "float32", 1, deterministic=True)

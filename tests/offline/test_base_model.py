@@ -17,8 +17,7 @@ from refine_dagster.models.files import ModelError
 from refine_dagster.models.language_model import loaded_model, resolve_model
 from refine_dagster.offline.base_model import train_base_model
 from refine_dagster.offline.corpus import END, Corpus, encode_rows, train_tokenizer
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import HEADER
+from refine_dagster.prompts.example import HEADER, Example
 from refine_dagster.prompts.proposal import propose_prompt
 
 SEEDS = [

@@ -15,8 +15,7 @@ from refine_dagster.offline.primer import (
     primer_tasks,
 )
 from refine_dagster.offline.world import wordings, world
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import read_instance
+from refine_dagster.prompts.example import Example, read_instance
 
 TASKS = primer_tasks(6000, seed=11)
 OPERATIONS = {

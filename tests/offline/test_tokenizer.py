@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.offline.corpus import END, PAD, train_tokenizer
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import instance_prompt
+from refine_dagster.prompts.example import Example, instance_prompt
 
 TEXTS = [
     Example("Reverse the order of the words.", "red 12 fish", "fish 12 red").render() + "\n\n",

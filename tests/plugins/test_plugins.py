@@ -17,9 +17,8 @@ from refine_dagster.comparison.cells import CellFolder, CellKey, CellResult
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.config.profile import Profile, load_profile
 from refine_dagster.config.section import plug_ins_of
-from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.completions import CompletionsStore, GeneratorSession, open_generator
 from refine_dagster.generation.request import Request, Sampling, Scoring, label_scores
-from refine_dagster.generation.session import GeneratorSession, open_generator
 from refine_dagster.home import Home
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef

@@ -14,7 +14,7 @@ from refine_dagster.config.learning import RewardConfig
 from refine_dagster.config.profile import load_profile
 from refine_dagster.config.section import plug_ins_of
 from refine_dagster.errors import RefineError
-from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.generation.decoding import Rollout
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import feedback_of
 from refine_dagster.refine_af.instances import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from refine_dagster.config.dataset import SelectionConfig
-from refine_dagster.prompts.instance import Instance
+from refine_dagster.prompts.example import Instance
 from refine_dagster.refine_af.feedback import ScoredInstance
-from refine_dagster.refine_af.selection import Judged, decide_instances
+from refine_dagster.refine_af.instances import Judged, decide_instances
 
 ALL = SelectionConfig(keep_share=1.0)
 

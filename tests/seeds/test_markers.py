@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import instance_prompt, read_instance, reads_back
+from refine_dagster.prompts.example import Example, instance_prompt, read_instance, reads_back
 from refine_dagster.seeds.readers import check_seeds, read_seeds
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.config.dataset import InstanceConfig, SelfInstructConfig
-from refine_dagster.refine_af.instances import instance_prompts, seed_examples
+from refine_dagster.refine_af.instances import instance_prompts
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.self_instruct.decisions import seed_demonstrations
 from refine_dagster.self_instruct.rounds import demonstrations
@@ -40,12 +40,12 @@ def check(rows: list[Row]) -> None:
         shown = [demonstration.instruction for demonstration in drawn]
         assert len(set(shown)) == len(shown) == min(wanted, len(texts))
     asked: list[Row] = [{"instruction": f"Task about {n} cats."} for n in range(30)]
-    prompts = instance_prompts(asked, seed_examples(rows), len, InstanceConfig(), "run")
+    prompts = instance_prompts(asked, rows, len, InstanceConfig(), "run")
     many = set()
     for prompt in prompts:
-        shown = [one.example.instruction for one in prompt.shown]
+        shown = [row["instruction"] for row in prompt.shown]
         assert len(set(shown)) == len(shown) == 3
-        many |= {one.seed_id for one in prompt.shown}
+        many |= {row["seed_id"] for row in prompt.shown}
     # Another instance each time: none of a text is lost.
     assert len(many) > len(texts)
 
@@ -58,8 +58,8 @@ def test_one_instruction_with_many_inputs() -> None:
 def test_a_seed_with_marks_is_not_shown() -> None:
     rows = [seed(0, "Read it.", "x\nOutput: y"), seed(1, "Do it."), seed(2, "Say it.")]
     asked: list[Row] = [{"instruction": f"Task {n}"} for n in range(9)]
-    prompts = instance_prompts(asked, seed_examples(rows), len, InstanceConfig(), "run")
-    assert {one.seed_id for prompt in prompts for one in prompt.shown} == {"s1", "s2"}
+    prompts = instance_prompts(asked, rows, len, InstanceConfig(), "run")
+    assert {row["seed_id"] for prompt in prompts for row in prompt.shown} == {"s1", "s2"}
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is absent")

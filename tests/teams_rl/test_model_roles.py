@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.config.models import DeviceConfig
-from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.completions import CompletionsStore, GeneratorSession
 from refine_dagster.generation.request import Completion, Request, Scoring
-from refine_dagster.generation.session import GeneratorSession
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import LoadedModel, loaded_model, resolve_model
-from refine_dagster.offline.rewrites import REWRITES
+from refine_dagster.offline.language_families import REWRITES
 from refine_dagster.offline.world import wordings
-from refine_dagster.prompts.instance import HEADER
+from refine_dagster.prompts.example import HEADER
 from refine_dagster.teams_rl.chain import Chain, Evolver, Seed
 from refine_dagster.teams_rl.elimination import Rewrite
 from refine_dagster.teams_rl.evolution import evolve

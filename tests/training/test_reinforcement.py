@@ -12,14 +12,13 @@ from statistics import fmean
 import pytest
 
 from refine_dagster.config.learning import ReinforcementConfig
-from refine_dagster.generation.rollouts import sample_rollouts
+from refine_dagster.generation.decoding import sample_rollouts
 from refine_dagster.hashing import folder_files
 from refine_dagster.judge.judge import PARTS, Part, Scores
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
 from refine_dagster.progress import Figure, reporting
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.instance import STOP
+from refine_dagster.prompts.example import STOP, Example
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.reward import PRESETS
 from refine_dagster.statistics import paired_gain

@@ -12,8 +12,7 @@ from refine_dagster.config.learning import SupervisedConfig
 from refine_dagster.hashing import folder_files
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
-from refine_dagster.prompts.example import Example
-from refine_dagster.prompts.zero_shot import zero_shot_prompt
+from refine_dagster.prompts.example import Example, zero_shot_prompt
 from refine_dagster.training.sft import NO_LOSS, fine_tune, training_example
 from refine_dagster.training.trainer_session import TrainingError
 from tests.builders.writing_model import WORDS

@@ -12,9 +12,8 @@ from pathlib import Path
 from refine_dagster import progress
 from refine_dagster.config.models import DeviceConfig, GeneratorConfig
 from refine_dagster.errors import RefineError
-from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.completions import CompletionsStore, open_generator
 from refine_dagster.generation.request import Request, Sampling
-from refine_dagster.generation.session import open_generator
 from refine_dagster.models.device import device_session
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.seeding import request_seed

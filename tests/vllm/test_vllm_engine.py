@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from refine_dagster.config.models import GeneratorConfig
-from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.generation.completions import CompletionsStore, open_generator
 from refine_dagster.generation.request import Backend, Completion, Request, Sampling
-from refine_dagster.generation.session import open_generator
 from refine_dagster.generation.vllm_backend import VllmBackend
 from refine_dagster.generation.vllm_engine import VllmError
 from refine_dagster.models.device import Device

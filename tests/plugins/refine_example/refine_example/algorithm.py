@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from refine_dagster.generation.rollouts import Rollout
+from refine_dagster.generation.decoding import Rollout
 from refine_dagster.models.language_model import loaded_model
 from refine_dagster.training.policy_steps import (
     EndedBy,
