@@ -76,9 +76,7 @@ def kl_within_bound(policy_round: PolicyRound = FIRST_ROUND) -> dg.AssetChecksDe
 
 def diversity_above_floor(policy_round: PolicyRound = FIRST_ROUND) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=policy_round.name("rl_policy_checkpoint"),
-        name="diversity_above_floor",
-        blocking=True,
+        asset=policy_round.name("rl_policy_checkpoint"), name="diversity_above_floor", blocking=True
     )
     def above_floor(profile: ProfileResource, warehouse: WarehouseResource) -> dg.AssetCheckResult:
         """The policy has not collapsed: the mean diversity of its last steps is at least

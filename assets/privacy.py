@@ -71,11 +71,7 @@ def audit_table(report: Sequence[Row]) -> str:
                 "TPR at 1 % FPR": [row["tpr_at_low_fpr"] for row in report],
                 "missing": [row["refusal"] for row in report],
             },
-            schema_overrides={
-                "AUC": pl.String,
-                "TPR at 1 % FPR": pl.Float64,
-                "missing": pl.String,
-            },
+            schema_overrides={"AUC": pl.String, "TPR at 1 % FPR": pl.Float64, "missing": pl.String},
         )
     )
 

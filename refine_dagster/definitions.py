@@ -29,9 +29,7 @@ TRAINING = ("fine_tuned_model", "baseline_model", "evaluation_report", "privacy_
 
 
 def build_definitions(
-    profile: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    home: Home | None = None,
+    profile: str | None = None, overrides: Mapping[str, Any] | None = None, home: Home | None = None
 ) -> dg.Definitions:
     """The code location for a profile; the module-level `defs` is the environment's.
 
@@ -47,12 +45,16 @@ def build_definitions(
     automated = [asset.versioned(config) for asset in made if asset.facts.automated]
     automated += sql_model_assets(rounds=config.rounds)
     fresh = keep_fresh(config.rounds)
+
+    def kept_fresh(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(automation_condition=fresh)
+
     # What the baselines learn from; in later rounds the dataset does not come after it.
     scored = [r.name("reward_scored_instructions") for r in rounds_until(config.rounds)]
     return dg.Definitions(
         assets=[
             *(asset.versioned(config) for asset in made if not asset.facts.automated),
-            *(_kept_fresh(asset, fresh) for asset in automated),
+            *(asset.map_asset_specs(kept_fresh) for asset in automated),
         ],
         asset_checks=asset_checks(config.rounds),
         sensors=[seed_file_changed, *condition_sensors(config.rounds)],
@@ -85,14 +87,6 @@ def build_definitions(
         },
         # One process: models and DuckDB are opened once a step, and steps start in milliseconds.
         executor=dg.in_process_executor,
-    )
-
-
-def _kept_fresh(
-    asset: dg.AssetsDefinition, condition: dg.AutomationCondition[Any]
-) -> dg.AssetsDefinition:
-    return asset.map_asset_specs(
-        lambda spec: spec.replace_attributes(automation_condition=condition)
     )
 
 

@@ -1,9 +1,10 @@
-"""The folder in which a project keeps its files: `REFINE_HOME`, by default `./refine_home`."""
+"""The home of a project's files (`REFINE_HOME`, by default `./refine_home`), and atomic writes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,3 +43,26 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
     environment = os.environ if environment is None else environment
     caches = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
     return caches / "refine-dagster"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to; at the end what was written there replaces `path`.
+
+    The parent folder is made. After an error or a kill, `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield partial
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a whole file, text as UTF-8."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)

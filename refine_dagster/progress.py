@@ -61,7 +61,7 @@ class Advance(Protocol):
 def task(description: str, total: int | None = None) -> Iterator[Advance]:
     reporter = _reporter.get()
     if reporter is None:
-        yield _silent
+        yield lambda steps=1, /, **figures: None
         return
     handle = reporter.start(description, total)
 
@@ -79,10 +79,6 @@ def note(message: str) -> None:
     reporter = _reporter.get()
     if reporter is not None:
         reporter.note(message)
-
-
-def _silent(steps: int = 1, /, **figures: Figure) -> None:
-    return None
 
 
 def figure_texts(figures: dict[str, Figure]) -> list[str]:

@@ -56,7 +56,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.group = group
         self.noun = noun
-        self._own = {name: EntryPoint(name, place, group) for name, place in own.items()}
+        self._own = {name: EntryPoint(name, value, group) for name, value in own.items()}
         self._needs = needs
 
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from refine_dagster.comparison.arms import BASE, SEEDS_ONLY
-from refine_dagster.comparison.cells import CellResult
+from refine_dagster.comparison.study import CellResult
 from refine_dagster.evaluation.report import ROUNDING, category_means
 from refine_dagster.judge.judge import PARTS
 from refine_dagster.seeding import request_seed
@@ -239,7 +239,9 @@ def _links(cells: Sequence[CellResult]) -> list[RewardLink]:
     # Of the seeds, one dataset serves all sizes.
     made = [cell for cell in cells if cell.dataset is not None and cell.arm != SEEDS_ONLY]
     links = []
-    for part in _parts(cells):
+    own = [part.name for part in PARTS]
+    others = {part for cell in cells for part in cell.answers}.difference(own)
+    for part in [*own, *sorted(others)]:
         answers = [value for cell in cells if (value := cell.answers.get(part)) is not None]
         parts = _centred(made, [cell.dataset.parts[part] if cell.dataset else 0.0 for cell in made])
         scores = _centred(made, [fmean(task.rouge_l for task in cell.tasks) for cell in made])
@@ -252,12 +254,6 @@ def _links(cells: Sequence[CellResult]) -> list[RewardLink]:
             )
         )
     return links
-
-
-def _parts(cells: Sequence[CellResult]) -> list[str]:
-    """Parts of the reward in the cells: the judge's, then the others by name."""
-    own = [part.name for part in PARTS]
-    return [*own, *sorted({part for cell in cells for part in cell.answers}.difference(own))]
 
 
 def _centred(cells: Sequence[CellResult], values: Sequence[float]) -> list[float]:

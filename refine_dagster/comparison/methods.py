@@ -90,7 +90,8 @@ class MethodCalls:
 
     def share(self, method: Method, calls: int) -> Share:
         evolving = {"self_instruct": 0, "teams_rl": calls, "both": calls // 2}[method]
-        proposed = _first_proposed(self.proposed, calls - evolving)
+        asked = set(sorted(_requests(self.proposed))[: calls - evolving])
+        proposed = [row for row in self.proposed if _request(row) in asked]
         evolved = _first_evolved(self.evolved, evolving)
         spent = {
             "propose": len(_requests(proposed)),
@@ -164,11 +165,6 @@ def _requests(proposed: Sequence[Row]) -> set[tuple[int, int]]:
 def _calls(evolved: Row) -> int:
     """The calls for a row of `evolved_instructions`: a rewrite and its reviews."""
     return 1 + len(evolved["review_keys"])
-
-
-def _first_proposed(rows: Sequence[Row], calls: int) -> list[Row]:
-    asked = set(sorted(_requests(rows))[:calls])
-    return [row for row in rows if _request(row) in asked]
 
 
 def _first_evolved(rows: Sequence[Row], calls: int) -> list[Row]:

@@ -23,10 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from refine_dagster.comparison.arms import BASE
-from refine_dagster.comparison.cells import CellResult
 from refine_dagster.comparison.figures import Figures
 from refine_dagster.comparison.methods import MethodCalls
-from refine_dagster.comparison.study import Study
+from refine_dagster.comparison.study import CellResult, Study
 
 CALL_HEADINGS = (
     *("arm", "calls", "proposals", "rewrites", "reviews", "training calls", "candidates"),

@@ -9,24 +9,31 @@
 All arms of one size take the same number of optimiser steps: set by the size, or, where it counts
 calls, by the most instructions that any method has for so many. An arm that has nothing to learn
 from is the base model.
+
+A cell is one arm with one random seed at one size; its result is a JSON file, written whole or not
+at all. So a comparison that was interrupted continues, and one that gets another arm, size or seed
+computes only the new cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from refine_dagster.comparison.arms import METHODS, Arm, Method
-from refine_dagster.comparison.cells import CellKey
 from refine_dagster.comparison.methods import MethodCalls, Share
 from refine_dagster.config.profile import Profile
 from refine_dagster.config.section import plug_ins_of
 from refine_dagster.errors import RefineError
+from refine_dagster.evaluation.answers import TaskScore
 from refine_dagster.evaluation.super_ni import Task, tasks_hash
-from refine_dagster.hashing import content_id
+from refine_dagster.hashing import canonical_json, content_id
+from refine_dagster.home import write_atomically
 from refine_dagster.models.language_model import registered_base
 from refine_dagster.prompts.example import Example
+from refine_dagster.registry import ALGORITHMS
 from refine_dagster.runtime import Model
 from refine_dagster.self_instruct.decisions import in_slot_order
 from refine_dagster.training.sft import steps_for
@@ -204,3 +211,82 @@ def plan_study(
     shares = [] if methods is None else [methods.share(name, n) for n in chosen for name in METHODS]
     arms, tasks = tuple(arms), tuple(tasks)
     return Study(inputs, profile, arms, chosen, random_seeds, tasks, methods, tuple(shares))
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """Names a cell; the base arm has random seed and size 0."""
+
+    arm: Arm
+    random_seed: int
+    size: int
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """A policy's training and its gain on held-out instructions, by the arm's own rule."""
+
+    steps: int  # optimiser steps taken
+    ended_by: str  # `steps`, or the guard that ended it
+    kl: float  # to the base policy at the last step, nats a token
+    reward_before: float
+    reward_after: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    seconds: float  # training, without measuring
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """The dataset that an arm learned from."""
+
+    rows: int
+    format_valid: float  # share of the arm's instances that passed the format gate
+    parts: Mapping[str, float]  # part of the judge -> its mean over the rows
+    distinct_bigrams: float  # share of different word pairs among all of the rows' outputs
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """The result of a cell."""
+
+    arm: str
+    random_seed: int
+    size: int
+    tasks: tuple[TaskScore, ...]
+    dataset: DatasetResult | None  # None: there was nothing to learn from
+    policy: PolicyResult | None
+    # Part of the judge -> Spearman correlation of its scores of answers with their ROUGE-L.
+    answers: Mapping[str, float | None]
+    seconds: float  # fine-tuning and evaluation
+
+
+class CellFolder:
+    """The cells of one comparison under a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def has(self, key: CellKey) -> bool:
+        return self._path(key).is_file()
+
+    def read(self, key: CellKey) -> CellResult:
+        values = json.loads(self._path(key).read_text(encoding="utf-8"))
+        dataset, policy = values["dataset"], values["policy"]
+        return CellResult(
+            **{
+                **values,
+                "tasks": tuple(TaskScore(**task) for task in values["tasks"]),
+                "dataset": DatasetResult(**dataset) if dataset else None,
+                "policy": PolicyResult(**policy) if policy else None,
+            }
+        )
+
+    def write(self, key: CellKey, result: CellResult) -> None:
+        write_atomically(self._path(key), canonical_json(asdict(result)) + "\n")
+
+    def _path(self, key: CellKey) -> Path:
+        versions = ALGORITHMS.versions(key.arm.algorithm) if key.arm.algorithm else {}
+        name = "-".join([key.arm.name, *versions.values()]).replace("/", "-")
+        return self.root / f"{name}__size_{key.size}__seed_{key.random_seed}.json"

@@ -18,14 +18,14 @@ from typing import Any
 
 from refine_dagster import progress, stages
 from refine_dagster.comparison.arms import Arm
-from refine_dagster.comparison.cells import (
+from refine_dagster.comparison.study import (
     CellFolder,
     CellKey,
     CellResult,
     DatasetResult,
     PolicyResult,
+    Study,
 )
-from refine_dagster.comparison.study import Study
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import ArmScores
 from refine_dagster.evaluation.diversity import distinct_bigrams

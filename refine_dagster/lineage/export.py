@@ -18,8 +18,8 @@ from uuid import uuid4
 import polars
 
 from refine_dagster.errors import RefineError
-from refine_dagster.files import replacing
 from refine_dagster.hashing import canonical_json, content_id, readable_json
+from refine_dagster.home import replacing
 from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import Parent, frame, make_row, with_entries
 from refine_dagster.warehouse.tables import EXPORTS

@@ -14,7 +14,7 @@ from pathlib import Path
 from refine_dagster import progress
 from refine_dagster.errors import RefineError
 from refine_dagster.novelty.filter import Decision, NoveltyFilter
-from refine_dagster.novelty.row_files import RowFile, row_file
+from refine_dagster.novelty.row_files import row_file
 from refine_dagster.novelty.tokenizers import TOKENIZERS
 
 _BATCH = 4096
@@ -70,7 +70,11 @@ def dedupe_file(
                 "exists already", where=str(result), fix="move it, or replace it with --overwrite"
             )
     if against is not None:
-        _preload(row_file(against, column), novelty)
+        pool = row_file(against, column)
+        with progress.task(f"rows of {against.name}") as advance:
+            for batch in pool.batches(_BATCH):
+                novelty.preload(batch.texts, [number - _OTHER_FILE for number in batch.numbers])
+                advance(len(batch.texts))
     part_of_kept = kept_file.with_name(f"{kept_file.name}.part")
     part_of_decisions = decisions_file.with_name(f"{decisions_file.name}.part")
     rows = kept = by_unicode = without_tokens = 0
@@ -103,13 +107,6 @@ def dedupe_file(
     part_of_kept.replace(kept_file)
     part_of_decisions.replace(decisions_file)
     return Deduplicated(kept_file, decisions_file, rows, kept, by_unicode, without_tokens)
-
-
-def _preload(pool: RowFile, novelty: NoveltyFilter) -> None:
-    with progress.task(f"rows of {pool.path.name}") as advance:
-        for batch in pool.batches(_BATCH):
-            novelty.preload(batch.texts, [number - _OTHER_FILE for number in batch.numbers])
-            advance(len(batch.texts))
 
 
 def _line(number: int, decision: Decision, file: Path, against: Path | None) -> str:

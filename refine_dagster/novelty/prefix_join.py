@@ -245,7 +245,10 @@ class PrefixJoin:
     def offer(self, tokens: Tokens) -> Outcome:
         batch = self._batch(tokens)
         probes = prefixes(batch.sets, self._bounds)
-        pool = self._pool_matches(batch, probes)
+        signatures = self._signatures.view.reshape(-1, 2)
+        lengths = np.diff(self._ends.view, prepend=0)
+        meetings = self._postings.meetings(probes)
+        pool = self._verified(meetings, batch, lengths, signatures, self._strings)
         kept = np.ones(len(batch.strings), dtype=bool)
         kept[pool.text] = False
         inside = self._inside_matches(batch, probes, kept)
@@ -289,13 +292,6 @@ class PrefixJoin:
         self._signatures.extend(batch.sets.signatures[kept].ravel())
         self._strings += compress(batch.strings, kept.tolist())
         return indices
-
-    def _pool_matches(self, batch: _Batch, probes: Prefixes) -> Matches:
-        signatures = self._signatures.view.reshape(-1, 2)
-        lengths = np.diff(self._ends.view, prepend=0)
-        return self._verified(
-            self._postings.meetings(probes), batch, lengths, signatures, self._strings
-        )
 
     def _inside_matches(self, batch: _Batch, probes: Prefixes, free: NDArray[np.bool_]) -> Matches:
         postings = Postings(self._bounds)

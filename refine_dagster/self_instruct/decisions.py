@@ -117,7 +117,9 @@ class InstructionDecider:
             score = decision.score
             nearest = None if decision.nearest is None else str(decision.nearest)
             if decision.kept:
-                self._accept(candidate, table)
+                self._assets[candidate["row_id"]] = table
+                named = candidate["row_id"], candidate["slot"], candidate["instruction"]
+                self.accepted.append(Demonstration(table, *named, table == EVOLVED))
             else:
                 rejection = Rejection("too_similar", score, self._novelty.threshold)
         parents = [Parent(table, candidate["row_id"], "candidate")]
@@ -140,13 +142,6 @@ class InstructionDecider:
             "nearest_score": score,
         }
         return make_row(self._decisions, payload, parents)
-
-    def _accept(self, candidate: Row, table: str) -> None:
-        row_id, evolved = candidate["row_id"], table == EVOLVED
-        self._assets[row_id] = table
-        self.accepted.append(
-            Demonstration(table, row_id, candidate["slot"], candidate["instruction"], evolved)
-        )
 
 
 def _evolved_rejection(candidate: Row) -> Rejection | None:

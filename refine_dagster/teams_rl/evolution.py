@@ -75,8 +75,7 @@ def registered_instructor(
         policy = load_instructor(folder, HashedEmbedding(config.embedding_dimensions), run_seed)
     if policy.version != row["version"]:
         raise RefineError(
-            "the instructor was made with other config",
-            fix="materialise instructor_policy again",
+            "the instructor was made with other config", fix="materialise instructor_policy again"
         )
     return policy
 

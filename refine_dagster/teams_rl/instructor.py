@@ -141,12 +141,6 @@ def untrained_policy(config: TeamsRLConfig, run_seed: str) -> InstructorPolicy |
     return None
 
 
-def reward_of(config: TeamsRLConfig, embedding: Embedding) -> Reward:
-    if config.reward == "paper":
-        return PaperReward()
-    return NoveltyReward(embedding, config.archive, config.call_cost)
-
-
 def train_instructor(task: InstructorTask) -> InstructorTraining:
     """Train and save an instructor (`policies.load_instructor` reads it)."""
     config = task.config
@@ -178,7 +172,9 @@ class Instructor:
 
         config = task.config
         self._task = task
-        self._reward = reward_of(config, task.embedding)
+        self._reward: Reward = PaperReward()
+        if config.reward != "paper":
+            self._reward = NoveltyReward(task.embedding, config.archive, config.call_cost)
         played = task.seeds, task.evolver, self._reward, task.embedding
         setting = Setting(*played, config.observation, task.run_seed, config.operations)
         self._environment = VectorEnvironment(setting, config.environments)
@@ -288,17 +284,14 @@ def _steps(config: TeamsRLConfig) -> int:
     return config.environments * config.episodes_per_update * EPISODE_LENGTH
 
 
-def _minibatch(steps: int, most: int) -> int:
-    """The largest size of equal minibatches of an update, up to `most`."""
-    return max(size for size in range(1, min(steps, most) + 1) if steps % size == 0)
-
-
 def _algorithm(environment: VectorEnvironment, config: TeamsRLConfig) -> Any:
     """The library's algorithm; torch's generator gives its first weights."""
+    steps, most = _steps(config), config.minibatch
     shared: dict[str, Any] = {
         "learning_rate": config.learning_rate,
         "n_steps": config.episodes_per_update * EPISODE_LENGTH,
-        "batch_size": _minibatch(_steps(config), config.minibatch),
+        # Minibatches of an update are equal.
+        "batch_size": max(n for n in range(1, min(steps, most) + 1) if steps % n == 0),
         "gamma": config.discount,
         "gae_lambda": config.gae_lambda,
         "policy_kwargs": {"net_arch": list(config.hidden)},

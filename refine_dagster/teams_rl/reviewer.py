@@ -57,9 +57,8 @@ class ModelReviewer:
             if verdict == "undecided"
         }
         requests = [request for pair in asked.values() for request in pair]
-        odds = iter(
-            [_log_odds(label_scores(done)) for done in self._complete(requests)] if requests else ()
-        )
+        scored = [label_scores(done) for done in self._complete(requests)] if requests else []
+        odds = iter([yes - no for yes, no in scored])
         reviews = []
         for index, verdict in enumerate(by_wording):
             if index not in asked:
@@ -85,10 +84,6 @@ def review_prompt(first: str, second: str) -> str:
     ]
     asked = f"Instruction: {QUESTION}\nInput: {one_line(first)} / {one_line(second)}\nOutput:"
     return "\n\n".join([HEADER, *shown, asked])
-
-
-def _log_odds(scores: Sequence[float]) -> float:
-    return scores[0] - scores[1]
 
 
 def _sigmoid(odds: float) -> float:

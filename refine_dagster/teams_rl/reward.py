@@ -31,32 +31,26 @@ class Reward(Protocol):
 
     def clear(self) -> None:
         """Empty the memory."""
+        return
 
     def state(self) -> list[dict[str, Any]]:
         """The memory, oldest first, as plain values."""
+        return []
 
     def restore(self, state: Sequence[dict[str, Any]]) -> None:
         """Replace the memory by a saved state."""
+        return
 
 
-class PaperReward:
-    """1 for a kept rewrite, else 0; has no memory (implements `Reward`)."""
+class PaperReward(Reward):
+    """1 for a kept rewrite, else 0; has no memory."""
 
     def pay(self, outcomes: Sequence[Outcome]) -> list[float]:
         return [1.0 if outcome.kept else 0.0 for outcome in outcomes]
 
-    def clear(self) -> None:
-        pass
 
-    def state(self) -> list[dict[str, Any]]:
-        return []
-
-    def restore(self, state: Sequence[dict[str, Any]]) -> None:
-        pass
-
-
-class NoveltyReward:
-    """Validity times distance from recent texts, less cost (implements `Reward`).
+class NoveltyReward(Reward):
+    """Validity times distance from recent texts, less cost.
 
     Args:
         capacity: texts in the archive; the oldest leaves first.

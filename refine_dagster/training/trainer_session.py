@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refine_dagster.errors import RefineError
-from refine_dagster.files import replacing
+from refine_dagster.home import replacing
 from refine_dagster.models.device import Device
 from refine_dagster.seeding import request_seed, restored_generators
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from refine_dagster import progress
 from refine_dagster.config.learning import ReinforcementConfig
-from refine_dagster.files import write_atomically
 from refine_dagster.generation.decoding import Rollout
 from refine_dagster.hashing import canonical_json
+from refine_dagster.home import write_atomically
 from refine_dagster.models.batches import with_smaller_batches
 from refine_dagster.models.language_model import loaded_model
 from refine_dagster.training.colocated_engine import (

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from refine_dagster.errors import RefineError
-from refine_dagster.files import write_atomically
 from refine_dagster.hashing import canonical_json, folder_files, json_hash
+from refine_dagster.home import write_atomically
 
 RECORD = "record.json"
 _PARTIAL = ".partial-"

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.comparison.arms import Arm
-from refine_dagster.comparison.cells import (
+from refine_dagster.comparison.figures import figures_of
+from refine_dagster.comparison.study import (
     CellFolder,
     CellKey,
     CellResult,
     DatasetResult,
     PolicyResult,
 )
-from refine_dagster.comparison.figures import figures_of
 from refine_dagster.evaluation.answers import TaskScore
 from tests.builders.fake_judge import PART_NAMES
 

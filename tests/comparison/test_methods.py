@@ -13,11 +13,17 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.comparison.arms import METHODS, Method, parse_methods
-from refine_dagster.comparison.cells import CellResult, DatasetResult
 from refine_dagster.comparison.figures import figures_of
 from refine_dagster.comparison.methods import MethodCalls, Share, read_method_calls
 from refine_dagster.comparison.report import CALL_HEADINGS, call_table, call_text
-from refine_dagster.comparison.study import Study, StudyError, StudyInputs, plan_study
+from refine_dagster.comparison.study import (
+    CellResult,
+    DatasetResult,
+    Study,
+    StudyError,
+    StudyInputs,
+    plan_study,
+)
 from refine_dagster.config.dataset import SelfInstructConfig, TeamsRLConfig
 from refine_dagster.config.profile import load_profile
 from refine_dagster.errors import RefineError

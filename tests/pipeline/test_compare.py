@@ -11,9 +11,8 @@ from typer.testing import CliRunner
 
 from refine_dagster.cli import app
 from refine_dagster.comparison.arms import method_arm, parse_arms, parse_methods
-from refine_dagster.comparison.cells import CellResult
 from refine_dagster.comparison.methods import read_method_calls
-from refine_dagster.comparison.study import Study, StudyError, plan_study, read_inputs
+from refine_dagster.comparison.study import CellResult, Study, StudyError, plan_study, read_inputs
 from refine_dagster.comparison.trial import run_study, run_trial
 from refine_dagster.config.profile import Profile, load_profile
 from refine_dagster.errors import RefineError

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.comparison.arms import parse_arms
-from refine_dagster.comparison.cells import CellFolder, CellKey, CellResult
+from refine_dagster.comparison.study import CellFolder, CellKey, CellResult
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.config.profile import Profile, load_profile
 from refine_dagster.config.section import plug_ins_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.files import replacing, write_atomically
+from refine_dagster.home import replacing, write_atomically
 
 
 def test_content_takes_the_place_of_the_old(tmp_path: Path) -> None:
