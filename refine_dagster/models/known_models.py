@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refine_dagster.errors import RefineError
-from refine_dagster.home import replacing
 from refine_dagster.hashing import file_hash
-from refine_dagster.home import cache_folder
+from refine_dagster.home import cache_folder, replacing
 from refine_dagster.models.conversion import Conversion, Dtype, convert
 
 
