@@ -17,22 +17,16 @@ PRINTED = 40
 class SeedProblem:
     """One finding in a seed file.
 
-    Attributes:
-        file: the path as the user gave it; in a folder, the file's path.
-        line: from 1: the line on which the task begins, or the row (Parquet); None for the file.
-        field: `instruction`, `instances[0].output`, ...; None for the task.
-        message: what is wrong, without a full stop.
-        severity: an `error` makes the file unusable; with a `warning` it is used, but not as
-            written; a `note` changes nothing.
-        fix: an imperative sentence.
+    An `error` makes the file unusable; with a `warning` it is used, but not as written; a `note`
+    changes nothing.
     """
 
-    file: str
-    line: int | None
-    field: str | None
-    message: str
+    file: str  # the path as the user gave it; in a folder, the file's path
+    line: int | None  # where the task begins, or the row (Parquet), from 1; None: the file
+    field: str | None  # `instruction`, `instances[0].output`, ...; None: the task
+    message: str  # what is wrong, without a full stop
     severity: Severity
-    fix: str
+    fix: str  # an imperative sentence
 
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"

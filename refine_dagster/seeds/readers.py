@@ -59,18 +59,11 @@ MAX_FILE_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True)
 class SeedFile:
-    """The usable seeds of a file or folder.
-
-    Attributes:
-        seeds: one or more tasks, sorted by `seed_id`, no two with one id or one content.
-        content_hash: 32 hex digits over the rows; white space and the order of lines do not count.
-        source: `packaged`, or the path as given.
-        warnings: findings that are not errors, in file order.
-    """
+    """The usable seeds of a file or folder, sorted by `seed_id`, no two with one id or content."""
 
     seeds: list[SeedTask]
-    content_hash: str
-    source: str
+    content_hash: str  # over the rows; white space and the order of lines do not count
+    source: str  # `packaged`, or the path as given
     warnings: list[SeedProblem]
 
 

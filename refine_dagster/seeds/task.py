@@ -64,19 +64,13 @@ class SeedInstance:
 
 @dataclass(frozen=True)
 class SeedTask:
-    """A task in Self-Instruct's schema (docs/methods.md, section 3.1), white space normalised.
+    """A task in Self-Instruct's schema (docs/methods.md, section 3.1), white space normalised."""
 
-    Attributes:
-        seed_id: the id given in the file, or one derived from the content; unique in its file.
-        instances: one or more, in file order.
-        is_classification: whether the output is one of a closed set of labels.
-    """
-
-    seed_id: str
+    seed_id: str  # given in the file, or derived from the content
     name: str
     instruction: str
-    instances: tuple[SeedInstance, ...]
-    is_classification: bool
+    instances: tuple[SeedInstance, ...]  # one or more, in file order
+    is_classification: bool  # the output is one of a closed set of labels
 
     def __post_init__(self) -> None:
         if not self.instances:

@@ -37,11 +37,8 @@ from refine_dagster.warehouse.rows import Parent, Row, make_row
 class MachinePool:
     """Machine demonstrations by request number.
 
-    Args:
-        seeds: the seed tasks.
-        decider: decides on all candidates; `machine_pool: all` draws from what it accepted.
-        config: `machine_pool`, and the rules of a lane's own decider.
-        former: the pool of the former policy round, named by slots.
+    `decider` decides on all candidates; `machine_pool: all` draws from what it accepted. `former`
+    is the pool of the policy round before.
     """
 
     def __init__(
@@ -105,23 +102,14 @@ def request_of(slot: str) -> int:
 
 @dataclass(frozen=True)
 class Proposer:
-    """The model that proposes.
-
-    Attributes:
-        complete: answers requests in order.
-        stored: whether each request's completion is known already.
-        count_tokens: length of a text in the model's tokens.
-        key_of: the key of a request's completion.
-        model: the model's fingerprint, the `policy` of the rows.
-        row: the model's row, a parent of every candidate.
-    """
+    """The model that proposes."""
 
     complete: Callable[[Sequence[Request]], list[Completion]]
-    stored: Callable[[Sequence[Request]], list[bool]]
+    stored: Callable[[Sequence[Request]], list[bool]]  # whether each completion is known
     count_tokens: Callable[[str], int]
     key_of: Callable[[Request], str]
-    model: str
-    row: Parent
+    model: str  # its fingerprint, the `policy` of the rows
+    row: Parent  # a parent of every candidate
 
     @classmethod
     def of(cls, session: GeneratorSession, row: Parent) -> Proposer:
@@ -134,19 +122,12 @@ class Proposer:
 
 @dataclass(frozen=True)
 class Proposals:
-    """The loop's result.
-
-    Attributes:
-        rows: rows of `raw_instructions`, in slot order.
-        accepted: how many of them are accepted.
-        rounds: how many rounds were sent.
-        ended_by: `target`, `stall` or `max_rounds`.
-    """
+    """The loop's result: rows of `raw_instructions`, in slot order."""
 
     rows: list[Row]
     accepted: int
     rounds: int
-    ended_by: str
+    ended_by: str  # `target`, `stall` or `max_rounds`
 
     @property
     def figures(self) -> dict[str, int | str]:
