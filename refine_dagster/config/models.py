@@ -12,8 +12,10 @@ class DeviceConfig(ConfigSection):
     """CPU or GPU, dtype, threads, determinism, four-bit weights."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where models run.")
-    dtype: Literal["float32", "bfloat16", "float16"] = setting(
-        "float32", "Dtype of model weights and activations."
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = setting(
+        "float32",
+        "Dtype of model weights and activations; `auto` measures once whether the processor or "
+        "card is faster with bfloat16.",
     )
     threads: int = setting(
         0, "CPU threads of PyTorch; 0 takes OMP_NUM_THREADS or the available cores.", ge=0

@@ -275,7 +275,7 @@ class TransformersBackend:
                 shared = 0 if cache is None else shared
                 padded = pad_left(prompts, pad, shared=shared)
                 sequences = Sequences(model, padded, steps, cache, shared)
-            write(written, sequences, self._text)
+            write(written, sequences, self._text, drop_ended=not self._deterministic)
         return written
 
 

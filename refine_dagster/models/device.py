@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from refine_dagster import progress
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.errors import RefineError
+from refine_dagster.models.dtype import fastest_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -109,11 +110,13 @@ def device_session(config: DeviceConfig) -> Iterator[Device]:
             where="config field device.quantization",
             fix="install `refine-dagster[4bit]`, or set device.quantization to `none`",
         )
+    hardware = hardware_name(name)
     device = Device(
         name,
+        dtype=fastest_dtype(name, hardware) if config.dtype == "auto" else config.dtype,
         threads=config.threads or _free_threads(),
-        use=DeviceUse(hardware_name(name), driver_version(name)),
-        **config.model_dump(include={"dtype", "deterministic", "quantization", "memory_share"}),
+        use=DeviceUse(hardware, driver_version(name)),
+        **config.model_dump(include={"deterministic", "quantization", "memory_share"}),
     )
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     with restored_variables([CUBLAS_VARIABLE]):

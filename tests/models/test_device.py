@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from refine_dagster.config.models import DeviceConfig
+from refine_dagster.models import dtype
 from refine_dagster.models.device import (
     DeviceError,
     device_session,
@@ -100,3 +102,23 @@ def test_a_session_s_figures_stand_still_once_it_is_over() -> None:
         other.use.back_off("work", 4, 2)
     assert other == device
     assert session_figures(other)["batch_sizes"] == {"work": 2}
+
+
+def test_the_faster_dtype_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seconds = {"float32": 2.0, "bfloat16": 1.0}
+    monkeypatch.setattr(dtype, "_seconds", lambda name, device: seconds[name])
+    with device_session(DeviceConfig(device="cpu", dtype="auto")) as device:
+        assert device.dtype == "bfloat16"
+        assert session_figures(device)["dtype"] == "bfloat16"
+    # Another measurement on a busy machine would say otherwise.
+    seconds["bfloat16"] = 3.0
+    assert dtype.fastest_dtype("cpu", device.use.hardware) == "bfloat16"
+    assert dtype.fastest_dtype("cpu", "another processor") == "float32"
+    (tmp_path / "refine-dagster" / dtype.FILE).write_text("[", encoding="utf-8")
+    assert dtype.fastest_dtype("cpu", device.use.hardware) == "float32"
+
+
+def test_both_dtypes_take_some_time() -> None:
+    assert dtype._seconds("float32", "cpu") > 0
+    assert dtype._seconds("bfloat16", "cpu") > 0
