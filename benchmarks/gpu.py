@@ -36,7 +36,7 @@ from refine_dagster.judge.judge import PARTS, Part, Scores
 from refine_dagster.models.device import device_session, session_figures
 from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model
 from refine_dagster.models.memory import ModelSize, model_size
-from refine_dagster.offline.corpus import train_tokenizer
+from refine_dagster.offline.base_model import train_tokenizer
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
 from refine_dagster.refine_af.feedback import Feedback

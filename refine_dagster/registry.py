@@ -165,7 +165,7 @@ ALGORITHMS: Registry[Callable[..., Any]] = Registry(
     },
 )
 
-# reward(prompts, completions, **columns) -> list[float]; see `refine_af.reward_parts`.
+# reward(prompts, completions, **columns) -> list[float]; see `refine_af.reward`.
 REWARD_PARTS: Registry[Callable[..., Any]] = Registry("refine_dagster.rewards", "reward part", {})
 
 # Values are `teams_rl.operations.Operation`.

@@ -39,8 +39,6 @@ class Budget:
 
 
 class CompletionsFile(DatabaseFile):
-    """A DuckDB file that holds completions and nothing else."""
-
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Make the store's table, as a warehouse has it."""
         connection.execute("CREATE SCHEMA IF NOT EXISTS store")
@@ -256,15 +254,12 @@ class GeneratorSession:
     also: tuple[str, ...] = ()
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer in order (`request.Complete`)."""
         return self.store.complete(self.backend, requests, self.also)
 
     def stored(self, requests: Sequence[Request]) -> list[bool]:
-        """Whether the store has the answer to each request."""
         return self.store.stored(self.backend.fingerprint, requests, self.also)
 
     def key_of(self, request: Request) -> str:
-        """The key of the completion that answered a request."""
         return self.store.key_of(self.backend.fingerprint, request)
 
 

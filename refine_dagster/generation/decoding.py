@@ -59,7 +59,6 @@ class Writing:
             self.finish = "length"
 
     def completion(self, text: ModelText) -> Completion:
-        """What was written, once it has ended."""
         assert self.finish is not None
         return text.completion(self.prompt, self.written, self.sampling, self.finish)
 
@@ -262,7 +261,6 @@ def read_once(model: PreTrainedModel, start: Sequence[int], rows: int) -> Dynami
 
 
 def _cache_of(answer: Any) -> tuple[str, DynamicCache]:
-    """The name and the value of the cache in a model's answer."""
     for name in (KEYS, STATES):
         cache = getattr(answer, name, None)
         if hasattr(cache, "layers"):

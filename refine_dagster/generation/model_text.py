@@ -123,7 +123,6 @@ class ModelText:
             )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens, special tokens left out."""
         text: str = self.tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -163,7 +162,6 @@ class ModelText:
 
 
 def model_text(ref: ModelRef, longest: int | None) -> ModelText:
-    """A model's tokens and limits, from its files alone."""
     from transformers import GenerationConfig
 
     generation = None

@@ -202,7 +202,6 @@ class TransformersBackend:
         return in_batches_that_fit(self._loaded.device, work, batch, run, LOWER, smallest)
 
     def _scored(self, labels: Sequence[LabelRow]) -> Iterator[list[tuple[int, Completion]]]:
-        """Batches of requests whose labels have all been scored."""
         if not labels:
             return
         longest = max(len(row.tokens) for row in labels)

@@ -149,7 +149,6 @@ class VllmEngine:
                 self._engine.abort_request(list(names))
 
     def close(self) -> None:
-        """Stop the engine and its processes."""
         self._closed.set()
         self._engine.engine_core.shutdown()
         self._engine = None

@@ -38,8 +38,6 @@ class PublishedModels:
 
 
 class PublishedJudge:
-    """A `Judge` made of the two loaded models."""
-
     parts: tuple[Part, ...] = PARTS
 
     def __init__(self, unieval: UniEval, reward_model: RewardModel, fingerprint: str) -> None:
@@ -48,7 +46,6 @@ class PublishedJudge:
         self.fingerprint = fingerprint
 
     def score(self, examples: Sequence[Example]) -> list[Scores]:
-        """Scores, rounded to six decimals; equal examples are read once."""
         different = list(dict.fromkeys(examples))
         shares = self._unieval.score(
             [question for example in different for question in self._unieval.questions(example)]

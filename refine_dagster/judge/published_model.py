@@ -33,12 +33,10 @@ class PublishedModelError(JudgeError):
 
 
 def unfit(what: str, where: str, needs: str) -> PublishedModelError:
-    """The error for a model that is not the one that is needed."""
     return PublishedModelError(what, where=where, fix=f"name a model with {needs}")
 
 
 def find_published(id_or_path: str, revision: str | None, field: str) -> ModelRef:
-    """The model that a config field names: a folder, or else a Hugging Face id."""
     try:
         return resolve_model(id_or_path, revision)
     except ModelError as error:
@@ -75,7 +73,6 @@ def load_whole(auto_class: Any, ref: ModelRef, device: Device, needs: str) -> An
 
 
 def load_config(ref: ModelRef, model_type: str, needs: str) -> Any:
-    """The config of a model that must be of the given type."""
     from transformers import AutoConfig
 
     try:
@@ -295,7 +292,6 @@ class RewardModel(PublishedModel):
         return f"{PROMPTER}{prompt}{END}", f"{ASSISTANT}{response}{END}"
 
     def score(self, conversations: Sequence[tuple[str, str]]) -> list[float]:
-        """A real number for each conversation."""
         return self._scores([self._encode(*turns) for turns in conversations])
 
     def _encode(self, prompt: str, response: str) -> Tokens:
@@ -357,8 +353,6 @@ def register_architecture() -> tuple[Any, Any]:
         pooling: str = LAST
 
     class GPTNeoXRewardModel(GPTNeoXPreTrainedModel):
-        """Body and linear output; logits of shape (rows, 1)."""
-
         config_class = GPTNeoXRewardModelConfig
         # Buffers that older versions of the architecture wrote beside the weights.
         _keys_to_ignore_on_load_unexpected = (

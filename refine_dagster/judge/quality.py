@@ -294,8 +294,6 @@ def _accuracies(
 
 @dataclass(frozen=True)
 class MeasuredJudge:
-    """A judge's accuracies on held-out examples, how many these are, and its fingerprint."""
-
     accuracies: list[JudgeAccuracy]
     held_out_examples: int
     fingerprint: str
@@ -338,7 +336,6 @@ def judge_tables(
 
 
 def judge_figures(tables: Mapping[str, Sequence[Row]]) -> dict[str, float]:
-    """Accuracy, AUC and calibration error of each part, from the judge's tables."""
     accuracies = {
         f"accuracy_{row['dimension']}": row["accuracy"]
         for row in tables[ACCURACY]

@@ -143,7 +143,6 @@ def device_session(config: DeviceConfig) -> Iterator[Device]:
 
 @contextmanager
 def restored_variables(names: Collection[str]) -> Iterator[None]:
-    """Restore these environment variables at the end."""
     before = {name: os.environ.get(name) for name in names}
     try:
         yield
@@ -161,7 +160,6 @@ def opened_device(device: Device | None) -> AbstractContextManager[Device]:
 
 
 def release_memory(device: Device) -> None:
-    """Collect garbage and return cached memory to the card."""
     import torch
 
     gc.collect()

@@ -53,8 +53,6 @@ class ModelRef:
 
 @dataclass
 class LoadedModel:
-    """A model in memory, in eval mode, with its tokenizer."""
-
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     ref: ModelRef
@@ -298,5 +296,4 @@ def trained_from(base: ModelRef, folder: Path) -> ModelRef:
 def registered_policy(
     store: CheckpointStore, asset: str, content_hash: str, base: ModelRef
 ) -> ModelRef:
-    """The model of a registered checkpoint that was trained from `base`."""
     return trained_from(base, checkpoint_folder(store, asset, content_hash))

@@ -69,7 +69,6 @@ class ModelSize:
     context: int
 
     def cache_bytes(self, width: int) -> int:
-        """Key-value cache of one token: keys and values of every layer."""
         return 2 * self.layers * self.key_value * width
 
     def layer_activations(self, width: int, copied: int = 0) -> int:
@@ -99,7 +98,6 @@ def model_size(ref: ModelRef) -> ModelSize:
 
 
 def config_size(config: PreTrainedConfig) -> ModelSize:
-    """The size of a model of that config, built without memory for its weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -250,7 +248,6 @@ def training_budget(size: ModelSize, plan: TrainingPlan, device: Device) -> Memo
 def generation_budget(
     size: ModelSize, device: Device, batch: int, prompt: int, new: int, title: str
 ) -> MemoryBudget:
-    """The budget of decoding `batch` requests of `prompt` tokens that write `new` ones each."""
     width = WIDTHS[device.dtype]
     each = size.cache_bytes(width)
     work = request_bytes(size, device, prompt, new) - (prompt + new) * each
@@ -369,6 +366,5 @@ def _logits(size: ModelSize, plan: TrainingPlan, width: int) -> BudgetLine:
 
 
 def _gib(amount: int) -> str:
-    """Bytes in GiB with as many digits as say something."""
     value = amount / GIB
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -77,7 +77,6 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
 
 
 def padded_length(tokens: int) -> int:
-    """`tokens` rounded up to a multiple of `BUCKET`."""
     return -(-tokens // BUCKET) * BUCKET
 
 

@@ -100,8 +100,6 @@ def _extreme(random: Random) -> Draft:
 
 
 def _of_numbers(answer: Callable[[list[int]], int], least: int, most: int, top: int = 20) -> Family:
-    """A family whose answer is a function of numbers."""
-
     def family(random: Random) -> Draft:
         numbers = _numbers(random, least, most, top)
         return Draft(str(answer(numbers)), _listed(numbers))

@@ -86,7 +86,6 @@ class World(BaseModel, frozen=True):
 
 @lru_cache(maxsize=1)
 def world() -> World:
-    """The packaged world, read once."""
     values = _read("primer_words.yaml")
     sections = ("sentences", "second_sentences", "tips", "slogans", "greetings")
     lists = {name: items for name, items in values.items() if isinstance(items, list)}

@@ -54,8 +54,6 @@ def has_marks(instruction: str) -> bool:
 
 @dataclass(frozen=True)
 class Example:
-    """An instruction with one input (may be empty) and one output."""
-
     instruction: str
     input: str
     output: str

@@ -19,8 +19,14 @@ from refine_dagster.judge.published import PUBLISHED, find_published_models, loa
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import checkpoint_folder
 from refine_dagster.prompts.example import Example, Instance, read_instance
-from refine_dagster.refine_af.reward import PRESETS, RewardRule, repetition
-from refine_dagster.refine_af.reward_parts import RewardFunction, values_of, with_parts
+from refine_dagster.refine_af.reward import (
+    PRESETS,
+    RewardFunction,
+    RewardRule,
+    repetition,
+    values_of,
+    with_parts,
+)
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 
 

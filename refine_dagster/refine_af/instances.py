@@ -97,7 +97,6 @@ def pool_prompts(
 def instance_requests(
     prompts: Sequence[InstancePrompt], config: InstanceConfig, run_seed: str, sample: int = 0
 ) -> list[Request]:
-    """A request for each prompt, seeded by the instruction's text and the sample."""
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
@@ -121,7 +120,6 @@ def scored_answers(
     complete: Complete,
     feedback: Feedback,
 ) -> list[ScoredInstance]:
-    """A policy's answers to the requests of prompts, scored."""
     completions = complete(requests)
     return feedback.score(
         [asked.instruction["instruction"] for asked in prompts],
@@ -137,7 +135,6 @@ def write_instances(
     config: InstanceConfig,
     run_seed: str,
 ) -> list[WrittenInstance]:
-    """Ask a policy for the instance of every prompt, and score what it writes."""
     requests = instance_requests(prompts, config, run_seed)
     scored = scored_answers(prompts, requests, policy.complete, feedback)
     parts = tuple(part.name for part in feedback.judge.parts)
@@ -268,7 +265,6 @@ def base_scores(rows: Iterable[Row]) -> list[Scores]:
 
 
 def instance_figures(rows: Sequence[Row]) -> dict[str, float]:
-    """How many instances there are, how many are kept, and mean reward and parts."""
     figures: dict[str, float] = {
         "instances": len(rows),
         "kept": sum(row["kept"] for row in rows),

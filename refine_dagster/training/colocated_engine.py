@@ -70,7 +70,6 @@ def engine_bytes(config: ReinforcementConfig, device: Device) -> int:
 
 
 def engine_arguments(config: ReinforcementConfig, length: int) -> dict[str, Any]:
-    """TRL's options for an engine whose sequences have at most `length` tokens."""
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",

@@ -52,8 +52,6 @@ LOWER = (
 
 @dataclass(frozen=True)
 class PolicyPrompt:
-    """An instruction and the prompt that asks the policy for its instance."""
-
     instruction_id: str
     instruction: str
     prompt: str
@@ -101,7 +99,6 @@ class PolicyTraining:
     ended_by: EndedBy = "steps"
 
     def record(self) -> dict[str, Any]:
-        """JSON values, as checkpoints keep them."""
         return {"steps": [step.record() for step in self.steps], "ended_by": self.ended_by}
 
 
@@ -187,7 +184,6 @@ class PolicyTask:
         return sorted(self.prompts, key=drawn)[number * count : (number + 1) * count]
 
     def seed_of(self, step: int, row: PolicyPrompt, slot: int) -> int:
-        """The seed of a rollout's noise."""
         return request_seed(self.run_seed, "rollout", step, row.instruction_id, slot)
 
     def rollouts(
@@ -302,7 +298,6 @@ def trainable(
 def reference_policy(
     model: PreTrainedModel, frozen: PreTrainedModel | None
 ) -> Iterator[PreTrainedModel]:
-    """The reference policy, for the time of the block."""
     if frozen is not None:
         yield frozen
         return

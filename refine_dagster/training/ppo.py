@@ -97,7 +97,6 @@ class Experience:
 
 
 def train_by_ppo(task: PolicyTask) -> PolicyTraining:
-    """Train by PPO; see `reinforcement.train_policy`."""
     config = task.config
     rollouts = task.prompts_per_step * config.group_size
     plan = task.plan(math.ceil(rollouts / config.minibatches), value_head=True)
@@ -122,8 +121,6 @@ def train_by_ppo(task: PolicyTask) -> PolicyTraining:
 
 
 class PPO:
-    """A policy in training: its weights, its value head, its optimiser and its steps so far."""
-
     def __init__(
         self, task: PolicyTask, loaded: LoadedModel, seed: int, batch: int | None = None
     ) -> None:
@@ -259,7 +256,6 @@ class PPO:
         save_state(self._task.resume, STATE_FILE, state)
 
     def load_state(self) -> None:
-        """Go on from the state in the resume folder, where there is one."""
         import torch
 
         state = load_state(self._task.resume, STATE_FILE, self._task.device.name)
@@ -317,7 +313,6 @@ class PPO:
         return value
 
     def _read_in_parts(self, model: PreTrainedModel, batch: Batch) -> Reading:
-        """`read`, no more rollouts at once than an update has."""
         import torch
 
         places = torch.arange(len(batch.ids), device=batch.ids.device)

@@ -16,7 +16,7 @@ from refine_dagster.models.device import Device, opened_device
 from refine_dagster.models.language_model import ModelRef, as_model
 from refine_dagster.prompts.example import STOP
 from refine_dagster.refine_af.feedback import Reward
-from refine_dagster.refine_af.reward_parts import RewardFunction
+from refine_dagster.refine_af.reward import RewardFunction
 from refine_dagster.registry import ALGORITHMS
 from refine_dagster.training.colocated_engine import engine_for
 from refine_dagster.training.policy_steps import (

@@ -63,7 +63,6 @@ def arm_tables(
     checkpoint: Checkpoint,
     made_from: Sequence[Parent],
 ) -> Tables:
-    """An arm's tables; `name` is `fine_tuned_model` or `baseline_model`."""
     logged = checkpoint.record["steps"]
     payload = {
         "arm": arm,

@@ -132,7 +132,6 @@ def _train(
     batch: int,
     size: int,
 ) -> list[SupervisedStep]:
-    """Train from the beginning on `batch` examples a step, `size` of them in a pass."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 

@@ -44,7 +44,6 @@ class TrainerSession:
     device: Device
 
     def arguments(self, steps: int, learning_rate: float) -> dict[str, Any]:
-        """The `TrainingArguments` that every training here shares."""
         on_cpu = self.device.name == "cpu"
         return {
             "output_dir": self.folder,
@@ -151,6 +150,5 @@ def load_state(folder: Path | None, name: str, device: str = "cpu") -> dict[str,
 
 
 def check_loss(loss: float, step: int) -> None:
-    """Refuse a loss that is not finite."""
     if not math.isfinite(loss):
         raise TrainingError(f"the loss is {loss} at step {step}", fix="lower the learning rate")

@@ -88,8 +88,7 @@ def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTrainin
     config = task.config
     rewards = StepRewards(task.reward)
     rollouts = _Rollouts(task, rewards)
-    saved = _last_state(task.resume)
-    steps = _read_steps(saved)
+    saved, steps = _last_state(task.resume)
     with (
         progress.task(WORK, total=config.steps) as advance,
         trainer_session(task.device, "reinforcement", task.run_seed) as session,
@@ -276,16 +275,11 @@ def _skip_passes(trainer: Trainer, passes: int) -> None:
     trainer._get_train_sampler = advanced
 
 
-def _last_state(resume: Path | None) -> Path | None:
-    """The folder of the last whole state, or None."""
-    if resume is None or not resume.is_dir():
-        return None
-    folders = [file.parent for file in resume.glob(f"*/{STEPS_FILE}")]
-    return max(folders, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-
-
-def _read_steps(saved: Path | None) -> list[PolicyStep]:
-    if saved is None:
-        return []
-    text = (saved / STEPS_FILE).read_text(encoding="utf-8")
-    return [PolicyStep.of_record(row) for row in json.loads(text)]
+def _last_state(resume: Path | None) -> tuple[Path | None, list[PolicyStep]]:
+    """The folder of the last whole state and its steps; None and no steps where there is none."""
+    files = [] if resume is None else resume.glob(f"*/{STEPS_FILE}")
+    last = max(files, key=lambda file: int(file.parent.name.rpartition("-")[2]), default=None)
+    if last is None:
+        return None, []
+    rows = json.loads(last.read_text(encoding="utf-8"))
+    return last.parent, [PolicyStep.of_record(row) for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from refine_dagster.offline.corpus import train_tokenizer
+from refine_dagster.offline.base_model import train_tokenizer
 from refine_dagster.prompts.example import Example, instance_prompt
 
 WORDS = ("moon", "pool", "food", "cat", "rain", "desk", "ship", "milk", "lamp", "tree", "boot")

@@ -15,8 +15,13 @@ from refine_dagster.hashing import folder_files
 from refine_dagster.models.device import Device
 from refine_dagster.models.files import ModelError
 from refine_dagster.models.language_model import loaded_model, resolve_model
-from refine_dagster.offline.base_model import train_base_model
-from refine_dagster.offline.corpus import END, Corpus, encode_rows, train_tokenizer
+from refine_dagster.offline.base_model import (
+    END,
+    Corpus,
+    encode_rows,
+    train_base_model,
+    train_tokenizer,
+)
 from refine_dagster.prompts.example import HEADER, Example
 from refine_dagster.prompts.proposal import propose_prompt
 

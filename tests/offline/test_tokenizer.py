@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster.offline.corpus import END, PAD, train_tokenizer
+from refine_dagster.offline.base_model import END, PAD, train_tokenizer
 from refine_dagster.prompts.example import Example, instance_prompt
 
 TEXTS = [

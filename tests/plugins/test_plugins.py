@@ -23,7 +23,7 @@ from refine_dagster.home import Home
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.prompts.example import Example
-from refine_dagster.refine_af.reward_parts import with_parts
+from refine_dagster.refine_af.reward import with_parts
 from refine_dagster.registry import ALGORITHMS, BACKENDS, OPERATIONS, REWARD_PARTS
 from refine_dagster.teams_rl.chain import Seed
 from refine_dagster.teams_rl.evolution import evolve, model_evolver

@@ -24,8 +24,7 @@ from refine_dagster.refine_af.instances import (
     decision_rows,
     instance_figures,
 )
-from refine_dagster.refine_af.reward import PRESETS
-from refine_dagster.refine_af.reward_parts import RewardPartError, with_parts
+from refine_dagster.refine_af.reward import PRESETS, RewardPartError, with_parts
 from refine_dagster.training.policy_steps import StepRewards
 from refine_dagster.warehouse.rows import Parent, make_row
 from tests.builders.fake_judge import PART_NAMES, FakeJudge, scores_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from refine_dagster.refine_af.feedback import Reward
-from refine_dagster.refine_af.reward_parts import RewardPartError
+from refine_dagster.refine_af.reward import RewardPartError
 
 
 def length(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[int]:
