@@ -39,7 +39,7 @@ from refine_dagster.generation.vllm_engine import (
 )
 from refine_dagster.models.device import Device
 from refine_dagster.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from refine_dagster.models.language_model import ModelRef
+from refine_dagster.models.language_model import ModelRef, check_text_alone
 
 
 def as_one_adapter(adapters: Sequence[str], scratch: Path) -> tuple[str, int]:
@@ -171,8 +171,12 @@ def vllm_backend(ref: ModelRef, device: Device, config: GeneratorConfig) -> Iter
 
     The engine starts with the first request that is sent: where the store has every completion,
     none starts.
+
+    Raises:
+        ModelError: the model is multimodal.
     """
     check_can_run(device)
+    check_text_alone(ref)
     base = replace(ref, adapters=())
     text = model_text(base, config.vllm_max_model_len)
     with ExitStack() as open_until_the_end:

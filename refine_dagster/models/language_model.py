@@ -184,6 +184,9 @@ def _load(ref: ModelRef, device: Device) -> PreTrainedModel:
 
             for folder in ref.adapters:
                 model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+            if device.quantization == "none":
+                # PEFT has frozen them.
+                model.requires_grad_(True)
         if device.quantization == "none":
             model.to(device.name)
     except OutOfMemoryError as error:
@@ -236,6 +239,21 @@ def reading(ref: ModelRef, what: str, fix: str) -> Iterator[None]:
         raise ModelError(
             f"the model's {what} cannot be read: {first_line(error)}", where=ref.path, fix=fix
         ) from error
+
+
+def check_text_alone(ref: ModelRef) -> None:
+    """Refuse a multimodal model where its weights are not loaded by this module.
+
+    Raises:
+        ModelError: it is one.
+    """
+    if (config := _whole_config(ref)).get_text_config() is not config:
+        raise ModelError(
+            f"vLLM loads all of a multimodal model ({config.model_type}), and is not tried on it",
+            where=ref.path,
+            fix="set generator.backend to `transformers` and reinforcement.rollout_engine to "
+            "`policy`, or save its text model and name that folder",
+        )
 
 
 def load_config(ref: ModelRef) -> PreTrainedConfig:

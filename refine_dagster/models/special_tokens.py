@@ -22,7 +22,7 @@ def settle(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None
             from being put behind a text.
     """
     if tokenizer.eos_token_id is None:
-        ends = config.eos_token_id
+        ends = getattr(config, "eos_token_id", None)
         end = ends[0] if isinstance(ends, (list, tuple)) and ends else ends
         if not isinstance(end, int):
             raise ValueError("it has no end-of-sequence token")

@@ -13,7 +13,7 @@ from typing import Any
 
 from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.models.device import Device, opened_device
-from refine_dagster.models.language_model import ModelRef, as_model
+from refine_dagster.models.language_model import ModelRef, as_model, check_text_alone
 from refine_dagster.prompts.example import STOP
 from refine_dagster.refine_af.feedback import Reward
 from refine_dagster.refine_af.reward import RewardFunction
@@ -89,8 +89,11 @@ def train_policy(
                 where="config fields reinforcement.weights and device.quantization",
                 fix="set reinforcement.weights to `lora`, or device.quantization to `none`",
             )
+        ref, engine = as_model(base), engine_for(config, device)
+        if engine == "vllm":
+            check_text_alone(ref)
         task = PolicyTask(
-            as_model(base),
+            ref,
             rows,
             reward,
             config,
@@ -99,7 +102,7 @@ def train_policy(
             device,
             run_seed,
             resume,
-            engine_for(config, device),
+            engine,
             tuple(stop),
         )
         trained: PolicyTraining = ALGORITHMS.get(config.algorithm)(task)

@@ -89,7 +89,8 @@ def fine_tune(
         run_seed: names all noise: equal arguments give equal files on one machine.
 
     Raises:
-        TrainingError: no example is short enough, or the loss is no longer a number.
+        TrainingError: there is no example, or none that is short enough, or the loss is no longer
+            a number.
         MemoryFullError: the model does not fit on the card, or not with a single example.
     """
     if not isinstance(config, SupervisedConfig):
@@ -104,6 +105,11 @@ def fine_tune(
         steps = steps_for(len(learned), config)
     base = as_model(base)
     tokenizer = load_tokenizer(base)
+    if not learned:
+        raise TrainingError(
+            "there are no examples to fine-tune on",
+            fix="see in the table `instruction_dataset` and the funnel why no instance was kept",
+        )
     rows = [training_example(tokenizer, example) for example in sorted(learned, key=astuple)]
     tokenized = [row for row in rows if len(row["input_ids"]) <= config.max_tokens]
     if not tokenized:

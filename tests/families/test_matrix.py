@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 
 from refine_dagster.config.learning import ReinforcementConfig, SupervisedConfig
 from refine_dagster.config.models import DeviceConfig
-from refine_dagster.generation.decoding import Sequences, Writing, write
+from refine_dagster.generation.decoding import Sequences, Writing, shared_start, write
 from refine_dagster.generation.model_text import ModelText
-from refine_dagster.generation.request import Completion, Request, Sampling
+from refine_dagster.generation.request import Completion, Request, Sampling, Scoring
 from refine_dagster.generation.transformers_backend import TransformersBackend
 from refine_dagster.judge.judge import TrainedJudge
 from refine_dagster.judge.network import Network, new_heads, read_network, write_network
@@ -28,16 +29,18 @@ from refine_dagster.models.padding import pad_left
 from refine_dagster.prompts.example import Example
 from refine_dagster.training.reinforcement import PolicyTraining, train_policy
 from refine_dagster.training.sft import fine_tune
-from tests.families.families import CONTEXT, FAMILIES, LAYERS, SPARE, WIDTH, Family
+from tests.families.families import CONTEXT, FAMILIES, LAYERS, SPARE, WIDTH, WINDOW, Family
 
 NEW_TOKENS = 12
 # Longer than the families' windows, of different lengths, behind a start that they share.
+START = "Come up with an answer.\n\nInstruction: Write"
 PROMPTS = [
-    "Instruction: Write about the ship.\nInput:",
-    "Instruction: Write about the ship and the bread.\nInput: the rain\nOutput:",
-    "Instruction: Write about the cat, the dog and the sun é.\nInput: <noinput>\nOutput: the",
-    "Instruction: Write.\nOutput:",
+    f"{START} about the ship.\nInput:",
+    f"{START} about the ship and the bread.\nInput: the rain\nOutput:",
+    f"{START} about the cat, the dog and the sun é.\nInput: <noinput>\nOutput: the",
+    f"{START}.\nOutput:",
 ]
+LABELS = (" Yes", " No, the cat")
 EXAMPLES = [
     Example("Name it.", "the cat", "the dog"),
     Example("Write about the rain and the ship.", "", "The ship is in the rain."),
@@ -131,6 +134,7 @@ def test_a_backend_writes_what_each_prompt_writes(
         requests = [Request("propose", prompt, GREEDY, 1) for prompt in PROMPTS]
         answers = dict(answer for batch in backend.generate(requests) for answer in batch)
     text = ModelText.of(loaded.model, loaded.tokenizer)
+    assert shared_start([text.prompt(prompt) for prompt in PROMPTS]) > WINDOW
     assert [answers[place] for place in range(len(PROMPTS))] == [
         _completion(text, prompt, written)
         for prompt, written in zip(PROMPTS, likeliest, strict=True)
@@ -140,6 +144,23 @@ def test_a_backend_writes_what_each_prompt_writes(
 def _completion(text: ModelText, prompt: str, written: Sequence[int]) -> Completion:
     finish = "eos" if written[-1] in text.eos else "length"
     return text.completion(text.prompt(prompt), written, GREEDY, finish)  # type: ignore[arg-type]
+
+
+def test_labels_are_scored_as_each_alone(base: ModelRef, loaded: LoadedModel) -> None:
+    import torch
+
+    backend = TransformersBackend(loaded, 8)
+    requests = [Request("review", prompt, Scoring(LABELS), 1) for prompt in PROMPTS]
+    answers = dict(answer for batch in backend.generate(requests) for answer in batch)
+    text = ModelText.of(loaded.model, loaded.tokenizer)
+    for place, prompt in enumerate(PROMPTS):
+        for label, score in zip(LABELS, json.loads(answers[place].text), strict=True):
+            before, ids = text.prompt(prompt), text.label(label)
+            with torch.inference_mode():
+                logits = loaded.model(input_ids=torch.tensor([before + ids])).logits[0]
+            logs = logits.log_softmax(-1)[len(before) - 1 : -1]
+            alone = logs.gather(1, torch.tensor(ids)[:, None]).sum()
+            assert score == pytest.approx(float(alone), abs=1e-4)
 
 
 def test_the_judge_scores_each_example_alone_and_is_read_back(
