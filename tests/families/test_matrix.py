@@ -48,7 +48,7 @@ EXAMPLES = [
 ]
 GREEDY = Sampling(NEW_TOKENS, temperature=0.0)
 POLICY = ReinforcementConfig(
-    steps=2, prompts_per_step=4, group_size=2, learning_rate=1e-2, lora_rank=2, lora_alpha=4
+    prompts_per_step=4, group_size=2, temperature=0.3, learning_rate=1e-2, lora_rank=2, lora_alpha=4
 )
 
 
@@ -208,7 +208,7 @@ def test_a_policy_begins_at_its_base_and_all_algorithms_read_it_alike(
         assert training.steps[-1].kl != 0.0
         assert _moved(with_adapter(base, out), loaded, device)
         entropies.append(training.steps[0].entropy)
-    assert entropies[0] == pytest.approx(entropies[1], rel=1e-4)
+    assert entropies[0] == pytest.approx(entropies[1], rel=1e-5)
 
 
 @pytest.mark.slow
