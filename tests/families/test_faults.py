@@ -15,8 +15,8 @@ from refine_dagster.generation.model_text import ModelText, model_text
 from refine_dagster.judge.network import Network, new_heads, read_network, write_network
 from refine_dagster.models.architecture import UNSTATED_CONTEXT, context_length
 from refine_dagster.models.device import Device
+from refine_dagster.models.files import ModelError
 from refine_dagster.models.language_model import (
-    ModelError,
     ModelRef,
     check_text_alone,
     load_config,

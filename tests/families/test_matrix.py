@@ -32,6 +32,7 @@ from refine_dagster.training.sft import fine_tune
 from tests.families.families import CONTEXT, FAMILIES, LAYERS, SPARE, WIDTH, WINDOW, Family
 
 NEW_TOKENS = 12
+POLICY_TOKENS = 8
 # Longer than the families' windows, of different lengths, behind a start that they share.
 START = "Come up with an answer.\n\nInstruction: Write"
 PROMPTS = [
@@ -192,7 +193,14 @@ def _policy(
         return [float(len(completion)) for completion in completions]
 
     return train_policy(
-        base, PROMPTS, length, config, out, max_new_tokens=8, device=device, stop=("\n\n",)
+        base,
+        PROMPTS,
+        length,
+        config,
+        out,
+        max_new_tokens=POLICY_TOKENS,
+        device=device,
+        stop=("\n\n",),
     )
 
 
@@ -208,7 +216,9 @@ def test_a_policy_begins_at_its_base_and_all_algorithms_read_it_alike(
         assert training.steps[-1].kl != 0.0
         assert _moved(with_adapter(base, out), loaded, device)
         entropies.append(training.steps[0].entropy)
-    assert entropies[0] == pytest.approx(entropies[1], rel=1e-5)
+    # TRL's figure is a mean over prompts of means over tokens: the same where all are as long.
+    alike = 1e-5 if training.steps[0].length == POLICY_TOKENS else 1e-2
+    assert entropies[0] == pytest.approx(entropies[1], rel=alike)
 
 
 @pytest.mark.slow
