@@ -21,6 +21,7 @@ from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.models.device import Device, session_figures
+from refine_dagster.models.language_model import registered_base
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instances import base_scores
 from refine_dagster.runtime import Made, Runtime
@@ -82,6 +83,7 @@ class Step:
             self.checkpoints,
             runtime.device,
             self.profile,
+            registered_base(self.checkpoints, self.row("base_model")),
             base_scores(scale),
         )
         return session

@@ -120,7 +120,7 @@ class PlainRun:
         with self.stage("feedback_judge"):
             judged = stages.train_judge(base, seeds, profile.judge, runtime)
         pool = self.pool(seeds, base)
-        with loaded_judge(judged.checkpoints[0].path, runtime.device) as judge:
+        with loaded_judge(judged.checkpoints[0].path, runtime.device, base.ref) as judge:
             refined, lessons = self.lessons(base, seeds, pool, judge, first(judged)[0])
         arms = {}
         with self.stage("fine_tuning"):

@@ -36,7 +36,7 @@ from refine_dagster.evaluation.diversity import HashedEmbedding
 from refine_dagster.evaluation.report import REPORT, report_figures, report_tables
 from refine_dagster.evaluation.super_ni import Task
 from refine_dagster.generation.completions import GeneratorSession
-from refine_dagster.judge import published
+from refine_dagster.judge import frozen, published
 from refine_dagster.judge import training as judge_training
 from refine_dagster.judge.judge import loaded_judge
 from refine_dagster.judge.quality import judge_figures, judge_quality, judge_tables
@@ -104,15 +104,17 @@ def train_base(seeds: Sequence[Row], config: BaseModelConfig, runtime: Runtime) 
 def train_judge(base: Model, seeds: Sequence[Row], config: JudgeConfig, runtime: Runtime) -> Made:
     """Automated feedback: train the offline judge from the base model's weights, and measure it."""
     examples = examples_of(seeds)
+    trainer = frozen if config.backbone == "frozen" else judge_training
     checkpoint = runtime.trained(
         "feedback_judge",
-        lambda **given: asdict(judge_training.train_judge(base.ref, examples, config, **given)),
+        lambda **given: asdict(trainer.train_judge(base.ref, examples, config, **given)),
         config.model_dump(by_alias=True),
         base=base.ref.fingerprint,
         seeds=[example.render() for example in examples],
     )
-    with loaded_judge(checkpoint.path, runtime.device) as judge:
-        quality = judge_quality(judge, examples, config, runtime.run_seed)
+    measure = frozen.judge_quality if config.backbone == "frozen" else judge_quality
+    with loaded_judge(checkpoint.path, runtime.device, base.ref) as judge:
+        quality = measure(judge, examples, config, runtime.run_seed)
     record, content_hash = checkpoint.record, checkpoint.content_hash
     made_from = [base.as_parent("backbone"), *parents(seeds, "seed_tasks", "trained_on")]
     tables = judge_tables(config.kind, record, quality, made_from, checkpoint_hash=content_hash)

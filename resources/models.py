@@ -99,13 +99,15 @@ class JudgeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         checkpoints: CheckpointStore,
         device: Device,
         profile: Profile,
+        base: ModelRef,
         base_scores: Sequence[Scores] = (),
     ) -> Iterator[Feedback]:
         """The loaded judge, the reward rule and the format gate.
 
         Args:
             row: the live row of `feedback_judge`.
+            base: the base model, which a frozen judge reads with.
             base_scores: the base policy's scores, over which `reward.whiten` standardises.
         """
-        with open_judge(row, checkpoints, device, profile.judge) as judge:
+        with open_judge(row, checkpoints, device, profile.judge, base) as judge:
             yield feedback_of(judge, profile.reward, base_scores)

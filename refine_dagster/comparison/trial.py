@@ -107,7 +107,11 @@ def run_trial(study: Study, random_seed: int, folder: Path) -> int:
     with (
         device_session(profile.device) as device,
         open_judge(
-            inputs.judge, CheckpointStore(inputs.checkpoints), device, profile.judge
+            inputs.judge,
+            CheckpointStore(inputs.checkpoints),
+            device,
+            profile.judge,
+            inputs.base.ref,
         ) as judge,
     ):
         trial = _Trial(study, random_seed, folder / f"seed_{random_seed}", device, judge)

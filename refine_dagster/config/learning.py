@@ -24,6 +24,18 @@ class JudgeConfig(ConfigSection):
         "`offline` trains a judge on corruptions of the seeds; `published` takes UniEval and the "
         "OpenAssistant reward model as they are.",
     )
+    backbone: Literal["trained", "frozen"] = setting(
+        "trained",
+        "Offline: `trained` fine-tunes a copy of the base model; `frozen` fits linear outputs to "
+        "what a pretrained base model computes of each text.",
+        exclude_if=lambda backbone: backbone == "trained",  # manifests are those of before it
+    )
+    frozen_texts: Count = setting(
+        1600,
+        "Offline, frozen: most texts, good and worse, that are read for training; a quarter as "
+        "many are read for testing.",
+        exclude_if=lambda texts: texts == 1600,
+    )
     primer_tasks: int = setting(4000, "Primer tasks corrupted beside the seeds, for breadth.", ge=0)
     on_policy_negatives: int = setting(
         1000,

@@ -10,13 +10,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from refine_dagster import progress
 from refine_dagster.hashing import folder_files, json_hash
-from refine_dagster.judge.network import MAX_LENGTH, Network, log_probabilities, read_network
+from refine_dagster.judge.network import (
+    MARK_SHARES,
+    MAX_LENGTH,
+    Network,
+    damaged,
+    log_probabilities,
+    read_card,
+    read_heads,
+    read_network,
+)
 from refine_dagster.models.device import Device, release_memory
+from refine_dagster.models.language_model import ModelRef, loaded_model
 from refine_dagster.models.padding import passes
 from refine_dagster.prompts.example import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DECIMALS = 6
 # Rows of a pass of the offline judge, and its lengths in tokens; both are part of a score.
@@ -92,19 +106,84 @@ def _rows(length: int) -> int:
     return max(1, min(ROWS, MAX_TOKENS_A_PASS // length))
 
 
+class FrozenJudge:
+    """Linear outputs on what a base model, which stays as it is, computes of a text.
+
+    Args:
+        network: the base model; it needs no heads.
+        weight, bias: of the outputs, shapes (4, features) and (4,), float64.
+    """
+
+    parts: tuple[Part, ...] = PARTS
+
+    def __init__(self, network: Network, weight: Tensor, bias: Tensor, fingerprint: str) -> None:
+        self._network, self._weight, self._bias = network, weight, bias
+        self.fingerprint = fingerprint
+
+    def score(self, examples: Sequence[Example]) -> list[Scores]:
+        """Scores, rounded to six decimals."""
+        import torch
+
+        features = text_features(self._network, examples)
+        # Row by row: a product of several rows rounds each by its position.
+        raw = torch.stack([self._weight @ row + self._bias for row in features])
+        values = torch.cat([log_probabilities(raw).exp(), raw[:, 3:]], dim=-1)
+        return [named_scores(row) for row in values.tolist()]
+
+
+def text_features(network: Network, examples: Sequence[Example]) -> Tensor:
+    """What the outputs of a frozen judge see, shape (examples, features), float64.
+
+    Each text is read twice: as it is, and its output without the task. How much likelier the task
+    makes the output tells best whether it answers it.
+    """
+    import torch
+
+    without_task = [Example("", "", example.output) for example in examples]
+    texts = dict.fromkeys([*examples, *without_task])
+    encoded = {example: network.encode(example) for example in texts}
+    sizes = {example: len(text.ids) for example, text in encoded.items()}
+    read: dict[Example, Tensor] = {}
+    with progress.task("texts for the judge", len(texts)) as advance:
+        for batch in passes(sizes, _rows, network.max_length, LENGTHS):
+            features = network.features([encoded[text] for text in batch.rows], batch.length)
+            read.update(zip(batch.texts, features.double().cpu(), strict=False))
+            advance(len(batch.texts))
+    of_output = slice(-2 * MARK_SHARES - 2, -2 * MARK_SHARES)
+    return torch.stack(
+        [
+            torch.cat([read[example], read[alone][of_output]])
+            for example, alone in zip(examples, without_task, strict=True)
+        ]
+    )
+
+
 @contextmanager
-def loaded_judge(folder: Path, device: Device) -> Iterator[Judge]:
-    """Load the judge that `train_judge` wrote; free its memory at the end.
+def loaded_judge(folder: Path, device: Device, base: ModelRef) -> Iterator[Judge]:
+    """Load the judge that was trained in a folder; free its memory at the end.
+
+    Args:
+        base: the base model, which a frozen judge reads texts with.
 
     Raises:
-        JudgeError: files of the judge are missing or damaged, or of another format.
+        JudgeError: files of the judge are missing or damaged, or of another format or base model.
     """
-    judge = TrainedJudge(read_network(folder, device), judge_fingerprint(folder))
-    try:
-        yield judge
-    finally:
-        del judge
-        release_memory(device)
+    card = read_card(folder)
+    fingerprint = judge_fingerprint(folder)
+    if card["backbone"] == "trained":
+        judge: Judge = TrainedJudge(read_network(folder, device), fingerprint)
+        try:
+            yield judge
+        finally:
+            del judge
+            release_memory(device)
+    else:
+        if card["base_fingerprint"] != base.fingerprint:
+            raise damaged("the judge belongs to another base model", folder)
+        heads = {name: weight.to(device.name) for name, weight in read_heads(folder).items()}
+        with loaded_model(base, device) as loaded:
+            network = Network(loaded.model, None, loaded.tokenizer, device)
+            yield FrozenJudge(network, heads["weight"], heads["bias"], fingerprint)
 
 
 def judge_fingerprint(folder: Path) -> str:

@@ -10,7 +10,7 @@ coherence was learnt less well in the same time.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,44 @@ class Reading:
     log_likelihood: Tensor
 
 
+@dataclass(frozen=True)
+class _Tokens:
+    """Ids and marks of a batch, shape (rows, length); `given`, `response` and end, (rows, 3)."""
+
+    ids: Tensor
+    marks: Tensor
+    starts: Tensor
+
+    @property
+    def of_input(self) -> Tensor:
+        return (self._positions >= self.starts[:, 0:1]) & (self._positions < self.starts[:, 1:2])
+
+    @property
+    def of_output(self) -> Tensor:
+        return (self._positions >= self.starts[:, 1:2]) & (self._positions < self.starts[:, 2:3])
+
+    @property
+    def _positions(self) -> Tensor:
+        import torch
+
+        return torch.arange(self.ids.shape[1], device=self.ids.device)[None, :]
+
+    def features(self, states: Tensor, log_likelihoods: Tensor) -> Tensor:
+        """Pooled states, log-probabilities of the tokens from the second on, shares of marks."""
+        import torch
+
+        of_input, of_output, end = self.of_input, self.of_output, self.starts[:, 2:3]
+        rows = torch.arange(len(self.ids), device=self.ids.device)
+        features = [
+            _mean(states, self._positions < end),
+            _mean(states, of_output),
+            states[rows, end[:, 0] - 1],
+            *(_likelihoods(log_likelihoods, part[:, 1:]) for part in (of_input, of_output)),
+            *(_shares(self.marks, part) for part in (of_input, of_output)),
+        ]
+        return torch.cat(features, dim=-1)
+
+
 class Network:
     """Backbone (a causal language model) and heads (`new_heads`) in memory.
 
@@ -85,7 +123,9 @@ class Network:
         JudgeError: the tokenizer is not a fast one, which gives the characters of each token.
     """
 
-    def __init__(self, backbone: Any, heads: ModuleDict, tokenizer: Any, device: Device) -> None:
+    def __init__(
+        self, backbone: Any, heads: ModuleDict | None, tokenizer: Any, device: Device
+    ) -> None:
         if not tokenizer.is_fast:
             raise JudgeError(
                 f"{type(tokenizer).__name__} does not give the characters of each token, which "
@@ -133,36 +173,54 @@ class Network:
         """
         import torch
 
+        assert self.heads is not None
+        tokens = self._tokens_of(batch, length)
+        embed, marks = self.backbone.get_input_embeddings(), self.heads["marks"](tokens.marks)
+        embedded = embed(tokens.ids) + marks
+        states = self.backbone.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        logits = self.backbone.get_output_embeddings()(states[:, :-1])
+        # Of the tokens from the second on; the first is not predicted.
+        log_likelihoods = -torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), tokens.ids[:, 1:].flatten(), reduction="none"
+        ).view(len(batch), length - 1)
+        either = tokens.of_input | tokens.of_output
+        return Reading(
+            self.heads["outputs"](tokens.features(states, log_likelihoods)),
+            _mean(log_likelihoods[..., None], either[:, 1:])[:, 0],
+        )
+
+    def features(self, batch: Sequence[Encoded], length: int) -> Tensor:
+        """What the outputs see of texts when the backbone stays as it is, in float32.
+
+        Shape (rows, features). Nothing is added to embeddings, and only tokens of input and output
+        go through the output layer, a row at a time: a large vocabulary fills memory.
+        """
+        import torch
+
+        tokens = self._tokens_of(batch, length)
+        head = self.backbone.get_output_embeddings()
+        with torch.inference_mode():
+            states = self.backbone.base_model(tokens.ids, use_cache=False).last_hidden_state
+            log_likelihoods = torch.zeros(len(batch), length - 1, device=states.device)
+            for row, text in enumerate(batch):
+                predicted = slice(text.given - 1, len(text.ids) - 1)
+                log_likelihoods[row, predicted] = -torch.nn.functional.cross_entropy(
+                    head(states[row, predicted]).float(),
+                    tokens.ids[row, text.given : len(text.ids)],
+                    reduction="none",
+                )
+            return tokens.features(states.float(), log_likelihoods)
+
+    def _tokens_of(self, batch: Sequence[Encoded], length: int) -> _Tokens:
+        import torch
+
         device, pad = self._device.name, self.tokenizer.pad_token_id
         ids, _ = pad_right([text.ids for text in batch], pad, length).tensors(device)
         marks, _ = pad_right([text.marks for text in batch], Mark.NONE, length).tensors(device)
         starts = torch.tensor(
             [[text.given, text.response, len(text.ids)] for text in batch], device=device
         )
-        given, response, end = starts[:, 0:1], starts[:, 1:2], starts[:, 2:3]
-        positions = torch.arange(length, device=device)[None, :]
-        embedded = self.backbone.get_input_embeddings()(ids) + self.heads["marks"](marks)
-        states = self.backbone.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        logits = self.backbone.get_output_embeddings()(states[:, :-1])
-        # Of the tokens from the second on; the first is not predicted.
-        log_likelihoods = -torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-        ).view(len(batch), length - 1)
-        of_input = (positions >= given) & (positions < response)
-        of_output = (positions >= response) & (positions < end)
-        last = states[torch.arange(len(batch), device=ids.device), end[:, 0] - 1]
-        features = [
-            _mean(states, positions < end),
-            _mean(states, of_output),
-            last,
-            *(_likelihoods(log_likelihoods, part[:, 1:]) for part in (of_input, of_output)),
-            *(_shares(marks, part) for part in (of_input, of_output)),
-        ]
-        either = of_input | of_output
-        return Reading(
-            self.heads["outputs"](torch.cat(features, dim=-1)),
-            _mean(log_likelihoods[..., None], either[:, 1:])[:, 0],
-        )
+        return _Tokens(ids, marks, starts)
 
     def _tokens(self, text: str, words: Marked) -> list[tuple[int, int]]:
         """Tokens of a text with their marks; a token has the mark of the word that it ends in."""
@@ -178,30 +236,51 @@ class Network:
         ]
 
 
-def read_network(folder: Path, device: Device) -> Network:
-    """Read backbone, heads and tokenizer from a judge's folder, in float32.
+def damaged(what: str, where: Path) -> JudgeError:
+    """The error of a judge's folder that cannot be used."""
+    return JudgeError(what, where=str(where), fix="materialise feedback_judge again")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a judge's folder; `backbone` is `trained` or `frozen`.
 
     Raises:
-        JudgeError: files are missing or damaged, or of another format.
+        JudgeError: files are missing, or of another format.
+    """
+    _check_files(folder, CARD, HEADS)
+    card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
+    if card.get("format") != FORMAT:
+        what = f"a judge of format {card.get('format')}; this version reads format {FORMAT}"
+        raise damaged(what, folder / CARD)
+    return {"backbone": "trained", **card}
+
+
+def read_heads(folder: Path) -> dict[str, Tensor]:
+    """The layers beside the backbone.
+
+    Raises:
+        JudgeError: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(folder / HEADS)
+    except (OSError, SafetensorError) as error:
+        raise damaged(f"the judge cannot be loaded: {first_line(error)}", folder) from error
+
+
+def read_network(folder: Path, device: Device) -> Network:
+    """Read a trained judge's backbone, heads and tokenizer, in float32.
+
+    Raises:
+        JudgeError: files are missing or damaged.
     """
     import torch
-    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    def problem(what: str, where: Path = folder) -> JudgeError:
-        return JudgeError(what, where=str(where), fix="materialise feedback_judge again")
-
-    files = (CARD, HEADS, f"{BACKBONE}/config.json", f"{BACKBONE}/tokenizer.json")
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        raise problem(f"files of the judge are missing: {', '.join(missing)}")
-    card = json.loads((folder / CARD).read_text("utf-8"))
-    if card.get("format") != FORMAT:
-        raise problem(
-            f"a judge of format {card.get('format')}; this version reads format {FORMAT}",
-            folder / CARD,
-        )
+    _check_files(folder, f"{BACKBONE}/config.json", f"{BACKBONE}/tokenizer.json")
     logging.disable_progress_bar()
     try:
         backbone = AutoModelForCausalLM.from_pretrained(
@@ -209,24 +288,37 @@ def read_network(folder: Path, device: Device) -> Network:
         )
         tokenizer = AutoTokenizer.from_pretrained(folder / BACKBONE, local_files_only=True)
         heads = new_heads(backbone)
-        heads.load_state_dict(load_file(folder / HEADS))
+        heads.load_state_dict(read_heads(folder))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise problem(f"the judge cannot be loaded: {first_line(error)}") from error
+        raise damaged(f"the judge cannot be loaded: {first_line(error)}", folder) from error
     backbone.to(device.name).eval()
     return Network(backbone, heads.to(device.name).eval(), tokenizer, device)
 
 
+def _check_files(folder: Path, *names: str) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise damaged(f"files of the judge are missing: {', '.join(missing)}", folder)
+
+
 def write_network(network: Network, folder: Path, card: dict[str, Any]) -> None:
     """Write backbone, tokenizer, heads and a card; equal values give equal bytes."""
-    from safetensors.torch import save_file
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder.mkdir(parents=True, exist_ok=True)
     network.backbone.to("cpu").save_pretrained(folder / BACKBONE)
     network.tokenizer.save_pretrained(folder / BACKBONE)
-    heads = {name: weight.cpu().contiguous() for name, weight in network.heads.state_dict().items()}
-    save_file(heads, folder / HEADS, metadata={"format": "pt"})
+    assert network.heads is not None
+    write_heads(network.heads.state_dict(), folder, card)
+
+
+def write_heads(heads: Mapping[str, Tensor], folder: Path, card: dict[str, Any]) -> None:
+    """Write the layers beside the backbone, and a card."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    on_cpu = {name: weight.cpu().contiguous() for name, weight in heads.items()}
+    save_file(on_cpu, folder / HEADS, metadata={"format": "pt"})
     text = json.dumps({"format": FORMAT, **card}, sort_keys=True, indent=2, ensure_ascii=False)
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
@@ -63,12 +64,16 @@ OWN_CORRUPTIONS = ("near_miss",)
 STRETCH_STEPS = 25
 
 
+# For each of `DIMENSIONS` whether an example is good; None where that is unknown.
+Labels = tuple[bool | None, ...]
+
+
 @dataclass(frozen=True)
 class LabelledText:
     """An example, and for each of `DIMENSIONS` whether it is good; None where that is unknown."""
 
     encoded: Encoded
-    labels: tuple[bool | None, ...]
+    labels: Labels
 
 
 Group = list[LabelledText]
@@ -170,10 +175,10 @@ def group_length(group: Group) -> int:
     return max(len(example.encoded.ids) for example in group)
 
 
-def class_weights(groups: list[Group]) -> list[tuple[float, float]]:
+def class_weights(texts: Iterable[Labels]) -> list[tuple[float, float]]:
     """For each dimension the weights of harmed and good examples, which balance the classes."""
     weights = []
-    for labels in zip(*(example.labels for group in groups for example in group), strict=True):
+    for labels in zip(*texts, strict=True):
         known = sum(label is not None for label in labels)
         counts = [labels.count(wanted) for wanted in (False, True)]
         harmed, good = (known / (2 * count) if count else 0.0 for count in counts)
@@ -211,13 +216,7 @@ def train_judge(
         JudgeError: there are too few good examples to split, or the loss is not finite.
     """
     training, testing = split_examples(seeds, config, run_seed)
-    if not training or not testing:
-        raise JudgeError(
-            f"of {len(training) + len(testing)} good examples {len(training)} are for training and "
-            f"{len(testing)} for testing",
-            where="config fields judge.primer_tasks and judge.held_out_share",
-            fix="give more seeds, or raise judge.primer_tasks",
-        )
+    check_sides(training, testing)
     with loaded_model(base, replace(device, dtype="float32", quantization="none")) as loaded:
         tasks = [
             task
@@ -256,6 +255,21 @@ def split_examples(
     return sides
 
 
+def check_sides(training: Sequence[Example], testing: Sequence[Example]) -> None:
+    """Refuse to train where a side has no example.
+
+    Raises:
+        JudgeError: it has none.
+    """
+    if not training or not testing:
+        raise JudgeError(
+            f"of {len(training) + len(testing)} good examples {len(training)} are for training and "
+            f"{len(testing)} for testing",
+            where="config fields judge.primer_tasks and judge.held_out_share",
+            fix="give more seeds, or raise judge.primer_tasks",
+        )
+
+
 def is_held_out(example: Example, share: float, run_seed: str) -> bool:
     """Whether a source task is only for testing, by a hash of its instruction and input."""
     return falls_under(share, "judge", "held_out", run_seed, example.instruction, example.input)
@@ -270,12 +284,15 @@ def _train(
 ) -> None:
     import torch
 
+    assert network.heads is not None
     parameters = [*network.backbone.parameters(), *network.heads.parameters()]
     optimiser = torch.optim.AdamW(
         parameters, lr=config.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
     )
     batches = training_batches(network, sources, answered, config, run_seed)
-    weights = class_weights([group for batch in batches for group in batch])
+    weights = class_weights(
+        example.labels for batch in batches for group in batch for example in group
+    )
     network.backbone.train()
     with progress.task("training the judge", len(batches)) as advance:
         for step, batch in enumerate(batches):
@@ -300,44 +317,54 @@ def _train(
     network.backbone.eval()
 
 
-def _weights(labels: tuple[bool | None, ...], weights: list[tuple[float, float]]) -> list[float]:
+def _weights(labels: Labels, weights: list[tuple[float, float]]) -> list[float]:
     return [
         0.0 if label is None else pair[label] for label, pair in zip(labels, weights, strict=True)
     ]
 
 
 def _loss(network: Network, batch: list[Group], weights: list[tuple[float, float]]) -> Tensor:
-    """Cross-entropy of the dimensions, Bradley-Terry loss of pairs, and language modelling loss.
+    """The loss of the outputs, and the language modelling loss on the good examples."""
+    import torch
+
+    texts = [example.encoded for group in batch for example in group]
+    reading = network.read(texts, max(map(group_length, batch)))
+    starts = accumulate((len(group) for group in batch[:-1]), initial=0)
+    likelihoods = [reading.log_likelihood[start] for start in starts]
+    outputs = output_loss(reading.raw, [[e.labels for e in group] for group in batch], weights)
+    return outputs - LANGUAGE_WEIGHT * torch.stack(likelihoods).mean()
+
+
+def output_loss(
+    raw: Tensor, groups: Sequence[Sequence[Labels]], weights: list[tuple[float, float]]
+) -> Tensor:
+    """Cross-entropy of the dimensions, and Bradley-Terry loss of pairs.
 
     Pairs within a group compare a good example with its own corruptions, as a policy's answers to
     one task are compared. Pairs across groups bring the rewards of different tasks to one scale,
     which the whitening of reward parts assumes.
+
+    Args:
+        raw: shape (rows, 4), the outputs for all texts, group by group.
+        groups: the labels of the texts; the first of a group is the good example.
     """
     import torch
     from torch.nn.functional import logsigmoid
 
-    examples = [example for group in batch for example in group]
-    reading = network.read([example.encoded for example in examples], max(map(group_length, batch)))
-    raw = reading.raw
-    targets = torch.tensor([[bool(label) for label in example.labels] for example in examples]).to(
-        raw.device
-    )
-    known = torch.tensor([_weights(example.labels, weights) for example in examples]).to(raw.device)
+    rows = [labels for group in groups for labels in group]
+    targets = torch.tensor([[bool(label) for label in labels] for labels in rows]).to(raw.device)
+    known = torch.tensor([_weights(labels, weights) for labels in rows]).to(raw.device)
     logs = log_probabilities(raw)
     log_complements = torch.log(-torch.expm1(logs.clamp(max=HIGHEST_LOG)))
     cross_entropy = -(known * torch.where(targets, logs, log_complements)).sum()
-    own_pairs, likelihoods, best, worse = [], [], [], []
+    own_pairs, best, worse = [], [], []
     start = 0
-    for group in batch:
+    for group in groups:
         rewards = raw[start : start + len(group), -1]
-        likelihoods.append(reading.log_likelihood[start])
         own_pairs.append(-logsigmoid(rewards[0] - rewards[1:]))
         best.append(rewards[0])
         worse.append(rewards[1:])
         start += len(group)
     all_pairs = -logsigmoid(torch.stack(best)[:, None] - torch.cat(worse)[None, :])
-    return (
-        cross_entropy / len(examples)
-        + PAIR_WEIGHT * (torch.cat(own_pairs).mean() + all_pairs.mean()) / 2
-        - LANGUAGE_WEIGHT * torch.stack(likelihoods).mean()
-    )
+    pairs = (torch.cat(own_pairs).mean() + all_pairs.mean()) / 2
+    return cross_entropy / len(rows) + PAIR_WEIGHT * pairs

@@ -17,7 +17,7 @@ from refine_dagster.config.learning import JudgeConfig, RewardConfig
 from refine_dagster.judge.judge import Judge, Part, Scores, loaded_judge
 from refine_dagster.judge.published import PUBLISHED, find_published_models, loaded_published_judge
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import checkpoint_folder
+from refine_dagster.models.language_model import ModelRef, checkpoint_folder
 from refine_dagster.prompts.example import Example, Instance, read_instance
 from refine_dagster.refine_af.reward import (
     PRESETS,
@@ -125,7 +125,11 @@ class Feedback:
 
 @contextmanager
 def open_judge(
-    row: Mapping[str, Any], store: CheckpointStore, device: Device, config: JudgeConfig
+    row: Mapping[str, Any],
+    store: CheckpointStore,
+    device: Device,
+    config: JudgeConfig,
+    base: ModelRef,
 ) -> Iterator[Judge]:
     """Load the judge of a row of `feedback_judge`: a checkpoint, or the published models.
 
@@ -139,7 +143,7 @@ def open_judge(
             yield published
     else:
         folder = checkpoint_folder(store, "feedback_judge", row["checkpoint_hash"])
-        with loaded_judge(folder, device) as trained:
+        with loaded_judge(folder, device, base) as trained:
             yield trained
 
 

@@ -119,7 +119,7 @@ def fake_models(judge: Judge) -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, value in (
             (report, "model_size", lambda ref: size),
-            (stages, "loaded_judge", lambda folder, device: nullcontext(judge)),
+            (stages, "loaded_judge", lambda folder, device, base: nullcontext(judge)),
             (stages, "judge_quality", lambda *_: JudgeQuality((), ())),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))

@@ -46,8 +46,8 @@ def trained(
 
 
 @pytest.fixture(scope="module")
-def judge(trained: tuple[Path, MeasuredJudge], device: Device) -> Iterator[Judge]:
-    with loaded_judge(trained[0], device) as loaded:
+def judge(trained: tuple[Path, MeasuredJudge], base: ModelRef, device: Device) -> Iterator[Judge]:
+    with loaded_judge(trained[0], device, base) as loaded:
         yield loaded
 
 
@@ -163,14 +163,18 @@ def test_own_answers_are_part_of_what_is_learnt(
 
 
 def test_the_folder_stands_alone(
-    trained: tuple[Path, MeasuredJudge], judge: Judge, device: Device, tmp_path: Path
+    trained: tuple[Path, MeasuredJudge],
+    judge: Judge,
+    base: ModelRef,
+    device: Device,
+    tmp_path: Path,
 ) -> None:
     folder, training = trained
     copy = tmp_path / "elsewhere"
     for name in folder_files(folder):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((folder / name).read_bytes())
-    with loaded_judge(copy, device) as loaded:
+    with loaded_judge(copy, device, base) as loaded:
         scores: Sequence[Scores] = loaded.score(SEEDS)
         assert loaded.fingerprint == training.fingerprint == judge.fingerprint
     assert scores == judge.score(SEEDS)
@@ -179,15 +183,15 @@ def test_the_folder_stands_alone(
 
 
 def test_a_folder_that_is_no_judge_is_refused(
-    trained: tuple[Path, MeasuredJudge], device: Device, tmp_path: Path
+    trained: tuple[Path, MeasuredJudge], base: ModelRef, device: Device, tmp_path: Path
 ) -> None:
-    with pytest.raises(JudgeError, match=r"judge\.json"), loaded_judge(tmp_path, device):
+    with pytest.raises(JudgeError, match=r"judge\.json"), loaded_judge(tmp_path, device, base):
         pass
     for name in folder_files(trained[0]):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((trained[0] / name).read_bytes())
     (tmp_path / "judge.json").write_text(json.dumps({"format": 99}), encoding="utf-8")
-    with pytest.raises(JudgeError, match="format 99"), loaded_judge(tmp_path, device):
+    with pytest.raises(JudgeError, match="format 99"), loaded_judge(tmp_path, device, base):
         pass
 
 

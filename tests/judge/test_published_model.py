@@ -127,19 +127,20 @@ def test_memory_of_both_models_is_given_back(config: JudgeConfig, device: Device
 
 
 def test_another_judge_than_the_recorded_one_is_refused(
-    config: JudgeConfig, device: Device, tmp_path: Path
+    config: JudgeConfig, tiny_model_folder: Path, device: Device, tmp_path: Path
 ) -> None:
     models = find_published_models(config)
+    base = resolve_model(str(tiny_model_folder))
     row = {"kind": "published", "fingerprint": "0" * 64, "checkpoint_hash": None}
     profile = load_profile("offline", environment={}).model_copy(update={"judge": config})
     checkpoints = CheckpointStore(tmp_path)
     with (
         pytest.raises(JudgeError, match="have changed since feedback_judge"),
-        JudgeResource().session(row, checkpoints, device, profile),
+        JudgeResource().session(row, checkpoints, device, profile, base),
     ):
         pass
     row["fingerprint"] = published_fingerprint(models, config)
-    with JudgeResource().session(row, checkpoints, device, profile) as feedback:
+    with JudgeResource().session(row, checkpoints, device, profile, base) as feedback:
         assert feedback.judge.fingerprint == row["fingerprint"]
 
 
