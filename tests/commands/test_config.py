@@ -57,7 +57,7 @@ def test_every_section_says_what_it_sets() -> None:
 
 def test_types_ranges_and_defaults_are_in_words() -> None:
     found = {name: (one.type, one.range, one.default) for name, one in FIELDS.items()}
-    assert found["device.dtype"] == ("choice", "float32, bfloat16, float16", "float32")
+    assert found["device.dtype"] == ("choice", "float32, bfloat16, float16, auto", "float32")
     assert found["generator.batch_size"] == ("integer or null", "at least 1", 32)
     assert found["generator.backend"] == ("choice", "transformers, vllm", "transformers")
     assert found["device.memory_share"] == ("number", "above 0 and at most 1", 0.9)
