@@ -2,6 +2,7 @@
 # and make.
 PYTHON ?= python3
 VENV ?= .venv
+REAL_HOME ?= refine_home_real
 BIN := $(VENV)/bin
 # vLLM is tested in an environment of its own.
 VLLM_VENV ?= .venv-vllm
@@ -18,10 +19,17 @@ export DO_NOT_TRACK := 1
 
 PYTEST := PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
-.PHONY: run check test test-vllm ui install install-vllm clean lint types quick-tests
+.PHONY: run run-real check test test-vllm ui install install-vllm clean lint types quick-tests
 
 run: install
 	$(BIN)/refine-dagster run
+
+# The whole graph on a pretrained model of 268 M weights, some two hours on two cores. Gemma's terms
+# of use apply; TERMS=accepted says that you agree. A stopped run goes on from its last batch.
+run-real: install
+	$(BIN)/refine-dagster model fetch gemma-3-270m $(if $(filter accepted,$(TERMS)),--accept-terms)
+	REFINE_BASE_MODEL=gemma-3-270m REFINE_HOME=$(REAL_HOME) OMP_NUM_THREADS= \
+		$(BIN)/refine-dagster run --profile laptop
 
 ui: install
 	$(BIN)/refine-dagster ui
@@ -69,4 +77,4 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) refine_home dist build
+	rm -rf $(VENV) $(VLLM_VENV) refine_home $(REAL_HOME) dist build

@@ -39,7 +39,7 @@ class BaseModelConfig(ConfigSection):
     id: str = setting(
         "offline",
         "`offline` trains a small Llama in the run; anything else is a Hugging Face id, a folder "
-        "with config.json and weights, or a .gguf file.",
+        "with config.json and weights, a .gguf file, or a model that `model fetch` knows.",
     )
     revision: str | None = setting(None, "Branch, tag or commit of a Hugging Face id.")
     hidden_size: int = setting(128, "Offline: width of the residual stream.", ge=32)

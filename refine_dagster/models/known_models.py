@@ -16,6 +16,7 @@ from refine_dagster.errors import RefineError
 from refine_dagster.hashing import file_hash
 from refine_dagster.home import cache_folder, replacing
 from refine_dagster.models.conversion import Conversion, Dtype, convert
+from refine_dagster.models.files import ModelError
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,22 @@ def known_model(name: str) -> KnownModel:
 def fetched_folder(name: str, dtype: Dtype) -> Path:
     """Where a fetched model lies, or will."""
     return cache_folder() / "models" / (name if dtype == "float32" else f"{name}-{dtype}")
+
+
+def found_folder(name: str) -> Path:
+    """The folder of a known model that was fetched, that of float32 first.
+
+    Raises:
+        ModelError: it was not fetched.
+    """
+    for folder in (fetched_folder(name, "float32"), fetched_folder(name, "bfloat16")):
+        if Conversion.of(folder):
+            return folder
+    raise ModelError(
+        "this model has not been fetched",
+        where=name,
+        fix=f"call `refine-dagster model fetch {name}`",
+    )
 
 
 def fetch(name: str, dtype: Dtype = "float32") -> Conversion:

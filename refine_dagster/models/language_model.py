@@ -24,6 +24,7 @@ from refine_dagster.models.files import (
     download,
     fingerprint_of,
 )
+from refine_dagster.models.known_models import KNOWN, found_folder
 from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
 
 if TYPE_CHECKING:
@@ -60,15 +61,18 @@ class LoadedModel:
 
 
 def resolve_model(id_or_path: str, revision: str | None = None) -> ModelRef:
-    """Find a model: a folder, a .gguf file, else a Hugging Face id (downloaded, or from its cache).
+    """Find a model: a folder, a .gguf file, a name of `KNOWN`, else a Hugging Face id.
 
-    A .gguf file is converted once into the user's cache (`conversion.converted`).
+    An id is downloaded, or found in its cache. A .gguf file is converted once into the user's cache
+    (`conversion.converted`).
 
     Raises:
         ModelError: no such folder or id, no network, or config.json, weights or tokenizer missing;
-            or a .gguf file that cannot be converted.
+            a .gguf file that cannot be converted, or a known model that was not fetched.
     """
     folder = Path(id_or_path).expanduser()
+    if id_or_path in KNOWN and not folder.exists():
+        folder = found_folder(id_or_path)
     if folder.is_dir() or folder.is_file():
         if revision is not None:
             raise ModelError(

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from refine_dagster.models import known_models
+from refine_dagster.models.conversion import Conversion
 from refine_dagster.models.device import Device
 from refine_dagster.models.files import ModelError
 from refine_dagster.models.language_model import (
@@ -231,3 +233,15 @@ def test_adapter_errors(tiny_model_folder: Path, tmp_path: Path) -> None:
     save_adapter(_adapted(tiny_model_folder, seed=1), tmp_path)
     with pytest.raises(ModelError, match="adapter's folder cannot stand alone"):
         resolve_model(str(tmp_path))
+
+
+def test_a_known_model_is_found_by_its_name_once_it_was_fetched(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match="model fetch gemma-3-270m"):
+        resolve_model("gemma-3-270m")
+    folder = known_models.fetched_folder("gemma-3-270m", "bfloat16")
+    shutil.copytree(tiny_model_folder, folder)
+    monkeypatch.setattr(Conversion, "of", lambda where: where == folder)
+    assert resolve_model("gemma-3-270m") == resolve_model(str(folder))
