@@ -9,6 +9,9 @@ from assets.sources import learnt_by, policy_after
 from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
+from refine_dagster.evaluation.super_ni import load_tasks
+from refine_dagster.judge.published import PUBLISHED, find_published_models
+from refine_dagster.models.check import check_model
 from refine_dagster.models.language_model import resolve_model
 from refine_dagster.runtime import joined
 from refine_dagster.training.sft import steps_for
@@ -24,19 +27,32 @@ def base_model(step: Step) -> Result:
 
     With `base_model.id` = `offline`, a Llama of about a million parameters is trained here from the
     packaged primer and, unless `base_model.learn_seeds` is off, the seeds. Anything else is a
-    Hugging Face id or a folder; its revision and the hash of its files are recorded, and a change
-    of either is a new version.
+    Hugging Face id, a folder or a .gguf file; its revision and the hash of its files are recorded,
+    and a change of either is a new version. It is tried on a sentence first. So that nothing is
+    trained in vain, files that later assets of the run read are read here, too.
     """
     config = step.profile.base_model
+    _read_later_files(step)
     if config.id != OFFLINE:
         ref = resolve_model(config.id, config.revision)
-        same = step.unchanged(model=ref.fingerprint)
-        return same or step.commit(stages.given_base(config.id, ref))
+        if same := step.unchanged(model=ref.fingerprint):
+            return same
+        with step.runtime() as runtime:
+            check_model(ref, runtime.device)
+        return step.commit(stages.given_base(config.id, ref))
     if same := step.unchanged():
         return same
     with step.runtime() as runtime:
         made = stages.train_base(step.rows("seed_tasks"), config, runtime)
     return step.commit(made)
+
+
+def _read_later_files(step: Step) -> None:
+    evaluation, judge = step.profile.evaluation, step.profile.judge
+    if step.runs("evaluation_report"):
+        load_tasks(evaluation.tasks, evaluation.max_instances, evaluation.split)
+    if judge.kind == PUBLISHED and step.runs("feedback_judge"):
+        find_published_models(judge)
 
 
 def fine_tuned_model(last: PolicyRound) -> PipelineAsset:

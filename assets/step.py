@@ -62,6 +62,11 @@ class Step:
         store: CheckpointStore = self._context.resources.checkpoints.store()
         return store
 
+    def runs(self, asset: str) -> bool:
+        """Whether the run is to materialise that asset, too."""
+        selection = self._context.run.asset_selection
+        return selection is None or dg.AssetKey(asset) in selection
+
     @contextmanager
     def runtime(self) -> Iterator[Runtime]:
         """The device, and what else a stage needs to run models; recorded."""

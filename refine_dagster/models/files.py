@@ -49,9 +49,9 @@ def fingerprint_of(folder: Path, shown: str) -> str:
             where=shown,
             fix=f"{hint}name a folder that `save_pretrained` of model and tokenizer wrote",
         )
-    if pointers := [name for name in weights if is_lfs_pointer(folder / name)]:
-        raise lfs_pointer_error(pointers, where=shown)
     chosen = sorted({*weights, *_matching(names, CONFIG + TOKENIZER + TOKENIZER_EXTRAS)})
+    if pointers := [name for name in chosen if is_lfs_pointer(folder / name)]:
+        raise lfs_pointer_error(pointers, where=shown)
     return json_hash({name: file_hash(folder / name) for name in chosen})
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refine_dagster.errors import first_line
 from refine_dagster.hashing import file_hash, json_hash, readable_json
 from refine_dagster.models import architecture, special_tokens
 from refine_dagster.models.conversion import converted
@@ -25,12 +24,14 @@ from refine_dagster.models.files import (
     fingerprint_of,
 )
 from refine_dagster.models.known_models import KNOWN, found_folder
+from refine_dagster.models.refusals import refuse_by_config
 from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+MOST_QUOTED = 200
 # Names of a text model's weights within a multimodal one -> their own.
 _TEXT_WEIGHTS = {r"^(model\.)?language_model\.(model\.)?": "model."}
 
@@ -156,7 +157,6 @@ def _plain(value: Any) -> Any:
 
 
 def _load(ref: ModelRef, device: Device) -> PreTrainedModel:
-    from safetensors import SafetensorError
     from torch import OutOfMemoryError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -200,9 +200,9 @@ def _load(ref: ModelRef, device: Device) -> PreTrainedModel:
             fix="set device.quantization to `nf4`, raise device.memory_share, end what else runs "
             "on the card, or take a smaller model",
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except _unreadable() as error:
         raise ModelError(
-            f"the model cannot be loaded: {first_line(error)}",
+            f"the model cannot be loaded: {_quoted(error)}",
             where=ref.adapters[-1] if ref.adapters else ref.path,
             fix="check that it is a causal language model that this transformers version knows",
         ) from error
@@ -234,14 +234,40 @@ def quantized(device: Device) -> dict[str, Any]:
     }
 
 
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What transformers raises for folders that it cannot read: wrong values reach its sums."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+        StrictDataclassError,
+    )
+
+
+def _quoted(error: Exception) -> str:
+    return " ".join(str(error).split())[:MOST_QUOTED] or type(error).__name__
+
+
 @contextmanager
 def reading(ref: ModelRef, what: str, fix: str) -> Iterator[None]:
     """Turn the errors of reading a file of a model into a `ModelError`."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except _unreadable() as error:
         raise ModelError(
-            f"the model's {what} cannot be read: {first_line(error)}", where=ref.path, fix=fix
+            f"the model's {what} cannot be read: {_quoted(error)}",
+            where=ref.path,
+            fix=fix,
         ) from error
 
 
@@ -268,6 +294,7 @@ def load_config(ref: ModelRef) -> PreTrainedConfig:
 def _whole_config(ref: ModelRef) -> PreTrainedConfig:
     from transformers import AutoConfig
 
+    refuse_by_config(Path(ref.path))
     with reading(ref, "config", "check config.json, and that this transformers version knows it"):
         return AutoConfig.from_pretrained(ref.path, local_files_only=True)
 

@@ -72,6 +72,26 @@ def test_a_model_path_without_weights(home: Home, tmp_path: Path) -> None:
     assert ledger_rows(home) == 1  # seed_tasks stands, base_model left nothing
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"evaluation.tasks": "no_tasks"}, "no_tasks: 1 problem in the task files"),
+        ({"judge.kind": "published", "judge.unieval": "./no_model"}, "no such folder"),
+    ],
+)
+def test_files_are_read_before_anything_is_trained(
+    home: Home, settings: dict[str, str], said: str
+) -> None:
+    """Only those of what the run makes: a part of the graph does not need the others' files."""
+    with pytest.raises(RefineError, match=said):
+        run_pipeline(home, SMALL, settings)
+    assert ledger_rows(home) == 1
+    absent = {**settings, "base_model.id": "./no_base"}
+    with pytest.raises(RefineError, match=r"no_base: no such folder"):
+        run_pipeline(home, SMALL, absent, "seed_tasks or base_model")
+
+
 def test_a_selection_that_selects_nothing(home: Home) -> None:
     with pytest.raises(RefineError, match="select"):
         run_pipeline(home, SMALL, select="no_such_asset")
