@@ -1,7 +1,6 @@
 """The privacy audit: what the arms' way of fine-tuning gives away of what it learns from."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import dagster as dg
 import polars as pl
@@ -12,7 +11,7 @@ from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.privacy.audit import CONTROLS
-from refine_dagster.privacy.report import PrivacyFinding, off_chance, over_fitting_missed
+from refine_dagster.privacy.report import off_chance, over_fitting_missed
 from refine_dagster.warehouse.rows import Row
 from refine_dagster.warehouse.tables import base_instances
 from resources.warehouse import WarehouseResource
@@ -121,13 +120,16 @@ def negative_controls_at_chance(warehouse: WarehouseResource) -> dg.AssetCheckRe
     """Controls that cannot know the members do not find them: no AUC of the base model's
     likelihoods, or of a classifier of the texts alone, is farther from 0.5 than chance explains.
     Where one is, the halves of the audit differ by themselves."""
-    controls = _privacy_findings(warehouse, "control IN ('base_model', 'bag_of_words')")
+    controls = _controls(warehouse, "control IN ('base_model', 'bag_of_words')")
     off = off_chance(controls)
     return dg.AssetCheckResult(
         passed=not off,
         metadata={
             "off_chance": ", ".join(off) or "none",
-            **{f"{row.arm}_{row.control}_{row.attack}": row.auc or 0.0 for row in controls},
+            **{
+                f"{row['arm']}_{row['control']}_{row['attack']}": row["auc"] or 0.0
+                for row in controls
+            },
         },
     )
 
@@ -137,18 +139,18 @@ def over_fitting_is_seen(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     """The members of a model that knows them by heart are found: the AUC of the attack `loss` is
     over 0.95. Where it is not, an AUC of 0.5 says nothing of the arms. Without an arm that has
     enough examples to be audited there is no such model."""
-    controls = _privacy_findings(warehouse, "control = 'over_fitted'")
+    controls = _controls(warehouse, "control = 'over_fitted'")
     missed = over_fitting_missed(controls)
     return dg.AssetCheckResult(
         passed=not missed,
         metadata={
             "missed": ", ".join(missed) or "none",
-            **{f"{row.arm}_{row.attack}": row.auc or 0.0 for row in controls},
+            **{f"{row['arm']}_{row['attack']}": row["auc"] or 0.0 for row in controls},
         },
     )
 
 
-def _privacy_findings(warehouse: WarehouseResource, which: str) -> list[PrivacyFinding]:
-    columns = ", ".join(field.name for field in fields(PrivacyFinding))
+def _controls(warehouse: WarehouseResource, which: str) -> list[Row]:
+    columns = "* EXCLUDE (row_id, parents)"
     query = f"SELECT {columns} FROM privacy_report WHERE {which} ORDER BY ALL"
-    return [PrivacyFinding(**row) for row in warehouse.open().query(query).to_dicts()]
+    return warehouse.open().query(query).to_dicts()

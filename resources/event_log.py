@@ -53,7 +53,6 @@ class OpenEventLog(SqliteEventLogStorage):
                 yield connection
 
     def dispose(self) -> None:
-        """Close the files."""
         super().dispose()
         with self._db_lock:
             while self._engines:

@@ -25,7 +25,6 @@ class CheckpointsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     root: str = Field(description="The artifact root; made on first use.")
 
     def store(self) -> CheckpointStore:
-        """The engine's store on this root."""
         return CheckpointStore(Path(self.root))
 
 
@@ -47,12 +46,10 @@ class WarehouseResource(DuckDBResource):
     )
 
     def open(self) -> Warehouse:
-        """The engine's warehouse on this file."""
         return Warehouse(Path(self.database), lock_timeout_s=self.lock_timeout_s or LOCK_TIMEOUT_S)
 
     @contextmanager
     def get_connection(self) -> Iterator[Any]:
-        """Open a short connection."""
         with self.open().connect() as connection:
             yield connection
 

@@ -128,7 +128,6 @@ def cell(value: Any, *, whole: bool = False) -> str:
 
 
 def shortened(text: str) -> str:
-    """The text; a hash is cut."""
     return f"{text[:HASH_SHOWN]}…" if HASH.fullmatch(text) else text
 
 

@@ -59,12 +59,10 @@ FIRST_ROUND = PolicyRound(1)
 
 
 def rounds_until(last: int) -> tuple[PolicyRound, ...]:
-    """The rounds 1 to `last`."""
     return tuple(PolicyRound(number) for number in range(1, last + 1))
 
 
 def later_rounds(last: int) -> tuple[PolicyRound, ...]:
-    """The rounds 2 to `last`."""
     return rounds_until(last)[1:]
 
 

@@ -57,7 +57,6 @@ def refused(error: ValidationError, origins: Mapping[str, str], section: str = "
 
 
 def profile_error(where: str, problems: Sequence[Problem]) -> ProfileError:
-    """One error of all problems."""
     sections = sorted({problem.section for problem in problems} - {""})
     section = sections[0] if len(sections) == 1 else "SECTION"
     texts = [problem.text for problem in problems]
@@ -171,7 +170,6 @@ class ConfigField:
 
 
 def sections_of(profile: type[BaseModel]) -> dict[str, type[ConfigSection]]:
-    """The sections of a profile by name."""
     return {
         name: field.annotation
         for name, field in profile.model_fields.items()

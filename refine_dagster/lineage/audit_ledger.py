@@ -36,9 +36,8 @@ def check_chain(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> N
         sequence = row["sequence"]
         name = f"materialization {sequence} ({row['asset']})"
         if sequence != due:
-            report.broken(
-                f"materialization {due}", f"is missing; the ledger goes on with {sequence}"
-            )
+            missing = f"is missing; the ledger goes on with {sequence}"
+            report.broken(f"materialization {due}", missing)
         elif row["previous_digest"] != previous:
             report.broken(name, "is not linked to the one before it")
         if record_digest(row, attached[sequence]) != row["digest"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,6 @@ class AuditReport:
     """The outcome of an audit.
 
     Attributes:
-        findings: broken places, in the order in which they were found.
         warnings: differences that are no breaks, such as an export edited afterwards.
         checked: kind -> how many were looked at.
         skipped: what can no longer be checked, and why.
@@ -56,11 +56,11 @@ class AuditReport:
 
     def broken_each(self, places: Iterable[tuple[str, str]]) -> None:
         """Add broken places of one kind, the first few by name."""
-        broken = list(places)
-        self.findings += [Finding(place, what) for place, what in broken[:LISTED]]
+        broken = [Finding(place, what) for place, what in places]
+        self.findings += broken[:LISTED]
         if len(broken) > LISTED:
-            place, what = broken[LISTED]
-            self.broken(place, f"{what}; and so do {len(broken) - LISTED - 1} more after it")
+            first, more = broken[LISTED], len(broken) - LISTED - 1
+            self.broken(first.place, f"{first.what}; and so do {more} more after it")
 
     def warned(self, place: str, what: str) -> None:
         self.warnings.append(Finding(place, what))
@@ -262,11 +262,10 @@ def _recorded_hashes(
     connection: duckdb.DuckDBPyConnection,
 ) -> dict[str, list[tuple[int, dict[str, str]]]]:
     """asset -> (sequence, table -> content hash) of its materializations, oldest first."""
-    recorded: dict[str, list[tuple[int, dict[str, str]]]] = {}
-    for asset, sequence, tables in _rows(
-        connection, "SELECT asset, sequence, tables FROM lineage.materializations ORDER BY sequence"
-    ):
-        recorded.setdefault(asset, []).append((sequence, json.loads(tables)))
+    recorded: defaultdict[str, list[tuple[int, dict[str, str]]]] = defaultdict(list)
+    sql = "SELECT asset, sequence, tables FROM lineage.materializations ORDER BY sequence"
+    for asset, sequence, tables in _rows(connection, sql):
+        recorded[asset].append((sequence, json.loads(tables)))
     return recorded
 
 

@@ -1,13 +1,11 @@
 """Prune: drop what nothing live refers to, and record that in the ledger.
 
 Dropped are: completions that no asset's last materialization used; rows that were removed from
-their table, unless a live row was made from them; checkpoint folders that no remaining row names;
-what a killed training left. Edges of dropped rows go with them. Ledger rows stay, and with them the
-digests of the completions used.
+their table, unless a live row was made from them, and their edges; checkpoint folders that no
+remaining row names; what a killed training left. Ledger rows stay.
 
-After a prune, states before `horizon` + 1 are no longer known. Rows go in one transaction with the
-ledger row of the prune; files are deleted after it, and what a kill leaves of them the next prune
-drops.
+Rows go in one transaction with the ledger row of the prune; files are deleted after it, and what a
+kill leaves of them the next prune drops.
 """
 
 from __future__ import annotations
@@ -39,8 +37,6 @@ class PrunePlan:
     Attributes:
         unvouched: completions among these that no finished materialization ever used.
         rows: table -> rows that were removed from it.
-        paths: files and folders under the artifact root.
-        stored_bytes: text of the completions and rows.
         horizon: of states up to and including this materialization, some rows will be gone; 0 if
             no row is dropped.
         sequence: of the prune in the ledger; None before it is done.

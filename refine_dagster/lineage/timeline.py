@@ -32,8 +32,6 @@ class Window:
 
 @dataclass(frozen=True)
 class Materialization:
-    """One materialization, as far as comparing needs it."""
-
     sequence: int
     asset: str
     run_id: str

@@ -3,7 +3,6 @@
 The walk goes level by level and reads, of the edges, only those of the tables that the level's rows
 are in: edges lie sorted by table, so a long chain through one table never scans the others.
 
-A row is named by the first digits of its id; where two rows begin alike, that is an error.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from refine_dagster.warehouse.warehouse import Warehouse
 
 SHORTEST = 6
 LISTED_ROWS = 5
+LABEL_SHOWN = 200
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -48,7 +48,7 @@ def find_row(connection: duckdb.DuckDBPyConnection, text: str) -> RowName:
     """The row, of any table, live or removed, whose id begins with `text`.
 
     Raises:
-        RowError: the text is no beginning of an id, or no row has it, or several have.
+        RowError: no row, or more than one, has such an id.
     """
     if not is_prefix(text):
         raise RowError(
@@ -58,42 +58,38 @@ def find_row(connection: duckdb.DuckDBPyConnection, text: str) -> RowName:
         )
     prefix = text.lower()
     # A range and not LIKE: row groups that cannot hold it are then not read. 'g' follows 'f'.
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT DISTINCT table_name, row_id, asset FROM lineage.rows "
         "WHERE row_id >= ? AND row_id < ? ORDER BY ALL LIMIT ?",
         [prefix, prefix + "g", LISTED_ROWS + 1],
     ).fetchall()
-    if not found:
+    if not rows:
         raise RowError(
             f"no row, live or removed, has an id that begins with {prefix}",
             fix="`refine-dagster show TABLE` lists the ids of live rows",
         )
-    if len(found) > 1:
-        listed = "; ".join(f"{table} {row_id}" for table, row_id, _ in found[:LISTED_ROWS])
-        more = " and more" if len(found) > LISTED_ROWS else ""
+    if len(rows) > 1:
+        listed = "; ".join(f"{table} {row_id}" for table, row_id, _ in rows[:LISTED_ROWS])
+        more = " and more" if len(rows) > LISTED_ROWS else ""
         raise RowError(
             f"several rows have ids that begin with {prefix}: {listed}{more}",
             fix="give more digits",
         )
-    return RowName(*found[0])
-
-
-LABEL_SHOWN = 200
+    return RowName(*rows[0])
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A row with everything it descends from, or everything that descends from it.
+    """A row with everything it descends from, or, going down, everything that descends from it.
 
     Attributes:
         asked: the row asked for; it is the first of `rows`.
-        down: whether the trace goes to descendants.
         rows: nearest first: `place` (from 0), `table`, `row_id`, `depth` (edges of the shortest
             way), `label`, `note` (the completion behind the row: its role and model), `added_in`
             (null where history no longer has the row), `removed_in` (null of a live row).
         edges: between the rows: `child` and `parent` (places), `role`.
-        completion: the model call behind the row asked for: `key`, `role`, `model`, `prompt`,
-            `sampling` (a dict), `seed`, `text`, `finish_reason`; None where there is none.
+        completion: the row of `store.completions` behind the row asked for; None where there is
+            none.
     """
 
     asked: RowName
@@ -108,14 +104,7 @@ class Trace:
 
 
 def trace(warehouse: Warehouse, row_id: str, *, down: bool = False) -> Trace:
-    """The trace of one row, live or removed.
-
-    Args:
-        row_id: its id, or the first 6 or more digits of it.
-
-    Raises:
-        RowError: no row, or more than one, has such an id.
-    """
+    """The trace of the row that `find_row` finds."""
     with warehouse.connect() as connection:
         asked = find_row(connection, row_id)
         _walk(connection, asked, down=down)

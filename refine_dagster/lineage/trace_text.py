@@ -1,10 +1,9 @@
 """A trace to read: a tree for the terminal, a list for the UI, a picture, or JSON.
 
-A trace is a graph in which most rows are reached in many ways, and one model was trained on
-hundreds. The outline is a tree: it opens each row where it is nearest to the row asked for, marks
-it elsewhere, and counts large groups of one role instead of listing them. Every text but JSON draws
-this outline. In pictures, arrows go from what was used to what was made from it, whichever way the
-trace walks; boxes of removed rows are dashed.
+In a trace most rows are reached in many ways, and one model was trained on hundreds. The outline is
+a tree: it opens each row where it is nearest to the row asked for, marks it elsewhere, and counts
+large groups of one role. Every text but JSON draws this outline. In pictures, arrows go from what
+was used to what was made from it, whichever way the trace walks; boxes of removed rows are dashed.
 """
 
 from __future__ import annotations
@@ -27,6 +26,12 @@ LISTED = {"demonstration": 8}
 LISTED_OTHERWISE = 3
 # Rows opened before the rest is only counted: some screens' worth.
 OPENED = 40
+ID_SHOWN = 12
+LABEL_SHOWN = 80
+BOX_WIDTH = 48
+# The UI's metadata shows a list of this length well.
+MARKDOWN_LINES = 40
+AGAIN = "opened elsewhere"
 # The order of a row's parents; other roles follow by name.
 _ROLES = (
     *("instruction", "decision", "candidate", "exported", "policy", "generator", "model"),
@@ -36,8 +41,6 @@ _ROLES = (
 
 @dataclass(frozen=True)
 class Shown:
-    """A row of the trace."""
-
     place: int
     table: str
     row_id: str
@@ -103,7 +106,7 @@ def outline(trace: Trace, *, everything: bool = False) -> Branch:
 
 
 def _below(trace: Trace, places: list[int], *, everything: bool) -> defaultdict[int, list[Branch]]:
-    """What is below each place: rows by role and table, counted where there are too many."""
+    """The branches below each place: rows by role and table, counted where there are many."""
     near, far = ("parent", "child") if trace.down else ("child", "parent")
     groups = (
         trace.edges.select(near=near, far=far, role="role")
@@ -134,13 +137,6 @@ def _row_branch(trace: Trace, role: str, place: int) -> Branch:
     return Branch(role, Shown(**row), row["table"])
 
 
-ID_SHOWN = 12
-LABEL_SHOWN = 80
-# The UI's metadata shows a list of this length well.
-MARKDOWN_LINES = 40
-AGAIN = "opened elsewhere"
-
-
 def as_json(trace: Trace) -> dict[str, Any]:
     """The whole trace as JSON values: `asked`, `direction`, `rows`, `edges`, `completion`.
 
@@ -160,7 +156,6 @@ def as_json(trace: Trace) -> dict[str, Any]:
 
 
 def as_tree(trace: Trace, *, everything: bool = False) -> Tree:
-    """The trace as a tree for the terminal; `everything` as in `outline`."""
     root = outline(trace, everything=everything)
     tree = Tree(_line(root))
     waiting = [(root, tree)]
@@ -192,7 +187,6 @@ def as_markdown(trace: Trace) -> str:
 
 
 def short(text: str, longest: int = LABEL_SHOWN) -> str:
-    """The text, cut where it is too long for a line."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
@@ -229,9 +223,6 @@ def _unopened(trace: Trace, branch: Branch) -> str:
     return f"and its {branch.unopened} nearest {trace.kin}"
 
 
-BOX_WIDTH = 48
-
-
 @dataclass(frozen=True)
 class _Box:
     name: str
@@ -240,7 +231,6 @@ class _Box:
 
 
 def as_mermaid(trace: Trace, *, everything: bool = False) -> str:
-    """The trace as a Mermaid flowchart; `everything` as in `outline`."""
     lines = ["flowchart LR", "    classDef removed stroke-dasharray: 4"]
     boxes, arrows = _picture(trace, everything=everything)
     for box in boxes:
@@ -251,7 +241,6 @@ def as_mermaid(trace: Trace, *, everything: bool = False) -> str:
 
 
 def as_dot(trace: Trace, *, everything: bool = False) -> str:
-    """The trace as a Graphviz graph; `everything` as in `outline`."""
     lines = ["digraph trace {", "    rankdir=LR;", "    node [shape=box];"]
     boxes, arrows = _picture(trace, everything=everything)
     for box in boxes:

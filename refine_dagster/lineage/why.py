@@ -49,8 +49,6 @@ class CheckpointUse:
 
 @dataclass(frozen=True)
 class ReasonCount:
-    """A reason and how many rows of the asset have it."""
-
     reason: Reason
     rows: int
 
@@ -216,7 +214,6 @@ class RowExplanation:
 def explain_row(
     connection: duckdb.DuckDBPyConnection, timeline: Timeline, row: RowName
 ) -> RowExplanation:
-    """Explain a row that is or was in a table."""
     table, row_id = row.table, row.row_id
     key, join = key_sql(table, "version")
     *earlier, (added_in, removed_in, natural_key) = connection.execute(

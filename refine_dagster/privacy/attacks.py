@@ -37,12 +37,9 @@ class MembershipError(RefineError):
 
 @dataclass(frozen=True)
 class TokenLikelihoods:
-    """A response under a model before and after training; one number per token, nats.
+    """A response under a model after training, and its log-probabilities before (`base_logs`).
 
-    Attributes:
-        text: the response.
-        logs, means, deviations: see `Likelihoods`.
-        base_logs: log-probabilities under the model before training.
+    One number per token, as in `Likelihoods`.
     """
 
     text: str
@@ -116,9 +113,6 @@ def attack_results(
     Args:
         samples: bootstrap resamples.
         share: of the tokens that `min_k` and `min_k_plus_plus` use.
-
-    Raises:
-        MembershipError: there are no members or no others.
     """
     ours = [attack_scores(response, share) for response in members]
     theirs = [attack_scores(response, share) for response in others]
@@ -132,7 +126,7 @@ def attack_results(
 def attack_result(
     name: str, members: Sequence[float], others: Sequence[float], *, samples: int, run_seed: str
 ) -> AttackResult:
-    """One attack's AUC with interval from its scores; see `attack_results`."""
+    """One attack's AUC with interval, from its scores."""
     if not members or not others:
         raise MembershipError(
             f"{len(members)} members and {len(others)} others",
@@ -158,11 +152,7 @@ def attack_result(
 
 
 def tpr_at(members: NDArray[np.float64], others: NDArray[np.float64], fpr: float) -> float:
-    """Share of members above the threshold that at most a share `fpr` of the others exceeds.
-
-    Raises:
-        MembershipError: there are under 100 others.
-    """
+    """Share of members above the threshold that at most a share `fpr` of the others exceeds."""
     if len(others) < LEAST_FOR_LOW_FPR:
         raise MembershipError(
             f"a false-positive rate of {fpr:.0%} needs {LEAST_FOR_LOW_FPR} non-members, "
@@ -248,12 +238,7 @@ class Likelihoods:
 def read_likelihoods(
     loaded: LoadedModel, prompts: Sequence[str], responses: Sequence[str]
 ) -> list[Likelihoods]:
-    """Likelihoods of responses after their prompts; one forward pass each, without padding.
-
-    Raises:
-        ValueError: a response has no tokens, or there are not as many prompts.
-        TooLongError: a text does not fit into the model's context.
-    """
+    """Likelihoods of responses after their prompts; one forward pass each, without padding."""
     import torch
 
     limit = context_length(loaded.model.config)
@@ -288,7 +273,6 @@ def read_likelihoods(
 def joined(
     responses: Sequence[str], trained: Sequence[Likelihoods], base: Sequence[Likelihoods]
 ) -> list[TokenLikelihoods]:
-    """Responses with their likelihoods after and before training."""
     return [
         TokenLikelihoods(text, after.logs, after.means, after.deviations, before.logs)
         for text, after, before in zip(responses, trained, base, strict=True)

@@ -3,18 +3,11 @@
 docs/privacy.md describes the method, the controls and what may be concluded. In short: each arm's
 examples are split in two, the base model is fine-tuned on one half with the arm's config and as
 many passes over each example as the arm took, and the attacks compare both halves. The models are
-deleted. The pipeline's own models cannot be audited, because no comparable texts were held back
-from them, and rows that a rule rejected differ from those that it kept. An arm with too few
-examples is refused, with the reason in place of figures, and no model is trained for it.
+deleted. An arm with too few examples is refused.
 
-**Split.** An example's side is drawn from the run seed and its instruction, before any training:
-
-- a side does not depend on the other examples, so an edited or removed seed moves none of them;
-- all instances of an instruction are on one side: a model that learned one knows the others;
-- an instruction is on the same side in every arm that has it.
-
-The scores of the bag-of-words control depend on one another, so its interval comes from a
-permutation test (docs/privacy.md).
+An example's side is drawn from the run seed and its instruction. So it does not depend on the other
+examples, all instances of an instruction are on one side (a model that learned one knows the
+others), and that side is the same in every arm.
 """
 
 from __future__ import annotations
@@ -34,6 +27,7 @@ from refine_dagster.models.language_model import LoadedModel, ModelRef, loaded_m
 from refine_dagster.privacy.attacks import (
     AttackResult,
     Likelihoods,
+    TokenLikelihoods,
     attack_result,
     attack_results,
     attack_scores,
@@ -60,11 +54,7 @@ LEAST_A_SIDE = 20
 def bag_of_words_result(
     members: Sequence[str], others: Sequence[str], *, run_seed: str
 ) -> AttackResult:
-    """The classifier's result, with an interval from a permutation test.
-
-    Raises:
-        MembershipError: there are no members or no others.
-    """
+    """The classifier's result, with an interval from a permutation test (docs/privacy.md)."""
     ours, theirs = bag_of_words_scores(members, others, run_seed=run_seed)
     result = attack_result(BAG_OF_WORDS, ours, theirs, samples=1, run_seed=run_seed)
     texts = np.array([*members, *others], dtype=object)
@@ -129,13 +119,7 @@ def split_examples(examples: Iterable[AuditExample], most: int, run_seed: str) -
 
 @dataclass(frozen=True)
 class AuditedArm:
-    """An arm as it was trained.
-
-    Attributes:
-        examples: its dataset.
-        steps: optimiser steps.
-        rows: how many of the examples were short enough to learn from.
-    """
+    """An arm as it was trained: on `rows` of the examples, which were short enough."""
 
     arm: str
     examples: Sequence[AuditExample]
@@ -160,15 +144,12 @@ class ExampleScores:
 
 @dataclass(frozen=True)
 class Audit:
-    """One audited model, or its refusal.
+    """One audited model, or the reason why it was refused, without training and figures.
 
     Attributes:
         control: `none` or `over_fitted`.
         steps: optimiser steps, 0 where refused.
-        training: None where refused.
-        results: (control, result) in order; empty where refused.
-        scores: of every example; empty where refused.
-        refusal: why there are no figures; None where there are.
+        results: (control, result) in order.
     """
 
     arm: str
@@ -210,111 +191,96 @@ def audit_arms(
     Raises:
         TrainingError: the loss of an audited model is no longer a number.
     """
+    auditor = _Auditor(base, config, supervised, device, run_seed)
     with loaded_model(base, device) as loaded:
-        halves = [_halves(loaded, arm, config, supervised, run_seed) for arm in arms]
-    audits = []
-    controlled = False
+        halves = [auditor.read_halves(loaded, arm.examples) for arm in arms]
+    audits: list[Audit] = []
     for arm, half in zip(arms, halves, strict=True):
         if half.split.refusal:
             audits.append(Audit(arm.arm, NONE, half.split, 0, None, (), (), half.split.refusal))
             continue
         steps = max(1, round(arm.steps * len(half.split.members) / arm.rows))
-        audits.append(
-            _audit(base, arm.arm, NONE, half, steps, config, supervised, device, run_seed)
-        )
-        if not controlled:
+        audits.append(auditor.audit(arm.arm, NONE, half, steps))
+        if not any(audit.control == OVER_FITTED for audit in audits):
             count = config.over_fitted_examples
             few_members = AuditSplit(half.split.members[:count], half.split.others)
             few = _Halves(few_members, half.members[:count], half.others)
             batches = math.ceil(len(few.split.members) / supervised.batch_size)
             steps = batches * config.over_fitted_epochs
-            audits.append(
-                _audit(base, arm.arm, OVER_FITTED, few, steps, config, supervised, device, run_seed)
-            )
-            controlled = True
+            audits.append(auditor.audit(arm.arm, OVER_FITTED, few, steps))
     return audits
 
 
-def _halves(
-    loaded: LoadedModel,
-    arm: AuditedArm,
-    config: PrivacyConfig,
-    supervised: SupervisedConfig,
-    run_seed: str,
-) -> _Halves:
-    """Split an arm's examples and, where there are enough, read them with the base model."""
-    fitting = [
-        example
-        for example in arm.examples
-        if len(training_example(loaded.tokenizer, example.example)["input_ids"])
-        <= supervised.max_tokens
-    ]
-    split = split_examples(fitting, config.max_examples, run_seed)
-    if split.refusal:
-        return _Halves(split, (), ())
-    return _Halves(split, _read(loaded, split.members), _read(loaded, split.others))
+@dataclass(frozen=True)
+class _Auditor:
+    base: ModelRef
+    config: PrivacyConfig
+    supervised: SupervisedConfig
+    device: Device
+    run_seed: str
 
+    def read_halves(self, loaded: LoadedModel, examples: Sequence[AuditExample]) -> _Halves:
+        """Split the examples and, where there are enough, read them with the base model."""
+        fitting = [
+            example
+            for example in examples
+            if len(training_example(loaded.tokenizer, example.example)["input_ids"])
+            <= self.supervised.max_tokens
+        ]
+        split = split_examples(fitting, self.config.max_examples, self.run_seed)
+        if split.refusal:
+            return _Halves(split, (), ())
+        return _Halves(split, _read(loaded, split.members), _read(loaded, split.others))
 
-def _audit(
-    base: ModelRef,
-    arm: str,
-    control: str,
-    halves: _Halves,
-    steps: int,
-    config: PrivacyConfig,
-    supervised: SupervisedConfig,
-    device: Device,
-    run_seed: str,
-) -> Audit:
-    """Train a model on the members, read both halves with it, and attack it."""
-    split = halves.split
-    with tempfile.TemporaryDirectory(prefix="refine_audit_") as folder:
-        out = Path(folder)
-        examples = [member.example for member in split.members]
-        training = fine_tune(
-            base, examples, supervised, out, steps=steps, device=device, run_seed=run_seed
+    def audit(self, arm: str, control: str, halves: _Halves, steps: int) -> Audit:
+        """Train a model on the members, read both halves with it, and attack it."""
+        split, seed = halves.split, f"{self.run_seed}:{arm}:{control}"
+        with tempfile.TemporaryDirectory(prefix="refine_audit_") as folder:
+            training = fine_tune(
+                self.base,
+                [member.example for member in split.members],
+                self.supervised,
+                Path(folder),
+                steps=steps,
+                device=self.device,
+                run_seed=self.run_seed,
+            )
+            with loaded_model(with_adapter(self.base, Path(folder)), self.device) as loaded:
+                after = _read(loaded, split.members), _read(loaded, split.others)
+        members = joined(_responses(split.members), after[0], halves.members)
+        others = joined(_responses(split.others), after[1], halves.others)
+        results = [(control, result) for result in self._attack(members, others, seed)]
+        if control == NONE:
+            results += self._negative_controls(halves, seed)
+        sides = ((split.members, members, True), (split.others, others, False))
+        scores = [
+            ExampleScores(example, member, attack_scores(response, self.config.lowest_share))
+            for examples, responses, member in sides
+            for example, response in zip(examples, responses, strict=True)
+        ]
+        return Audit(arm, control, split, steps, training, tuple(results), tuple(scores), None)
+
+    def _attack(
+        self, members: list[TokenLikelihoods], others: list[TokenLikelihoods], seed: str
+    ) -> list[AttackResult]:
+        samples, share = self.config.bootstrap_samples, self.config.lowest_share
+        return attack_results(members, others, samples=samples, run_seed=seed, share=share)
+
+    def _negative_controls(self, halves: _Halves, seed: str) -> list[tuple[str, AttackResult]]:
+        """The attacks on the base model's likelihoods, and on the words alone."""
+        split = halves.split
+        base = self._attack(
+            joined(_responses(split.members), halves.members, halves.members),
+            joined(_responses(split.others), halves.others, halves.others),
+            seed,
         )
-        with loaded_model(with_adapter(base, out), device) as loaded:
-            after = _read(loaded, split.members), _read(loaded, split.others)
-    members = joined(_responses(split.members), after[0], halves.members)
-    others = joined(_responses(split.others), after[1], halves.others)
-    name = f"{run_seed}:{arm}:{control}"
-    attacked = attack_results(
-        members, others, samples=config.bootstrap_samples, run_seed=name, share=config.lowest_share
-    )
-    results = [(control, result) for result in attacked]
-    if control == NONE:
-        results += _negative_controls(halves, config, name)
-    sides = ((split.members, members, True), (split.others, others, False))
-    scores = [
-        ExampleScores(example, member, attack_scores(response, config.lowest_share))
-        for examples, responses, member in sides
-        for example, response in zip(examples, responses, strict=True)
-    ]
-    return Audit(arm, control, split, steps, training, tuple(results), tuple(scores), None)
-
-
-def _negative_controls(
-    halves: _Halves, config: PrivacyConfig, run_seed: str
-) -> list[tuple[str, AttackResult]]:
-    """The attacks on the base model's likelihoods, and on the words alone."""
-    split = halves.split
-    base = attack_results(
-        joined(_responses(split.members), halves.members, halves.members),
-        joined(_responses(split.others), halves.others, halves.others),
-        samples=config.bootstrap_samples,
-        run_seed=run_seed,
-        share=config.lowest_share,
-    )
-    bag_of_words = bag_of_words_result(
-        [example.example.render() for example in split.members],
-        [example.example.render() for example in split.others],
-        run_seed=run_seed,
-    )
-    return [
-        *((BASE_MODEL, result) for result in base if result.attack != NOT_FOR_THE_BASE_MODEL),
-        (BAG_OF_WORDS, bag_of_words),
-    ]
+        members, others = (
+            [example.example.render() for example in side] for side in (split.members, split.others)
+        )
+        return [
+            *((BASE_MODEL, result) for result in base if result.attack != NOT_FOR_THE_BASE_MODEL),
+            (BAG_OF_WORDS, bag_of_words_result(members, others, run_seed=seed)),
+        ]
 
 
 def _responses(examples: Sequence[AuditExample]) -> list[str]:

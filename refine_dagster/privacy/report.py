@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import NormalDist
 
 from refine_dagster.privacy.attacks import (
@@ -24,36 +24,20 @@ OVER_FITTED_AUC = 0.95
 FALSE_ALARM = 0.01
 
 
-@dataclass(frozen=True)
-class PrivacyFinding:
-    """A row of `privacy_report`; the refusal says which figures are missing, and why."""
+def findings(audit: Audit) -> list[Row]:
+    """Payloads of `privacy_report`: one for each attack of an audit and of its controls.
 
-    arm: str
-    control: str
-    attack: str
-    members: int
-    others: int
-    auc: float | None
-    auc_low: float | None
-    auc_high: float | None
-    advantage: float | None
-    tpr_at_low_fpr: float | None
-    refusal: str | None
-
-
-def findings(audit: Audit) -> list[PrivacyFinding]:
-    """One row for each attack of an audit and of its controls."""
+    The refusal says which figures are missing, and why.
+    """
     if not audit.refusal:
         return [_finding(audit.arm, control, result) for control, result in audit.results]
-    members, others = len(audit.split.members), len(audit.split.others)
-    missing = (None,) * 5
-    return [
-        PrivacyFinding(audit.arm, audit.control, attack, members, others, *missing, audit.refusal)
-        for attack in ATTACKS
-    ]
+    missing = dict.fromkeys(("auc", "auc_low", "auc_high", "advantage", "tpr_at_low_fpr"))
+    sizes = {"members": len(audit.split.members), "others": len(audit.split.others)}
+    named = {"arm": audit.arm, "control": audit.control, "refusal": audit.refusal}
+    return [{**named, "attack": attack, **sizes, **missing} for attack in ATTACKS]
 
 
-def _finding(arm: str, control: str, result: AttackResult) -> PrivacyFinding:
+def _finding(arm: str, control: str, result: AttackResult) -> Row:
     refusal = None
     if result.tpr_at_low_fpr is None:
         refusal = (
@@ -61,7 +45,7 @@ def _finding(arm: str, control: str, result: AttackResult) -> PrivacyFinding:
             f"{LEAST_FOR_LOW_FPR} are needed"
         )
     figures = asdict(result) | {"advantage": result.advantage}
-    return PrivacyFinding(arm=arm, control=control, refusal=refusal, **figures)
+    return {"arm": arm, "control": control, "refusal": refusal, **figures}
 
 
 def audited_model(audit: Audit) -> Row:
@@ -95,37 +79,37 @@ def privacy_scores(audit: Audit) -> list[tuple[str, Row]]:
     return rows
 
 
-def off_chance(controls: Sequence[PrivacyFinding]) -> list[str]:
+def off_chance(controls: Sequence[Row]) -> list[str]:
     """The negative controls whose AUC is too far from 0.5, as `arm control attack`.
 
     Of the fifteen 95 % intervals of a report, one misses 0.5 every other time by chance alone. So
     they are widened for their number (Bonferroni), to one false alarm in a hundred reports.
     """
-    negative = [finding for finding in controls if finding.control in NEGATIVE_CONTROLS]
+    negative = [row for row in controls if row["control"] in NEGATIVE_CONTROLS]
     if not negative:
         return []
     normal = NormalDist()
     usual = normal.inv_cdf((1 + COVERAGE) / 2)
     wider = normal.inv_cdf(1 - FALSE_ALARM / (2 * len(negative))) / usual
     off = []
-    for finding in negative:
-        auc, low, high = finding.auc, finding.auc_low, finding.auc_high
-        if auc is None or low is None or high is None:
+    for row in negative:
+        auc = row["auc"]
+        if auc is None:
             continue
         # The half of the interval that faces 0.5.
-        reach = high - auc if auc < 0.5 else auc - low
+        reach = row["auc_high"] - auc if auc < 0.5 else auc - row["auc_low"]
         if abs(auc - 0.5) > wider * reach:
-            off.append(f"{finding.arm} {finding.control} {finding.attack}")
+            off.append(f"{row['arm']} {row['control']} {row['attack']}")
     return off
 
 
-def over_fitting_missed(controls: Sequence[PrivacyFinding]) -> list[str]:
+def over_fitting_missed(controls: Sequence[Row]) -> list[str]:
     """Arms whose over-fitted model's members the plainest attack does not find."""
     return [
-        finding.arm
-        for finding in controls
-        if (finding.control, finding.attack) == (OVER_FITTED, PLAINEST_ATTACK)
-        and (finding.auc is None or not finding.auc > OVER_FITTED_AUC)
+        row["arm"]
+        for row in controls
+        if (row["control"], row["attack"]) == (OVER_FITTED, PLAINEST_ATTACK)
+        and (row["auc"] is None or not row["auc"] > OVER_FITTED_AUC)
     ]
 
 
@@ -148,7 +132,7 @@ def audit_tables(
         model = make_row("privacy_audits", audited_model(audit), [*models[audit.arm], *examples])
         owner = as_parent("privacy_audits", model, "audit")
         audited.append(model)
-        report += [make_row("privacy_report", asdict(row), [owner]) for row in findings(audit)]
+        report += [make_row("privacy_report", row, [owner]) for row in findings(audit)]
         scores += [
             make_row("privacy_scores", payload, [owner, Parent(table, row_id, "example")])
             for row_id, payload in privacy_scores(audit)

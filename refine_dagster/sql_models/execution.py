@@ -165,7 +165,6 @@ def _next_commit(
 
 
 def _drop(connection: duckdb.DuckDBPyConnection, model: SqlModel) -> None:
-    """Drop the view or table of the model's name."""
     standing = connection.execute(
         "SELECT table_type FROM information_schema.tables "
         "WHERE table_catalog = current_database() AND table_schema = ? AND table_name = ?",

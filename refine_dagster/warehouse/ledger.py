@@ -132,7 +132,6 @@ def write_record(
     checkpoints: Sequence[Checkpoint],
     previous: str,
 ) -> None:
-    """Add the ledger row of a commit and what is attached to it."""
     sequence = commit.sequence
     connection.execute(
         "INSERT OR IGNORE INTO lineage.configs VALUES (?, ?)",
@@ -208,7 +207,6 @@ def next_link(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
 
 
 def read_prunes(connection: duckdb.DuckDBPyConnection) -> list[Prune]:
-    """Every prune, oldest first."""
     prunes = connection.execute(
         "SELECT sequence, metrics FROM lineage.materializations WHERE asset = ? ORDER BY sequence",
         [PRUNE],
@@ -234,7 +232,6 @@ def _write_uses(
 def _write_checkpoint(
     connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint, sequence: int
 ) -> bool:
-    """Register a checkpoint; whether it was not registered before."""
     named = [checkpoint.asset, checkpoint.content_hash, checkpoint.manifest_hash]
     known = connection.execute(
         "SELECT 1 FROM lineage.checkpoints "

@@ -41,12 +41,10 @@ class Parent:
 
 
 def as_parent(name: str, row: Row, role: str) -> Parent:
-    """A row of a slice as a parent."""
     return Parent(name, row["row_id"], role)
 
 
 def parents(rows: Iterable[Row], name: str, role: str) -> list[Parent]:
-    """Rows of a slice as parents in one role."""
     return [as_parent(name, row, role) for row in rows]
 
 
@@ -109,7 +107,6 @@ def schema_of(table: Table) -> dict[str, pl.DataType]:
 
 
 def frame(name: str, rows: Sequence[Row]) -> pl.DataFrame:
-    """Rows of a slice as a typed frame."""
     return pl.DataFrame(rows, schema=schema_of(slice_of(name).table), orient="row")
 
 

@@ -114,7 +114,6 @@ def create_table(
 
 
 def _history_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
-    """History table -> its columns."""
     columns = connection.execute(
         "SELECT table_name, list(column_name) FROM duckdb_columns() "
         "WHERE database_name = current_database() AND schema_name = 'history' GROUP BY ALL"

@@ -82,7 +82,6 @@ class Warehouse(DatabaseFile):
         return {name: f"{schema}.{name}" for schema, name in relations.rows()}
 
     def slices(self) -> list[Slice]:
-        """The slices that have rows, live or removed, or a materialization."""
         with self.connect() as connection:
             return slices_in(connection)
 
@@ -100,7 +99,6 @@ class Warehouse(DatabaseFile):
         return dict(versions.rows())
 
     def last_record(self, asset: str) -> LastRecord | None:
-        """What the asset's last materialization was made from; None where there is none."""
         with self.connect() as connection:
             return read_last_record(connection, asset)
 

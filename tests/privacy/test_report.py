@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields, replace
 
-from refine_dagster.privacy.audit import bag_of_words_result
-from refine_dagster.privacy.report import PrivacyFinding, off_chance, over_fitting_missed
+from refine_dagster.privacy.attacks import AttackResult
+from refine_dagster.privacy.audit import Audit, AuditSplit, bag_of_words_result
+from refine_dagster.privacy.report import findings, off_chance, over_fitting_missed
+from refine_dagster.warehouse.rows import Row
 from refine_dagster.warehouse.tables import TABLES
 
-CONTROL = PrivacyFinding(
-    "seeds_only", "base_model", "loss", 120, 120, 0.5, 0.42, 0.58, 0.0, None, None
-)
+CONTROL: Row = {
+    "arm": "seeds_only",
+    "control": "base_model",
+    "attack": "loss",
+    "auc": 0.5,
+    "auc_low": 0.42,
+    "auc_high": 0.58,
+}
 
 
 def test_findings_have_the_columns_of_their_table() -> None:
-    columns = [field.name for field in fields(PrivacyFinding)]
-    assert columns == list(TABLES["privacy_report"].columns)
+    split = AuditSplit((), ())
+    refused = Audit("seeds_only", "none", split, 0, None, (), (), "too few")
+    result = AttackResult("loss", 120, 20, 0.5, 0.4, 0.6, None)
+    audited = Audit("seeds_only", "none", split, 1, None, (("none", result),), (), None)
+    for row in [*findings(refused), *findings(audited)]:
+        assert row.keys() == TABLES["privacy_report"].columns.keys()
 
 
-def at(auc: float) -> PrivacyFinding:
-    return replace(CONTROL, auc=auc, auc_low=auc - 0.08, auc_high=auc + 0.08)
+def at(auc: float, **named: str) -> Row:
+    return {**CONTROL, "auc": auc, "auc_low": auc - 0.08, "auc_high": auc + 0.08, **named}
 
 
 def test_one_control_off_its_interval_among_fifteen_is_chance() -> None:
@@ -36,16 +46,16 @@ def test_a_control_far_off_is_named_on_either_side() -> None:
 
 
 def test_only_negative_controls_are_held_to_chance() -> None:
-    told = [replace(at(0.9), control=control) for control in ("none", "over_fitted")]
+    told = [at(0.9, control=control) for control in ("none", "over_fitted")]
     assert off_chance(told) == []
     assert off_chance([]) == []
 
 
 def test_the_over_fitted_model_must_be_found_by_its_loss() -> None:
-    found = replace(at(0.99), control="over_fitted")
-    assert over_fitting_missed([found]) == []
-    assert over_fitting_missed([replace(found, auc=0.9)]) == ["seeds_only"]
-    assert over_fitting_missed([replace(found, auc=0.7, attack="min_k_plus_plus")]) == []
+    assert over_fitting_missed([at(0.99, control="over_fitted")]) == []
+    assert over_fitting_missed([at(0.9, control="over_fitted")]) == ["seeds_only"]
+    other = at(0.7, control="over_fitted", attack="min_k_plus_plus")
+    assert over_fitting_missed([other]) == []
 
 
 def _texts(count: int, first: str, seed: int) -> list[str]:

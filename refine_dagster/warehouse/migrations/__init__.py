@@ -37,7 +37,6 @@ class Migration:
     sql: str = ""
 
     def apply(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Do it in the open transaction."""
         if self.change is not None:
             self.change(connection)
         if self.sql:
