@@ -12,9 +12,10 @@ import dagster as dg
 import polars as pl
 
 from assets.preview import markdown_table
-from refine_dagster import sql_models
 from refine_dagster.errors import RefineError
-from refine_dagster.sql_models import Check, CheckResult, ModelResult, SqlModel
+from refine_dagster.sql_models.execution import CheckResult, ModelResult, materialize, run_checks
+from refine_dagster.sql_models.model import Check, SqlModel
+from refine_dagster.sql_models.reading import MODELS_FOLDER, read_models
 from resources.warehouse import WarehouseResource
 
 _MEANING = {
@@ -24,15 +25,13 @@ _MEANING = {
 }
 
 
-def sql_model_assets(
-    folder: Path = sql_models.MODELS_FOLDER, rounds: int = 1
-) -> list[dg.AssetsDefinition]:
+def sql_model_assets(folder: Path = MODELS_FOLDER, rounds: int = 1) -> list[dg.AssetsDefinition]:
     """One asset for each SQL model of a graph of so many policy rounds, in order.
 
     Raises:
         SqlModelError: with every problem of the files.
     """
-    return [_sql_model_asset(model) for model in sql_models.read_models(folder, rounds)]
+    return [_sql_model_asset(model) for model in read_models(folder, rounds)]
 
 
 def _sql_model_asset(model: SqlModel) -> dg.AssetsDefinition:
@@ -58,8 +57,8 @@ def _sql_model_asset(model: SqlModel) -> dg.AssetsDefinition:
         try:
             opened = warehouse.open()
             with opened.held():
-                made = sql_models.materialize(opened, model, run_id=context.run.run_id)
-                checked = sql_models.run_checks(opened, model)
+                made = materialize(opened, model, run_id=context.run.run_id)
+                checked = run_checks(opened, model)
         except RefineError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         yield dg.MaterializeResult(

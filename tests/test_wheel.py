@@ -100,10 +100,10 @@ def test_the_wheel_holds_all_files_of_its_packages_and_no_others(wheel: Path) ->
 def test_packages_come_from_the_wheel(scripts: Path, tmp_path: Path) -> None:
     code = (
         "import json, sys, assets, resources, refine_dagster.definitions\n"
-        "from refine_dagster import sql_models\n"
+        "from refine_dagster.sql_models.reading import MODELS_FOLDER\n"
         "names = ('refine_dagster', 'refine_dagster.definitions', 'assets', 'resources')\n"
         "files = {name: sys.modules[name].__file__ for name in names}\n"
-        "print(json.dumps({**files, 'sql': str(sql_models.MODELS_FOLDER)}))"
+        "print(json.dumps({**files, 'sql': str(MODELS_FOLDER)}))"
     )
     told = json.loads(run([str(scripts / "python"), "-c", code], tmp_path))
     for name, file in told.items():

@@ -47,12 +47,7 @@ class ExportResult:
 def export_live_dataset(
     warehouse: Warehouse, format: ExportFormat, to: Path, *, overwrite: bool = False
 ) -> ExportResult:
-    """Export the live rows of `instruction_dataset`, and record in table `exports` what left.
-
-    Raises:
-        ExportError: as `export_dataset`, or there is no dataset yet.
-        WarehouseError: the warehouse cannot be written.
-    """
+    """Export the live rows of `instruction_dataset`, and record in table `exports` what left."""
     version = warehouse.data_version(DATASET)
     if version is None:
         raise ExportError(

@@ -44,12 +44,9 @@ class SeedVersion:
 
 @dataclass(frozen=True)
 class TableImpact:
-    """Rows of one table that descend from the seed.
+    """Rows of one table that descend from the seed: at the time by how they do, and ever.
 
-    Attributes:
-        shown, trained, compared: rows that lived at the time, by how they descend.
-        of: all rows of the table that lived at the time.
-        ever: rows that descend from the seed, whenever they lived.
+    `of` counts all rows of the table that lived at the time.
     """
 
     table: str
@@ -112,8 +109,7 @@ class Impact:
 
     Attributes:
         seeds: the versions that were asked about.
-        others: other versions of the same seed ids, not asked about.
-        as_of: the materialization after which the rows lived.
+        others: other versions of the same seed ids.
         latest: the last materialization.
         tables: those that ever had a row that descends from the seed.
         rows: `table`, `row_id`, `how` of every row counted.
@@ -206,9 +202,8 @@ def impact(warehouse: Warehouse, seed: str, as_of: int | None = None) -> Impact:
     """What a seed task touched.
 
     Args:
-        seed: a seed_id, or the row_id of one version of a seed task, or its first 6 or more
-            digits. A seed_id stands for its version at the time, or, if it had none then, for all
-            that it ever had.
+        seed: a seed_id, or a row_id of a seed task or its first digits. A seed_id stands for its
+            version at the time, or, if it had none then, for all that it ever had.
         as_of: sequence of a materialization; None is now.
 
     Raises:
@@ -234,9 +229,9 @@ def impact(warehouse: Warehouse, seed: str, as_of: int | None = None) -> Impact:
                 "WHERE lived ORDER BY table_name, row_id"
             ).pl(),
             dataset=_dataset(connection, moment),
-            checkpoints=_checkpoints(connection),
+            checkpoints=_checkpoints(connection, _CHECKPOINTS_OF_THE_TIME),
             exports=_exports(connection),
-            live_checkpoints=_live_checkpoints(connection),
+            live_checkpoints=_checkpoints(connection, _LIVE_CHECKPOINTS),
         )
 
 
@@ -327,37 +322,31 @@ _CHECKPOINTS = f"""
 """
 
 
-def _checkpoints(connection: duckdb.DuckDBPyConnection) -> tuple[CheckpointImpact, ...]:
-    rows = connection.execute(
-        f"""
-        {_CHECKPOINTS}
-        SELECT DISTINCT asset, row_id, checkpoint_hash, path, how,
-               (asset, checkpoint_hash) IN (FROM living)
-        FROM touched JOIN models USING (table_name, row_id)
-        LEFT JOIN folders USING (asset, checkpoint_hash)
-        WHERE lived AND checkpoint_hash IS NOT NULL
-        ORDER BY ALL
-        """
-    ).fetchall()
-    return tuple(CheckpointImpact(*row) for row in rows)
+_CHECKPOINTS_OF_THE_TIME = f"""
+    {_CHECKPOINTS}
+    SELECT DISTINCT asset, row_id, checkpoint_hash, path, how,
+           (asset, checkpoint_hash) IN (FROM living)
+    FROM touched JOIN models USING (table_name, row_id)
+    LEFT JOIN folders USING (asset, checkpoint_hash)
+    WHERE lived AND checkpoint_hash IS NOT NULL
+    ORDER BY ALL
+"""
+_LIVE_CHECKPOINTS = f"""
+    {_CHECKPOINTS},
+    holding AS (
+        SELECT DISTINCT asset, checkpoint_hash
+        FROM touched JOIN models USING (table_name, row_id) WHERE how = {literal(TRAINED)}
+    )
+    SELECT DISTINCT asset, row_id, checkpoint_hash, path, {literal(TRAINED)}, true
+    FROM models JOIN holding USING (asset, checkpoint_hash)
+    LEFT JOIN folders USING (asset, checkpoint_hash)
+    WHERE removed_in IS NULL
+    ORDER BY ALL
+"""
 
 
-def _live_checkpoints(connection: duckdb.DuckDBPyConnection) -> tuple[CheckpointImpact, ...]:
-    rows = connection.execute(
-        f"""
-        {_CHECKPOINTS},
-        holding AS (
-            SELECT DISTINCT asset, checkpoint_hash
-            FROM touched JOIN models USING (table_name, row_id) WHERE how = {literal(TRAINED)}
-        )
-        SELECT DISTINCT asset, row_id, checkpoint_hash, path, {literal(TRAINED)}, true
-        FROM models JOIN holding USING (asset, checkpoint_hash)
-        LEFT JOIN folders USING (asset, checkpoint_hash)
-        WHERE removed_in IS NULL
-        ORDER BY ALL
-        """
-    ).fetchall()
-    return tuple(CheckpointImpact(*row) for row in rows)
+def _checkpoints(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[CheckpointImpact, ...]:
+    return tuple(CheckpointImpact(*row) for row in connection.execute(sql).fetchall())
 
 
 def _exports(connection: duckdb.DuckDBPyConnection) -> tuple[ExportImpact, ...]:

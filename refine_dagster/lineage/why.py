@@ -58,7 +58,6 @@ class AssetExplanation:
     """The last materialization of an asset that changed its content, explained.
 
     Attributes:
-        last: the asset's last materialization.
         made: the last one that changed something, which the other fields are about.
         since: what differs between `last` and the one before it, though no row did; None where
             `last` is `made`.
@@ -191,7 +190,6 @@ class RowExplanation:
     """One row explained.
 
     Attributes:
-        key: the row's natural key.
         added: its last addition.
         removed: its removal after that; None while it is live.
         kept: materializations of its asset since then that left it as it is.

@@ -1,4 +1,4 @@
-"""The tables that SQL models may read besides each other, and the assets that make them."""
+"""The relations that SQL models may read, and the assets that make them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.schema import MappingSchema
 
 from refine_dagster.sql_models.model import DIALECT
 from refine_dagster.warehouse.migrations import MIGRATIONS
@@ -45,6 +46,23 @@ class Relation:
     columns: Mapping[str, tuple[str, str]]
     assets: tuple[str, ...]
     makers: tuple[str | None, ...]
+
+
+class Catalog:
+    """The relations that queries may read, in this project's form and in sqlglot's."""
+
+    def __init__(self, relations: Mapping[str, Relation]) -> None:
+        self.relations: dict[str, Relation] = {}
+        self.schema = MappingSchema(dialect=DIALECT)
+        for name, relation in relations.items():
+            self.add(name, relation)
+
+    def add(self, name: str, relation: Relation) -> None:
+        """Add a stored table, or a model whose columns are known."""
+        self.relations[name] = relation
+        schema_name, table_name = name.split(".")
+        types = {column: kind for column, (kind, _) in relation.columns.items()}
+        self.schema.add_table(exp.table_(table_name, db=schema_name), types)
 
 
 @cache

@@ -8,10 +8,11 @@ whole: its rows count as added where its content changed, and as reused where it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import duckdb
@@ -24,8 +25,6 @@ from refine_dagster.warehouse.ledger import Commit, Record, next_link, write_rec
 from refine_dagster.warehouse.sql import identifier, literal
 from refine_dagster.warehouse.tables import tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,8 @@ class ModelResult:
     """The result of a materialization.
 
     Attributes:
-        rows: number of rows.
-        content_hash: hash of the rows' content and the column names and types, 64 hex digits;
-            the order of the rows does not matter.
+        content_hash: as of `warehouse.content.relation_content`.
         columns: (name, DuckDB type) in order.
-        preview: the first rows.
         sequence: place of its record in the ledger.
     """
 
@@ -71,12 +67,9 @@ def materialize(
 
     Raises:
         SqlModelError: the query fails, for example because a model that it reads was never made.
-        WarehouseError: the warehouse cannot be opened or written.
     """
-
     started_at = datetime.now(UTC)
-
-    def work(connection: duckdb.DuckDBPyConnection) -> ModelResult:
+    with _connected(warehouse, model) as connection:
         connection.execute("BEGIN TRANSACTION")
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {model.layer}")
         _drop(connection, model)
@@ -99,8 +92,6 @@ def materialize(
         connection.execute("COMMIT")
         return ModelResult(rows, content, columns, preview, commit.sequence)
 
-    return _with_connection(warehouse, model, work)
-
 
 def run_checks(warehouse: Warehouse, model: SqlModel) -> list[CheckResult]:
     """Run the model's checks on what was last materialized.
@@ -108,19 +99,15 @@ def run_checks(warehouse: Warehouse, model: SqlModel) -> list[CheckResult]:
     Raises:
         SqlModelError: the model was never materialized.
     """
-
-    def work(connection: duckdb.DuckDBPyConnection) -> list[CheckResult]:
+    with _connected(warehouse, model) as connection:
         return [_run_check(connection, model, check) for check in model.checks]
 
-    return _with_connection(warehouse, model, work)
 
-
-def _with_connection(
-    warehouse: Warehouse, model: SqlModel, work: Callable[[duckdb.DuckDBPyConnection], _T]
-) -> _T:
+@contextmanager
+def _connected(warehouse: Warehouse, model: SqlModel) -> Iterator[duckdb.DuckDBPyConnection]:
     with warehouse.connect() as connection:
         try:
-            return work(connection)
+            yield connection
         except (duckdb.ProgrammingError, duckdb.DataError) as error:
             message = " ".join(line.strip() for line in str(error).splitlines()[:2])
             problem = SqlProblem(model.file, 1, f"DuckDB cannot run {model.relation}: {message}")

@@ -1,4 +1,14 @@
-"""A SQL model that has been read, and the errors in model files."""
+"""SQL models: one SELECT in a file of `dbt_like_sql/` becomes a view or a table.
+
+A file has everything about its model: the leading comment is the description, a line
+`-- materialized: view` or `table` overrides the folder's default, the comment after a column is
+that column's description and may hold checks (`#unique`, `#not_null`, `#accepted{a,b}`). The
+relations that it reads, its version, and the origin of every column come from the parsed query.
+
+Names are those of the database: `staging.x` and `marts.x` for models, `x` or `main.x` for the live
+rows of a warehouse table, `history.x`, `lineage.x` and `store.x` for other tables. A query can thus
+be pasted into any DuckDB client.
+"""
 
 from __future__ import annotations
 

@@ -11,10 +11,9 @@ from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import build_scope
-from sqlglot.schema import MappingSchema
 
 from refine_dagster.errors import first_line
-from refine_dagster.sql_models.catalog import Relation
+from refine_dagster.sql_models.catalog import Catalog, Relation
 from refine_dagster.sql_models.draft import (
     ColumnComment,
     Draft,
@@ -23,23 +22,6 @@ from refine_dagster.sql_models.draft import (
     stored_tables,
 )
 from refine_dagster.sql_models.model import DIALECT, Column, Origin, SqlModel, SqlProblem
-
-
-class Catalog:
-    """The relations that queries may read, in this project's form and in sqlglot's."""
-
-    def __init__(self, relations: Mapping[str, Relation]) -> None:
-        self.relations: dict[str, Relation] = {}
-        self.schema = MappingSchema(dialect=DIALECT)
-        for name, relation in relations.items():
-            self.add(name, relation)
-
-    def add(self, name: str, relation: Relation) -> None:
-        """Add a stored table, or a model whose columns are known."""
-        self.relations[name] = relation
-        schema_name, table_name = name.split(".")
-        types = {column: kind for column, (kind, _) in relation.columns.items()}
-        self.schema.add_table(exp.table_(table_name, db=schema_name), types)
 
 
 def with_columns(draft: Draft, catalog: Catalog, problems: list[SqlProblem]) -> SqlModel:

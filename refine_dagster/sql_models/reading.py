@@ -12,7 +12,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from refine_dagster.errors import first_line
-from refine_dagster.sql_models.catalog import Relation, stored_relations
+from refine_dagster.sql_models.catalog import Catalog, Relation, stored_relations
 from refine_dagster.sql_models.draft import Draft, read_draft, stored_tables
 from refine_dagster.sql_models.model import (
     DIALECT,
@@ -22,7 +22,7 @@ from refine_dagster.sql_models.model import (
     SqlModelError,
     SqlProblem,
 )
-from refine_dagster.sql_models.origins import Catalog, with_columns
+from refine_dagster.sql_models.origins import with_columns
 from refine_dagster.warehouse.tables import TABLES, tables_of
 
 MODELS_FOLDER = Path(__file__).resolve().parents[2] / "dbt_like_sql"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from refine_dagster import sql_models
 from refine_dagster.config.dataset import SelfInstructConfig, TeamsRLConfig
 from refine_dagster.self_instruct.decisions import (
     Demonstration,
     InstructionDecider,
     filtered_rows,
 )
+from refine_dagster.sql_models.execution import materialize, run_checks
+from refine_dagster.sql_models.reading import read_models
 from refine_dagster.teams_rl.chain import Evolver
 from refine_dagster.teams_rl.evolution import (
     Origin,
@@ -72,8 +73,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
         "instruction_dataset",
         {"instruction_dataset": [*answered, row], "instance_decisions": decisions},
     )
-    for model in sql_models.read_models():
-        sql_models.materialize(warehouse, model)
+    for model in read_models():
+        materialize(warehouse, model)
     return warehouse
 
 
@@ -135,10 +136,10 @@ def test_a_funnel_that_loses_an_evolved_row_is_not_balanced(
         "instruction_decisions",
         {"instruction_decisions": [row for row in rows if row != lost]},
     )
-    models = {model.relation: model for model in sql_models.read_models()}
+    models = {model.relation: model for model in read_models()}
     for relation in ("staging.stg_instruction_decisions", "marts.yield_funnel"):
-        sql_models.materialize(warehouse, models[relation])
+        materialize(warehouse, models[relation])
     balance = models["marts.funnel_balance"]
-    sql_models.materialize(warehouse, balance)
-    failed = [one for one in sql_models.run_checks(warehouse, balance) if not one.passed]
+    materialize(warehouse, balance)
+    failed = [one for one in run_checks(warehouse, balance) if not one.passed]
     assert [one.check.name for one in failed] == ["accepted_unaccounted"]

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from assets.marts import sql_model_assets
-from refine_dagster import sql_models
+from refine_dagster.sql_models.reading import read_models
 from refine_dagster.warehouse.rows import Parent, make_row
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -61,7 +61,7 @@ def _versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 
 def test_definitions_follow_the_files(marts: list[dg.AssetsDefinition]) -> None:
-    models = {model.name: model for model in sql_models.read_models()}
+    models = {model.name: model for model in read_models()}
     specs = {asset.key.to_user_string(): asset for asset in marts}
     assert set(specs) == set(models)
     for name, model in models.items():

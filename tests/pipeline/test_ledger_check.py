@@ -9,10 +9,11 @@ import polars as pl
 import pytest
 
 from assets.checks import disagreements
-from refine_dagster import sql_models
 from refine_dagster.hashing import content_id
 from refine_dagster.home import Home
 from refine_dagster.run import RunFailedError, run_pipeline
+from refine_dagster.sql_models.execution import materialize
+from refine_dagster.sql_models.reading import read_models
 from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import frame
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -74,8 +75,8 @@ def test_what_dagster_never_saw(copied_home: Home) -> None:
 def test_the_check_stops_a_run(copied_home: Home) -> None:
     """It blocks on a foreign commit, but not where the run under way has yet to mend it."""
     warehouse = Warehouse(copied_home.warehouse)
-    (model,) = [one for one in sql_models.read_models() if one.name == "request_ledger"]
-    sql_models.materialize(warehouse, model, run_id="somebody")
+    (model,) = [one for one in read_models() if one.name == "request_ledger"]
+    materialize(warehouse, model, run_id="somebody")
     with pytest.raises(RunFailedError, match="ledger_agrees_with_dagster"):
         run_pipeline(copied_home, SMALL, select="evaluation_report")
     run_pipeline(copied_home, SMALL, select="evaluation_report or request_ledger")

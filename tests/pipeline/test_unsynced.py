@@ -25,7 +25,7 @@ from refine_dagster.config.profile import load_profile
 from refine_dagster.definitions import build_definitions
 from refine_dagster.home import Home
 from refine_dagster.run import run_pipeline
-from refine_dagster.sql_models import read_models
+from refine_dagster.sql_models.reading import read_models
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.conftest import SMALL
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from refine_dagster import sql_models
-from refine_dagster.sql_models import Check, SqlModel, SqlModelError
+from refine_dagster.sql_models.execution import materialize, run_checks
+from refine_dagster.sql_models.model import Check, SqlModel, SqlModelError
+from refine_dagster.sql_models.reading import read_models
 from refine_dagster.warehouse.tables import TABLES, graph_assets
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.fake_judge import PART_NAMES, scores_of
@@ -40,12 +41,12 @@ def _write(folder: Path, **texts: str) -> Path:
 
 
 def _read(folder: Path, **texts: str) -> dict[str, SqlModel]:
-    return {model.name: model for model in sql_models.read_models(_write(folder, **texts))}
+    return {model.name: model for model in read_models(_write(folder, **texts))}
 
 
 def _problems(folder: Path, **texts: str) -> list[tuple[str, int, str]]:
     with pytest.raises(SqlModelError) as caught:
-        sql_models.read_models(_write(folder, **texts))
+        read_models(_write(folder, **texts))
     return [(found.file, found.line, found.message) for found in caught.value.problems]
 
 
@@ -53,9 +54,9 @@ def _problems(folder: Path, **texts: str) -> list[tuple[str, int, str]]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """The small warehouse with every packaged model materialized, all checks passed."""
     warehouse = small_warehouse(tmp_path_factory.mktemp("marts") / "warehouse.duckdb")
-    for model in sql_models.read_models():
-        sql_models.materialize(warehouse, model)
-        failed = [one for one in sql_models.run_checks(warehouse, model) if not one.passed]
+    for model in read_models():
+        materialize(warehouse, model)
+        failed = [one for one in run_checks(warehouse, model) if not one.passed]
         assert failed == []
     return warehouse
 
@@ -144,7 +145,7 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path) 
     (tmp_path / "2" / "marts" / "m.sql").write_bytes(
         b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode()
     )
-    (windows,) = sql_models.read_models(tmp_path / "2")
+    (windows,) = read_models(tmp_path / "2")
     assert (windows.version, windows.description) == (plain.version, plain.description)
     assert windows.columns == plain.columns
 
@@ -261,7 +262,7 @@ def test_all_problems_of_all_files_in_one_error(tmp_path: Path) -> None:
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SqlModelError, match="there is no model here"):
-        sql_models.read_models(tmp_path)
+        read_models(tmp_path)
 
 
 # --- Materializing and checking ------------------------------------------------------------------
@@ -272,7 +273,7 @@ def test_content_hash_is_of_content(tmp_path: Path) -> None:
 
     def made(number: int, select: str, layer: str = "marts") -> str:
         models = _read(tmp_path / str(number), **{f"{layer}__m": f"-- M.\n{select}"})
-        return sql_models.materialize(warehouse, models["m"]).content_hash
+        return materialize(warehouse, models["m"]).content_hash
 
     first = made(1, "SELECT i FROM range(3) AS r(i)")
     assert made(2, "SELECT i FROM range(3) AS r(i) ORDER BY i DESC") == first
@@ -288,7 +289,7 @@ def test_table_may_become_a_view_and_back(tmp_path: Path) -> None:
     warehouse = new_warehouse(tmp_path / "w.duckdb")
     for number, kind in enumerate(("table", "view", "view", "table")):
         text = f"-- A model's text.\n-- materialized: {kind}\nSELECT 1 AS a -- It's one."
-        sql_models.materialize(warehouse, _read(tmp_path / str(number), marts__m=text)["m"])
+        materialize(warehouse, _read(tmp_path / str(number), marts__m=text)["m"])
         shown = _rows(
             warehouse,
             "SELECT table_type FROM information_schema.tables WHERE table_schema = 'marts'",
@@ -305,10 +306,10 @@ def test_table_may_become_a_view_and_back(tmp_path: Path) -> None:
 def test_failing_query_names_file_and_leaves_the_old_table(tmp_path: Path) -> None:
     warehouse = new_warehouse(tmp_path / "w.duckdb")
     good = _read(tmp_path / "1", marts__m="-- M.\nSELECT 1 AS a")["m"]
-    sql_models.materialize(warehouse, good)
+    materialize(warehouse, good)
     bad = _read(tmp_path / "2", marts__m="-- M.\nSELECT CAST('x' AS INTEGER) AS a")["m"]
     with pytest.raises(SqlModelError, match=r"marts/m\.sql:1: DuckDB cannot run marts\.m"):
-        sql_models.materialize(warehouse, bad)
+        materialize(warehouse, bad)
     assert _rows(warehouse, "SELECT a FROM marts.m") == [{"a": 1}]
 
 
@@ -318,7 +319,7 @@ def test_model_over_one_never_made(tmp_path: Path) -> None:
     )
     warehouse = new_warehouse(tmp_path / "w.duckdb")
     with pytest.raises(SqlModelError, match=r"staging"):
-        sql_models.materialize(warehouse, models["b"])
+        materialize(warehouse, models["b"])
 
 
 def test_checks_find_bad_rows(tmp_path: Path) -> None:
@@ -330,8 +331,8 @@ FROM (VALUES (1, 'a'), (1, 'b'), (2, 'c'), (NULL, 'c'), (NULL, NULL), (3, 'd')) 
 """
     warehouse = new_warehouse(tmp_path / "w.duckdb")
     model = _read(tmp_path, marts__m=text)["m"]
-    assert sql_models.materialize(warehouse, model).rows == 6
-    found = {one.check.name: one for one in sql_models.run_checks(warehouse, model)}
+    assert materialize(warehouse, model).rows == 6
+    found = {one.check.name: one for one in run_checks(warehouse, model)}
     assert {name: (one.passed, one.failing_rows, one.examples) for name, one in found.items()} == {
         "unique_id": (False, 2, ("1",)),
         "not_null_id": (False, 2, (None,)),
@@ -343,15 +344,15 @@ def test_checks_pass_on_good_rows(tmp_path: Path) -> None:
     text = "-- M.\nSELECT i AS id -- #unique #not_null #accepted{0,1,2}\nFROM range(3) AS r(i)"
     warehouse = new_warehouse(tmp_path / "w.duckdb")
     model = _read(tmp_path, marts__m=text)["m"]
-    sql_models.materialize(warehouse, model)
-    assert [one.passed for one in sql_models.run_checks(warehouse, model)] == [True] * 3
+    materialize(warehouse, model)
+    assert [one.passed for one in run_checks(warehouse, model)] == [True] * 3
 
 
 # --- The packaged models -------------------------------------------------------------------------
 
 
 def test_packaged_columns_are_all_described_and_as_made(made: Warehouse) -> None:
-    models = sql_models.read_models()
+    models = read_models()
     named = {model.name for model in models}
     assert {"yield_funnel", "dataset_profile", "request_ledger", "reward_by_policy",
             "reward_part_correlations", "dataset_lineage"} <= named  # fmt: skip
@@ -400,11 +401,11 @@ def test_funnel_that_loses_a_row_fails_its_check(tmp_path: Path) -> None:
     decisions = warehouse.read("instruction_decisions").to_dicts()
     kept = [row for row in decisions if row["rule"] != "too_short"]
     commit(warehouse, "instruction_decisions", {"instruction_decisions": kept})
-    models = {model.relation: model for model in sql_models.read_models()}
+    models = {model.relation: model for model in read_models()}
     funnel = models["marts.yield_funnel"]
     for relation in (*funnel.reads, funnel.relation, "marts.funnel_balance"):
-        sql_models.materialize(warehouse, models[relation])
-    checked = sql_models.run_checks(warehouse, models["marts.funnel_balance"])
+        materialize(warehouse, models[relation])
+    checked = run_checks(warehouse, models["marts.funnel_balance"])
     failed = [one for one in checked if not one.passed]
     assert [(one.check.name, one.examples) for one in failed] == [("accepted_unaccounted", ("1",))]
 
@@ -537,11 +538,11 @@ def test_staging_views(made: Warehouse) -> None:
 
 def test_materializations_view_ignores_repeated_runs(tmp_path: Path) -> None:
     warehouse = small_warehouse(tmp_path / "w.duckdb")
-    model = next(m for m in sql_models.read_models() if m.name == "stg_materializations")
-    first = sql_models.materialize(warehouse, model)
+    model = next(m for m in read_models() if m.name == "stg_materializations")
+    first = materialize(warehouse, model)
     seeds = warehouse.read("seed_tasks").to_dicts()
     commit(warehouse, "seed_tasks", {"seed_tasks": seeds})
-    assert sql_models.materialize(warehouse, model).content_hash == first.content_hash
+    assert materialize(warehouse, model).content_hash == first.content_hash
     commit(warehouse, "seed_tasks", {"seed_tasks": seeds[:2]})
-    after = sql_models.materialize(warehouse, model)
+    after = materialize(warehouse, model)
     assert (after.rows, after.content_hash != first.content_hash) == (first.rows + 1, True)
