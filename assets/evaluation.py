@@ -8,7 +8,7 @@ import polars as pl
 
 from assets.facts import UNREADABLE
 from assets.preview import markdown_table
-from assets.sources import arms_of, policy_after
+from assets.sources import arms_of, base_of
 from assets.step import Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.profile import Profile
@@ -48,7 +48,7 @@ def evaluation_report(step: Step) -> Result:
     tasks = load_tasks(config.tasks, config.max_instances, config.split)
     if same := step.unchanged(tasks=tasks_hash(tasks)):
         return same
-    base = policy_after(step, 0)
+    base = base_of(step)
     arms = {"base": base, **arms_of(step, base)}
     with step.runtime() as runtime:
         made = stages.evaluate(arms, tasks, config, runtime)

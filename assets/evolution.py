@@ -12,7 +12,7 @@ import dagster as dg
 import polars as pl
 
 from assets.preview import markdown_table
-from assets.sources import policy_after
+from assets.sources import base_of
 from assets.step import Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.runtime import Made
@@ -40,7 +40,7 @@ def instructor_policy(step: Step) -> Result:
     profile = step.profile
     made = stages.untrained_instructor(profile.teams_rl, profile.run_seed)
     if made is None:
-        base, seeds = policy_after(step, 0), step.rows("seed_tasks")
+        base, seeds = base_of(step), step.rows("seed_tasks")
         with step.runtime() as runtime:
             made = stages.train_instructor(
                 base, seeds, profile.teams_rl, profile.generator, runtime
@@ -64,7 +64,7 @@ def evolved_instructions(step: Step) -> Result:
     config, run_seed = step.profile.teams_rl, step.profile.run_seed
     if config.evolved_seeds == 0:
         return step.commit(Made({EVOLVED: []}))
-    base, row, seeds = policy_after(step, 0), step.row(INSTRUCTOR), step.rows("seed_tasks")
+    base, row, seeds = base_of(step), step.row(INSTRUCTOR), step.rows("seed_tasks")
     policy = registered_instructor(row, step.checkpoints, config, run_seed)
     with step.runtime() as runtime:
         made = stages.evolve(base, row, policy, seeds, config, runtime)

@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from assets.preview import markdown_picture, markdown_table
-from assets.sources import policy_after, policy_assets
+from assets.sources import base_of, policy_after, policy_assets
 from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
@@ -48,7 +48,7 @@ def feedback_judge(step: Step) -> Result:
     if same := step.unchanged():
         return same
     with step.runtime() as runtime:
-        base = policy_after(step, 0)
+        base = base_of(step)
         made = stages.train_judge(base, step.rows("seed_tasks"), config, runtime)
     return step.commit(made, _pictures(made))
 

@@ -11,7 +11,7 @@ from assets.facts import Facts
 from assets.feedback import feedback_judge, reward_scored_instructions
 from assets.instructions import filtered_instructions, instruction_decisions, raw_instructions
 from assets.models import base_model, baseline_model, fine_tuned_model
-from assets.policy import rl_policy_checkpoint
+from assets.policy import policy_start, rl_policy_checkpoint
 from assets.privacy import privacy_report
 from assets.seeds import seed_tasks
 from assets.step import PipelineAsset
@@ -44,6 +44,7 @@ def pipeline(rounds: int = 1) -> tuple[PipelineAsset, ...]:
         instructor_policy,
         proposed,
         evolved_instructions,
+        policy_start,
         *others,
         instruction_dataset(last),
         fine_tuned_model(last),

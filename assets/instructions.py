@@ -5,7 +5,7 @@ The candidates that an instructor evolves are made in `assets/evolution.py` and 
 
 import dagster as dg
 
-from assets.sources import policy_after, policy_assets
+from assets.sources import base_of, policy_after, policy_assets
 from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
@@ -17,11 +17,12 @@ from resources.warehouse import WarehouseResource
 
 def raw_instructions(policy_round: PolicyRound) -> PipelineAsset:
     before, former = policy_round.number - 1, _former_pool(policy_round)
+    proposer = policy_assets(before) if before else ["base_model"]
 
     @pipeline_asset(name=policy_round.name("raw_instructions"), group="instructions",
                     kinds={"huggingface", "duckdb"}, owner="data", revision=2,
                     config=("self_instruct", "device"), automated=True,
-                    deps=["seed_tasks", *policy_assets(before), *former])  # fmt: skip
+                    deps=["seed_tasks", *proposer, *former])  # fmt: skip
     def candidates(step: Step) -> Result:
         """Candidate instructions, as parsed from what the policy wrote after demonstrations.
 
@@ -31,7 +32,8 @@ def raw_instructions(policy_round: PolicyRound) -> PipelineAsset:
         """
         if same := step.unchanged():
             return same
-        policy, pool = policy_after(step, before), _all(step, former)
+        policy = policy_after(step, before) if before else base_of(step)
+        pool = _all(step, former)
         seeds, config = step.rows("seed_tasks"), step.profile.self_instruct
         with step.runtime() as runtime:
             made = stages.propose(policy, seeds, config, runtime, policy_round, pool)

@@ -5,7 +5,7 @@ differ only in what they learn from. The steps are set by the pool of accepted i
 all arms share.
 """
 
-from assets.sources import learnt_by, policy_after
+from assets.sources import base_of, learnt_by
 from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
@@ -86,7 +86,7 @@ def baseline_model(last: PolicyRound) -> PipelineAsset:
 
 
 def _fine_tune(step: Step, last: PolicyRound, *arms: str) -> Result:
-    base, config = policy_after(step, 0), step.profile.supervised
+    base, config = base_of(step), step.profile.supervised
     steps = steps_for(len(step.rows(last.name("filtered_instructions"))), config)
     with step.runtime() as runtime:
         made = [

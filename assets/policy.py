@@ -4,14 +4,37 @@ from statistics import fmean
 
 import dagster as dg
 
-from assets.sources import policy_after, policy_assets
+from assets.sources import base_of, policy_after, policy_assets
 from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
+from refine_dagster.runtime import Made
+from refine_dagster.training.sft import START
 from refine_dagster.warehouse.tables import slice_of
 from refine_dagster.warehouse.warehouse import Warehouse
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
+
+
+@pipeline_asset(group="policy", kinds={"torch", "huggingface"}, owner="models", revision=1,
+                config=("instances", "supervised", "device"),
+                deps=["seed_tasks", "base_model"])  # fmt: skip
+def policy_start(step: Step) -> Result:
+    """What the policy that writes instances starts from, if that is not the base model.
+
+    With `instances.start_steps`, a short fine-tuning of the base model on the seeds, in the words
+    of the prompt for an instance. The policy then knows the format, and no prompt shows examples.
+    Without, as published, there is no start and no row.
+    """
+    if same := step.unchanged():
+        return same
+    sampling, config = step.profile.instances, step.profile.supervised
+    if not sampling.start_steps:
+        return step.commit(Made({START: [], f"{START}_steps": []}))
+    base, seeds = base_of(step), step.rows("seed_tasks")
+    with step.runtime() as runtime:
+        made = stages.start_policy(base, seeds, sampling, config, runtime)
+    return step.commit(made)
 
 
 def rl_policy_checkpoint(policy_round: PolicyRound) -> PipelineAsset:
@@ -31,9 +54,9 @@ def rl_policy_checkpoint(policy_round: PolicyRound) -> PipelineAsset:
         those, before and after, with its bootstrap interval. Every step's figures are rows;
         `ended_by` names the guard that ended the training early, `steps` where none did.
 
-        Training begins with the base model, in a later round with the policy of the round before;
-        that is also the reference of the KL penalty. An instruction that one round keeps from
-        training no other trains on.
+        Training begins with the base model or `policy_start`, in a later round with the policy of
+        the round before; that is also the reference of the KL penalty. An instruction that one
+        round keeps from training no other trains on.
         """
         if same := step.unchanged():
             return same

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from assets.preview import leave_room, markdown_picture, markdown_table
-from assets.sources import arms_of, learnt_by, policy_after
+from assets.sources import arms_of, base_of, learnt_by
 from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
@@ -35,7 +35,7 @@ def privacy_report(last: PolicyRound) -> PipelineAsset:
         """
         if same := step.unchanged():
             return same
-        base, profile = policy_after(step, 0), step.profile
+        base, profile = base_of(step), step.profile
         arms = {
             arm: (learnt_by(step, arm, last), model) for arm, model in arms_of(step, base).items()
         }

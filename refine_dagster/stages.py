@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ from refine_dagster.models.language_model import ModelRef, resolve_model, traine
 from refine_dagster.offline.base_model import train_base_model
 from refine_dagster.privacy.audit import AuditedArm, audit_arms
 from refine_dagster.privacy.report import audit_figures, audit_tables
-from refine_dagster.prompts.example import Example, examples_of
+from refine_dagster.prompts.example import Example, examples_of, reads_back
 from refine_dagster.refine_af import instances
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instances import WrittenInstance
@@ -58,7 +59,7 @@ from refine_dagster.teams_rl.policies import InstructorPolicy
 from refine_dagster.training import sft
 from refine_dagster.training.colocated_engine import engine_for
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.report import arm_tables, base_tables, policy_tables
+from refine_dagster.training.report import base_tables, policy_tables, tuned_tables
 from refine_dagster.warehouse.rows import Row, as_parent, make_row, parents
 
 
@@ -261,6 +262,23 @@ def accept(
     return Made({policy_round.name("filtered_instructions"): rows}, figures)
 
 
+def start_policy(
+    base: Model,
+    seeds: Sequence[Row],
+    sampling: InstanceConfig,
+    config: SupervisedConfig,
+    runtime: Runtime,
+) -> Trained:
+    """The policy that writes instances, before any reward: `sampling.start_steps` on the seeds.
+
+    It learns the prompt without demonstrations, from the seeds that could be shown as such, so that
+    none need be shown. With 0 steps there is no start: the base model is the policy.
+    """
+    readable = [row for row in seeds if reads_back(Example.of(row))]
+    lesson, steps = Lesson("seed_tasks", readable), sampling.start_steps
+    return _fine_tuned(sft.START, None, base, lesson, steps, config, runtime, "instance")
+
+
 def write_instances(
     policy: Model,
     pool: Sequence[Row],
@@ -384,22 +402,39 @@ def fine_tune(
 
     All arms of one pool take the same optimiser `steps` (`sft.steps_for`).
     """
+    return _fine_tuned(name, arm, base, lesson, steps, config, runtime, "zero_shot")
+
+
+def _fine_tuned(
+    name: str,
+    arm: str | None,
+    base: Model,
+    lesson: Lesson,
+    steps: int,
+    config: SupervisedConfig,
+    runtime: Runtime,
+    form: sft.Form,
+) -> Trained:
     examples = examples_of(lesson.rows)
+    others: dict[str, Any] = {} if form == "zero_shot" else {"form": form}
+    tune = partial(sft.fine_tune, base.ref, examples, config, steps=steps, form=form)
     checkpoint = runtime.trained(
         name,
-        lambda **given: asdict(sft.fine_tune(base.ref, examples, config, steps=steps, **given)),
+        lambda **given: asdict(tune(**given)),
         config.model_dump(),
         steps=steps,
         base=base.ref.fingerprint,
         examples=[example.render() for example in examples],
+        **others,
     )
     ref = trained_from(base.ref, checkpoint.path)
     made_from = [base.as_parent("base"), *parents(lesson.rows, lesson.table, "trained_on")]
-    tables = arm_tables(name, arm, ref, checkpoint, made_from)
+    tables = tuned_tables(name, arm, ref, checkpoint, made_from)
+    of_arm = f"{arm}_" if arm else ""
     figures = {
-        f"{arm}_rows": checkpoint.record["rows"],
-        f"{arm}_loss": checkpoint.record["steps"][-1]["loss"],
-        f"{arm}_reused": checkpoint.reused,
+        f"{of_arm}rows": checkpoint.record["rows"],
+        f"{of_arm}loss": checkpoint.record["steps"][-1]["loss"],
+        f"{of_arm}reused": checkpoint.reused,
     }
     return Trained.of(name, ref, tables, figures, checkpoint)
 

@@ -14,6 +14,8 @@ WITH rows_and_parents AS (
     UNION ALL
     SELECT 'filtered_instructions', row_id, unnest(parents) FROM main.filtered_instructions
     UNION ALL
+    SELECT 'policy_start', row_id, unnest(parents) FROM main.policy_start
+    UNION ALL
     SELECT 'reward_scored_instructions', row_id, unnest(parents) FROM main.reward_scored_instructions
     UNION ALL
     SELECT 'base_scored_instructions', row_id, unnest(parents) FROM main.base_scored_instructions

@@ -204,8 +204,17 @@ class _Trial:
             self._inputs.pool, key=lambda row: request_seed(run_seed, "size", row["instruction"])
         )
 
+    @cached_property
+    def _start(self) -> Model:
+        """The policy before any reward; the base model where `instances.start_steps` is 0."""
+        base, profile = self._inputs.base, self._profile
+        if not profile.instances.start_steps:
+            return base
+        learnt = self._inputs.seeds, profile.instances, profile.supervised
+        return stages.start_policy(base, *learnt, self._runtime).model
+
     def _writer(self, arm: Arm) -> Model:
-        return self._policy(arm).model if arm.kind == "refined" else self._inputs.base
+        return self._policy(arm).model if arm.kind == "refined" else self._start
 
     def _instances(self, arm: Arm) -> dict[str, WrittenInstance]:
         """Instruction -> the arm's instance of it, for all that any of its cells may learn from.
@@ -231,7 +240,7 @@ class _Trial:
     @cached_property
     def _scale(self) -> list[Scores]:
         """The judge's scores of the base policy's valid instances: the scale of the rewards."""
-        written = self._write(self._inputs.base, self._inputs.pool, self._unwhitened)
+        written = self._write(self._start, self._inputs.pool, self._unwhitened)
         scores = (instance.scored.scores for instance in written.values())
         return [parts for parts in scores if parts is not None]
 
@@ -242,7 +251,7 @@ class _Trial:
         if arm.name not in self._policies:
             profile = arm.profile(self._profile)
             self._policies[arm.name] = stages.refine_policy(
-                self._inputs.base,
+                self._start,
                 self._inputs.pool,
                 self._inputs.seeds,
                 self._inputs.judge,

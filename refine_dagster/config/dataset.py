@@ -83,6 +83,13 @@ class SelfInstructConfig(ConfigSection):
 class InstanceConfig(ConfigSection):
     """Prompt and sampling of instances."""
 
+    start_steps: int = setting(
+        0,
+        "Steps of a fine-tuning on the seeds (section `supervised`) that the policy starts from; "
+        "prompts then show no examples. 0, as published: it starts from the base model.",
+        ge=0,
+        exclude_if=lambda steps: not steps,  # manifests and hashes are those of before it
+    )
     demonstrations: int = setting(3, "Seed examples shown before the instruction.", ge=0)
     max_demonstration_tokens: int = setting(
         96, "Longer examples are never shown as demonstrations.", ge=8

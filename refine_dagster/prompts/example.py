@@ -88,6 +88,16 @@ def instance_prompt(instruction: str, demonstrations: Sequence[Example]) -> str:
     return "\n\n".join([*blocks, f"Instruction: {instruction}\nInput:"])
 
 
+def instance_lesson(example: Example) -> tuple[str, str]:
+    """The prompt for an example's instance, without demonstrations, and the right completion.
+
+    >>> instance_lesson(Example("Name a fruit.", "", "a pear"))[1]
+    ' <noinput>\\nOutput: a pear\\n\\nInstruction:'
+    """
+    completion = f" {example.input or NO_INPUT}\nOutput: {example.output}{STOP[0]}"
+    return instance_prompt(example.instruction, []), completion
+
+
 @dataclass(frozen=True)
 class Instance:
     """An input and an output read from a completion; either may be "".
@@ -155,6 +165,11 @@ def zero_shot_prompt(definition: str, input: str) -> str:
         f"Definition: {_ended(definition)}\n\n"
         f"Now complete the following example -\nInput: {_ended(input) or NO_INPUT}\nOutput:"
     )
+
+
+def zero_shot_lesson(example: Example) -> tuple[str, str]:
+    """The zero-shot prompt of an example, and its output as the completion."""
+    return zero_shot_prompt(example.instruction, example.input), f" {example.output}"
 
 
 def _ended(text: str) -> str:

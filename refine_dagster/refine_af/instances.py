@@ -62,7 +62,11 @@ def instance_prompts(
     run_seed: str,
     pool: str = "filtered_instructions",
 ) -> list[InstancePrompt]:
-    """The prompt for each row of `pool`, the same for every policy and in every policy round."""
+    """The prompt for each row of `pool`, the same for every policy and in every policy round.
+
+    A policy that was fine-tuned on the seeds to start with (`start_steps`) is shown none of them.
+    """
+    count = 0 if config.start_steps else config.demonstrations
     short = {
         seed["seed_id"]: seed
         for seed in seeds
@@ -72,9 +76,7 @@ def instance_prompts(
     texts = {name: seed["instruction"] for name, seed in short.items()}
     prompts = []
     for row in instructions:
-        names = draw_different(
-            texts, config.demonstrations, run_seed, "instance", row["instruction"]
-        )
+        names = draw_different(texts, count, run_seed, "instance", row["instruction"])
         shown = tuple(short[name] for name in names)
         prompt = instance_prompt(row["instruction"], [Example.of(seed) for seed in shown])
         prompts.append(InstancePrompt(row, prompt, shown, pool))

@@ -56,16 +56,18 @@ def policy_tables(
     return _with_steps(name, make_row(name, payload, made_from), logged, "policy")
 
 
-def arm_tables(
+def tuned_tables(
     name: str,
-    arm: str,
+    arm: str | None,
     ref: ModelRef,
     checkpoint: Checkpoint,
     made_from: Sequence[Parent],
 ) -> Tables:
+    """The tables `name` and `<name>_steps` of an arm, or of a start, which is no arm."""
     logged = checkpoint.record["steps"]
+    shared = {"arm": arm} if arm else {}
     payload = {
-        "arm": arm,
+        **shared,
         "fingerprint": ref.fingerprint,
         "checkpoint_hash": checkpoint.content_hash,
         "rows": checkpoint.record["rows"],
@@ -74,7 +76,7 @@ def arm_tables(
         "loss_last": logged[-1]["loss"],
     }
     row = make_row(name, payload, made_from)
-    return _with_steps(name, row, [{"arm": arm, **step} for step in logged], "model")
+    return _with_steps(name, row, [{**shared, **step} for step in logged], "model")
 
 
 def _with_steps(name: str, row: Row, logged: Sequence[Mapping[str, Any]], role: str) -> Tables:

@@ -1,8 +1,9 @@
 """Supervised fine-tuning of the base model on instances: REFINE-AF's stage 3, on TRL's SFT.
 
-An example is asked in the words of the evaluation's zero-shot prompt, and only the output and the
-end-of-sequence token are learned. All arms get the same number of optimiser steps, so they differ
-only in whose instances they learn from.
+An arm's example is asked in the words of the evaluation's zero-shot prompt, and only the output and
+the end-of-sequence token are learned. All arms get the same number of optimiser steps, so they
+differ only in whose instances they learn from. The start of a policy learns instances instead:
+input and output behind the prompt that asks for them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from refine_dagster import progress
 from refine_dagster.config.learning import SupervisedConfig
@@ -26,7 +27,7 @@ from refine_dagster.models.language_model import (
     save_adapter,
 )
 from refine_dagster.models.memory import TrainingPlan, budgeted_batch
-from refine_dagster.prompts.example import Example, zero_shot_prompt
+from refine_dagster.prompts.example import Example, instance_lesson, zero_shot_lesson
 from refine_dagster.training.trainer_session import (
     TrainingError,
     lora,
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
 
 # PyTorch's label of a token without loss.
 NO_LOSS = -100
+# The table of the start of a policy.
+START = "policy_start"
+# What an example teaches: its output, or its input and output.
+Form = Literal["zero_shot", "instance"]
+LESSONS = {"zero_shot": zero_shot_lesson, "instance": instance_lesson}
 WARMUP_SHARE = 0.05
 # Names this work in progress, budgets and the ledger.
 WORK = "fine-tuning"
@@ -74,6 +80,7 @@ def fine_tune(
     out: Path | str,
     *,
     steps: int | None = None,
+    form: Form = "zero_shot",
     device: Device | None = None,
     run_seed: str = "refine",
 ) -> SupervisedTraining:
@@ -85,6 +92,8 @@ def fine_tune(
             there is one. config: the section `supervised` of a profile, or some of its fields; None
             takes the defaults. Examples longer than `max_tokens` are left out whole, never cut.
         steps: optimiser steps, exactly; None takes `config.epochs` passes.
+        form: `zero_shot`, the output for the evaluation's prompt; or `instance`, input and output
+            for the policy's prompt without demonstrations.
         device: where to train; None opens a session with the default config.
         run_seed: names all noise: equal arguments give equal files on one machine.
 
@@ -110,7 +119,7 @@ def fine_tune(
             "there are no examples to fine-tune on",
             fix="see in the table `instruction_dataset` and the funnel why no instance was kept",
         )
-    rows = [training_example(tokenizer, example) for example in sorted(learned, key=astuple)]
+    rows = [training_example(tokenizer, item, form) for item in sorted(learned, key=astuple)]
     tokenized = [row for row in rows if len(row["input_ids"]) <= config.max_tokens]
     if not tokenized:
         raise TrainingError(
@@ -173,24 +182,25 @@ def _train(
     return trained
 
 
-def training_example(tokenizer: PreTrainedTokenizerBase, example: Example) -> dict[str, list[int]]:
-    """Tokens of prompt, output and end-of-sequence, with labels on the latter two only.
+def training_example(
+    tokenizer: PreTrainedTokenizerBase, example: Example, form: Form = "zero_shot"
+) -> dict[str, list[int]]:
+    """Tokens of prompt, completion and end-of-sequence, with labels on the latter two only.
 
-    The prompt ends in `Output:` and the completion begins with a space. Its tokens are those that
+    The prompt ends in a colon and the completion begins with a space. Its tokens are those that
     the prompt has at inference; where the tokenizer agrees, the two are tokenised as one text.
     """
-    prompt = zero_shot_prompt(example.instruction, example.input)
-    completion = f" {example.output}"
+    prompt, completion = LESSONS[form](example)
     prompt_ids: list[int] = tokenizer(prompt)["input_ids"]
     joint: list[int] = tokenizer(prompt + completion)["input_ids"]
     if tokenizer.eos_token_id is not None and joint[-1:] == [tokenizer.eos_token_id]:
         joint = joint[:-1]
     if joint[: len(prompt_ids)] == prompt_ids:
-        output_ids = joint[len(prompt_ids) :]
+        learned = joint[len(prompt_ids) :]
     else:
-        output_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
-    output_ids = [*output_ids, tokenizer.eos_token_id]
+        learned = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    learned = [*learned, tokenizer.eos_token_id]
     return {
-        "input_ids": [*prompt_ids, *output_ids],
-        "labels": [NO_LOSS] * len(prompt_ids) + output_ids,
+        "input_ids": [*prompt_ids, *learned],
+        "labels": [NO_LOSS] * len(prompt_ids) + learned,
     }

@@ -170,6 +170,21 @@ filtered_instructions: One instruction of a round's pool: accepted in it, or tak
     nearest_score DOUBLE: Highest ROUGE-L F with seeds and earlier accepted ones.
     accepted_in BIGINT: Policy round that accepted it; null in the pool of the first round.
 
+policy_start: The base model after a short fine-tuning on the seeds, where the policy starts so.
+    label: steps || ' steps, ' || left(fingerprint, 12)
+    fingerprint VARCHAR: The started policy's fingerprint (base model and adapter).
+    checkpoint_hash VARCHAR: The LoRA adapter's checkpoint.
+    rows BIGINT: Seeds learnt from; longer ones than `supervised.max_tokens` are left out.
+    steps BIGINT: Optimiser steps taken.
+    loss_first DOUBLE: Loss at the first logged step.
+    loss_last DOUBLE: Loss at the last logged step.
+
+policy_start_steps: One logged step of the start's training.
+    asset: policy_start
+    key: step
+    step BIGINT: Optimiser step, from 1.
+    loss DOUBLE: Mean training loss at the step.
+
 reward_scored_instructions: The instance of one instruction of a round's pool by the policy that the
         round begins with, scored and decided on.
     owner: instruction_id filtered_instructions

@@ -27,6 +27,7 @@ BY_HAND = {
     "base_model",
     "feedback_judge",
     "instructor_policy",
+    "policy_start",
     "rl_policy_checkpoint",
     "fine_tuned_model",
     "baseline_model",

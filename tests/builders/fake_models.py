@@ -48,11 +48,14 @@ RECORDS: Records = {
         "steps": [policy_step(1), policy_step(2)],
         "ended_by": "steps",
     },
-    "fine_tuned_model": lambda manifest: {
-        "rows": len(manifest["examples"]),
-        "left_out": 0,
-        "steps": [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 1.5}],
-    },
+    **dict.fromkeys(
+        ("policy_start", "fine_tuned_model"),
+        lambda manifest: {
+            "rows": len(manifest["examples"]),
+            "left_out": 0,
+            "steps": [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 1.5}],
+        },
+    ),
 }
 
 

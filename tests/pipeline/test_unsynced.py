@@ -37,6 +37,7 @@ READ_SEEDS = {
     "evolved_instructions",
     "raw_instructions",
     "instruction_decisions",
+    "policy_start",
     "reward_scored_instructions",
     "rl_policy_checkpoint",
     "instruction_dataset",

@@ -9,10 +9,24 @@ from statistics import fmean
 import pytest
 
 from refine_dagster.config.learning import SupervisedConfig
+from refine_dagster.generation.decoding import sample_rollouts
 from refine_dagster.hashing import folder_files
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model, with_adapter
-from refine_dagster.prompts.example import Example, zero_shot_prompt
+from refine_dagster.models.language_model import (
+    ModelRef,
+    load_tokenizer,
+    loaded_model,
+    resolve_model,
+    with_adapter,
+)
+from refine_dagster.prompts.example import (
+    STOP,
+    Example,
+    Instance,
+    instance_prompt,
+    read_instance,
+    zero_shot_prompt,
+)
 from refine_dagster.training.sft import NO_LOSS, fine_tune, training_example
 from refine_dagster.training.trainer_session import TrainingError
 from tests.builders.writing_model import WORDS
@@ -83,6 +97,39 @@ def test_only_output_and_end_are_learned(base: ModelRef, device: Device) -> None
     learned = tokenized["labels"][len(prompt) :]
     assert learned == tokenized["input_ids"][len(prompt) :]
     assert tokenizer.decode(learned) == f" moon moon{tokenizer.eos_token}"
+
+
+def test_a_start_learns_input_and_output_up_to_the_stop(base: ModelRef) -> None:
+    example = Example("Say the word twice.", "moon", "moon moon")
+    tokenizer = load_tokenizer(base)
+    tokenized = training_example(tokenizer, example, "instance")
+    prompt = tokenizer(instance_prompt(example.instruction, []))["input_ids"]
+    learned = tokenized["input_ids"][len(prompt) :]
+    assert tokenized["input_ids"][: len(prompt)] == prompt
+    assert tokenized["labels"] == [NO_LOSS] * len(prompt) + learned
+    written = f" moon\nOutput: moon moon{STOP[0]}"
+    assert tokenizer.decode(learned) == written + tokenizer.eos_token
+    assert read_instance(written) == Instance("moon", "moon moon", None)
+
+
+def test_a_started_model_writes_instances_without_demonstrations(
+    base: ModelRef, tmp_path: Path, device: Device
+) -> None:
+    out = tmp_path / "model"
+    fine_tune(base, TRIPLES, CONFIG, out, steps=60, form="instance", device=device, run_seed="s")
+    prompts = [instance_prompt(example.instruction, []) for example in TRIPLES[::3]]
+    with loaded_model(with_adapter(base, out), device) as loaded:
+        rollouts = sample_rollouts(
+            loaded.model,
+            loaded.tokenizer,
+            prompts,
+            [[1, 2]] * len(prompts),
+            max_new_tokens=32,
+            temperature=1.0,
+            stop=STOP,
+        )
+    valid = [read_instance(one.text, finished=one.finished).format_valid for one in rollouts]
+    assert fmean(valid) > 0.8
 
 
 def test_training_does_not_depend_on_order_or_global_state(
