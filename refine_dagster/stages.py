@@ -276,7 +276,7 @@ def start_policy(
     """
     readable = [row for row in seeds if reads_back(Example.of(row))]
     lesson, steps = Lesson("seed_tasks", readable), sampling.start_steps
-    return _fine_tuned(sft.START, None, base, lesson, steps, config, runtime, "instance")
+    return fine_tune(sft.START, None, base, lesson, steps, config, runtime, "instance")
 
 
 def write_instances(
@@ -391,30 +391,18 @@ def keep(selected: Made) -> Made:
 
 def fine_tune(
     name: str,
-    arm: str,
-    base: Model,
-    lesson: Lesson,
-    steps: int,
-    config: SupervisedConfig,
-    runtime: Runtime,
-) -> Trained:
-    """Fine-tune the base model on an arm's rows; `name` is that of its table and checkpoint.
-
-    All arms of one pool take the same optimiser `steps` (`sft.steps_for`).
-    """
-    return _fine_tuned(name, arm, base, lesson, steps, config, runtime, "zero_shot")
-
-
-def _fine_tuned(
-    name: str,
     arm: str | None,
     base: Model,
     lesson: Lesson,
     steps: int,
     config: SupervisedConfig,
     runtime: Runtime,
-    form: sft.Form,
+    form: sft.Form = "zero_shot",
 ) -> Trained:
+    """Fine-tune the base model on an arm's rows; `name` is that of its table and checkpoint.
+
+    All arms of one pool take the same optimiser `steps` (`sft.steps_for`). A start is no arm.
+    """
     examples = examples_of(lesson.rows)
     others: dict[str, Any] = {} if form == "zero_shot" else {"form": form}
     tune = partial(sft.fine_tune, base.ref, examples, config, steps=steps, form=form)
