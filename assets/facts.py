@@ -19,6 +19,7 @@ from typing import Any
 from refine_dagster.config.profile import Profile
 from refine_dagster.config.section import plug_ins_of
 from refine_dagster.hashing import content_id
+from refine_dagster.language import ENGLISH
 from refine_dagster.warehouse.tables import slice_of
 
 # Stands for the content of a file that is absent or has errors; the run says which.
@@ -46,7 +47,8 @@ class Facts:
     def config_of(self, profile: Profile) -> dict[str, Any]:
         """The config that it reads, and the run seed; JSON values.
 
-        Fields of `generator` are named where they are not as by default, plug-ins by version.
+        Fields of `generator`, and the language, are named where they are not as by default;
+        plug-ins by version.
         """
         sections = [getattr(profile, name) for name in self.config]
         config = {
@@ -56,6 +58,8 @@ class Facts:
         if slice_of(self.key).table.calls_model:
             sections.append(profile.generator)
             config |= profile.generator.deciding()
+        if profile.language != ENGLISH.code:
+            config["language"] = profile.language
         return {**config, **plug_ins_of(*sections), "run_seed": profile.run_seed}
 
     def config_hash(self, profile: Profile) -> str:

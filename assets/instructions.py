@@ -9,6 +9,7 @@ from assets.sources import base_of, policy_after, policy_assets
 from assets.step import PipelineAsset, Result, Step, pipeline_asset
 from refine_dagster import stages
 from refine_dagster.config.policy_round import PolicyRound
+from refine_dagster.language import language_of
 from refine_dagster.self_instruct.decisions import EVOLVED
 from refine_dagster.warehouse.rows import Row
 from refine_dagster.warehouse.tables import slice_of
@@ -63,7 +64,9 @@ def instruction_decisions(policy_round: PolicyRound) -> PipelineAsset:
             return same
         candidates, made, seeds = step.rows(raw), _all(step, evolved), step.rows("seed_tasks")
         config, pool = step.profile.self_instruct, _all(step, former)
-        return step.commit(stages.decide(candidates, made, seeds, config, policy_round, pool))
+        language = language_of(step.profile.language)
+        given = config, policy_round, pool, language
+        return step.commit(stages.decide(candidates, made, seeds, *given))
 
     return decisions
 

@@ -4,9 +4,11 @@ import dagster as dg
 
 from assets.facts import UNREADABLE
 from assets.step import Result, Step, pipeline_asset
-from refine_dagster import stages
+from refine_dagster import progress, stages
 from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
+from refine_dagster.language import language_of
+from refine_dagster.seeds.language_fit import misfit
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.warehouse.warehouse import OUTSIDE
 from resources.profile import ProfileResource
@@ -31,6 +33,8 @@ def seed_tasks(step: Step) -> Result:
     file = read_seeds(step.profile.seeds.path)
     if same := step.unchanged(seeds=file.content_hash):
         return same
+    if found := misfit(file.seeds, language_of(step.profile.language)):
+        progress.note(f"warning: {found}")
     return step.commit(stages.seed_rows(file))
 
 

@@ -20,6 +20,7 @@ from refine_dagster import progress
 from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.completions import CompletionsStore
+from refine_dagster.language import language_of
 from refine_dagster.models.device import Device, session_figures
 from refine_dagster.models.language_model import registered_base
 from refine_dagster.refine_af.feedback import Feedback
@@ -76,6 +77,7 @@ class Step:
             store = self._store = resources.generator.store(self.warehouse, self._run_id, config)
             yield Runtime(
                 run_seed=self.profile.run_seed,
+                language=language_of(self.profile.language),
                 device=device,
                 checkpoints=self.checkpoints,
                 generator=lambda ref: resources.generator.session(ref, device, store, config),

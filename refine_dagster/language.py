@@ -19,7 +19,7 @@ Reading = Literal["rouge_score", "unicode", "by_script"]
 """How the novelty filter takes tokens; see `novelty.tokenizers`."""
 
 LATIN = r"a-zA-Z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff"
-_LETTER = re.compile(r"[^\W\d_]")
+_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,10 @@ class Language:
         return "by_script" if self.code == "en" else "unicode"
 
     def is_written_in(self, text: str) -> bool:
-        """Whether at least half of the letters are of its script; a text without letters is."""
-        letters = _LETTER.findall(text)
-        return 2 * len(re.findall(f"[{self.letters}]", "".join(letters))) >= len(letters)
+        """Whether at least half of the words begin in its script; a text without letters is."""
+        words = _LETTERS.findall(text)
+        own = re.compile(f"[{self.letters}]")
+        return 2 * sum(own.match(word) is not None for word in words) >= len(words)
 
     def count_common(self, words: Iterable[str]) -> int:
         """How many of the words are frequent ones of the language."""
@@ -64,6 +65,10 @@ class Language:
 ENGLISH = Language(
     "en",
     "English",
+    unsuited=(
+        *("image", "images", "graph", "graphs", "picture", "pictures", "file", "files"),
+        *("map", "maps", "draw", "plot", "go to"),
+    ),
     common=("the", "of", "and", "to", "is", "that", "this", "with", "what", "how", "for", "write"),
 )
 

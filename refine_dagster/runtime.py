@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from refine_dagster.generation.completions import GeneratorSession
+from refine_dagster.language import ENGLISH, Language
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.warehouse.checkpoints import Checkpoint
@@ -41,6 +42,7 @@ class Runtime:
     device: Device
     checkpoints: Checkpoints
     generator: Callable[[ModelRef], AbstractContextManager[GeneratorSession]]
+    language: Language = ENGLISH
 
     def trained(
         self,

@@ -41,6 +41,7 @@ from refine_dagster.judge import frozen, published
 from refine_dagster.judge import training as judge_training
 from refine_dagster.judge.judge import loaded_judge
 from refine_dagster.judge.quality import judge_figures, judge_quality, judge_tables
+from refine_dagster.language import ENGLISH, Language
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, resolve_model, trained_from
 from refine_dagster.offline.base_model import train_base_model
@@ -206,7 +207,9 @@ def propose(
     before = decisions.pool_demonstrations(former, policy_round)
     with runtime.generator(policy.ref) as session:
         proposer = rounds.Proposer.of(session, policy.as_parent("generator"))
-        made = rounds.propose(shown, proposer, config, runtime.run_seed, policy_round, before)
+        made = rounds.propose(
+            shown, proposer, config, runtime.run_seed, policy_round, before, runtime.language
+        )
     return Made({policy_round.name("raw_instructions"): made.rows}, made.figures)
 
 
@@ -236,11 +239,12 @@ def decide(
     config: SelfInstructConfig,
     policy_round: PolicyRound = FIRST_ROUND,
     former: Sequence[Row] = (),
+    language: Language = ENGLISH,
 ) -> Made:
     """A decision on every candidate, in slot order, those evolved last: kept, or why rejected."""
     before = decisions.pool_demonstrations(former, policy_round)
     pool = [*decisions.seed_demonstrations(seeds), *before]
-    decider = decisions.InstructionDecider(pool, config, policy_round)
+    decider = decisions.InstructionDecider(pool, config, policy_round, language)
     proposed, made = (sorted(rows, key=lambda row: row["slot"]) for rows in (candidates, evolved))
     rows = decider.decide(proposed) + decider.decide_evolved(made)
     table = policy_round.name("instruction_decisions")
@@ -291,7 +295,8 @@ def write_instances(
     """The policy's input and output for every instruction of the pool, scored, in slot order."""
     table = policy_round.name("filtered_instructions")
     with runtime.generator(policy.ref) as session:
-        prompts = instances.pool_prompts(pool, table, seeds, session, config, runtime.run_seed)
+        given = session, config, runtime.run_seed, runtime.language
+        prompts = instances.pool_prompts(pool, table, seeds, *given)
         return instances.write_instances(prompts, session, feedback, config, runtime.run_seed)
 
 
@@ -335,7 +340,8 @@ def refine_policy(
         return instances.mean_rewards(*answered, feedback, sampling, samples, run_seed)
 
     with runtime.generator(start.ref) as session:
-        prompts = instances.pool_prompts(pool, table, seeds, session, sampling, run_seed)
+        given = session, sampling, run_seed, runtime.language
+        prompts = instances.pool_prompts(pool, table, seeds, *given)
         by_text = {prompt.instruction["instruction"]: prompt for prompt in prompts}
         sides = held_out_split(by_text, config.held_out_share, run_seed)
         training, held_out = ([by_text[text] for text in side] for side in sides)

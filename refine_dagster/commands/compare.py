@@ -91,6 +91,7 @@ def compare(
     from refine_dagster.comparison.trial import run_study
     from refine_dagster.config.profile import load_profile
     from refine_dagster.evaluation.super_ni import load_tasks
+    from refine_dagster.language import language_of
 
     chosen = load_profile(profile, overrides_of(settings, evaluation__tasks=tasks))
     if methods is None:
@@ -102,6 +103,10 @@ def compare(
     home = existing_home()
     warehouse = open_warehouse(home)
     config = chosen.evaluation
+    language = language_of(chosen.language)
+    calls = None
+    if methods is not None:
+        calls = read_method_calls(warehouse, chosen.self_instruct, language)
     study = plan_study(
         read_inputs(warehouse, home.checkpoints),
         chosen,
@@ -109,7 +114,7 @@ def compare(
         _numbers(sizes),
         random_seeds,
         load_tasks(config.tasks, config.max_instances, config.split),
-        None if methods is None else read_method_calls(warehouse, chosen.self_instruct),
+        calls,
     )
     root = home.root / "comparisons"
     with showing_progress(console):

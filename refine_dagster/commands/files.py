@@ -15,6 +15,9 @@ seeds_app = typer.Typer(no_args_is_help=True, help="Seed files.")
 @seeds_app.command("check")
 def seeds_check(
     file: Annotated[str, typer.Argument(help="A seed file or a folder of SUPER-NI tasks.")],
+    language: Annotated[
+        str | None, typer.Option(help="Code of the run's language; by default the config's.")
+    ] = None,
     show_all: Annotated[
         bool, typer.Option("--all", help="Print every problem, not a few of each kind.")
     ] = False,
@@ -23,7 +26,10 @@ def seeds_check(
 
     Example: refine-dagster seeds check my_seeds.jsonl
     """
+    from refine_dagster.config.profile import load_profile
     from refine_dagster.errors import few_of_each_kind
+    from refine_dagster.language import language_of
+    from refine_dagster.seeds.language_fit import misfit
     from refine_dagster.seeds.readers import check_seeds, read_seeds
 
     problems = check_seeds(file)
@@ -33,7 +39,10 @@ def seeds_check(
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(1)
     seeds = read_seeds(file).seeds
-    say(f"{len(seeds)} seed tasks, {len(problems)} warnings")
+    found = misfit(seeds, language_of(language or load_profile().language))
+    if found is not None:
+        say(f"{file}: warning: {found}")
+    say(f"{len(seeds)} seed tasks, {len(problems) + (found is not None)} warnings")
 
 
 def dedupe(

@@ -26,6 +26,7 @@ from refine_dagster.comparison.arms import Method
 from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.hashing import content_id
+from refine_dagster.language import ENGLISH, Language
 from refine_dagster.teams_rl.evolution import evolution_calls
 from refine_dagster.warehouse.rows import Row
 from refine_dagster.warehouse.warehouse import Warehouse
@@ -66,6 +67,7 @@ class MethodCalls:
     evolved: tuple[Row, ...]
     training: int  # calls of the instructor's training
     config: SelfInstructConfig  # by which the home's candidates were decided on
+    language: Language = ENGLISH
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -117,11 +119,13 @@ class MethodCalls:
 
     def _decisions(self, proposed: Sequence[Row], evolved: Sequence[Row], target: int) -> list[Row]:
         config = self.config.model_copy(update={"target": target})
-        made = stages.decide(proposed, evolved, self.seeds, config)
+        made = stages.decide(proposed, evolved, self.seeds, config, language=self.language)
         return made.tables["instruction_decisions"]
 
 
-def read_method_calls(warehouse: Warehouse, config: SelfInstructConfig) -> MethodCalls:
+def read_method_calls(
+    warehouse: Warehouse, config: SelfInstructConfig, language: Language = ENGLISH
+) -> MethodCalls:
     """Read a home.
 
     Raises:
@@ -141,7 +145,7 @@ def read_method_calls(warehouse: Warehouse, config: SelfInstructConfig) -> Metho
     [instructor] = warehouse.read("instructor_policy").to_dicts()
     seeds = warehouse.read("seed_tasks").to_dicts()
     training = sum(evolution_calls(evolved, instructor).training.values())
-    calls = MethodCalls(tuple(seeds), tuple(proposed), tuple(evolved), training, config)
+    calls = MethodCalls(tuple(seeds), tuple(proposed), tuple(evolved), training, config, language)
     kept = {row["candidate_id"] for row in tables["instruction_decisions"] if row["kept"]}
     if set(calls.accepted_in_home()) != kept:
         raise RefineError(

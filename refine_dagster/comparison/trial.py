@@ -31,6 +31,7 @@ from refine_dagster.evaluation.answers import ArmScores
 from refine_dagster.evaluation.diversity import distinct_bigrams
 from refine_dagster.generation.completions import CompletionsStore, open_generator
 from refine_dagster.judge.judge import Judge, Scores
+from refine_dagster.language import language_of
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.prompts.example import Example, examples_of
 from refine_dagster.refine_af.feedback import Feedback, feedback_of, open_judge
@@ -151,6 +152,7 @@ class _Trial:
         self._unwhitened = feedback_of(judge, study.profile.reward)
         self._runtime = Runtime(
             run_seed=f"{study.profile.run_seed}/comparison/{random_seed}",
+            language=language_of(study.profile.language),
             device=device,
             checkpoints=_TimedCheckpoints(folder / "checkpoints"),
             generator=lambda ref: open_generator(ref, device, store, study.profile.generator),

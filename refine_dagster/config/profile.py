@@ -10,9 +10,10 @@ import os
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from refine_dagster.config.dataset import (
@@ -40,8 +41,17 @@ from refine_dagster.config.sources import (
     of_file,
     of_mapping,
 )
+from refine_dagster.errors import RefineError
+from refine_dagster.language import language_of
 
 DEFAULT_PROFILE = "offline"
+
+
+def _known_language(code: str) -> str:
+    try:
+        return language_of(code).code
+    except RefineError as error:
+        raise PydanticCustomError("language", "{what}", {"what": error.what}) from error
 
 
 class Profile(BaseSettings):
@@ -52,6 +62,11 @@ class Profile(BaseSettings):
     name: str = Field(description="The profile's name; by default that of its file.")
     run_seed: str = setting(
         "refine", "Text from which every random draw and all noise of the run is derived."
+    )
+    language: Annotated[str, AfterValidator(_known_language)] = setting(
+        "en",
+        "Code of the language of seeds and instructions: wording of prompts, rules for texts, and "
+        "tokens of the novelty filter follow it (docs/languages.md).",
     )
     rounds: int = setting(
         1,

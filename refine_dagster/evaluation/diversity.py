@@ -25,7 +25,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from refine_dagster.novelty.rouge import rouge_tokens
+from refine_dagster.novelty.tokenizers import unicode_tokens
 
 Vectors = NDArray[np.float32]
 DIMENSIONS = 256
@@ -114,7 +114,7 @@ def _vector(text: str, dimensions: int) -> Vectors:
 
 
 def _features(text: str) -> Counter[str]:
-    words = rouge_tokens(text)
+    words = unicode_tokens(text)
     line = f" {' '.join(words)} " if words else ""
     return Counter(
         [f"w:{word}" for word in words]

@@ -19,7 +19,7 @@ from refine_dagster.novelty.rouge import rouge_tokens
 Tokenizer = Literal["rouge_score", "unicode"]
 
 # Scripts without spaces between words: Thai, Lao, Myanmar, Khmer, kana, bopomofo, Han.
-_UNSPACED = re.compile(
+UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u312f\u31a0-\u31ff"
     r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -50,7 +50,7 @@ TOKENIZERS: dict[Tokenizer, Callable[[str], list[str]]] = {
 
 def word_count(text: str) -> int:
     """Words between spaces; tokens of `unicode` where a text has characters that are words."""
-    return len(unicode_tokens(text) if _UNSPACED.search(text) else text.split())
+    return len(unicode_tokens(text) if UNSPACED.search(text) else text.split())
 
 
 def tokenizer_of(text: str, reading: Reading) -> Tokenizer:
@@ -86,7 +86,7 @@ class _Spaced(dict[int, str]):
         category = unicodedata.category(character)
         if category == "Cf" or code in _VARIATIONS:
             spaced = ""
-        elif _UNSPACED.match(character) or (category[0] == "S" and code > 127):
+        elif UNSPACED.match(character) or (category[0] == "S" and code > 127):
             spaced = f" {character} "
         else:
             spaced = character if category[0] in "LMN" else " "

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from refine_dagster.errors import RefineError
 from refine_dagster.models.architecture import context_length
 from refine_dagster.models.language_model import LoadedModel
-from refine_dagster.novelty.rouge import rouge_tokens
+from refine_dagster.novelty.tokenizers import unicode_tokens
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import auc, bootstrap
 
@@ -180,7 +180,7 @@ def bag_of_words_scores(
     from scipy.stats import rankdata
 
     texts = [(text, True) for text in members] + [(text, False) for text in others]
-    words = [rouge_tokens(text) for text, _ in texts]
+    words = [unicode_tokens(text) for text, _ in texts]
     # Each side is divided among the folds, in a hashed order of its texts.
     fold = [0] * len(texts)
     for side in (True, False):

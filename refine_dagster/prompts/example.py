@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from refine_dagster.language import ENGLISH, Language
+
 # Stands for an empty input.
 NO_INPUT = "<noinput>"
 HEADER = (
@@ -22,6 +24,7 @@ HEADER = (
     "needed."
 )
 STOP = ("\n\nInstruction:", "\nInstruction:")
+_ENDS = frozenset(string.punctuation) | frozenset("。！？؟।")
 _NO_INPUT = re.compile(r"<?\s*no[\s_-]?input\s*>?|n/a|none", re.IGNORECASE)
 # What begins a line of a prompt.
 _MARK = re.compile(r"^\s*(?:Instruction|Input|Output|Task\s+\d+)\s*:", re.MULTILINE)
@@ -82,9 +85,11 @@ def examples_of(rows: Iterable[Mapping[str, Any]]) -> list[Example]:
     return sorted(map(Example.of, rows), key=Example.render)
 
 
-def instance_prompt(instruction: str, demonstrations: Sequence[Example]) -> str:
+def instance_prompt(
+    instruction: str, demonstrations: Sequence[Example], language: Language = ENGLISH
+) -> str:
     """The prompt for the instance of `instruction`, ending in `Input:`."""
-    blocks = [HEADER, *(example.render() for example in demonstrations)]
+    blocks = [language.header or HEADER, *(example.render() for example in demonstrations)]
     return "\n\n".join([*blocks, f"Instruction: {instruction}\nInput:"])
 
 
@@ -150,9 +155,10 @@ def reads_back(example: Example) -> bool:
 def zero_shot_prompt(definition: str, input: str) -> str:
     """The benchmark's prompt with a definition and no examples.
 
-    A field that does not end in ASCII punctuation gets a full stop; an empty input becomes
-    `<noinput>`. The benchmark's space after `Output:` is left to the completion, so that byte-level
-    tokenisers see `Output:` and ` answer` in training and in evaluation.
+    A field that does not end in ASCII punctuation, or in a script's own full stop, gets a full
+    stop; an empty input becomes `<noinput>`. The benchmark's space after `Output:` is left to the
+    completion, so that byte-level tokenisers see `Output:` and ` answer` in training and in
+    evaluation.
 
     >>> print(zero_shot_prompt("Name the largest number", "3, 9, 4"))
     Definition: Name the largest number.
@@ -174,4 +180,4 @@ def zero_shot_lesson(example: Example) -> tuple[str, str]:
 
 def _ended(text: str) -> str:
     text = text.strip()
-    return f"{text}." if text and text[-1] not in string.punctuation else text
+    return f"{text}." if text and text[-1] not in _ENDS else text

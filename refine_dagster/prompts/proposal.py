@@ -15,6 +15,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from refine_dagster.language import ENGLISH, Language
+
 REQUIREMENTS = """\
 Write a list of different tasks.
 1. Begin each task with another verb.
@@ -28,13 +30,14 @@ Write a list of different tasks.
 STOP = ("\n\n",)
 
 
-def propose_prompt(demonstrations: Sequence[str]) -> str:
+def propose_prompt(demonstrations: Sequence[str], language: Language = ENGLISH) -> str:
     """The prompt for new instructions after `demonstrations`, ending in an open number.
 
     >>> propose_prompt(["Name a fruit."]).splitlines()[-2:]
     ['Task 1: Name a fruit.', 'Task 2:']
     """
-    return f"{REQUIREMENTS}\n{task_list(demonstrations)}\nTask {len(demonstrations) + 1}:"
+    requirements = language.requirements or REQUIREMENTS.replace(ENGLISH.name, language.name)
+    return f"{requirements}\n{task_list(demonstrations)}\nTask {len(demonstrations) + 1}:"
 
 
 def task_list(instructions: Sequence[str]) -> str:
@@ -44,7 +47,7 @@ def task_list(instructions: Sequence[str]) -> str:
     )
 
 
-_MARK = re.compile(r"^\s*Task\s+\d+\s*:[ \t]*(.*)$")
+_MARK = re.compile(r"^\s*Task\s+\d+\s*[:：][ \t]*(.*)$")
 
 
 @dataclass(frozen=True)

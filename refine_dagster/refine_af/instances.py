@@ -21,6 +21,7 @@ from refine_dagster.draws import draw_different
 from refine_dagster.generation.completions import GeneratorSession
 from refine_dagster.generation.request import Complete, Request, Sampling
 from refine_dagster.judge.judge import Scores
+from refine_dagster.language import ENGLISH, Language
 from refine_dagster.prompts.example import STOP, Example, instance_prompt, reads_back
 from refine_dagster.refine_af.feedback import Feedback, ScoredInstance
 from refine_dagster.seeding import request_seed
@@ -61,6 +62,7 @@ def instance_prompts(
     config: InstanceConfig,
     run_seed: str,
     pool: str = "filtered_instructions",
+    language: Language = ENGLISH,
 ) -> list[InstancePrompt]:
     """The prompt for each row of `pool`, the same for every policy and in every policy round.
 
@@ -78,7 +80,7 @@ def instance_prompts(
     for row in instructions:
         names = draw_different(texts, count, run_seed, "instance", row["instruction"])
         shown = tuple(short[name] for name in names)
-        prompt = instance_prompt(row["instruction"], [Example.of(seed) for seed in shown])
+        prompt = instance_prompt(row["instruction"], [Example.of(seed) for seed in shown], language)
         prompts.append(InstancePrompt(row, prompt, shown, pool))
     return prompts
 
@@ -90,10 +92,12 @@ def pool_prompts(
     policy: GeneratorSession,
     config: InstanceConfig,
     run_seed: str,
+    language: Language,
 ) -> list[InstancePrompt]:
     """The prompt for every instruction of a pool, rows of `table`, in slot order."""
     count_tokens = policy.backend.count_tokens
-    return instance_prompts(in_slot_order(pool), seeds, count_tokens, config, run_seed, table)
+    asked = in_slot_order(pool)
+    return instance_prompts(asked, seeds, count_tokens, config, run_seed, table, language)
 
 
 def instance_requests(
@@ -202,7 +206,7 @@ def _rejection_by_rule(
         return Rejection(f"format:{instance.problem}")
     if instance.input == instance.output:
         return Rejection("input_equals_output")
-    if instance.input.endswith(":") or instance.output.endswith(":"):
+    if instance.input.endswith((":", "：")) or instance.output.endswith((":", "：")):
         return Rejection("ends_with_colon")
     if len(answers[judged.instruction, instance.input]) > 1:
         return Rejection("contradiction")

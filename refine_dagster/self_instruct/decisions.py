@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from refine_dagster.config.dataset import SelfInstructConfig
 from refine_dagster.config.policy_round import FIRST_ROUND, PolicyRound
+from refine_dagster.language import ENGLISH, Language
 from refine_dagster.novelty import NoveltyFilter
 from refine_dagster.self_instruct.heuristics import Rejection, first_rejection
 from refine_dagster.warehouse.rows import Parent, Row, make_row
@@ -73,12 +74,19 @@ class InstructionDecider:
         pool: Sequence[Demonstration],
         config: SelfInstructConfig,
         policy_round: PolicyRound = FIRST_ROUND,
+        language: Language = ENGLISH,
     ) -> None:
+        self._language = language
         self.target = config.target
         self._candidates = policy_round.name("raw_instructions")
         self._decisions = policy_round.name("instruction_decisions")
         self.accepted: list[Demonstration] = []
-        self._novelty = NoveltyFilter(config.novelty_threshold, config.refuse_at, nearest_of="all")
+        self._novelty = NoveltyFilter(
+            config.novelty_threshold,
+            config.refuse_at,
+            nearest_of="all",
+            reading=language.reading,
+        )
         self._novelty.preload([item.instruction for item in pool], [item.row_id for item in pool])
         # Row id -> asset, for every text of the pool.
         self._assets = {item.row_id: item.asset for item in pool}
@@ -99,22 +107,28 @@ class InstructionDecider:
 
         The order of the rules: those of elimination, the heuristics, `too_similar`.
         """
-        return [self._decide(row, EVOLVED, _evolved_rejection(row)) for row in candidates]
+        return [self._decide(row, EVOLVED, self._evolved_rejection(row)) for row in candidates]
 
     def _rejection(self, candidate: Row) -> Rejection | None:
         if not candidate["parsed"]:
             return Rejection("unparsed")
-        rejection = first_rejection(str(candidate["instruction"]))
+        rejection = first_rejection(str(candidate["instruction"]), self._language)
         if rejection is None and self.full:
             return Rejection("over_target", float(len(self.accepted) + 1), float(self.target))
         return rejection
 
+    def _evolved_rejection(self, candidate: Row) -> Rejection | None:
+        if not candidate["valid"]:
+            return Rejection(candidate["rule"], candidate["value"], candidate["threshold"])
+        return first_rejection(str(candidate["instruction"]), self._language)
+
     def _decide(self, candidate: Row, table: str, rejection: Rejection | None) -> Row:
         text = str(candidate["instruction"])
-        score, nearest = None, None
+        score, nearest, tokenizer = None, None, None
         if rejection is None:
             decision = self._novelty.accept([text], [candidate["row_id"]])[0]
             score = decision.score
+            tokenizer = None if decision.tokenizer == "rouge_score" else decision.tokenizer
             nearest = None if decision.nearest is None else str(decision.nearest)
             if decision.kept:
                 self._assets[candidate["row_id"]] = table
@@ -140,14 +154,9 @@ class InstructionDecider:
             "nearest_asset": nearest_asset,
             "nearest_id": nearest,
             "nearest_score": score,
+            "tokenizer": tokenizer,
         }
         return make_row(self._decisions, payload, parents)
-
-
-def _evolved_rejection(candidate: Row) -> Rejection | None:
-    if not candidate["valid"]:
-        return Rejection(candidate["rule"], candidate["value"], candidate["threshold"])
-    return first_rejection(str(candidate["instruction"]))
 
 
 def decision_figures(decisions: Sequence[Row]) -> dict[str, int]:

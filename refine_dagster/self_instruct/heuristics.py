@@ -1,8 +1,10 @@
 """Rules that reject an instruction by its text, or by its answer.
 
 The rules for instructions and their order are those of Self-Instruct's code (docs/methods.md,
-section 3.2), with one more: a text without a [a-z0-9] token would score 0 against everything and
-always be novel. The rules for answers are WizardLM's (arXiv 2304.12244, section 3).
+section 3.2), with one more: a text without tokens would score 0 against everything and always be
+novel. In a language other than English, words are those of its script (`word_count`), and most
+letters must be of it, where the English rule looks at the first character. The rules for answers
+are WizardLM's (arXiv 2304.12244, section 3).
 """
 
 from __future__ import annotations
@@ -10,15 +12,13 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass
+from functools import cache
+
+from refine_dagster.language import ENGLISH, Language
+from refine_dagster.novelty.tokenizers import UNSPACED, unicode_tokens, word_count
 
 MIN_WORDS = 3  # as many or fewer are rejected
-MAX_WORDS = 150  # more are rejected
 SHORT_ANSWER_WORDS = 80
-# What a language model cannot see, open or draw.
-UNSUITED = (
-    "image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map", "maps",
-    "draw", "plot", "go to",
-)  # fmt: skip
 # How a model refuses; at the start of a rewrite, anywhere in a short answer.
 REFUSALS = (
     "sorry",
@@ -38,9 +38,8 @@ STOP_WORDS = frozenset((
 ))  # fmt: skip
 # "No" is a whole answer to a question.
 _HOLLOW = STOP_WORDS - {"no", "not"}
-_UNSUITED = re.compile(r"\b(?:" + "|".join(UNSUITED) + r")\b", re.IGNORECASE)
 _TOKEN = re.compile(r"[a-z0-9]")
-_WORD = re.compile(r"[a-z0-9']+")
+_WORD = re.compile(r"(?:[^\W_]|')+")
 
 
 @dataclass(frozen=True)
@@ -52,20 +51,30 @@ class Rejection:
     threshold: float | None = None
 
 
-def first_rejection(instruction: str) -> Rejection | None:
+@cache
+def _unsuited(language: Language) -> re.Pattern[str]:
+    """What a language model cannot see, open or draw."""
+    words = [word if UNSPACED.search(word) else rf"\b{word}\b" for word in language.unsuited]
+    return re.compile("|".join(words) or "(?!)", re.IGNORECASE)
+
+
+def first_rejection(instruction: str, language: Language = ENGLISH) -> Rejection | None:
     """The first rule that rejects the instruction; None where all pass."""
-    words = len(instruction.split())
+    english = language.code == ENGLISH.code
+    words = len(instruction.split()) if english else word_count(instruction)
     if words <= MIN_WORDS:
         return Rejection("too_short", words, MIN_WORDS) if words else Rejection("empty")
-    if words > MAX_WORDS:
-        return Rejection("too_long", words, MAX_WORDS)
+    if words > language.max_words:
+        return Rejection("too_long", words, language.max_words)
+    tokens = _TOKEN.search(instruction.lower()) if english else unicode_tokens(instruction)
     rules = {
-        "unsuited_word": _UNSUITED.search(instruction),
+        "unsuited_word": _unsuited(language).search(instruction),
         # Ambiguous between a program and its output.
         "write_a_program": instruction.startswith("Write a program"),
         "starts_with_punctuation": instruction[:1] in set(string.punctuation),
-        "starts_outside_ascii": not instruction[:1].isascii(),
-        "no_tokens": not _TOKEN.search(instruction.lower()),
+        "starts_outside_ascii": english and not instruction[:1].isascii(),
+        "other_script": not english and not language.is_written_in(instruction),
+        "no_tokens": not tokens,
     }
     return next((Rejection(rule) for rule, fires in rules.items() if fires), None)
 

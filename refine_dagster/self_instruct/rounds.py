@@ -27,6 +27,7 @@ from refine_dagster.draws import draw, draw_different
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.completions import GeneratorSession
 from refine_dagster.generation.request import Completion, Request, Sampling
+from refine_dagster.language import ENGLISH, Language
 from refine_dagster.prompts.example import has_marks
 from refine_dagster.prompts.proposal import STOP, parse_task_list, propose_prompt
 from refine_dagster.seeding import request_seed
@@ -47,8 +48,10 @@ class MachinePool:
         decider: InstructionDecider,
         config: SelfInstructConfig,
         former: Sequence[Demonstration] = (),
+        language: Language = ENGLISH,
     ) -> None:
         self._seeds = seeds
+        self._language = language
         self._all = decider
         self._config = config
         self._former = former
@@ -67,7 +70,7 @@ class MachinePool:
         for lane, rows in by_lane.items():
             if lane not in self._lanes:
                 pool = [*self._seeds, *self._former_of[lane[0]]]
-                self._lanes[lane] = InstructionDecider(pool, self._config)
+                self._lanes[lane] = InstructionDecider(pool, self._config, language=self._language)
             self._lanes[lane].decide(rows)
 
     def of(self, number: int, request: int) -> Sequence[Demonstration]:
@@ -148,6 +151,7 @@ def propose(
     run_seed: str,
     policy_round: PolicyRound = FIRST_ROUND,
     former: Sequence[Demonstration] = (),
+    language: Language = ENGLISH,
 ) -> Proposals:
     """Run the loop.
 
@@ -157,6 +161,7 @@ def propose(
         run_seed: with the policy round, seeds every draw and all sampling.
         policy_round: the round of the candidates.
         former: the pool of the policy round before.
+        language: of the prompt, and of the rules that decide.
 
     Raises:
         RefineError: no seed is short enough to be shown.
@@ -175,16 +180,16 @@ def propose(
             fix="raise it, or add shorter seeds",
         )
     run_seed = policy_round.run_seed(run_seed)
-    decider = InstructionDecider([*seeds, *former], config, policy_round)
+    decider = InstructionDecider([*seeds, *former], config, policy_round, language)
     # Lanes continue from what was proposed; an evolved instruction belongs to none.
     proposed = [demonstration for demonstration in former if not demonstration.evolved]
-    pool = MachinePool(seeds, decider, config, proposed)
+    pool = MachinePool(seeds, decider, config, proposed, language)
 
     def shown(number: int, request: int) -> list[Demonstration]:
         machine = short(pool.of(number, request))
         return demonstrations(shown_seeds, machine, config, run_seed, number, request)
 
-    requests = _Requests(shown, pool, proposer, config, run_seed, policy_round)
+    requests = _Requests(shown, pool, proposer, config, run_seed, policy_round, language)
     requests.send_ahead()
     rows: list[Row] = []
     stalled = number = 0
@@ -224,7 +229,9 @@ class _Requests:
         config: SelfInstructConfig,
         run_seed: str,
         policy_round: PolicyRound,
+        language: Language,
     ) -> None:
+        self._language = language
         self._shown, self._pool, self._proposer = shown, pool, proposer
         self._config, self._run_seed, self._policy_round = config, run_seed, policy_round
         self._rows: dict[Slot, list[Row]] = {}
@@ -274,7 +281,8 @@ class _Requests:
 
     def _request(self, slot: Slot) -> tuple[Request, list[Demonstration]]:
         shown = self._shown(*slot)
-        prompt = propose_prompt([demonstration.instruction for demonstration in shown])
+        instructions = [demonstration.instruction for demonstration in shown]
+        prompt = propose_prompt(instructions, self._language)
         seed = request_seed(self._run_seed, "propose", *slot)
         return Request("propose", prompt, self._sampling, seed), shown
 

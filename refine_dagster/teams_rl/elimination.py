@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from refine_dagster.novelty.rouge import rouge_tokens
+from refine_dagster.novelty.tokenizers import unicode_tokens, word_count
 from refine_dagster.self_instruct.heuristics import REFUSALS, STOP_WORDS, Rejection
 from refine_dagster.teams_rl.operations import Operation
 
@@ -42,10 +42,10 @@ def first_rejection(rewrite: Rewrite, max_words: int) -> Rejection | None:
     - `lost_parent`: an operation in depth that keeps too few of the parent's words: another task.
     """
     text, parent = rewrite.text.lower(), rewrite.parent.lower()
-    words = len(rewrite.text.split())
+    words = word_count(rewrite.text)
     if not rewrite.finished:
         return Rejection("unfinished")
-    if not rouge_tokens(rewrite.text):
+    if not unicode_tokens(rewrite.text):
         return Rejection("empty")
     if any(marker in text and marker not in parent for marker in rewrite.operation.markers):
         return Rejection("marker_words")
@@ -63,18 +63,18 @@ def first_rejection(rewrite: Rewrite, max_words: int) -> Rejection | None:
 
 
 def identical(rewrite: Rewrite) -> bool:
-    return rouge_tokens(rewrite.text) == rouge_tokens(rewrite.parent)
+    return unicode_tokens(rewrite.text) == unicode_tokens(rewrite.parent)
 
 
 def _kept_share(rewrite: Rewrite) -> float:
     """Share of the parent's words in the text, stop words left out; 1 where it has no others."""
-    ours = set(rouge_tokens(rewrite.parent)) - STOP_WORDS
-    return len(ours & set(rouge_tokens(rewrite.text))) / len(ours) if ours else 1.0
+    ours = set(unicode_tokens(rewrite.parent)) - STOP_WORDS
+    return len(ours & set(unicode_tokens(rewrite.text))) / len(ours) if ours else 1.0
 
 
 def overlap(first: str, second: str) -> float:
     """Share of common words among all words of two texts (Jaccard), stop words left out, 0 to 1."""
-    ours, theirs = (set(rouge_tokens(text)) - STOP_WORDS for text in (first, second))
+    ours, theirs = (set(unicode_tokens(text)) - STOP_WORDS for text in (first, second))
     union = ours | theirs
     return len(ours & theirs) / len(union) if union else 1.0
 

@@ -144,6 +144,7 @@ evolved_instructions: What one operation of the instructor made of a seed, or of
 instruction_decisions: The decision on one candidate: kept, or rejected by which rule.
     key: method slot
     rounds_from: 1
+    optional: tokenizer
     label: rule || ': ' || instruction
     candidate_id VARCHAR: Row of `raw_instructions` or of `evolved_instructions`.
     method VARCHAR: `self_instruct` or `teams_rl`.
@@ -157,6 +158,7 @@ instruction_decisions: The decision on one candidate: kept, or rejected by which
     nearest_asset VARCHAR: Where the nearest text of the pool lives.
     nearest_id VARCHAR: Its row.
     nearest_score DOUBLE: ROUGE-L F with it.
+    tokenizer VARCHAR: `unicode` where ROUGE-L was of its tokens; null: of those of `rouge_score`.
 
 filtered_instructions: One instruction of a round's pool: accepted in it, or taken over from the
         pool before.
