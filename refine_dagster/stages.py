@@ -411,7 +411,12 @@ def fine_tune(
     """
     examples = examples_of(lesson.rows)
     others: dict[str, Any] = {} if form == "zero_shot" else {"form": form}
-    tune = partial(sft.fine_tune, base.ref, examples, config, steps=steps, form=form)
+    language = runtime.language
+    if form == "instance" and language != ENGLISH:
+        others["language"] = language.code
+    tune = partial(
+        sft.fine_tune, base.ref, examples, config, steps=steps, form=form, language=language
+    )
     checkpoint = runtime.trained(
         name,
         lambda **given: asdict(tune(**given)),

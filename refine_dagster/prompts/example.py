@@ -93,14 +93,14 @@ def instance_prompt(
     return "\n\n".join([*blocks, f"Instruction: {instruction}\nInput:"])
 
 
-def instance_lesson(example: Example) -> tuple[str, str]:
+def instance_lesson(example: Example, language: Language = ENGLISH) -> tuple[str, str]:
     """The prompt for an example's instance, without demonstrations, and the right completion.
 
     >>> instance_lesson(Example("Name a fruit.", "", "a pear"))[1]
     ' <noinput>\\nOutput: a pear\\n\\nInstruction:'
     """
     completion = f" {example.input or NO_INPUT}\nOutput: {example.output}{STOP[0]}"
-    return instance_prompt(example.instruction, []), completion
+    return instance_prompt(example.instruction, [], language), completion
 
 
 @dataclass(frozen=True)

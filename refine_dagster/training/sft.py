@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from refine_dagster import progress
 from refine_dagster.config.learning import SupervisedConfig
+from refine_dagster.language import ENGLISH, Language
 from refine_dagster.models.batches import with_smaller_batches
 from refine_dagster.models.device import Device, opened_device
 from refine_dagster.models.language_model import (
@@ -44,7 +45,6 @@ NO_LOSS = -100
 START = "policy_start"
 # What an example teaches: its output, or its input and output.
 Form = Literal["zero_shot", "instance"]
-LESSONS = {"zero_shot": zero_shot_lesson, "instance": instance_lesson}
 WARMUP_SHARE = 0.05
 # Names this work in progress, budgets and the ledger.
 WORK = "fine-tuning"
@@ -81,6 +81,7 @@ def fine_tune(
     *,
     steps: int | None = None,
     form: Form = "zero_shot",
+    language: Language = ENGLISH,
     device: Device | None = None,
     run_seed: str = "refine",
 ) -> SupervisedTraining:
@@ -93,7 +94,7 @@ def fine_tune(
             takes the defaults. Examples longer than `max_tokens` are left out whole, never cut.
         steps: optimiser steps, exactly; None takes `config.epochs` passes.
         form: `zero_shot`, the output for the evaluation's prompt; or `instance`, input and output
-            for the policy's prompt without demonstrations.
+            for the policy's prompt without demonstrations, worded in `language`.
         device: where to train; None opens a session with the default config.
         run_seed: names all noise: equal arguments give equal files on one machine.
 
@@ -119,7 +120,8 @@ def fine_tune(
             "there are no examples to fine-tune on",
             fix="see in the table `instruction_dataset` and the funnel why no instance was kept",
         )
-    rows = [training_example(tokenizer, item, form) for item in sorted(learned, key=astuple)]
+    ordered = sorted(learned, key=astuple)
+    rows = [training_example(tokenizer, item, form, language) for item in ordered]
     tokenized = [row for row in rows if len(row["input_ids"]) <= config.max_tokens]
     if not tokenized:
         raise TrainingError(
@@ -183,14 +185,20 @@ def _train(
 
 
 def training_example(
-    tokenizer: PreTrainedTokenizerBase, example: Example, form: Form = "zero_shot"
+    tokenizer: PreTrainedTokenizerBase,
+    example: Example,
+    form: Form = "zero_shot",
+    language: Language = ENGLISH,
 ) -> dict[str, list[int]]:
     """Tokens of prompt, completion and end-of-sequence, with labels on the latter two only.
 
     The prompt ends in a colon and the completion begins with a space. Its tokens are those that
     the prompt has at inference; where the tokenizer agrees, the two are tokenised as one text.
     """
-    prompt, completion = LESSONS[form](example)
+    if form == "instance":
+        prompt, completion = instance_lesson(example, language)
+    else:
+        prompt, completion = zero_shot_lesson(example)
     prompt_ids: list[int] = tokenizer(prompt)["input_ids"]
     joint: list[int] = tokenizer(prompt + completion)["input_ids"]
     if tokenizer.eos_token_id is not None and joint[-1:] == [tokenizer.eos_token_id]:

@@ -16,7 +16,13 @@ from refine_dagster.config.section import ProfileError
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.request import Completion, Request
 from refine_dagster.language import ENGLISH, Language, language_of, languages
-from refine_dagster.prompts.example import HEADER, instance_prompt, zero_shot_prompt
+from refine_dagster.prompts.example import (
+    HEADER,
+    Example,
+    instance_lesson,
+    instance_prompt,
+    zero_shot_prompt,
+)
 from refine_dagster.prompts.proposal import REQUIREMENTS, propose_prompt
 from refine_dagster.refine_af.instances import instance_prompts
 from refine_dagster.self_instruct.decisions import Demonstration, InstructionDecider
@@ -179,6 +185,8 @@ def test_a_loop_in_chinese_accepts_chinese() -> None:
         [{"instruction": "x"}], [], len, InstanceConfig(), "run", language=CHINESE
     )
     assert instance[0].prompt.startswith("每个任务有指令")
+    # A policy that starts from the seeds learns the prompt that it is asked with.
+    assert instance_lesson(Example("x", "", "y"), CHINESE)[0] == instance[0].prompt
 
 
 def test_zero_shot_prompts_end_fields_once() -> None:
