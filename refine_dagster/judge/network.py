@@ -106,10 +106,12 @@ class _Tokens:
 
         of_input, of_output, end = self.of_input, self.of_output, self.starts[:, 2:3]
         rows = torch.arange(len(self.ids), device=self.ids.device)
+        # Before the means: gradients are added up in the opposite order.
+        last = states[rows, end[:, 0] - 1]
         features = [
             _mean(states, self._positions < end),
             _mean(states, of_output),
-            states[rows, end[:, 0] - 1],
+            last,
             *(_likelihoods(log_likelihoods, part[:, 1:]) for part in (of_input, of_output)),
             *(_shares(self.marks, part) for part in (of_input, of_output)),
         ]
