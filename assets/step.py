@@ -238,7 +238,7 @@ class Step:
     def _upstream(self) -> dict[str, str]:
         keys = self._context.assets_def.asset_deps[self._context.asset_key]
         names = sorted(key.to_user_string() for key in keys)
-        versions = self.warehouse.data_versions(names)
+        versions = self.warehouse.data_versions()
         missing = [name for name in names if name not in versions]
         if missing:
             raise RefineError(
@@ -246,7 +246,7 @@ class Step:
                 where=str(self.warehouse.path),
                 fix="materialise those first, or run the job `everything`",
             )
-        return versions
+        return {name: versions[name] for name in names}
 
     def _checkpoints_are_whole(self) -> bool:
         """Whether every checkpoint that the live rows name is there, byte for byte."""

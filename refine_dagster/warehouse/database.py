@@ -95,9 +95,21 @@ class DatabaseFile:
             else:
                 connection.close()
 
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for SELECTs that are read to the end: where the file is held, the held one.
+
+        Another one beside it would cost more than most queries.
+        """
+        if self._held is not None:
+            yield self._held
+            return
+        with self.connect() as connection:
+            yield connection
+
     def query(self, sql: str, parameters: Sequence[Any] | None = None) -> pl.DataFrame:
         """The result of one SELECT."""
-        with self.connect() as connection:
+        with self.reading() as connection:
             return connection.sql(sql, params=parameters).pl()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from refine_dagster.hashing import canonical_json, json_hash
+from refine_dagster.hashing import canonical_json, json_hash, text_hash
 from refine_dagster.warehouse.checkpoints import Checkpoint
 
 GENESIS = "0" * 64
@@ -124,6 +124,14 @@ def read_last_record(connection: duckdb.DuckDBPyConnection, asset: str) -> LastR
     return LastRecord(dict(inputs), code_version, config_hash, json.loads(metrics))
 
 
+def read_data_versions(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Asset -> data version of its last materialization."""
+    found = connection.execute(
+        "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations GROUP BY asset"
+    )
+    return dict(found.fetchall())
+
+
 def write_record(
     connection: duckdb.DuckDBPyConnection,
     record: Record,
@@ -217,15 +225,16 @@ def read_prunes(connection: duckdb.DuckDBPyConnection) -> list[Prune]:
 def _write_uses(
     connection: duckdb.DuckDBPyConnection, uses: Mapping[str, bool], sequence: int
 ) -> str:
-    if uses:
-        listed = pl.DataFrame({"key": list(uses), "sent": list(uses.values())})
-        connection.register("used", listed.to_arrow())
-        connection.execute(
-            f"INSERT INTO lineage.uses BY NAME SELECT {sequence} AS sequence, key, sent, "
-            f"{USE_DIGEST} AS digest "
-            "FROM used LEFT JOIN store.completions AS completion USING (key)"
-        )
-        connection.unregister("used")
+    if not uses:
+        return text_hash("")
+    listed = pl.DataFrame({"key": list(uses), "sent": list(uses.values())})
+    connection.register("used", listed.to_arrow())
+    connection.execute(
+        f"INSERT INTO lineage.uses BY NAME SELECT {sequence} AS sequence, key, sent, "
+        f"{USE_DIGEST} AS digest "
+        "FROM used LEFT JOIN store.completions AS completion USING (key)"
+    )
+    connection.unregister("used")
     return completions_hash(connection, sequence)
 
 
@@ -250,5 +259,6 @@ def _insert(
     connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Sequence[Any]]
 ) -> None:
     if rows:
-        marks = ", ".join("?" * len(rows[0]))
-        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        marks = f"({', '.join('?' * len(rows[0]))})"
+        every = ", ".join([marks] * len(rows))
+        connection.execute(f"INSERT INTO {table} VALUES {every}", [v for row in rows for v in row])

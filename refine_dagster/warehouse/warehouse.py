@@ -22,6 +22,7 @@ from refine_dagster.warehouse.ledger import (
     LastRecord,
     Record,
     next_link,
+    read_data_versions,
     read_last_record,
     read_prunes,
     write_record,
@@ -29,7 +30,14 @@ from refine_dagster.warehouse.ledger import (
 from refine_dagster.warehouse.rows import frame
 from refine_dagster.warehouse.schema import WarehouseError, first_row, migrate
 from refine_dagster.warehouse.sql import literal
-from refine_dagster.warehouse.tables import POLICY_ROUND, TABLES, Slice, slice_of, tables_of
+from refine_dagster.warehouse.tables import (
+    POLICY_ROUND,
+    TABLES,
+    Slice,
+    is_beyond,
+    slice_of,
+    tables_of,
+)
 
 # The code version of a record that empties a slice whose asset the graph no longer has.
 RETIRED = "retired"
@@ -60,7 +68,7 @@ class Warehouse(DatabaseFile):
         """
         owned = _declared(name)
         columns = ", ".join(["row_id", *owned.table.columns, "parents"])
-        with self.connect() as connection:
+        with self.reading() as connection:
             if as_of is None:
                 alive, parameters = "removed_in IS NULL", []
             else:
@@ -82,24 +90,20 @@ class Warehouse(DatabaseFile):
         return {name: f"{schema}.{name}" for schema, name in relations.rows()}
 
     def slices(self) -> list[Slice]:
-        with self.connect() as connection:
+        with self.reading() as connection:
             return slices_in(connection)
 
     def data_version(self, asset: str) -> str | None:
         """The data version of an asset's last materialization; None where there is none."""
-        return self.data_versions([asset]).get(asset)
+        return self.data_versions().get(asset)
 
-    def data_versions(self, assets: Sequence[str]) -> dict[str, str]:
-        """Asset -> data version of its last materialization, of those that have one."""
-        versions = self.query(
-            "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
-            "WHERE list_contains(?, asset) GROUP BY asset ORDER BY asset",
-            [list(assets)],
-        )
-        return dict(versions.rows())
+    def data_versions(self) -> dict[str, str]:
+        """Asset -> data version of its last materialization, of all that have one."""
+        with self.reading() as connection:
+            return read_data_versions(connection)
 
     def last_record(self, asset: str) -> LastRecord | None:
-        with self.connect() as connection:
+        with self.reading() as connection:
             return read_last_record(connection, asset)
 
     def commit(
@@ -155,6 +159,9 @@ class Warehouse(DatabaseFile):
         history, completions and checkpoints stay, and if `rounds` is raised again, the rows come
         back from what is stored.
         """
+        # Every step asks, and there seldom are any: the ledger says so in one short query.
+        if not any(is_beyond(asset, rounds) for asset in self.data_versions()):
+            return []
         tables = [table for table in TABLES.values() if table.rounds_from is not None]
         alive = self.query(
             " UNION ".join(
@@ -205,12 +212,7 @@ def require_as_of(connection: duckdb.DuckDBPyConnection, as_of: int) -> None:
 
 def _require_fresh(connection: duckdb.DuckDBPyConnection, record: Record) -> None:
     """Refuse a commit that was made from former versions of its inputs."""
-    latest = dict(
-        connection.execute(
-            "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations "
-            "GROUP BY asset"
-        ).fetchall()
-    )
+    latest = read_data_versions(connection)
     stale = [
         asset
         for asset, version in sorted(record.inputs.items())
@@ -246,22 +248,13 @@ def _replace_rows(
     listed = ", ".join(names)
     if table.rounds_from is not None:
         listed += f", {owned.policy_round.number} AS {POLICY_ROUND}"
+    twice = rows["row_id"].filter(rows["row_id"].is_duplicated()).unique().sort()
+    if len(twice):
+        raise WarehouseError(f"{owned.name}: row ids occur twice: {twice.head(3).to_list()}")
     # Views of strings go to DuckDB as they are, without a copy.
     arrow = rows.select(names).to_arrow(compat_level=pl.CompatLevel.newest())
-    connection.register("incoming_rows", arrow)
-    connection.execute("CREATE OR REPLACE TEMP TABLE incoming AS SELECT row_id FROM incoming_rows")
-    if _count(connection, "SELECT count(DISTINCT row_id) FROM incoming") < rows.height:
-        twice = connection.execute(
-            "SELECT row_id FROM incoming GROUP BY row_id HAVING count(*) > 1 ORDER BY 1 LIMIT 3"
-        ).fetchall()
-        raise WarehouseError(f"{owned.name}: row ids occur twice: {[row[0] for row in twice]}")
+    connection.register("incoming", arrow)
     alive = f"{owned.condition} AND removed_in IS NULL"
-    live = f"(SELECT row_id FROM history.{table.name} WHERE {alive})"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {listed}, {row_hash_sql(table)} AS row_hash "
-        f"FROM incoming_rows ANTI JOIN {live} USING (row_id)"
-    )
-    connection.unregister("incoming_rows")
     removed = _count(
         connection,
         f"""
@@ -270,29 +263,41 @@ def _replace_rows(
           AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.row_id = old.row_id)
         """,
     )
+    live = f"(SELECT row_id FROM history.{table.name} WHERE {alive})"
     added = _count(
         connection,
-        f"INSERT INTO history.{table.name} BY NAME "
-        f"SELECT *, {sequence} AS added_in FROM fresh ORDER BY row_id",
+        f"INSERT INTO history.{table.name} BY NAME SELECT {listed}, "
+        f"{row_hash_sql(table)} AS row_hash, {sequence} AS added_in "
+        f"FROM incoming ANTI JOIN {live} USING (row_id) ORDER BY row_id",
     )
-    # A row that comes back has its edges already.
+    if added:
+        _add_edges(connection, owned, sequence)
+    connection.unregister("incoming")
+    return rows.height, added, removed
+
+
+def _add_edges(connection: duckdb.DuckDBPyConnection, owned: Slice, sequence: int) -> None:
+    """Add the edges of the incoming rows that this commit added."""
+    history, name = f"history.{owned.table.name}", literal(owned.table.name)
+    added = f"(SELECT row_id FROM {history} WHERE {owned.condition} AND added_in = {sequence})"
     parent_table, parent_round = split_sql("parent.asset")
+    # A row that comes back has its edges already.
     connection.execute(
         f"""
         INSERT INTO lineage.parents
-        SELECT {literal(table.name)}, {owned.policy_round.number}, row_id,
+        SELECT {name}, {owned.policy_round.number}, row_id,
                {parent_table}, {parent_round}, parent.row_id, parent.role
-        FROM (SELECT row_id::UUID AS row_id, unnest(parents) AS parent FROM fresh)
+        FROM (
+            SELECT row_id::UUID AS row_id, unnest(parents) AS parent
+            FROM incoming SEMI JOIN {added} AS added USING (row_id)
+        )
         WHERE row_id NOT IN (
             SELECT row_id FROM lineage.parents
-            WHERE table_name = {literal(table.name)} AND row_id IN (SELECT row_id::UUID FROM fresh)
+            WHERE table_name = {name} AND row_id IN (SELECT row_id::UUID FROM {added} AS added)
         )
         ORDER BY ALL
         """
     )
-    connection.execute("DROP TABLE incoming")
-    connection.execute("DROP TABLE fresh")
-    return rows.height, added, removed
 
 
 def _live_rows(connection: duckdb.DuckDBPyConnection, owned: Slice) -> int:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import duckdb
 
 from refine_dagster.hashing import content_id
+from refine_dagster.warehouse import database
 from refine_dagster.warehouse.checkpoints import Checkpoint
 from refine_dagster.warehouse.ledger import Commit, Record
 from refine_dagster.warehouse.rows import Row, frame
@@ -35,6 +40,22 @@ def _empty() -> bytes:
         return (folder / "warehouse.duckdb").read_bytes()
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def cheap_planning() -> Iterator[None]:
+    """A DuckDB of its own for this process, which runs queries as they are written.
+
+    On a few rows, planning a query costs more than running it.
+    """
+    with duckdb.connect() as connection:
+        found = connection.execute("SELECT name FROM duckdb_optimizers()").fetchall()
+    config = {"threads": 1, "disabled_optimizers": ",".join(name for (name,) in found)}
+    process = database._Process
+    with mock.patch.dict(database._CONFIG, config), mock.patch.object(process, "current", None):
+        yield
+        if process.current is not None:
+            process.current.duckdb.close()
 
 
 def commit(
