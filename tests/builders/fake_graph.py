@@ -81,17 +81,19 @@ class FakeGraph:
         """
         self._runs += 1
         self._killed_after = None if killed_after is None else len(self.sent) + killed_after
-        run_id = f"run {self._runs}"
+        chosen = assets_until(profile, until)
+        keys = frozenset(asset.definition.key for asset in chosen)
+        run = SimpleNamespace(run_id=f"run {self._runs}", asset_selection=keys)
         with fake_training(), _nothing_shown(), self.warehouse.held():
-            for asset in assets_until(profile, until):
-                self._materialise(asset, profile, run_id)
+            for asset in chosen:
+                self._materialise(asset, profile, run)
 
-    def _materialise(self, asset: PipelineAsset, profile: Profile, run_id: str) -> None:
+    def _materialise(self, asset: PipelineAsset, profile: Profile, run: SimpleNamespace) -> None:
         definition = asset.definition
         context = SimpleNamespace(
             asset_key=definition.key,
             assets_def=definition,
-            run=SimpleNamespace(run_id=run_id),
+            run=run,
             log=SimpleNamespace(info=lambda message: None),
             resources=self._resources(profile),
         )

@@ -26,6 +26,7 @@ from refine_dagster.hashing import content_id
 from refine_dagster.judge import training as judge_training
 from refine_dagster.judge.judge import PARTS, Judge, Scores
 from refine_dagster.judge.quality import JudgeQuality, MeasuredJudge
+from refine_dagster.language import Language
 from refine_dagster.models.device import Device
 from refine_dagster.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from refine_dagster.models.language_model import ModelRef
@@ -37,7 +38,7 @@ from refine_dagster.refine_af import feedback as judging
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.training import report, sft
 from refine_dagster.training.policy_steps import PolicyPrompt, PolicyStep, PolicyTraining
-from refine_dagster.training.sft import SupervisedStep, SupervisedTraining
+from refine_dagster.training.sft import Form, SupervisedStep, SupervisedTraining
 from tests.builders.fake_judge import FakeJudge, scores_of
 
 WEIGHTS = "model.safetensors"
@@ -87,7 +88,7 @@ def _train_judge(
     return MeasuredJudge([], len(seeds) // 4, weights)
 
 
-def _loaded_judge(folder: Path, device: Device) -> AbstractContextManager[Judge]:
+def _loaded_judge(folder: Path, device: Device, base: ModelRef) -> AbstractContextManager[Judge]:
     weights = (folder / WEIGHTS).read_text(encoding="utf-8")
 
     def score(example: Example) -> Scores:
@@ -128,11 +129,14 @@ def _fine_tune(
     out: Path,
     *,
     steps: int,
+    form: Form,
+    language: Language,
     device: Device,
     run_seed: str,
 ) -> SupervisedTraining:
     learnt = [example.render() for example in examples]
-    weights = _weights("arm", base.fingerprint, learnt, config.model_dump(), steps, run_seed)
+    how = (config.model_dump(), steps, form, language.code, run_seed)
+    weights = _weights("arm", base.fingerprint, learnt, *how)
     _write_adapter(out, weights)
     return SupervisedTraining([SupervisedStep(1, _number(weights))], len(examples), 0)
 

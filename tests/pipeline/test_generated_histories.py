@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import pytest
 from refine_dagster.config.profile import Profile
 from refine_dagster.home import Home
 from refine_dagster.lineage.audit import verify
-from refine_dagster.warehouse.tables import tables_of
+from refine_dagster.warehouse.tables import TABLES, tables_of
+from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.fake_graph import FakeGraph, KilledError, assets_until
 from tests.builders.histories import FIRST, Step, walk
 from tests.builders.warehouse import cheap_planning
@@ -34,6 +36,8 @@ TASKS = 1
 LIVE = "SELECT asset, table_name, policy_round, row_id FROM lineage.rows WHERE removed_in IS NULL"
 EDGES = "SELECT table_name, policy_round, row_id, parent_table, parent_id FROM lineage.edges"
 ROW = ["table_name", "policy_round", "row_id"]
+SEEDS = "SELECT row_id, instruction FROM history.seed_tasks"
+COMPLETION = "completion_key"
 HISTORY = "SELECT table_name, policy_round, row_id FROM lineage.rows"
 # Tables of rows that descend from what was a seed and is none any more, and whether they are alive.
 ORPHANS = """
@@ -155,8 +159,39 @@ def test_retraction(walked: Walk) -> None:
     # History still shows what a seed had touched.
     touched = {table for table, _ in orphans}
     assert {"raw_instructions", "instruction_dataset", "fine_tuned_model"} <= touched
+    assert _unnamed(walked.graph.warehouse) == []
     history = set(walked.graph.warehouse.query(HISTORY).iter_rows())
     assert set.union(*(moment.found for moment in walked.moments)) <= history
     if walked.number in AUDITED:
         report = verify(walked.graph.warehouse, walked.home.checkpoints, deep=True)
         assert report.findings == []
+
+
+def _unnamed(warehouse: Warehouse) -> list[tuple[str, str]]:
+    """(row id, text) where a row's prompt shows the text of a seed, and the row descends from no
+    seed of that text."""
+    parents: dict[str, set[str]] = {}
+    for _, _, row_id, _, parent_id in warehouse.query(EDGES).iter_rows():
+        parents.setdefault(row_id, set()).add(parent_id)
+    seeds: dict[str, str] = dict(warehouse.query(SEEDS).iter_rows())
+
+    @cache
+    def texts_behind(row_id: str) -> frozenset[str]:
+        own = {seeds[row_id]} if row_id in seeds else set()
+        return frozenset(own.union(*map(texts_behind, parents.get(row_id, ()))))
+
+    prompts = warehouse.query(
+        " UNION ALL ".join(
+            f"SELECT row_id, prompt FROM history.{name} JOIN store.completions "
+            f"ON key = {COMPLETION}"
+            for name, table in TABLES.items()
+            if COMPLETION in table.columns
+        )
+    )
+    assert prompts.height > 50
+    return [
+        (row_id, text)
+        for row_id, prompt in prompts.iter_rows()
+        for text in set(seeds.values()) - texts_behind(row_id)
+        if text in prompt
+    ]
