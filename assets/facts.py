@@ -12,7 +12,7 @@ shows when `base_model` next runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,10 @@ from refine_dagster.config.profile import Profile
 from refine_dagster.config.section import plug_ins_of
 from refine_dagster.hashing import content_id
 from refine_dagster.language import ENGLISH
+from refine_dagster.warehouse.checkpoints import CheckpointStore
+from refine_dagster.warehouse.ledger import LastRecord
 from refine_dagster.warehouse.tables import slice_of
+from refine_dagster.warehouse.warehouse import Warehouse
 
 # Stands for the content of a file that is absent or has errors; the run says which.
 UNREADABLE = "unreadable"
@@ -69,3 +72,19 @@ class Facts:
         """Revision, config, and the content of what is read besides."""
         version = f"{self.revision}.{self.config_hash(profile)[:12]}"
         return f"{version}.{self.outside(profile)[:12]}" if self.outside else version
+
+
+def is_repeat(
+    last: LastRecord | None, inputs: Mapping[str, str], code_version: str, config_hash: str
+) -> bool:
+    """Whether an asset's last materialization was made from the same inputs, code and config."""
+    made_from = (inputs, code_version, config_hash)
+    return last is not None and (last.inputs, last.code_version, last.config_hash) == made_from
+
+
+def checkpoints_are_whole(warehouse: Warehouse, checkpoints: CheckpointStore, asset: str) -> bool:
+    """Whether every checkpoint that the asset's live rows name is there, byte for byte."""
+    if "checkpoint_hash" not in slice_of(asset).table.columns:
+        return True
+    hashes = warehouse.read(asset)["checkpoint_hash"].drop_nulls()
+    return all(checkpoints.is_whole(asset, content_hash) for content_hash in hashes)

@@ -14,7 +14,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.facts import Facts
+from assets.facts import Facts, checkpoints_are_whole, is_repeat
 from assets.preview import markdown_table, step_plots
 from refine_dagster import progress
 from refine_dagster.config.profile import Profile
@@ -119,11 +119,11 @@ class Step:
         """
         self._inputs = {**self._inputs, **{f"file:{k}": v for k, v in outside.items()}}
         last = self.warehouse.last_record(self.asset)
-        made_from = (self._inputs, self._code_version, self._config_hash)
-        if last is None or (last.inputs, last.code_version, last.config_hash) != made_from:
+        made_from = self._inputs, self._code_version, self._config_hash
+        if last is None or not is_repeat(last, *made_from):
             return None
         # Reads whole files of weights: not while the warehouse is held.
-        if not self._checkpoints_are_whole():
+        if not checkpoints_are_whole(self.warehouse, self.checkpoints, self.asset):
             return None
         with self.warehouse.held():
             commit = self.warehouse.commit(self._record(last.metrics), None)
@@ -247,13 +247,6 @@ class Step:
                 fix="materialise those first, or run the job `everything`",
             )
         return {name: versions[name] for name in names}
-
-    def _checkpoints_are_whole(self) -> bool:
-        """Whether every checkpoint that the live rows name is there, byte for byte."""
-        if "checkpoint_hash" not in slice_of(self.asset).table.columns:
-            return True
-        hashes = self.warehouse.read(self.asset)["checkpoint_hash"].drop_nulls()
-        return all(self.checkpoints.is_whole(self.asset, content_hash) for content_hash in hashes)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from refine_dagster.commands.compare import compare
 from refine_dagster.commands.config import config_app
 from refine_dagster.commands.files import dedupe, seeds_app
 from refine_dagster.commands.model import model_app
+from refine_dagster.commands.plan import plan
 from refine_dagster.commands.run import run, status, ui
 from refine_dagster.commands.tables import export, show
 from refine_dagster.commands.trace import impact, trace
@@ -30,7 +31,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Seed tasks in, instruction dataset and fine-tuned model out.",
 )
-for command in (run, status, ui, show, export, why, trace, impact, diff, compare, prune, dedupe):
+for command in (
+    run,
+    plan,
+    status,
+    ui,
+    show,
+    export,
+    why,
+    trace,
+    impact,
+    diff,
+    compare,
+    prune,
+    dedupe,
+):
     app.command()(command)
 app.add_typer(config_app, name="config")
 app.add_typer(audit_app, name="audit")

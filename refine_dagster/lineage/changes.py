@@ -179,9 +179,8 @@ def compare(timeline: Timeline, asset: str, before: int, after: int) -> AssetCha
     if old is None or new is None:
         return AssetChange(asset, old.sequence if old else None, new.sequence if new else None)
     read = _differences(timeline.inputs[old.sequence], timeline.inputs[new.sequence])
-    config = _differences(
-        dict(_flat(timeline.configs[old.config_hash])),
-        dict(_flat(timeline.configs[new.config_hash])),
+    config = config_differences(
+        timeline.configs[old.config_hash], timeline.configs[new.config_hash]
     )
     # The part before the dot stands for logic; config has a hash of its own.
     old_code, new_code = (side.code_version.partition(".")[0] for side in (old, new))
@@ -198,6 +197,11 @@ def compare(timeline: Timeline, asset: str, before: int, after: int) -> AssetCha
         config=tuple(config),
         code=Difference("revision", old_code, new_code) if old_code != new_code else None,
     )
+
+
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+    """The fields, by dotted name, in which two configs differ."""
+    return _differences(dict(_flat(old)), dict(_flat(new)))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:

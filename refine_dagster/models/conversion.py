@@ -71,12 +71,18 @@ class Conversion:
             return None
 
 
-def converted(path: Path) -> Path:
-    """The folder in the user's cache that a .gguf file was converted to, converted if need be."""
+def converted(path: Path, local: bool = False) -> Path:
+    """The folder in the user's cache that a .gguf file was converted to, converted if need be.
+
+    Raises:
+        ModelError: with `local`, it was not converted yet.
+    """
     read_gguf(path)
     source = file_hash(path)
     folder = cache_folder() / "converted" / f"{source[:32]}-float32-{REVISION}"
     if Conversion.of(folder) is None:
+        if local:
+            raise ModelError("this file was not converted yet", where=str(path))
         convert(path, folder, "float32", source)
     return folder
 

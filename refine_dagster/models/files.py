@@ -76,8 +76,11 @@ def _absent_shards(folder: Path, weights: list[str]) -> list[str]:
     return sorted(absent)
 
 
-def download(name: str, revision: str | None) -> Path:
-    """Fetch a Hugging Face id's files (or find them in the cache) and return their folder."""
+def download(name: str, revision: str | None, local: bool = False) -> Path:
+    """Fetch a Hugging Face id's files (or find them in the cache) and return their folder.
+
+    With `local` they are only looked for in the cache.
+    """
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -95,7 +98,11 @@ def download(name: str, revision: str | None) -> Path:
             wanted = [*CONFIG, *weights, *TOKENIZER, *TOKENIZER_EXTRAS]
             # Models lie at the top of a repository; other formats lie in its folders.
             folder = snapshot_download(
-                name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
+                name,
+                revision=revision,
+                allow_patterns=wanted,
+                ignore_patterns=["*/*"],
+                local_files_only=local,
             )
             if any(Path(folder).glob("*.safetensors")):
                 break

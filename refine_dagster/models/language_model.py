@@ -61,11 +61,11 @@ class LoadedModel:
     device: Device
 
 
-def resolve_model(id_or_path: str, revision: str | None = None) -> ModelRef:
+def resolve_model(id_or_path: str, revision: str | None = None, *, local: bool = False) -> ModelRef:
     """Find a model: a folder, a .gguf file, a name of `KNOWN`, else a Hugging Face id.
 
     An id is downloaded, or found in its cache. A .gguf file is converted once into the user's cache
-    (`conversion.converted`).
+    (`conversion.converted`). With `local` nothing is downloaded or converted.
 
     Raises:
         ModelError: no such folder or id, no network, or config.json, weights or tokenizer missing;
@@ -82,7 +82,7 @@ def resolve_model(id_or_path: str, revision: str | None = None) -> ModelRef:
                 fix="unset base_model.revision, or name a Hugging Face id",
             )
         if folder.is_file():
-            folder = converted(folder)
+            folder = converted(folder, local)
         return ModelRef(str(folder.resolve()), fingerprint_of(folder, id_or_path))
     if folder.is_absolute() or id_or_path.startswith((".", "~")) or id_or_path.count("/") != 1:
         raise ModelError(
@@ -90,7 +90,7 @@ def resolve_model(id_or_path: str, revision: str | None = None) -> ModelRef:
             where=id_or_path,
             fix="name an existing model folder, or a Hugging Face id such as `owner/name`",
         )
-    folder = download(id_or_path, revision)
+    folder = download(id_or_path, revision, local)
     # The cache names a snapshot's folder by its commit.
     return ModelRef(str(folder), fingerprint_of(folder, id_or_path), revision=folder.name)
 

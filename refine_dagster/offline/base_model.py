@@ -267,6 +267,23 @@ def train_base_model(
     return BaseModelTraining(steps, model.num_parameters())
 
 
+def write_untrained(
+    seeds: Sequence[Example], config: BaseModelConfig, out: Path, run_seed: str
+) -> None:
+    """Save the model as it is before its training, with its tokenizer: of equal size and speed."""
+    from transformers.utils import logging
+
+    _check(config)
+    logging.disable_progress_bar()
+    primer = primer_tasks(config.primer_tasks, request_seed(run_seed, "base_model", "primer"))
+    rng = random.Random(request_seed(run_seed, "base_model", "corpus"))
+    corpus = Corpus(seeds, [task.example for task in primer], rng)
+    rows = corpus.rows(TOKENIZER_ROWS, config.sequence_length * CHARACTERS_PER_TOKEN)
+    tokenizer = train_tokenizer(rows, config.vocab_size, config.context_length)
+    _new_model(config, tokenizer).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
 def _check(config: BaseModelConfig) -> None:
     head_width, rest = divmod(config.hidden_size, config.heads)
     if rest or head_width < MIN_HEAD_WIDTH or head_width % 2:

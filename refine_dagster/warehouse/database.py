@@ -40,12 +40,16 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 class DatabaseFile:
     """A DuckDB file, made on first use, that processes take turns to open.
 
-    Another process that has it open is waited for, `lock_timeout_s` at most.
+    Another process that has it open is waited for, `lock_timeout_s` at most. With `read_only`, the
+    file is there already, and nothing of it is changed or made.
     """
 
-    def __init__(self, path: Path, *, lock_timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, path: Path, *, lock_timeout_s: float = 30.0, read_only: bool = False
+    ) -> None:
         self.path = path
         self.lock_timeout_s = lock_timeout_s
+        self.read_only = read_only
         self._held: duckdb.DuckDBPyConnection | None = None
 
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -76,7 +80,8 @@ class DatabaseFile:
             WarehouseError: the file is no database, is too new, or cannot be written.
         """
         held = self._held
-        connection = beside(held) if held else open_database(self.path, self.lock_timeout_s)
+        given = self.path, self.lock_timeout_s, self.read_only
+        connection = beside(held) if held else open_database(*given)
         try:
             if held is None:
                 self.prepare(connection)
@@ -113,7 +118,9 @@ class DatabaseFile:
             return connection.sql(sql, params=parameters).pl()
 
 
-def open_database(path: Path, lock_timeout_s: float) -> duckdb.DuckDBPyConnection:
+def open_database(
+    path: Path, lock_timeout_s: float, read_only: bool = False
+) -> duckdb.DuckDBPyConnection:
     """A connection to the file at `path`, made if needed; closed by `close_database` only.
 
     Raises:
@@ -121,7 +128,8 @@ def open_database(path: Path, lock_timeout_s: float) -> duckdb.DuckDBPyConnectio
         WarehouseError: the file is no database, or cannot be made.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WarehouseError(
             f"cannot make the folder: {error.strerror}",
@@ -132,9 +140,9 @@ def open_database(path: Path, lock_timeout_s: float) -> duckdb.DuckDBPyConnectio
     pause = 0.05
     while True:
         try:
-            if not path.exists():
+            if not read_only and not path.exists():
                 _make_file(path)
-            return _attached(path)
+            return _attached(path, read_only)
         except OSError as error:
             raise WarehouseError(
                 f"cannot make the database: {error.strerror}",
@@ -219,7 +227,7 @@ _lock = threading.Lock()
 _inherited: list[_Process] = []
 
 
-def _attached(path: Path) -> duckdb.DuckDBPyConnection:
+def _attached(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
     path = path.resolve()
     with _lock:
         process = _Process.current
@@ -235,7 +243,8 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
             names = chain([path.stem], (f"{path.stem}_{number}" for number in count(2)))
             name = next(name for name in names if name not in taken)
             where = f"{literal(str(path))} AS {identifier(name)}"
-            process.duckdb.execute(f"ATTACH {where} (TYPE duckdb)")
+            how = "TYPE duckdb, READ_ONLY" if read_only else "TYPE duckdb"
+            process.duckdb.execute(f"ATTACH {where} ({how})")
             opened = process.files[path] = _OpenFile(name)
         connection = process.duckdb.cursor()
         connection.execute(f"USE {identifier(opened.name)}")

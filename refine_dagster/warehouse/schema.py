@@ -75,6 +75,21 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     connection.execute("COMMIT")
 
 
+def require_known(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Refuse a warehouse whose schema is that of another version; nothing is changed.
+
+    Raises:
+        WarehouseError: it is.
+    """
+    version, _ = _state(connection)
+    if version != len(MIGRATIONS):
+        raise WarehouseError(
+            f"written by another version (schema {version}, this one knows {len(MIGRATIONS)})",
+            where=str(path),
+            fix="`refine-dagster status` brings an older one up to date",
+        )
+
+
 @cache
 def declarations_fingerprint() -> str:
     """A hash of the declarations that history tables and views are made from."""

@@ -28,7 +28,7 @@ from refine_dagster.warehouse.ledger import (
     write_record,
 )
 from refine_dagster.warehouse.rows import frame
-from refine_dagster.warehouse.schema import WarehouseError, first_row, migrate
+from refine_dagster.warehouse.schema import WarehouseError, first_row, migrate, require_known
 from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.tables import (
     POLICY_ROUND,
@@ -53,7 +53,10 @@ class Warehouse(DatabaseFile):
     """The DuckDB file at `path`, made on first use, with an up-to-date schema."""
 
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        migrate(connection, self.path)
+        if self.read_only:
+            require_known(connection, self.path)
+        else:
+            migrate(connection, self.path)
 
     def read(self, name: str, *, as_of: int | None = None) -> pl.DataFrame:
         """The rows of a slice, by `row_id`: live, or as they were after materialization `as_of`.
