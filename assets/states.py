@@ -48,6 +48,7 @@ def asset_states(
             trains one. Files of a published judge are taken to be as they were.
     """
     states: dict[str, AssetState] = {}
+    versions = warehouse.data_versions() if warehouse else {}
     for asset in pipeline(profile.rounds):
         facts, name = asset.facts, asset.facts.key
         [reads] = asset.definition.asset_deps.values()
@@ -56,11 +57,11 @@ def asset_states(
         if warehouse is None or last is None:
             states[name] = AssetState(name, "to make", NEVER)
             continue
-        versions = warehouse.data_versions(upstream)
         files = {key: value for key, value in last.inputs.items() if key.startswith(OUTSIDE)}
         if name == "base_model" and model is not None:
             files = {f"{OUTSIDE}model": model}
-        inputs = {**versions, **files}
+        read = {one: versions[one] for one in upstream if one in versions}
+        inputs = {**read, **files}
         made_from = inputs, facts.code_version(profile), facts.config_hash(profile)
         waiting = [one for one in upstream if states[one].state != "up to date"]
         if is_repeat(last, *made_from):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from refine_dagster.cli import app
 from refine_dagster.home import Home
 from refine_dagster.planning import rates
+from refine_dagster.planning.plan import SECONDS_UNCHANGED
 from tests.pipeline.children import TINY
 
 
@@ -88,6 +89,7 @@ def test_after_a_run(tiny_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stored["instance"]["completions"] > stored["instance"]["of_base_model"] > 0
     assert told["model"] == "the home's base model"
     assert "accepted" in told["behaviour"]["seen"]
+    assert told["seconds"] == SECONDS_UNCHANGED
 
     changed = json.loads(
         call(tiny_home.root, monkeypatch, *given, "--set", "reinforcement.steps=4")
@@ -96,5 +98,9 @@ def test_after_a_run(tiny_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     assert states["raw_instructions"] == ("up to date", "")
     assert states["rl_policy_checkpoint"] == ("to make", "config reinforcement.steps")
     assert states["instruction_dataset"] == ("may change", "after rl_policy_checkpoint")
-    assert changed["seconds"] < sum(one["seconds"] for one in changed["stages"])
+    made = {one["stage"]: one for one in changed["stages"] if one["state"] != "up to date"}
+    assert list(made)[:2] == ["policy", "dataset"]
+    assert "baselines" not in made
+    together = changed["rest"] + sum(one["seconds"] for one in made.values())
+    assert changed["seconds"] == pytest.approx(together)
     assert files_of(tiny_home.root) == before

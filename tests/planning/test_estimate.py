@@ -8,11 +8,11 @@ import pytest
 
 from refine_dagster.config.profile import load_profile
 from refine_dagster.models.device import Device
+from refine_dagster.models.padding import ROWS
 from refine_dagster.planning.behaviour import Behaviour, Lengths
 from refine_dagster.planning.estimate import (
     BYTES_A_REQUEST,
     LONGEST,
-    ROWS,
     SECONDS_A_STEP,
     Planner,
     StagePlan,

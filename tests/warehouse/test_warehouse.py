@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -271,3 +272,17 @@ def test_a_held_lock_is_waited_for(tmp_path: Path) -> None:
 
 def test_canonical_json_is_order_free() -> None:
     assert canonical_json({"b": 1, "a": [1.5, None, "é"]}) == '{"a":[1.5,null,"é"],"b":1}'
+
+
+def test_read_only_changes_and_makes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "warehouse.duckdb"
+    with pytest.raises(WarehouseError):
+        Warehouse(path, read_only=True).data_versions()
+    assert not path.parent.exists()
+    Warehouse(path).data_versions()
+    content = path.read_bytes()
+    opened = Warehouse(path, read_only=True)
+    assert opened.data_versions() == {}
+    with opened.connect() as connection, pytest.raises(duckdb.InvalidInputException):
+        connection.execute("DELETE FROM store.completions")
+    assert path.read_bytes() == content
