@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from assets.states import AssetState
     from refine_dagster.planning.plan import RunPlan
 
-# Below this share of a core, what else runs on the machine matters.
+# Below this share of its cores, what else runs on the machine matters.
 QUIET = 0.8
 UNKNOWN = "?"
 LOCK_TIMEOUT_S = 5.0
@@ -142,12 +142,15 @@ def _print_rates(planned: RunPlan) -> None:
         + (f", {rates.full:,.0f} of all weights." if rates.full else "."),
         indent=0,
     )
-    if rates.share < QUIET and planned.on_cpu:
-        say_wrapped(
-            "Times are those of a quiet machine. While they were measured, this process got "
-            f"{100 * rates.share:.0f} % of a core: beside the same work, a run takes longer.",
-            indent=0,
+    if rates.share < QUIET and planned.cpu_threads:
+        one = planned.cpu_threads == 1
+        of = "a core" if one else f"{planned.cpu_threads} cores"
+        then = (
+            "times are those of a quiet machine, and beside the same work a run takes longer."
+            if one
+            else "times are those beside the same work, and on a quiet machine a run takes less."
         )
+        say_wrapped(f"It got {100 * rates.share:.0f} % of {of} meanwhile: {then}", indent=0)
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

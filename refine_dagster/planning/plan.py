@@ -73,7 +73,7 @@ class RunPlan:
     """What `refine-dagster plan` shows.
 
     Attributes:
-        model: which model was measured; `device`: on what, and `on_cpu` whether on a processor.
+        model: which model was measured; `device`: on what; `cpu_threads` is 0 for a card.
         rest: seconds that are no stage's.
         stored: completions of the home by role.
     """
@@ -81,7 +81,7 @@ class RunPlan:
     profile: str
     model: str
     device: str
-    on_cpu: bool
+    cpu_threads: int
     stages: tuple[StagePlan, ...]
     rest: float | None
     rates: Rates | None
@@ -211,7 +211,7 @@ def plan_run(
             profile=profile.name,
             model=found.where,
             device=_named(device),
-            on_cpu=device.name == "cpu",
+            cpu_threads=device.threads if device.name == "cpu" else 0,
             stages=tuple(stages),
             rest=planner.rest,
             rates=rates,

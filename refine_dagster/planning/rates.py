@@ -61,7 +61,7 @@ class Rates:
     """Tokens a second, and seconds; the fastest of some repetitions.
 
     Attributes:
-        share: of the time that one thread could have had, what this process got; well below 1,
+        share: of the time that its threads could have had, what this process got; well below 1,
             something else was running, or a card did the work.
         load: seconds to load the model.
         rows, written: tokens a second of so many completions that are written together.
@@ -112,7 +112,7 @@ def measure_rates(
         )
         fine_tuning = _learning(adapted, ids, shapes.fine_tuning, read, clock)
         policy = _learning(adapted, ids, shapes.policy, read, clock)
-        share = (process_time() - used) / (perf_counter() - begun)
+        share = (process_time() - used) / (perf_counter() - begun) / device.threads
     step = max(0.0, of_all - rows * step_row)
     return Rates(
         share=share,
