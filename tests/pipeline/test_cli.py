@@ -80,9 +80,10 @@ def test_status_tells_every_section(built: Warehouse, home: Home) -> None:
 @pytest.mark.parametrize("table", [*TABLES, "yield_funnel", "stg_instruction_dataset"])
 def test_show_prints_rows_of_every_table(built: Warehouse, table: str) -> None:
     total = built.query(f"SELECT count(*) FROM {built.relations()[table]}").item()
-    told = call("show", table, "--limit", "2").stdout
-    assert f"{table}: {min(2, total)} of {total} rows" in told
-    assert "parents" not in told
+    shown = call("show", table, "--limit", "2").stdout
+    # The title of an empty table is broken at the table's width.
+    assert f"{table}: {min(2, total)} of {total} rows" in " ".join(shown.split())
+    assert "parents" not in shown
 
 
 def test_show_prints_what_is_there(built: Warehouse) -> None:

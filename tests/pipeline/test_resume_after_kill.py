@@ -161,11 +161,7 @@ def stage_of(lines: list[str], seconds: dict[str, float]) -> str:
 # Where a child kills itself: a function by module and name, which call of it from the first, and
 # whether before the call or after it.
 POINTS = {
-    "database made, not in its place": (
-        "refine_dagster.warehouse.database:_put_in_place",
-        1,
-        "before",
-    ),
+    "database made, not in its place": ("os:link", 1, "before"),
     "making the schema": ("refine_dagster.warehouse.schema:create_table", 5, "before"),
     "schema made, not committed": (
         "refine_dagster.warehouse.schema:_create_lineage_views",
