@@ -65,7 +65,7 @@ def asset_states(
         made_from = inputs, facts.code_version(profile), facts.config_hash(profile)
         waiting = [one for one in upstream if states[one].state != "up to date"]
         if is_repeat(last, *made_from):
-            if not checkpoints_are_whole(warehouse, checkpoints, name):
+            if not checkpoints_are_whole(warehouse, lambda: checkpoints, name):
                 states[name] = AssetState(name, "to make", "its checkpoint is gone or damaged")
             elif waiting:
                 states[name] = AssetState(name, "may change", f"after {waiting[0]}")

@@ -123,7 +123,7 @@ class Step:
         if last is None or not is_repeat(last, *made_from):
             return None
         # Reads whole files of weights: not while the warehouse is held.
-        if not checkpoints_are_whole(self.warehouse, self.checkpoints, self.asset):
+        if not checkpoints_are_whole(self.warehouse, lambda: self.checkpoints, self.asset):
             return None
         with self.warehouse.held():
             commit = self.warehouse.commit(self._record(last.metrics), None)
