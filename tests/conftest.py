@@ -26,6 +26,7 @@ SLOW_FIXTURES = {
     "built_home",
     "first_assets",
     "tiny_home",
+    "tiny_run",
     "tiny_model_folder",
     "writing_model_folder",
 }

@@ -239,7 +239,7 @@ def test_large_groups_are_counted_unless_all_is_asked(tmp_path: Path) -> None:
 def test_long_chains_are_cut_unless_all_is_asked(tmp_path: Path) -> None:
     warehouse = new_warehouse(tmp_path / "w.duckdb")
     chain = [candidate("0", [])]
-    while len(chain) < 700:
+    while len(chain) < 250:
         chain.append(candidate(str(len(chain)), [chain[-1]]))
     commit(warehouse, "raw_instructions", {"raw_instructions": chain})
     found = trace(warehouse, chain[99]["row_id"])
@@ -324,7 +324,7 @@ def graphs(draw: st.DrawFn) -> list[set[int]]:
 
 
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(graphs())
 def test_views_macros_and_trace_equal_a_plain_closure(

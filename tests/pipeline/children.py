@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from unittest import mock
 from refine_dagster.generation.request import Completion, Request, Scoring
 from refine_dagster.home import Home
 from refine_dagster.models.device import set_imports_aside
+from refine_dagster.warehouse.tables import graph_assets
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
 # For what needs only the first assets: a base model that was hardly trained, two rounds.
@@ -35,12 +37,6 @@ QUICK = {
     "REFINE_BASE_MODEL__PRIMER_TASKS": "50",
     "REFINE_SELF_INSTRUCT__MAX_ROUNDS": "2",
     "REFINE_SELF_INSTRUCT__TARGET": "1000",
-}
-# What the tiny profile leaves out: an instructor that is trained, and may be killed in between.
-TRAINED_INSTRUCTOR = {
-    "REFINE_TEAMS_RL__ALGORITHM": "ppo",
-    "REFINE_TEAMS_RL__UPDATES": "2",
-    "REFINE_TEAMS_RL__SAVE_EVERY": "1",
 }
 CHECKS_OF_LEARNING = {
     "judge_better_than_chance",
@@ -72,6 +68,9 @@ PRELOADED = [
     "tests.pipeline.children",
 ]
 
+
+# What follows the last asset of the pipeline: its SQL models have no line of progress.
+SQL_MODELS = "sql models"
 
 set_imports_aside()
 
@@ -123,6 +122,17 @@ class Child:
             time.sleep(0.01)
         return True
 
+    def seconds_of_stages(self) -> dict[str, float]:
+        """Processor seconds of each stage of the whole graph, in order, as the child gets there."""
+        seconds: dict[str, float] = {}
+        for place in range(len(graph_assets())):
+            assert self.wait_for(partial(_more_ended, place)), self.log.read_text(encoding="utf-8")
+            seconds[ended(self.printed())[place]] = self.cpu_s() - sum(seconds.values())
+        # The summary, which the command prints last, is no stage.
+        assert self.wait_for(partial(_begins_a_line, "Funnel per stage"))
+        seconds[SQL_MODELS] = self.cpu_s() - sum(seconds.values())
+        return seconds
+
     def kill(self) -> bool:
         """SIGKILL the process group; False where the child had ended by itself."""
         if self.process.is_alive():
@@ -137,6 +147,20 @@ class Child:
             self.kill()
         assert self.process.exitcode is not None
         return self.process.exitcode
+
+
+def ended(lines: Sequence[str]) -> list[str]:
+    """The assets that a child said were done, in order."""
+    names = (line.partition(": ")[0] for line in lines)
+    return [name for name in names if name in graph_assets()]
+
+
+def _more_ended(count: int, lines: Sequence[str]) -> bool:
+    return len(ended(lines)) > count
+
+
+def _begins_a_line(text: str, lines: Sequence[str]) -> bool:
+    return any(line.startswith(text) for line in lines)
 
 
 def fork(log: Path, work: Callable[..., None], *given: object) -> Child:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from refine_dagster.run import run_pipeline
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import FIRST_ASSETS, QUICK, run_command
 from tests.pipeline.home_content import content
-from tests.pipeline.seed_edits import Project, packaged_seeds
+from tests.pipeline.project import Project, packaged_seeds
 
 # Seeds of the tiny home: enough for every table to have rows.
 TINY_SEEDS = 60
@@ -78,18 +80,80 @@ def copied_home(built_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return home
 
 
+@dataclass(frozen=True)
+class TinyRun:
+    """The whole graph, materialised in the tiny profile by a child that nobody killed.
+
+    Attributes:
+        home: not to be changed by tests.
+        seconds: processor seconds of each stage, in order; the first begins with the process.
+    """
+
+    home: Home
+    seconds: dict[str, float]
+
+
 @pytest.fixture(scope="session")
-def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home in which the whole graph was materialised in the tiny profile. Not to be changed."""
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """A run of the tiny profile, from nothing."""
 
     def make(folder: Path) -> None:
         project = Project(folder / "seeds.jsonl", packaged_seeds(TINY_SEEDS))
-        child = run_command(
-            Home(folder / "home"), folder / "run.log", "--seeds", project.write()["seeds.path"]
-        )
+        child = run_command(Home(folder / "home"), folder / "run.log", *project.options())
+        seconds = child.seconds_of_stages()
+        assert child.end() == 0, child.log.read_text(encoding="utf-8")
+        (folder / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+
+    folder = made_once(tmp_path_factory, "tiny", make)
+    seconds = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
+    return TinyRun(Home(folder / "home"), seconds)
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tiny_run: TinyRun) -> Home:
+    """A home in which the whole graph was materialised in the tiny profile. Not to be changed."""
+    return tiny_run.home
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A copy of the tiny home after edits of the seeds, a change of the config, and a run.
+
+    Attributes:
+        removed: the seed that was removed, (seed id, row id): of all, the one most shown.
+        options: of the run.
+    """
+
+    home: Home
+    removed: tuple[str, str]
+    options: list[str]
+
+
+@pytest.fixture(scope="session")
+def edited(tiny_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Edited:
+    """One seed removed, one edited, one added, their order another, and another novelty bound."""
+    most_shown = (
+        "SELECT s.seed_id, s.row_id FROM seed_tasks AS s JOIN lineage.edges AS e "
+        "ON e.parent_id = s.row_id WHERE e.table_name = 'raw_instructions' "
+        "GROUP BY ALL ORDER BY count(*) DESC, s.seed_id LIMIT 1"
+    )
+    removed = Warehouse(tiny_home.warehouse).query(most_shown).row(0)
+
+    def project_in(folder: Path) -> Project:
+        seeds = [seed for seed in packaged_seeds(TINY_SEEDS) if seed["id"] != removed[0]]
+        seeds[5] = {**seeds[5], "instruction": "Name three birds that live near the sea."}
+        added = {**seeds[8], "id": "added", "instruction": "Give a short tip for a long journey."}
+        overrides = {"self_instruct.novelty_threshold": 0.6}
+        return Project(folder / "seeds.jsonl", [added, *reversed(seeds)], overrides)
+
+    def make(folder: Path) -> None:
+        home = Home(folder / "home")
+        shutil.copytree(tiny_home.root, home.root)
+        child = run_command(home, folder / "run.log", *project_in(folder).options())
         assert child.end() == 0, child.log.read_text(encoding="utf-8")
 
-    return Home(made_once(tmp_path_factory, "tiny", make) / "home")
+    folder = made_once(tmp_path_factory, "edited", make)
+    return Edited(Home(folder / "home"), removed, project_in(folder).options())
 
 
 @pytest.fixture(scope="session")

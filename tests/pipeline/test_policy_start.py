@@ -16,7 +16,7 @@ from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import run_command
 from tests.pipeline.conftest import TINY_SEEDS
 from tests.pipeline.home_content import assert_sound, base_model_folder, content
-from tests.pipeline.seed_edits import Project, packaged_seeds
+from tests.pipeline.project import Project, packaged_seeds
 
 VERSIONS = "SELECT asset, arg_max(data_version, sequence) FROM lineage.materializations GROUP BY 1"
 WITH_A_START = "instances.start_steps=30"

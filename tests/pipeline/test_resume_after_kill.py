@@ -12,8 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,81 +23,47 @@ from refine_dagster.warehouse.tables import graph_assets
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.rows import seed_row
 from tests.builders.warehouse import commit
-from tests.pipeline.children import (
-    FIRST_ASSETS,
-    QUICK,
-    TRAINED_INSTRUCTOR,
-    Child,
-    at_call,
-    fork,
-    run_command,
-)
+from tests.pipeline.children import FIRST_ASSETS, QUICK, Child, at_call, ended, fork, run_command
+from tests.pipeline.conftest import TINY_SEEDS, TinyRun
 from tests.pipeline.home_content import assert_sound, completion_keys, content
+from tests.pipeline.project import Project, packaged_seeds
 
-KILLS = 20
+KILLS = 12
 # Every asset of the graph, and SQL models before and after the last of them. All of the SQL models
 # would be made anew after every kill.
 STAGES = (
     "--select",
     "+evaluation_report or +privacy_report or +yield_funnel or stg_evaluation_report",
 )
-# What follows the last asset of the pipeline: its SQL models have no line of progress.
-SQL_MODELS = "sql models"
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """A run left alone.
-
-    Attributes:
-        content: what it made.
-        seconds: processor seconds of each stage, in order; the first begins with the process.
-    """
-
-    content: dict[str, Any]
-    seconds: dict[str, float]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """The tiny profile run from nothing, in a child that nobody kills."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    home = Home(folder / "home")
-    child = run_command(home, folder / "run.log", *STAGES, environment=TRAINED_INSTRUCTOR)
-    seconds: dict[str, float] = {}
-    for place in range(len(graph_assets())):
-        assert child.wait_for(partial(more_ended, place))
-        seconds[ended(child.printed())[place]] = child.cpu_s() - sum(seconds.values())
-    # The summary, which the command prints last, is no stage.
-    assert child.wait_for(lambda lines: any(line.startswith("Funnel per stage") for line in lines))
-    seconds[SQL_MODELS] = child.cpu_s() - sum(seconds.values())
-    assert child.end() == 0, child.log.read_text(encoding="utf-8")
-    assert_sound(home)
-    return Undisturbed(content(home), seconds)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_resume_after_kill(undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_resume_after_kill(tiny_run: TinyRun, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
+    project = Project(tmp_path / "seeds.jsonl", packaged_seeds(TINY_SEEDS))
+    arguments = (*STAGES, *project.options())
     hit: Counter[str] = Counter()
     sent = lost = 0
-    for number, (stage, share) in enumerate(moments(undisturbed.seconds)):
+    for number, (stage, share) in enumerate(moments(tiny_run.seconds)):
         known = completion_keys(home)
-        child = killed_at(home, tmp_path / f"{number}.log", undisturbed.seconds, stage, share)
-        hit[stage_of(child.printed(), undisturbed.seconds)] += 1
+        log = tmp_path / f"{number}.log"
+        child = killed_at(home, log, arguments, tiny_run.seconds, stage, share)
+        hit[stage_of(child.printed(), tiny_run.seconds)] += 1
         assert_sound(home)
         assert not known & set(child.sent_keys()), "asked again for what was stored"
         sent += len(child.sent_keys())
         lost += len(lost_batch(child, home))
-    last = run_command(home, tmp_path / "last.log", *STAGES, environment=TRAINED_INSTRUCTOR)
+    last = run_command(home, tmp_path / "last.log", *arguments)
     assert last.end() == 0, last.log.read_text(encoding="utf-8")
     sent += len(last.sent_keys())
     print(f"kills by stage: {dict(hit)}; {sent} requests sent, {lost} of them lost")
     assert_sound(home)
-    expected, found = undisturbed.content, content(home)
-    for part in expected:
+    expected, found = content(tiny_run.home), content(home)
+    for part in ("tables", "checkpoints", "completions"):
         assert found[part] == expected[part], part
+    assert {name for name, _ in found["versions"]} >= set(graph_assets())
+    assert set(found["versions"]) <= set(expected["versions"])
     assert sent == len(expected["completions"]) + lost
     assert sum(hit.values()) == KILLS
     assert len(hit) >= 8
@@ -115,19 +80,27 @@ def lost_batch(child: Child, home: Home) -> list[str]:
 
 
 def moments(seconds: dict[str, float]) -> list[tuple[str, float]]:
-    """A stage and a share of its time for each kill: every stage once, then by time taken."""
+    """A stage and a share of its time for each kill: every other stage, then by time taken."""
     rng = random.Random(3)
     stages = list(seconds)
-    drawn = rng.choices(stages, [seconds[stage] for stage in stages], k=KILLS - len(stages))
-    return [(one, rng.random()) for one in sorted([*stages, *drawn], key=stages.index)]
+    every = stages[::2]
+    drawn = rng.choices(stages, [seconds[stage] for stage in stages], k=KILLS - len(every))
+    return [(stage, rng.random()) for stage in sorted([*every, *drawn], key=stages.index)]
 
 
-def killed_at(home: Home, log: Path, seconds: dict[str, float], stage: str, share: float) -> Child:
+def killed_at(
+    home: Home,
+    log: Path,
+    arguments: Sequence[str],
+    seconds: dict[str, float],
+    stage: str,
+    share: float,
+) -> Child:
     """A child killed at a moment of a stage; earlier in it where the child was done by then."""
     stages = list(seconds)
     before = stages[stages.index(stage) - 1] if stage != stages[0] else None
     while True:
-        child = run_command(home, log, *STAGES, environment=TRAINED_INSTRUCTOR)
+        child = run_command(home, log, *arguments)
         if before is None or child.wait_for(lambda lines: before in ended(lines)):
             moment = child.cpu_s() + share * seconds[stage]
             while child.process.is_alive() and child.cpu_s() < moment:
@@ -136,20 +109,6 @@ def killed_at(home: Home, log: Path, seconds: dict[str, float], stage: str, shar
             return child
         assert child.end() == 0, child.log.read_text(encoding="utf-8")
         share /= 2
-
-
-def ended(lines: list[str]) -> list[str]:
-    """The assets that a child said were done, in order."""
-    return [
-        name
-        for name, colon, _ in (line.partition(": ") for line in lines)
-        if name in graph_assets()
-    ]
-
-
-def more_ended(count: int, lines: list[str]) -> bool:
-    """Whether a child said of more than `count` assets that they were done."""
-    return len(ended(lines)) > count
 
 
 def stage_of(lines: list[str], seconds: dict[str, float]) -> str:

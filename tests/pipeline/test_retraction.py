@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+import pytest
 
 from refine_dagster.home import Home
 from refine_dagster.warehouse.warehouse import Warehouse
-from tests.pipeline.children import run_command
-from tests.pipeline.conftest import TINY_SEEDS
-from tests.pipeline.seed_edits import Project, packaged_seeds
+from tests.pipeline.conftest import Edited
 
 DESCENDANTS = """
     SELECT DISTINCT r.table_name, r.row_id, r.removed_in
@@ -17,17 +14,12 @@ DESCENDANTS = """
 """
 
 
-def test_retraction(tiny_home: Home, tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    shutil.copytree(tiny_home.root, home.root)
-    warehouse = Warehouse(home.warehouse)
-    before = warehouse.query("SELECT max(sequence) FROM lineage.materializations").item()
-    seed_id, row_id = warehouse.query(
-        "SELECT s.seed_id, s.row_id FROM seed_tasks AS s JOIN lineage.edges AS e "
-        "ON e.parent_id = s.row_id WHERE e.table_name = 'raw_instructions' "
-        "GROUP BY ALL ORDER BY count(*) DESC, s.seed_id LIMIT 1"
-    ).row(0)
-    touched = warehouse.query(DESCENDANTS, [row_id])
+@pytest.mark.slow
+def test_retraction(tiny_home: Home, edited: Edited) -> None:
+    seed_id, row_id = edited.removed
+    former, warehouse = Warehouse(tiny_home.warehouse), Warehouse(edited.home.warehouse)
+    before = former.query("SELECT max(sequence) FROM lineage.materializations").item()
+    touched = former.query(DESCENDANTS, [row_id])
     assert touched["removed_in"].null_count() == touched.height > 0
     assert {
         "raw_instructions",
@@ -36,19 +28,6 @@ def test_retraction(tiny_home: Home, tmp_path: Path) -> None:
         "evaluation_report",
         "privacy_report",
     } <= {*touched["table_name"]}
-
-    seeds = packaged_seeds(TINY_SEEDS)
-    project = Project(tmp_path / "seeds.jsonl", [one for one in seeds if one["id"] != seed_id])
-    assert len(project.seeds) == TINY_SEEDS - 1
-    child = run_command(
-        home,
-        tmp_path / "run.log",
-        "--seeds",
-        project.write()["seeds.path"],
-        "--select",
-        "+evaluation_report or +privacy_report",
-    )
-    assert child.end() == 0, child.log.read_text(encoding="utf-8")
 
     # Nothing live descends from it, by the recorded edges and by the parents in the rows.
     after = warehouse.query(DESCENDANTS, [row_id])

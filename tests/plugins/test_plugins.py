@@ -32,7 +32,7 @@ from refine_dagster.teams_rl.policies import RoundRobinPolicy
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.fake_judge import FakeJudge, scores_of
 from tests.pipeline.children import run_command
-from tests.pipeline.seed_edits import Project, packaged_seeds
+from tests.pipeline.project import Project, packaged_seeds
 
 PACKAGE = Path(__file__).parent / "refine_example"
 PAGE = Path(__file__).parents[2] / "docs" / "extend.md"

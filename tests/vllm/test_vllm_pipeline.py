@@ -14,7 +14,7 @@ from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.pipeline.children import run_command
-from tests.pipeline.seed_edits import Project, packaged_seeds
+from tests.pipeline.project import Project, packaged_seeds
 
 # An engine is started for each session with a model, and models are trained in between.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -33,7 +33,7 @@ import sys
 from pathlib import Path
 
 from tests.pipeline.conftest import TINY_SEEDS
-from tests.pipeline.seed_edits import TEXTS, packaged_seeds
+from tests.pipeline.project import TEXTS, packaged_seeds
 
 folder = Path(sys.argv[1])
 
