@@ -106,15 +106,16 @@ def train_base(seeds: Sequence[Row], config: BaseModelConfig, runtime: Runtime) 
 def train_judge(base: Model, seeds: Sequence[Row], config: JudgeConfig, runtime: Runtime) -> Made:
     """Automated feedback: train the offline judge from the base model's weights, and measure it."""
     examples = examples_of(seeds)
-    trainer = frozen if config.backbone == "frozen" else judge_training
+    train, measure = judge_training.train_judge, judge_quality
+    if config.backbone == "frozen":
+        train, measure = frozen.train_judge, frozen.judge_quality
     checkpoint = runtime.trained(
         "feedback_judge",
-        lambda **given: asdict(trainer.train_judge(base.ref, examples, config, **given)),
+        lambda **given: asdict(train(base.ref, examples, config, **given)),
         config.model_dump(by_alias=True),
         base=base.ref.fingerprint,
         seeds=[example.render() for example in examples],
     )
-    measure = frozen.judge_quality if config.backbone == "frozen" else judge_quality
     with loaded_judge(checkpoint.path, runtime.device, base.ref) as judge:
         quality = measure(judge, examples, config, runtime.run_seed)
     record, content_hash = checkpoint.record, checkpoint.content_hash

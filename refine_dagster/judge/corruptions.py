@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from random import Random
 from typing import Literal
@@ -247,6 +247,13 @@ KINDS: dict[str, Kind] = {
 }
 
 
+# For each of `DIMENSIONS` whether an example is good; None where that is unknown.
+Labels = tuple[bool | None, ...]
+GOOD: Labels = (True,) * len(DIMENSIONS)
+# Of a wrong answer, which may be fluent or not.
+INCOHERENT: Labels = tuple(False if dimension == C else None for dimension in DIMENSIONS)
+
+
 @dataclass(frozen=True)
 class Corruption:
     """An example made worse by one rule; `kind` is a key of `KINDS`."""
@@ -260,6 +267,10 @@ class Corruption:
         if dimension in kind.harms:
             return False
         return True if dimension in kind.spares else None
+
+    @property
+    def labels(self) -> Labels:
+        return tuple(map(self.label, DIMENSIONS))
 
 
 class Corruptor:
@@ -293,6 +304,11 @@ class Corruptor:
             if _content(worse) != _content(example):
                 return Corruption(kind, worse)
         return None
+
+    def first(self, example: Example, kinds: Iterable[str], run_seed: str) -> Corruption | None:
+        """The corruption of the first of these kinds that applies."""
+        made = (self.corrupt(example, kind, run_seed) for kind in kinds)
+        return next((corruption for corruption in made if corruption is not None), None)
 
     def corruptions(self, example: Example, run_seed: str) -> list[Corruption]:
         """One corruption of every kind that applies, in the order of `KINDS`."""

@@ -9,14 +9,19 @@ corruptions, and wrong answers of the base model to seeds whose answer is a word
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from refine_dagster import progress
 from refine_dagster.config.learning import JudgeConfig
-from refine_dagster.judge.corruptions import DIMENSIONS, Corruptor
+from refine_dagster.judge.corruptions import (
+    GOOD,
+    INCOHERENT,
+    Corruptor,
+    Labels,
+    with_output,
+)
 from refine_dagster.judge.judge import FrozenJudge, Judge, judge_fingerprint, text_features
 from refine_dagster.judge.network import (
     LIKELIHOODS,
@@ -35,13 +40,15 @@ from refine_dagster.judge.quality import (
     Sort,
     judge_accuracies,
     measure_judge,
+    task_examples,
 )
 from refine_dagster.judge.training import (
-    Labels,
-    check_sides,
+    OWN_ANSWERS,
     class_weights,
+    judge_card,
     output_loss,
     split_examples,
+    split_for_training,
 )
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef, loaded_model
@@ -80,8 +87,7 @@ def train_judge(
     Raises:
         JudgeError: there are too few good examples to split.
     """
-    training, testing = split_examples(seeds, config, run_seed)
-    check_sides(training, testing)
+    training, testing = split_for_training(seeds, config, run_seed)
     random = Random(request_seed(run_seed, "judge", "frozen"))
     random.shuffle(training)
     random.shuffle(testing)
@@ -97,19 +103,10 @@ def train_judge(
         judge = FrozenJudge(network, weight.to(device.name), bias.to(device.name), "in training")
         tested = len(_groups(testing, {}, config.frozen_texts // 4, run_seed))
         accuracies, examples = judge_accuracies(judge, testing[:tested], run_seed)
-    card = {
-        "accuracies": [vars(accuracy) for accuracy in accuracies],
-        "answered_tasks": len(answered),
-        "answers_right": sum(task.right for task in answered),
-        "backbone": config.backbone,
-        "base_fingerprint": base.fingerprint,
-        "held_out_examples": examples,
-        "knobs": config.model_dump(mode="json", by_alias=True),
-        "outputs": list(OUTPUTS),
-        "salt": run_seed,
-        "training_tasks": len(groups),
-    }
-    write_heads({"weight": weight, "bias": bias}, out, card)
+    card = judge_card(base, config, run_seed, answered, len(groups))
+    card |= {"accuracies": list(map(vars, accuracies)), "held_out_examples": examples}
+    heads = {"weight": weight, "bias": bias}
+    write_heads(heads, out, card | {"backbone": config.backbone})
     return MeasuredJudge(accuracies, examples, judge_fingerprint(out))
 
 
@@ -121,12 +118,11 @@ def judge_quality(
     corruptor = Corruptor(testing)
     examples: list[QualityExample] = []
     for number, task in enumerate(testing[: config.frozen_texts // 16]):
-        examples.append(QualityExample(number, "right", task, None))
-        for sort, kinds in BAD.items():
-            made = (corruptor.corrupt(task, kind, f"{run_seed}/quality") for kind in kinds)
-            worse = next((corruption for corruption in made if corruption is not None), None)
-            if worse is not None:
-                examples.append(QualityExample(number, sort, worse.example, worse))
+        bad = [
+            (sort, corruptor.first(task, kinds, f"{run_seed}/quality"))
+            for sort, kinds in BAD.items()
+        ]
+        examples += task_examples(number, task, bad)
     return measure_judge(judge, examples, run_seed)
 
 
@@ -135,15 +131,15 @@ def _groups(
 ) -> list[Labelled]:
     """A good example and everything worse that is known of it, for as many as `texts` allow."""
     corruptor = Corruptor(sources)
-    incoherent = tuple(False if dimension == "coherence" else None for dimension in DIMENSIONS)
     groups: list[Labelled] = []
     for source in sources:
-        group: Labelled = [(source, (True,) * len(DIMENSIONS))]
-        for corruption in corruptor.corruptions(source, run_seed):
-            labels = tuple(corruption.label(dimension) for dimension in DIMENSIONS)
-            group.append((corruption.example, labels))
-        for answer in islice(wrong.get(source, ()), 2):
-            group.append((Example(source.instruction, source.input, answer), incoherent))
+        corrupted = corruptor.corruptions(source, run_seed)
+        answers = wrong.get(source, ())[:OWN_ANSWERS]
+        group: Labelled = [
+            (source, GOOD),
+            *((corruption.example, corruption.labels) for corruption in corrupted),
+            *((with_output(source, answer), INCOHERENT) for answer in answers),
+        ]
         if len(group) > 1:
             groups.append(group)
         texts -= len(group)

@@ -6,7 +6,7 @@ call: see `models/padding.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from refine_dagster.hashing import folder_files, json_hash
 from refine_dagster.judge.network import (
     MARK_SHARES,
     MAX_LENGTH,
+    Encoded,
     Network,
     damaged,
     log_probabilities,
@@ -84,17 +85,30 @@ class TrainedJudge:
         """Scores, rounded to six decimals; equal examples are read once."""
         import torch
 
-        encoded = {example: self._network.encode(example) for example in dict.fromkeys(examples)}
-        sizes = {example: len(text.ids) for example, text in encoded.items()}
         scores: dict[Example, Scores] = {}
-        for batch in passes(sizes, _rows, self._network.max_length, LENGTHS):
+        for texts, rows, length in _passes(self._network, examples):
             with torch.no_grad():
-                rows = [encoded[example] for example in batch.rows]
-                raw = self._network.read(rows, batch.length).raw[: len(batch.texts)]
-                values = torch.cat([log_probabilities(raw).exp(), raw[:, 3:]], dim=-1)
-            read = map(named_scores, values.double().cpu().tolist())
-            scores.update(zip(batch.texts, read, strict=True))
+                raw = self._network.read(rows, length).raw[: len(texts)]
+                scores.update(zip(texts, _scores(raw), strict=True))
         return [scores[example] for example in examples]
+
+
+def _passes(
+    network: Network, examples: Iterable[Example]
+) -> Iterator[tuple[list[Example], list[Encoded], int]]:
+    """The examples of a pass, its rows (`models.padding.Pass`) and its length in tokens."""
+    encoded = {example: network.encode(example) for example in dict.fromkeys(examples)}
+    sizes = {example: len(text.ids) for example, text in encoded.items()}
+    for batch in passes(sizes, _rows, network.max_length, LENGTHS):
+        yield batch.texts, [encoded[example] for example in batch.rows], batch.length
+
+
+def _scores(raw: Tensor) -> list[Scores]:
+    """The scores of examples from the outputs, shape (examples, 4)."""
+    import torch
+
+    values = torch.cat([log_probabilities(raw).exp(), raw[:, 3:]], dim=-1)
+    return [named_scores(row) for row in values.double().cpu().tolist()]
 
 
 def named_scores(values: Sequence[float]) -> Scores:
@@ -126,9 +140,7 @@ class FrozenJudge:
 
         features = text_features(self._network, examples)
         # Row by row: a product of several rows rounds each by its position.
-        raw = torch.stack([self._weight @ row + self._bias for row in features])
-        values = torch.cat([log_probabilities(raw).exp(), raw[:, 3:]], dim=-1)
-        return [named_scores(row) for row in values.tolist()]
+        return _scores(torch.stack([self._weight @ row + self._bias for row in features]))
 
 
 def text_features(network: Network, examples: Sequence[Example]) -> Tensor:
@@ -140,15 +152,12 @@ def text_features(network: Network, examples: Sequence[Example]) -> Tensor:
     import torch
 
     without_task = [Example("", "", example.output) for example in examples]
-    texts = dict.fromkeys([*examples, *without_task])
-    encoded = {example: network.encode(example) for example in texts}
-    sizes = {example: len(text.ids) for example, text in encoded.items()}
     read: dict[Example, Tensor] = {}
-    with progress.task("texts for the judge", len(texts)) as advance:
-        for batch in passes(sizes, _rows, network.max_length, LENGTHS):
-            features = network.features([encoded[text] for text in batch.rows], batch.length)
-            read.update(zip(batch.texts, features.double().cpu(), strict=False))
-            advance(len(batch.texts))
+    with progress.task("texts for the judge", len({*examples, *without_task})) as advance:
+        for texts, rows, length in _passes(network, [*examples, *without_task]):
+            features = network.features(rows, length)[: len(texts)]
+            read.update(zip(texts, features.double().cpu(), strict=True))
+            advance(len(texts))
     of_output = slice(-2 * MARK_SHARES - 2, -2 * MARK_SHARES)
     return torch.stack(
         [

@@ -127,15 +127,24 @@ def quality_examples(known: Iterable[Example], run_seed: str) -> list[QualityExa
         bad: list[tuple[Sort, Corruption | None]] = [
             ("wrong", _answered(example, same, random)),
             ("foreign", _answered(example, others, random)),
-            ("damaged", _damaged(example, corruptor, random, run_seed)),
+            ("damaged", corruptor.first(example, _shuffled(DAMAGE, random), f"{run_seed}/quality")),
         ]
-        examples.append(QualityExample(number, "right", example, None))
-        examples += [
+        examples += task_examples(number, example, bad)
+    return examples
+
+
+def task_examples(
+    number: int, right: Example, bad: Iterable[tuple[Sort, Corruption | None]]
+) -> list[QualityExample]:
+    """A task's right answer and those of its bad texts that could be made."""
+    return [
+        QualityExample(number, "right", right, None),
+        *(
             QualityExample(number, sort, corruption.example, corruption)
             for sort, corruption in bad
             if corruption is not None
-        ]
-    return examples
+        ),
+    ]
 
 
 def measure_judge(judge: Judge, examples: Sequence[QualityExample], run_seed: str) -> JudgeQuality:
@@ -183,13 +192,10 @@ def _answered(example: Example, answers: Sequence[str], random: Random) -> Corru
     return Corruption("other_output", with_output(example, random.choice(others)))
 
 
-def _damaged(
-    example: Example, corruptor: Corruptor, random: Random, run_seed: str
-) -> Corruption | None:
-    kinds = list(DAMAGE)
-    random.shuffle(kinds)
-    corruptions = (corruptor.corrupt(example, kind, f"{run_seed}/quality") for kind in kinds)
-    return next((corruption for corruption in corruptions if corruption is not None), None)
+def _shuffled(kinds: Sequence[str], random: Random) -> list[str]:
+    order = list(kinds)
+    random.shuffle(order)
+    return order
 
 
 def _auc_measures(

@@ -18,12 +18,19 @@ from dataclasses import astuple, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from refine_dagster import progress
 from refine_dagster.config.learning import JudgeConfig
 from refine_dagster.draws import falls_under
-from refine_dagster.judge.corruptions import DIMENSIONS, KINDS, Corruption, Corruptor
+from refine_dagster.judge.corruptions import (
+    GOOD,
+    INCOHERENT,
+    KINDS,
+    Corruption,
+    Corruptor,
+    Labels,
+)
 from refine_dagster.judge.judge import TrainedJudge, judge_fingerprint
 from refine_dagster.judge.network import (
     OUTPUTS,
@@ -64,13 +71,9 @@ OWN_CORRUPTIONS = ("near_miss",)
 STRETCH_STEPS = 25
 
 
-# For each of `DIMENSIONS` whether an example is good; None where that is unknown.
-Labels = tuple[bool | None, ...]
-
-
 @dataclass(frozen=True)
 class LabelledText:
-    """An example, and for each of `DIMENSIONS` whether it is good; None where that is unknown."""
+    """An example in tokens, and what is known of it."""
 
     encoded: Encoded
     labels: Labels
@@ -134,16 +137,13 @@ def _answer_group(
     others: list[AnsweredTask],
     run_seed: str,
 ) -> Group:
-    """The right answer, wrong answers of the model, and one corruption.
-
-    The model's answers may be fluent or not, so only their coherence is known.
-    """
+    """The right answer, wrong answers of the model, and one corruption."""
     task = answered.example
     random = Random(request_seed(run_seed, "answers", *astuple(task)))
     wrong = wrong_answers(answered, others, OWN_ANSWERS, OTHER_ANSWERS, random)
-    labels = tuple(False if dimension == "coherence" else None for dimension in DIMENSIONS)
+    answers = [LabelledText(network.encode(example), INCOHERENT) for example in wrong]
     good, *corrupted = _group(network, corruptor, task, run_seed, OWN_CORRUPTIONS)
-    return [good, *(LabelledText(network.encode(example), labels) for example in wrong), *corrupted]
+    return [good, *answers, *corrupted]
 
 
 def _group(
@@ -164,11 +164,11 @@ def _group(
             if corruption is not None:
                 chosen[kind] = corruption
                 break
-    texts = [LabelledText(network.encode(source), (True,) * len(DIMENSIONS))]
-    for corruption in chosen.values():
-        labels = tuple(corruption.label(dimension) for dimension in DIMENSIONS)
-        texts.append(LabelledText(network.encode(corruption.example), labels))
-    return texts
+    corrupted = [
+        LabelledText(network.encode(corruption.example), corruption.labels)
+        for corruption in chosen.values()
+    ]
+    return [LabelledText(network.encode(source), GOOD), *corrupted]
 
 
 def group_length(group: Group) -> int:
@@ -215,8 +215,7 @@ def train_judge(
     Raises:
         JudgeError: there are too few good examples to split, or the loss is not finite.
     """
-    training, testing = split_examples(seeds, config, run_seed)
-    check_sides(training, testing)
+    training, testing = split_for_training(seeds, config, run_seed)
     with loaded_model(base, replace(device, dtype="float32", quantization="none")) as loaded:
         tasks = [
             task
@@ -229,19 +228,29 @@ def train_judge(
         _train(network, training, answered, config, run_seed)
         judge = TrainedJudge(network, "in training")
         accuracies, examples = judge_accuracies(judge, testing, run_seed)
-        card = {
-            "accuracies": [vars(accuracy) for accuracy in accuracies],
-            "answered_tasks": len(answered),
-            "answers_right": sum(task.right for task in answered),
-            "base_fingerprint": base.fingerprint,
-            "held_out_examples": examples,
-            "knobs": config.model_dump(mode="json", by_alias=True),
-            "outputs": list(OUTPUTS),
-            "salt": run_seed,
-            "training_tasks": len(training),
-        }
-        write_network(network, out, card)
+        made_from = judge_card(base, config, run_seed, answered, len(training))
+        tested = {"accuracies": list(map(vars, accuracies)), "held_out_examples": examples}
+        write_network(network, out, made_from | tested)
     return MeasuredJudge(accuracies, examples, judge_fingerprint(out))
+
+
+def judge_card(
+    base: ModelRef,
+    config: JudgeConfig,
+    run_seed: str,
+    answered: Sequence[AnsweredTask],
+    training_tasks: int,
+) -> dict[str, Any]:
+    """What a judge's folder says it was made from; the names stand as they were first written."""
+    return {
+        "answered_tasks": len(answered),
+        "answers_right": sum(task.right for task in answered),
+        "base_fingerprint": base.fingerprint,
+        "knobs": config.model_dump(mode="json", by_alias=True),
+        "outputs": list(OUTPUTS),
+        "salt": run_seed,
+        "training_tasks": training_tasks,
+    }
 
 
 def split_examples(
@@ -255,12 +264,15 @@ def split_examples(
     return sides
 
 
-def check_sides(training: Sequence[Example], testing: Sequence[Example]) -> None:
-    """Refuse to train where a side has no example.
+def split_for_training(
+    seeds: Iterable[Example], config: JudgeConfig, run_seed: str
+) -> tuple[list[Example], list[Example]]:
+    """`split_examples`, with at least one example on both sides.
 
     Raises:
-        JudgeError: it has none.
+        JudgeError: there are too few good examples.
     """
+    training, testing = split_examples(seeds, config, run_seed)
     if not training or not testing:
         raise JudgeError(
             f"of {len(training) + len(testing)} good examples {len(training)} are for training and "
@@ -268,6 +280,7 @@ def check_sides(training: Sequence[Example], testing: Sequence[Example]) -> None
             where="config fields judge.primer_tasks and judge.held_out_share",
             fix="give more seeds, or raise judge.primer_tasks",
         )
+    return training, testing
 
 
 def is_held_out(example: Example, share: float, run_seed: str) -> bool:
