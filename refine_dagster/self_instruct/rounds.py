@@ -17,7 +17,7 @@ requests with the same number (docs/architecture.md, section 3.2).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from refine_dagster import progress
@@ -79,6 +79,12 @@ class MachinePool:
             return [*self._former, *self._all.accepted]
         lane = self._lanes.get(self._lane(number, request))
         return [*self._former_of[request], *(lane.accepted if lane else ())]
+
+    def waits_for(self, number: int, request: int) -> int:
+        """How many earlier requests this one's demonstrations may come from: those of its lane."""
+        if self._config.machine_pool == "all":
+            return number * self._config.requests_per_round
+        return min(number, (number + request) % self._config.lane_rounds)
 
     def _lane(self, number: int, request: int) -> tuple[int, int]:
         """The request's number, and how often its lane has started over by round `number`."""
@@ -211,6 +217,7 @@ def propose(
 
 
 Slot = tuple[int, int]
+_Asked = tuple[Request, list[Demonstration]]
 
 
 class _Requests:
@@ -246,8 +253,9 @@ class _Requests:
 
     def candidates(self, number: int) -> list[Row]:
         """Rows of `raw_instructions` of a round, in slot order."""
-        slots = [(number, request) for request in range(self._config.requests_per_round)]
-        self._ask([slot for slot in slots if slot not in self._rows])
+        slots = self._slots(number)
+        if missing := [slot for slot in slots if slot not in self._rows]:
+            self._ask({slot: self._request(slot) for slot in missing})
         return [row for slot in slots for row in self._rows[slot]]
 
     def send_ahead(self) -> None:
@@ -257,41 +265,37 @@ class _Requests:
         k-th requests of all lanes and rounds wait for nothing but the (k-1)-th. A round is taken
         for one that an earlier run asked where at least half of its first requests are stored.
         """
-        config = self._config
-        if config.machine_pool == "all":
-            return
         waves: defaultdict[int, list[Slot]] = defaultdict(list)
-        for number in range(config.max_rounds):
-            first: list[Slot] = []
-            later: list[tuple[int, Slot]] = []
-            for request in range(config.requests_per_round):
-                before = min(number, (number + request) % config.lane_rounds)
-                if before:
-                    later.append((before, (number, request)))
-                else:
-                    first.append((number, request))
-            stored = self._proposer.stored([self._request(slot)[0] for slot in first])
-            if not first or 2 * sum(stored) < len(first):
+        first: dict[Slot, _Asked] = {}
+        for number in range(self._config.max_rounds):
+            slots = self._slots(number)
+            of_round = {s: self._request(s) for s in slots if self._pool.waits_for(*s) == 0}
+            if not of_round:
                 break
-            waves[0] += first
-            for before, slot in later:
-                waves[before].append(slot)
-        for wave in sorted(waves):
-            self._ask(waves[wave])
+            stored = self._proposer.stored([request for request, _ in of_round.values()])
+            if 2 * sum(stored) < len(of_round):
+                break
+            first |= of_round
+            for slot in slots:
+                waves[self._pool.waits_for(*slot)].append(slot)
+        for _, wave in sorted(waves.items()):
+            self._ask({slot: first.get(slot) or self._request(slot) for slot in wave})
 
-    def _request(self, slot: Slot) -> tuple[Request, list[Demonstration]]:
+    def _slots(self, number: int) -> list[Slot]:
+        return [(number, request) for request in range(self._config.requests_per_round)]
+
+    def _request(self, slot: Slot) -> _Asked:
         shown = self._shown(*slot)
         instructions = [demonstration.instruction for demonstration in shown]
         prompt = propose_prompt(instructions, self._language)
         seed = request_seed(self._run_seed, "propose", *slot)
         return Request("propose", prompt, self._sampling, seed), shown
 
-    def _ask(self, slots: Sequence[Slot]) -> None:
-        """Ask the requests of these slots, and give the pool their candidates."""
-        asked = [self._request(slot) for slot in slots]
-        completions = self._proposer.complete([request for request, _ in asked])
-        for (number, index), (request, shown), completion in zip(
-            slots, asked, completions, strict=True
+    def _ask(self, asked: Mapping[Slot, _Asked]) -> None:
+        """Ask these requests, and give the pool their candidates."""
+        completions = self._proposer.complete([request for request, _ in asked.values()])
+        for ((number, index), (request, shown)), completion in zip(
+            asked.items(), completions, strict=True
         ):
             key, finished = self._proposer.key_of(request), completion.finish_reason != "length"
             parents = [self._proposer.row, *(item.as_parent("demonstration") for item in shown)]
@@ -313,7 +317,7 @@ class _Requests:
                 }
                 table = self._policy_round.name("raw_instructions")
                 rows.append(make_row(table, payload, parents))
-        self._pool.add([row for slot in slots for row in self._rows[slot]])
+        self._pool.add([row for slot in asked for row in self._rows[slot]])
 
 
 def demonstrations(
