@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -47,7 +48,15 @@ def plan(
     """
     from assets.states import asset_states
     from refine_dagster.config.profile import load_profile
-    from refine_dagster.planning.plan import OFFLINE, UP_TO_DATE, found_model, plan_run
+    from refine_dagster.planning.plan import (
+        OFFLINE,
+        UP_TO_DATE,
+        given_model,
+        offline_model,
+        plan_run,
+    )
+    from refine_dagster.seeds.readers import read_seeds
+    from refine_dagster.stages import seed_rows
     from refine_dagster.warehouse.checkpoints import CheckpointStore
     from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -56,12 +65,14 @@ def plan(
     if home.warehouse.is_file():
         warehouse = Warehouse(home.warehouse, lock_timeout_s=LOCK_TIMEOUT_S, read_only=True)
     checkpoints = CheckpointStore(home.checkpoints)
-    assets = asset_states(config, warehouse, checkpoints)
-    fresh = next(one for one in assets if one.asset == "base_model").state != UP_TO_DATE
-    with found_model(config, home, warehouse, fresh) as found:
-        if config.base_model.id != OFFLINE:
-            assets = asset_states(config, warehouse, checkpoints, found.fingerprint)
-        planned = plan_run(config, found, warehouse, {one.asset: one.state for one in assets})
+    rows = seed_rows(read_seeds(config.seeds.path)).tables["seed_tasks"]
+    given = None if config.base_model.id == OFFLINE else given_model(config.base_model)
+    # Reads whole files of weights.
+    assets = asset_states(config, warehouse, checkpoints, given.fingerprint if given else None)
+    states = {one.asset: one.state for one in assets}
+    trained = warehouse if states["base_model"] == UP_TO_DATE else None
+    with nullcontext(given) if given else offline_model(config, rows, home, trained) as found:
+        planned = plan_run(config, rows, found, warehouse, states)
     if format == "json":
         answer = vars(planned) | {
             "seconds": planned.seconds,

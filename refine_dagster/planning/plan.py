@@ -6,20 +6,20 @@ Nothing is asked of the store's model, trained, downloaded or written to the hom
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from refine_dagster.config.models import BaseModelConfig
 from refine_dagster.config.profile import Profile
 from refine_dagster.evaluation.super_ni import load_tasks
-from refine_dagster.generation.model_text import backend_fingerprint
+from refine_dagster.generation.model_text import backend_fingerprint, model_text
 from refine_dagster.home import Home
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.files import ModelError
 from refine_dagster.models.language_model import (
     ModelRef,
-    load_tokenizer,
     registered_base,
     resolve_model,
 )
@@ -44,15 +44,14 @@ from refine_dagster.planning.estimate import (
 )
 from refine_dagster.planning.rates import Rates, measure_rates
 from refine_dagster.prompts.example import examples_of
-from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
-from refine_dagster.warehouse.rows import make_row
+from refine_dagster.warehouse.rows import Row
 from refine_dagster.warehouse.warehouse import Warehouse
 
 OFFLINE, UP_TO_DATE = "offline", "up to date"
 # Seconds of a run that finds nothing to make (benchmarks/README.md).
 SECONDS_UNCHANGED = 10.0
-# Characters of a token, where there is no tokenizer to ask.
+# Characters of a token, where no tokenizer counts.
 CHARACTERS = 4
 
 
@@ -129,25 +128,25 @@ class RunPlan:
         ]
 
 
+def given_model(config: BaseModelConfig) -> FoundModel:
+    """The base model that the config names, if it is on this machine."""
+    try:
+        ref = resolve_model(config.id, config.revision, local=True)
+    except ModelError as error:
+        return FoundModel(None, f"{config.id} is not on this machine ({error.what})")
+    return FoundModel(ref, config.id, ref.fingerprint)
+
+
 @contextmanager
-def found_model(
-    profile: Profile, home: Home, warehouse: Warehouse | None, fresh: bool
+def offline_model(
+    profile: Profile, seeds: Sequence[Row], home: Home, warehouse: Warehouse | None
 ) -> Iterator[FoundModel]:
-    """The base model of the run, as far as it is on this machine.
+    """The base model that the home has trained, or an untrained one of the configured size.
 
     Args:
-        fresh: whether the run would train its base model, in place of one that the home has.
+        warehouse: None where the run would train another.
     """
-    config = profile.base_model
-    if config.id != OFFLINE:
-        try:
-            ref = resolve_model(config.id, config.revision, local=True)
-        except ModelError as error:
-            yield FoundModel(None, f"{config.id} is not on this machine ({error.what})")
-        else:
-            yield FoundModel(ref, config.id, ref.fingerprint)
-        return
-    if warehouse is not None and not fresh:
+    if warehouse is not None:
         rows = warehouse.read("base_model").to_dicts()
         try:
             ref = registered_base(CheckpointStore(home.checkpoints), rows[0])
@@ -156,8 +155,8 @@ def found_model(
         else:
             yield FoundModel(ref, "the home's base model", ref.fingerprint)
             return
-    seeds = [make_row("seed_tasks", seed.row()) for seed in read_seeds(profile.seeds.path).seeds]
     with tempfile.TemporaryDirectory(prefix="refine_plan_") as folder:
+        config = profile.base_model
         learnt = examples_of(seeds) if config.learn_seeds else []
         write_untrained(learnt, config, Path(folder), profile.run_seed)
         yield FoundModel(resolve_model(folder), "an untrained model of the configured size")
@@ -165,6 +164,7 @@ def found_model(
 
 def plan_run(
     profile: Profile,
+    seeds: Sequence[Row],
     found: FoundModel,
     warehouse: Warehouse | None = None,
     states: Mapping[str, str] | None = None,
@@ -175,14 +175,14 @@ def plan_run(
         states: asset -> `up to date`, or what else; None where nothing was made yet.
 
     Raises:
-        RefineError: seeds, held-out tasks or the model's files cannot be read.
+        RefineError: held-out tasks or the model's files cannot be read.
     """
-    file, evaluation = read_seeds(profile.seeds.path), profile.evaluation
-    seeds = [make_row("seed_tasks", seed.row()) for seed in file.seeds]
+    evaluation = profile.evaluation
     tasks = load_tasks(evaluation.tasks, evaluation.max_instances, evaluation.split)
     held_out = sum(len(task.instances) for task in tasks)
     offline = profile.base_model.id == OFFLINE
-    lengths = lengths_of(profile, seeds, tasks, _counter(found.ref))
+    count = model_text(found.ref, None).count_tokens if found.ref else _about
+    lengths = lengths_of(profile, seeds, tasks, count)
     behaviour = assumed_behaviour(profile, lengths, offline)
     if warehouse is not None:
         behaviour = seen_behaviour(warehouse, profile.base_model.id, behaviour)
@@ -221,11 +221,9 @@ def plan_run(
         )
 
 
-def _counter(ref: ModelRef | None) -> Callable[[str], int]:
-    if ref is None:
-        return lambda text: len(text) // CHARACTERS + 1
-    tokenizer = load_tokenizer(ref)
-    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _about(text: str) -> int:
+    """Tokens of a text where there is no tokenizer to ask."""
+    return len(text) // CHARACTERS + 1
 
 
 def _named(device: Device) -> str:
