@@ -34,11 +34,6 @@ CONFIG = JudgeConfig(
 
 
 @pytest.fixture(scope="module")
-def base(tiny_model_folder: Path) -> ModelRef:
-    return resolve_model(str(tiny_model_folder))
-
-
-@pytest.fixture(scope="module")
 def trained(
     base: ModelRef, device: Device, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, MeasuredJudge]:

@@ -19,7 +19,7 @@ from refine_dagster.judge.on_policy_negatives import answered_tasks, own_tasks
 from refine_dagster.judge.quality import MeasuredJudge
 from refine_dagster.judge.training import is_held_out, train_judge
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelRef, loaded_model, resolve_model
+from refine_dagster.models.language_model import ModelRef, loaded_model
 from refine_dagster.models.padding import pass_length
 from refine_dagster.offline.primer import primer_tasks
 from refine_dagster.prompts.example import Example
@@ -30,11 +30,6 @@ CONFIG = JudgeConfig(
     primer_tasks=260, on_policy_negatives=80, steps=120, batch_size=32, learning_rate=5e-3
 )
 SMALL = JudgeConfig(primer_tasks=20, on_policy_negatives=12, steps=3, batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_folder: Path) -> ModelRef:
-    return resolve_model(str(tiny_model_folder))
 
 
 @pytest.fixture(scope="module")

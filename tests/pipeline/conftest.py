@@ -164,3 +164,16 @@ def first_assets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     child = run_command(home, folder / "run.log", *FIRST_ASSETS, environment=QUICK)
     assert child.end() == 0, child.log.read_text(encoding="utf-8")
     return content(home)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of a test module."""
+    return tmp_path_factory.mktemp("pipeline")
+
+
+@pytest.fixture(scope="module")
+def seeds(folder: Path) -> str:
+    """The seed file that the tiny home was made from."""
+    project = Project(folder / "seeds.jsonl", packaged_seeds(TINY_SEEDS))
+    return str(project.write()["seeds.path"])

@@ -43,9 +43,9 @@ def files_of(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told = json.loads(call(tmp_path / "home", monkeypatch, "--format", "json"))
+    answer = json.loads(call(tmp_path / "home", monkeypatch, "--format", "json"))
     assert os.listdir(tmp_path) == []
-    stages: list[dict[str, Any]] = told["stages"]
+    stages: list[dict[str, Any]] = answer["stages"]
     assert [one["stage"] for one in stages] == [
         "base model",
         "judge",
@@ -65,31 +65,33 @@ def test_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert asking == {
         "instructor", "proposals", "evolution", "instances", "policy", "dataset", "evaluation",
     }  # fmt: skip
-    assert told["seconds"] == pytest.approx(told["rest"] + sum(one["seconds"] for one in stages))
-    assert {one["state"] for one in told["assets"]} == {"to make"}
-    assert told["stored"] == []
+    assert answer["seconds"] == pytest.approx(
+        answer["rest"] + sum(one["seconds"] for one in stages)
+    )
+    assert {one["state"] for one in answer["assets"]} == {"to make"}
+    assert answer["stored"] == []
 
 
 def test_a_model_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    told = call(tmp_path / "home", monkeypatch, "--set", "base_model.id=nobody/no-such-model")
-    assert "nobody/no-such-model is not on this machine" in told
+    shown = call(tmp_path / "home", monkeypatch, "--set", "base_model.id=nobody/no-such-model")
+    assert "nobody/no-such-model is not on this machine" in shown
     assert not (tmp_path / "home").exists()
-    assert max(map(len, told.split("Read, written")[0].splitlines())) <= 80
+    assert max(map(len, shown.split("Read, written")[0].splitlines())) <= 80
 
 
 def test_after_a_run(tiny_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = str(tiny_home.root.parent / "seeds.jsonl")
     before = files_of(tiny_home.root)
     given = "--profile", TINY, "--seeds", seeds, "--format", "json"
-    told = json.loads(call(tiny_home.root, monkeypatch, *given))
-    assert {one["state"] for one in told["assets"]} == {"up to date"}
-    stored = {one["role"]: one for one in told["stored"]}
+    answer = json.loads(call(tiny_home.root, monkeypatch, *given))
+    assert {one["state"] for one in answer["assets"]} == {"up to date"}
+    stored = {one["role"]: one for one in answer["stored"]}
     assert stored["propose"]["completions"] == stored["propose"]["of_base_model"] > 0
     assert stored["instance"]["completions"] > stored["instance"]["of_base_model"] > 0
-    assert told["model"] == "the home's base model"
-    assert "accepted" in told["behaviour"]["seen"]
-    assert told["seconds"] == SECONDS_UNCHANGED
+    assert answer["model"] == "the home's base model"
+    assert "accepted" in answer["behaviour"]["seen"]
+    assert answer["seconds"] == SECONDS_UNCHANGED
 
     changed = json.loads(
         call(tiny_home.root, monkeypatch, *given, "--set", "reinforcement.steps=4")

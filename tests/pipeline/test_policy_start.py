@@ -31,18 +31,6 @@ def _run(home: Home, log: Path, seeds: str, *config: str, select: str = "*") -> 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("start")
-
-
-@pytest.fixture(scope="module")
-def seeds(folder: Path) -> str:
-    """The seed file that the tiny home was made from."""
-    project = Project(folder / "seeds.jsonl", packaged_seeds(TINY_SEEDS))
-    return str(project.write()["seeds.path"])
-
-
-@pytest.fixture(scope="module")
 def home(tiny_home: Home, folder: Path, seeds: str) -> Home:
     """A copy of the tiny home in which the graph was materialised with a start."""
     copied = Home(folder / "home")
@@ -108,7 +96,7 @@ def test_a_removed_seed_is_unlearnt(home: Home, folder: Path) -> None:
     ).rows()
     remaining = [seed for seed in packaged_seeds(TINY_SEEDS) if seed["id"] != seed_id]
     path = str(Project(folder / "fewer.jsonl", remaining).write()["seeds.path"])
-    # The base model as it is, and a judge that learns little: what is tested is what is made anew.
+    # The base model as it is, and a judge that learns little: what is tested is what is made again.
     given = f"base_model.id={base_model_folder(less)}"
     _run(
         less,

@@ -51,18 +51,6 @@ def _copy(of: Home, to: Path) -> Home:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("rounds")
-
-
-@pytest.fixture(scope="module")
-def seeds(folder: Path) -> str:
-    """The seed file that the tiny home was made from."""
-    project = Project(folder / "seeds.jsonl", packaged_seeds(TINY_SEEDS))
-    return str(project.write()["seeds.path"])
-
-
-@pytest.fixture(scope="module")
 def home(tiny_home: Home, folder: Path, seeds: str) -> Home:
     """A copy of the tiny home in which the graph of two rounds was materialised."""
     copied = _copy(tiny_home, folder / "home")
@@ -276,7 +264,7 @@ def test_a_removed_seed_leaves_no_live_descendant(home: Home, folder: Path) -> N
     remaining = [one for one in packaged_seeds(TINY_SEEDS) if one["id"] != seed_id]
     project = Project(folder / "fewer.jsonl", remaining)
     path = str(project.write()["seeds.path"])
-    # The base model as it is, and a judge that learns little: what is tested is what is made anew.
+    # The base model as it is, and a judge that learns little: what is tested is what is made again.
     given = f"base_model.id={base_model_folder(less)}"
     config = (given, "judge.steps=5")
     _run(less, folder / "less.log", path, rounds=2, select="+instruction_dataset", config=config)

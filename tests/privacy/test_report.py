@@ -46,8 +46,8 @@ def test_a_control_far_off_is_named_on_either_side() -> None:
 
 
 def test_only_negative_controls_are_held_to_chance() -> None:
-    told = [at(0.9, control=control) for control in ("none", "over_fitted")]
-    assert off_chance(told) == []
+    others = [at(0.9, control=control) for control in ("none", "over_fitted")]
+    assert off_chance(others) == []
     assert off_chance([]) == []
 
 
