@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from refine_dagster.commands.ask import ask
 from refine_dagster.commands.changes import diff, why
 from refine_dagster.commands.compare import compare
 from refine_dagster.commands.config import config_app
@@ -44,6 +45,7 @@ for command in (
     diff,
     compare,
     prune,
+    ask,
     dedupe,
 ):
     app.command()(command)

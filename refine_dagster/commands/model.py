@@ -1,4 +1,4 @@
-"""`refine-dagster model`: language models fetched by name, or converted from .gguf files."""
+"""`refine-dagster model`: the home's models, listed and exported; models fetched or converted."""
 
 from __future__ import annotations
 
@@ -7,19 +7,100 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from refine_dagster.commands.output import console, say
+from refine_dagster.commands.output import (
+    FormatOption,
+    console,
+    existing_home,
+    open_warehouse,
+    print_json,
+    rich_table,
+    say,
+)
 from refine_dagster.errors import RefineError
 
 if TYPE_CHECKING:
+    from refine_dagster.home import Home
     from refine_dagster.models.conversion import Conversion
+    from refine_dagster.publishing.home_models import HomeModel
 
-model_app = typer.Typer(no_args_is_help=True, help="Language models to run on.")
+model_app = typer.Typer(
+    no_args_is_help=True, help="Language models: those of the home, and those to run on."
+)
 
 
 DtypeOption = Annotated[
     Literal["float32", "bfloat16"],
     typer.Option(help="Of the weights on disk; bfloat16 takes half the room."),
 ]
+
+
+@model_app.command("list")
+def model_list(format: FormatOption = "text") -> None:
+    """List the home's models: what each learnt from, what was measured of it, and where it lies.
+
+    Example: refine-dagster model list
+    """
+    from refine_dagster.publishing.home_models import figures_of, home_models
+
+    home = existing_home()
+    warehouse = open_warehouse(home)
+    with warehouse.held():
+        listed = [(model, figures_of(warehouse, model)) for model in home_models(warehouse)]
+    if format == "json":
+        print_json([{**_described(model, home), "figures": own} for model, own in listed])
+        return
+    rows = [
+        (
+            model.name,
+            model.fingerprint,
+            ", ".join(f"{rows} {name}" for name, rows in model.learnt_from.items()),
+            "; ".join(map(str, own)),
+            "stale" if model.stale else "",
+        )
+        for model, own in listed
+    ]
+    columns = ["model", "fingerprint", "learnt from", "figures, 95 % interval", ""]
+    console.print(rich_table(None, columns, rows))
+    for model, _ in listed:
+        say(f"{model.name:<16}{_described(model, home)['path']}")
+
+
+@model_app.command("export")
+def model_export(
+    name: Annotated[str, typer.Argument(help="A model of `refine-dagster model list`.")],
+    to: Annotated[Path, typer.Option(help="The folder to make.")],
+    adapter: Annotated[
+        bool,
+        typer.Option(
+            "--adapter/--merge", help="A PEFT adapter that names its base, or one whole model."
+        ),
+    ] = False,
+    dtype: DtypeOption = "float32",
+    licence: Annotated[
+        str | None, typer.Option("--license", help="SPDX id of the licence that the card names.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a folder of an earlier export.")] = False,
+) -> None:
+    """Write a model of the home as a folder for transformers, PEFT, vLLM and TRL, with its card.
+
+    Example: refine-dagster model export refine_af --to models/refine_af
+    """
+    from refine_dagster.publishing.model_folder import export_model
+
+    done = export_model(
+        existing_home(),
+        name,
+        to,
+        layout="adapter" if adapter else "merged",
+        dtype=dtype,
+        licence=licence,
+        overwrite=overwrite,
+    )
+    say(f"wrote {done.folder}")
+    if not done.exact:
+        say("warning: the chat template gives other tokens than the training for some texts")
+    if done.model.stale:
+        say("warning: something that this model was made from is no longer live; run again")
 
 
 @model_app.command("fetch")
@@ -74,3 +155,19 @@ def _say_next(folder: Path, done: Conversion, there: bool) -> None:
     say(f"{'there already' if there else 'converted and checked'}: {folder}")
     say(f"loss on a plain paragraph: {done.loss:.2f} nats a token, {done.tokens} tokens")
     say(f"next: REFINE_BASE_MODEL={folder} refine-dagster run --profile laptop")
+
+
+def _described(model: HomeModel, home: Home) -> dict[str, object]:
+    """A model as JSON; its path is the checkpoint's folder, or what a given model was named by."""
+    from refine_dagster.warehouse.checkpoints import CheckpointStore
+
+    hash = model.checkpoint_hash
+    path = CheckpointStore(home.checkpoints).path_of(model.table, hash) if hash else None
+    return {
+        "name": model.name,
+        "fingerprint": model.fingerprint,
+        "checkpoint": hash,
+        "path": str(path) if path else model.row.get("model"),
+        "learnt_from": model.learnt_from,
+        "stale": model.stale,
+    }

@@ -24,7 +24,8 @@ HEADER = (
     "needed."
 )
 STOP = ("\n\nInstruction:", "\nInstruction:")
-_ENDS = frozenset(string.punctuation) | frozenset("。！？؟।")
+# What a sentence ends in.
+ENDS = frozenset(string.punctuation) | frozenset("。！？؟।")
 _NO_INPUT = re.compile(r"<?\s*no[\s_-]?input\s*>?|n/a|none", re.IGNORECASE)
 # What begins a line of a prompt.
 _MARK = re.compile(r"^\s*(?:Instruction|Input|Output|Task\s+\d+)\s*:", re.MULTILINE)
@@ -180,4 +181,4 @@ def zero_shot_lesson(example: Example) -> tuple[str, str]:
 
 def _ended(text: str) -> str:
     text = text.strip()
-    return f"{text}." if text and text[-1] not in _ENDS else text
+    return f"{text}." if text and text[-1] not in ENDS else text
