@@ -52,7 +52,8 @@ class Respondent:
             PromptTooLongError: it does not fit into the model's context with `max_new_tokens`.
         """
         if self.model.kind in ("policy", "start"):
-            prompt, stop = instance_prompt(question, [], self.language), INSTANCE_STOP
+            prompt = instance_prompt(question, [], self.language)
+            stop: Sequence[str] = INSTANCE_STOP
         else:
             instruction, _, given = question.partition("\n\n")
             prompt, stop = zero_shot_prompt(instruction, given), ANSWER_STOP
