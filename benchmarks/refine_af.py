@@ -14,7 +14,7 @@ finds them there), and then runs `refine-dagster compare` over
 
 and writes `docs/results/refine_af.md` with its plots and scores. Stop it at any time and start it
 again. REFINE-AF reports 63 to 66 % of tasks won against Self-Instruct; `docs/results/README.md`
-says what was measured here, and why. `--tasks FOLDER` evaluates on any SUPER-NI folder.
+says what was measured here, and why. `--tasks` names other held-out tasks, as for `compare`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", help="default: a quarter, a half, and all of the pool")
     parser.add_argument("--random-seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--tasks", help="a folder of SUPER-NI tasks; default: the packaged ones")
+    parser.add_argument("--tasks", help="packaged, packaged_all, or a folder of SUPER-NI tasks")
     parser.add_argument("--set", action="append", default=[], help="a config field, as for compare")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     return parser.parse_args()

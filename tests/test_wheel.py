@@ -31,6 +31,7 @@ DATA = (
     "refine_dagster/languages.yaml",
     "refine_dagster/seeds/packaged.jsonl",
     "refine_dagster/evaluation/held_out/*.json",
+    "refine_dagster/evaluation/held_out_more/*.json",
     "refine_dagster/offline/*.yaml",
     "refine_dagster/warehouse/migrations/*.sql",
     "refine_dagster/py.typed",

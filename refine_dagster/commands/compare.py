@@ -52,7 +52,10 @@ def compare(
     workers: Annotated[int, typer.Option(min=1, help="Random seeds computed in parallel.")] = 1,
     tasks: Annotated[
         str | None,
-        typer.Option(help="`packaged`, or a folder of SUPER-NI tasks: evaluation.tasks."),
+        typer.Option(
+            help="Sets evaluation.tasks: `packaged` (35 tasks), `packaged_all` (98, so narrower "
+            "intervals), or a folder of SUPER-NI tasks."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; by default that of the results.")

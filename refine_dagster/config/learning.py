@@ -199,8 +199,8 @@ class EvaluationConfig(ConfigSection):
 
     tasks: str = setting(
         "packaged",
-        "`packaged`, a folder of SUPER-NI task files, or a clone of the benchmark's repository "
-        "with its split lists.",
+        "`packaged` (35 tasks), `packaged_all` (98, for comparisons), a folder of SUPER-NI task "
+        "files, or a clone of the benchmark's repository with its split lists.",
     )
     split: Literal["train", "test", "excluded"] = setting(
         "test", "In a repository with split lists, the list whose tasks are used."

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -23,6 +23,12 @@ from refine_dagster.hashing import json_hash
 from refine_dagster.prompts.example import number_text
 
 PACKAGED = "packaged"
+# Name of a packaged set -> its folders in this package. The larger set narrows the intervals of
+# `refine-dagster compare`.
+PACKAGED_FOLDERS: Mapping[str, tuple[str, ...]] = {
+    PACKAGED: ("held_out",),
+    "packaged_all": ("held_out", "held_out_more"),
+}
 Split = Literal["train", "test", "excluded"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 TASK_FOLDER = "tasks"
@@ -45,7 +51,7 @@ class TaskFileError(RefineError):
             where=where,
             fix="name a folder of SUPER-NI task files (*.json with Definition, Categories and "
             "Instances of input and output), a clone of the benchmark's repository (with tasks/ "
-            "and splits/default/), or `packaged`",
+            f"and splits/default/), or {' or '.join(PACKAGED_FOLDERS)}",
         )
 
 
@@ -83,7 +89,8 @@ def load_tasks(path: str, max_instances: int, split: Split = "test") -> list[Tas
     """Read the task files of `task_entries`, in name order.
 
     Args:
-        path: `packaged`, a folder of task files, or a clone of the benchmark's repository.
+        path: a key of `PACKAGED_FOLDERS`, a folder of task files, or a clone of the benchmark's
+            repository.
         max_instances: how many instances of each task are used, the first (the benchmark: 100).
         split: the list of a repository whose tasks are read.
 
@@ -93,7 +100,7 @@ def load_tasks(path: str, max_instances: int, split: Split = "test") -> list[Tas
     problems: list[TaskProblem] = []
     entries = _entries(path, split, problems)
     # The benchmark requires a list of right answers, and lets an answer in it be empty.
-    lenient = path != PACKAGED and _has_splits(Path(path).expanduser())
+    lenient = path not in PACKAGED_FOLDERS and _has_splits(Path(path).expanduser())
     tasks = [_read_task(name, entry, problems, lenient) for name, entry in entries.items()]
     if problems:
         raise TaskFileError(problems, where=path)
@@ -120,24 +127,30 @@ def _reporter(problems: list[TaskProblem], file: str) -> Report:
 
 def _entries(path: str, split: Split, problems: list[TaskProblem]) -> dict[str, Traversable]:
     """Path in the folder -> task file, in name order."""
+    if path in PACKAGED_FOLDERS:
+        package = files("refine_dagster") / "evaluation"
+        folders = [_json_files(package / name) for name in PACKAGED_FOLDERS[path]]
+        return {name: entry for entries in folders for name, entry in entries.items()}
     report = _reporter(problems, path)
-    folder: Traversable
-    if path == PACKAGED:
-        folder = files("refine_dagster") / "evaluation" / "held_out"
-    else:
-        folder = Path(path).expanduser()
+    folder = Path(path).expanduser()
     if not folder.is_dir():
         report(None, "there is no such folder")
         return {}
     if _has_splits(folder):
         return _split_entries(folder, split, problems)
+    entries = _json_files(folder)
+    if not entries:
+        report(None, "holds no *.json files")
+    return entries
+
+
+def _json_files(folder: Traversable) -> dict[str, Traversable]:
+    """Name -> file, in name order."""
     entries = {
         entry.name: entry
         for entry in folder.iterdir()
         if entry.name.endswith(".json") and entry.is_file()
     }
-    if not entries:
-        report(None, "holds no *.json files")
     return dict(sorted(entries.items()))
 
 
