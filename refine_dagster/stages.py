@@ -34,6 +34,7 @@ from refine_dagster.config.section import plug_ins_of
 from refine_dagster.draws import held_out_split
 from refine_dagster.evaluation.answers import ArmScores, predict, score, unread_instances
 from refine_dagster.evaluation.diversity import HashedEmbedding
+from refine_dagster.evaluation.reference_loss import ReferenceLosses, reference_losses
 from refine_dagster.evaluation.report import REPORT, report_figures, report_tables
 from refine_dagster.evaluation.super_ni import Task
 from refine_dagster.generation.completions import GeneratorSession
@@ -43,12 +44,17 @@ from refine_dagster.judge.judge import loaded_judge
 from refine_dagster.judge.quality import judge_figures, judge_quality, judge_tables
 from refine_dagster.language import ENGLISH, Language
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelRef, resolve_model, trained_from
+from refine_dagster.models.language_model import (
+    ModelRef,
+    loaded_model,
+    resolve_model,
+    trained_from,
+)
 from refine_dagster.offline.base_model import train_base_model
 from refine_dagster.privacy.audit import AuditedArm, audit_arms
 from refine_dagster.privacy.report import audit_figures, audit_tables
 from refine_dagster.prompts.example import Example, examples_of, reads_back
-from refine_dagster.refine_af import instances
+from refine_dagster.refine_af import candidates, instances
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instances import WrittenInstance
 from refine_dagster.runtime import Lesson, Made, Model, Runtime, Trained
@@ -301,6 +307,22 @@ def write_instances(
         return instances.write_instances(prompts, session, feedback, config, runtime.run_seed)
 
 
+def answer_seeds(
+    policy: Model,
+    seeds: Sequence[Row],
+    feedback: Feedback,
+    config: InstanceConfig,
+    runtime: Runtime,
+) -> list[WrittenInstance]:
+    """The policy's own answer to every seed's instruction and input, scored."""
+    run_seed = runtime.run_seed
+    with runtime.generator(policy.ref) as session:
+        count = session.backend.count_tokens
+        asked = candidates.seed_questions(seeds, count, config, run_seed, runtime.language)
+        answers = candidates.write_answers(asked, session, feedback, config, run_seed)
+    return [answer for [answer] in answers]
+
+
 def select(
     table: str,
     written: Sequence[WrittenInstance],
@@ -446,6 +468,18 @@ def score_arm(
     with runtime.generator(model.ref) as session:
         predictions = predict(session.complete, session.backend.cut, tasks, config)
     return score(arm, tasks, predictions)
+
+
+def measure_losses(
+    model: Model,
+    tasks: Sequence[Task],
+    calibration: Sequence[Row],
+    config: EvaluationConfig,
+    runtime: Runtime,
+) -> ReferenceLosses:
+    """The loss of the tasks' right answers under a model that has not learned `calibration`."""
+    with loaded_model(model.ref, runtime.device) as loaded:
+        return reference_losses(loaded, tasks, examples_of(calibration), config)
 
 
 def evaluate(

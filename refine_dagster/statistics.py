@@ -96,7 +96,7 @@ def paired_gain(
 
 
 def two_way_interval(
-    values: Sequence[Sequence[float]],
+    values: Sequence[Sequence[float]] | NDArray[numpy.float64],
     *,
     samples: int,
     seed: int,
@@ -104,13 +104,15 @@ def two_way_interval(
 ) -> Interval:
     """The interval of a figure of the table `values[random seed][task]`, the mean by default.
 
+    A place of the table may hold several values, which are drawn together.
+
     Each resample draws tasks with replacement and, independently, random seeds (the crossed
     bootstrap, Owen 2007, section 3): an interval that resamples only one of them is too narrow.
     """
     import numpy
 
     table = numpy.asarray(values, dtype=numpy.float64)
-    rows, columns = table.shape
+    rows, columns = table.shape[:2]
 
     def resampled(generator: Generator) -> float:
         seeds = generator.integers(0, rows, size=rows)

@@ -20,7 +20,7 @@ from refine_dagster.commands.output import (
 )
 from refine_dagster.errors import RefineError
 
-DEFAULT_ARMS = "base,seeds_only,self_instruct,grpo"
+DEFAULT_ARMS = "base,seeds_only,own_answers,self_instruct,grpo"
 # Arms beside methods, which learn from a number of calls.
 BESIDE_METHODS = "base,seeds_only"
 
@@ -29,7 +29,7 @@ def compare(
     arms: Annotated[
         str | None,
         typer.Option(
-            help="Arms, comma-separated: base, seeds_only, self_instruct, and "
+            help="Arms, comma-separated: base, seeds_only, own_answers, self_instruct, and "
             "grpo, rloo or ppo, alone or with a reward preset: ppo/balanced. "
             f"Default: {DEFAULT_ARMS}; with --methods, {BESIDE_METHODS}, the only ones possible."
         ),

@@ -1,7 +1,8 @@
 """The arms of a comparison, and how the command line names them.
 
 base            the base model as it is
-seeds_only      fine-tuned on the seed tasks alone
+seeds_only      fine-tuned on the seed tasks alone: people's answers
+own_answers     fine-tuned on the base policy's answers to the same seed tasks, one sample each
 self_instruct   fine-tuned on the base policy's instances of the pool
 grpo            fine-tuned on the instances of a policy refined by GRPO, with the profile's preset;
                 `rloo` and `ppo` likewise
@@ -9,10 +10,14 @@ ppo/balanced    the same with a named preset of the reward rule
 
 In a comparison of methods, `method/self_instruct`, `method/teams_rl` and `method/both` are
 fine-tuned on the base policy's instances of what a method's first calls made (`methods.py`).
+
+`own_answers` and `seeds_only` differ in whose answers are learned from and in nothing else. They
+are the two ends between which the reference loss of every other arm is placed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,11 +26,19 @@ from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
 from refine_dagster.registry import ALGORITHMS
 
-Kind = Literal["base", "seeds_only", "self_instruct", "refined", "method"]
+Kind = Literal["base", "seeds_only", "own_answers", "self_instruct", "refined", "method"]
 Method = Literal["self_instruct", "teams_rl", "both"]
 BASE = "base"
 SEEDS_ONLY = "seeds_only"
+OWN_ANSWERS = "own_answers"
 SELF_INSTRUCT = "self_instruct"
+# Arms without an algorithm; each is its own kind.
+PLAIN: Mapping[str, Kind] = {
+    BASE: "base",
+    SEEDS_ONLY: "seeds_only",
+    OWN_ANSWERS: "own_answers",
+    SELF_INSTRUCT: "self_instruct",
+}
 METHODS: tuple[Method, ...] = get_args(Method)
 PRESETS: tuple[str, ...] = get_args(RewardConfig.model_fields["preset"].annotation)
 
@@ -72,7 +85,7 @@ def parse_arms(names: str, profile: Profile) -> list[Arm]:
         raise ArmError(
             f"no such arm: {', '.join(unknown)}" if unknown else "no arms to compare",
             where="--arms",
-            fix=f"name {BASE}, {SEEDS_ONLY}, {SELF_INSTRUCT}, or ALGORITHM[/PRESET] with "
+            fix=f"name {', '.join(PLAIN)}, or ALGORITHM[/PRESET] with "
             f"ALGORITHM one of {', '.join(ALGORITHMS.names())} "
             f"and PRESET one of {', '.join(PRESETS)}",
         )
@@ -80,12 +93,8 @@ def parse_arms(names: str, profile: Profile) -> list[Arm]:
 
 
 def _arm(text: str, profile: Profile) -> Arm | None:
-    if text == BASE:
-        return Arm(text, "base")
-    if text == SEEDS_ONLY:
-        return Arm(text, "seeds_only")
-    if text == SELF_INSTRUCT:
-        return Arm(text, "self_instruct")
+    if text in PLAIN:
+        return Arm(text, PLAIN[text])
     algorithm, _, preset = text.partition("/")
     preset = preset or profile.reward.preset
     if algorithm not in ALGORITHMS.names() or preset not in PRESETS:
@@ -112,12 +121,13 @@ def parse_methods(methods: str, arms: str, profile: Profile) -> list[Arm]:
             fix=f"name {', '.join(METHODS)}",
         )
     beside = parse_arms(arms, profile) if arms.strip() else []
-    of_pool = [arm.name for arm in beside if arm.kind not in ("base", "seeds_only")]
+    of_pool = [arm.name for arm in beside if arm.name not in (BASE, SEEDS_ONLY, OWN_ANSWERS)]
     if of_pool:
         raise ArmError(
             f"{', '.join(of_pool)} cannot stand beside methods: it learns from a number of "
             "instructions of the pool, methods from a number of calls",
             where="--arms",
-            fix=f"leave {BASE} and {SEEDS_ONLY} there, and compare the others without --methods",
+            fix=f"leave {BASE}, {SEEDS_ONLY} and {OWN_ANSWERS} there, and compare the others "
+            "without --methods",
         )
     return [*beside, *(method_arm(method) for method in METHODS if method in named)]

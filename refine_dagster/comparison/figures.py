@@ -2,9 +2,6 @@
 
 Tasks and random seeds were both drawn by chance, and every interval resamples both
 (`statistics.two_way_interval`). It errs, if at all, on the wide side.
-
-An arm wins a task where its score there, averaged over the random seeds, is higher. The sign test
-asks how often a fair coin would give so uneven a count of won and lost tasks, ties left out.
 """
 
 from __future__ import annotations
@@ -14,11 +11,13 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from refine_dagster.comparison.arms import BASE, SEEDS_ONLY
+from refine_dagster.comparison.duels import MEASURES, ROUGE_L, Duel, duel_of
+from refine_dagster.comparison.loss_figures import LossFigure, loss_figures
 from refine_dagster.comparison.study import CellResult
-from refine_dagster.evaluation.report import ROUNDING, category_means
+from refine_dagster.evaluation.report import category_means
 from refine_dagster.judge.judge import PARTS
 from refine_dagster.seeding import request_seed
-from refine_dagster.statistics import sign_test, spearman, two_way_interval
+from refine_dagster.statistics import spearman, two_way_interval
 
 
 @dataclass(frozen=True)
@@ -35,25 +34,6 @@ class ArmFigure:
     deviation: float | None  # of the random seeds' means; None for one seed
     macro: float  # mean over categories instead of tasks
     exact_match: float
-
-
-@dataclass(frozen=True)
-class Duel:
-    """One arm against another at one size: difference of ROUGE-L, and tasks won."""
-
-    arm: str
-    against: str
-    size: int
-    mean_delta: float
-    delta_low: float
-    delta_high: float
-    wins: int
-    ties: int
-    losses: int
-    win_share: float
-    win_share_low: float
-    win_share_high: float
-    sign_test: float
 
 
 @dataclass(frozen=True)
@@ -90,8 +70,9 @@ class RewardLink:
 
 @dataclass(frozen=True)
 class Figures:
+    losses: tuple[LossFigure, ...]
     arms: tuple[ArmFigure, ...]
-    duels: tuple[Duel, ...]
+    duels: tuple[Duel, ...]  # by reference loss, then by ROUGE-L
     policies: tuple[PolicyFigure, ...]
     links: tuple[RewardLink, ...]
 
@@ -121,31 +102,45 @@ def figures_of(
         for name in names
         for size in ([0] if name == BASE else sizes)
     ]
+    losses = loss_figures(
+        # The base model has no size: it stands at each, so that it has a share of the way.
+        {
+            (name, size): groups[name, 0 if name == BASE else size]
+            for name in names
+            for size in sizes
+        }
+        or groups,
+        samples,
+        run_seed,
+    )
     duels = [
-        _duel(
+        duel_of(
+            measure,
             groups[name, size],
             groups[other, 0 if other == BASE else size],
-            tie_margin,
-            samples,
-            run_seed,
+            tie_margin=tie_margin if measure is ROUGE_L else 0.0,
+            samples=samples,
+            run_seed=run_seed,
         )
+        for measure in MEASURES
         for other in against
         if other in names
         for name in names[names.index(other) + 1 :]
         for size in sizes
         if name != BASE
     ]
-    return Figures(tuple(arms), tuple(duels), tuple(_policies(cells, names)), tuple(_links(cells)))
-
-
-def _table(cells: Sequence[CellResult]) -> list[list[float]]:
-    by_seed = sorted(cells, key=lambda cell: cell.random_seed)
-    return [[task.rouge_l for task in cell.tasks] for cell in by_seed]
+    return Figures(
+        tuple(losses),
+        tuple(arms),
+        tuple(duels),
+        tuple(_policies(cells, names)),
+        tuple(_links(cells)),
+    )
 
 
 def _arm_figure(cells: Sequence[CellResult], samples: int, run_seed: str) -> ArmFigure:
     first = cells[0]
-    table = _table(cells)
+    table = ROUGE_L.table(cells)
     means = [fmean(row) for row in table]
     low, high = two_way_interval(
         table, samples=samples, seed=request_seed(run_seed, "arm", first.arm, first.size)
@@ -161,50 +156,6 @@ def _arm_figure(cells: Sequence[CellResult], samples: int, run_seed: str) -> Arm
         deviation=stdev(means) if len(means) > 1 else None,
         macro=fmean(category_means(cell.tasks).macro for cell in cells),
         exact_match=fmean(task.exact_match for cell in cells for task in cell.tasks),
-    )
-
-
-def _duel(
-    ours: Sequence[CellResult],
-    theirs: Sequence[CellResult],
-    tie_margin: float,
-    samples: int,
-    run_seed: str,
-) -> Duel:
-    arm, against = ours[0], theirs[0]
-    table, other = _table(ours), _table(theirs)
-    # The base arm draws no noise: its one run stands against every random seed.
-    other = other * len(table) if len(other) == 1 else other
-    deltas = [
-        [our - their for our, their in zip(*rows, strict=True)]
-        for rows in zip(table, other, strict=True)
-    ]
-    of_task = [fmean(column) for column in zip(*deltas, strict=True)]
-    margin = tie_margin + ROUNDING
-    wins = sum(delta > margin for delta in of_task)
-    losses = sum(delta < -margin for delta in of_task)
-    seed = request_seed(run_seed, "duel", arm.arm, against.arm, arm.size)
-    delta_low, delta_high = two_way_interval(deltas, samples=samples, seed=seed)
-    win_low, win_high = two_way_interval(
-        deltas,
-        samples=samples,
-        seed=seed,
-        figure=lambda drawn: (drawn.mean(axis=0) > margin).mean(),
-    )
-    return Duel(
-        arm=arm.arm,
-        against=against.arm,
-        size=arm.size,
-        mean_delta=fmean(of_task),
-        delta_low=delta_low,
-        delta_high=delta_high,
-        wins=wins,
-        ties=len(of_task) - wins - losses,
-        losses=losses,
-        win_share=wins / len(of_task),
-        win_share_low=win_low,
-        win_share_high=win_high,
-        sign_test=sign_test(wins, losses),
     )
 
 

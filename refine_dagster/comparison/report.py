@@ -11,27 +11,43 @@ from __future__ import annotations
 import csv
 import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, get_args
 
 from rich.table import Table
 from rich.text import Text
 
-from refine_dagster.comparison.arms import BASE
+from refine_dagster.comparison.duels import MEASURES, REFERENCE_LOSS, ROUGE_L, Measure
 from refine_dagster.comparison.figures import Figures
 from refine_dagster.comparison.methods import MethodCalls
+from refine_dagster.comparison.plots import plot_sizes, plot_tasks
 from refine_dagster.comparison.study import CellResult, Study
+from refine_dagster.evaluation.reference_loss import ANSWER_TOKENS, TaskKind
 
 CALL_HEADINGS = (
     *("arm", "calls", "proposals", "rewrites", "reviews", "training calls", "candidates"),
     *("instructions", "examples", "calls each", "with training"),
 )
+SCORE_COLUMNS = (
+    *("arm", "size", "random_seed", "task", "category", "kind"),
+    *("rouge_l", "exact", "reference_loss", "uncalibrated_loss"),
+)
+KINDS: tuple[str, ...] = get_args(TaskKind)
+MEASURE_NAMES = {REFERENCE_LOSS.name: "reference loss", ROUGE_L.name: "ROUGE-L"}
 PACKAGES = ("refine-dagster", "torch", "transformers", "trl", "peft", "rouge-score")
+
+
+LOSS_TEXT = (
+    "The mean loss of the reference answers behind the evaluation's prompt, nats a token, the "
+    f"lower the better; an answer counts with its first {ANSWER_TOKENS} tokens. Logits are divided "
+    "by one temperature for each model, fitted on seeds that no arm learns from; *uncalibrated* is "
+    "without. A task is a *classification* where its answers repeat. *Share of the way*: 0 % is "
+    "`own_answers`, the base policy's own answers to the seeds, 100 % is `seeds_only`, people's "
+    "answers to the same ones."
+)
 
 
 @dataclass(frozen=True)
@@ -52,23 +68,26 @@ def write_report(report: Report, folder: Path, name: str) -> Path:
     page = folder / f"{name}.md"
     sizes, tasks = folder / f"{name}_sizes.png", folder / f"{name}_tasks.png"
     _write_scores(report.cells, folder / f"{name}_scores.csv")
-    _plot_sizes(report, sizes)
-    drawn = _plot_tasks(report, tasks)
+    plot_sizes(report.figures, report.study, sizes)
+    drawn = plot_tasks(report.cells, report.figures, report.study, tasks)
     page.write_text(_page(report, sizes.name, tasks.name if drawn else None), encoding="utf-8")
     return page
 
 
 def _page(report: Report, sizes: str, tasks: str | None) -> str:
     figures, study = report.figures, report.study
-    scores, duels = score_table(figures, study.size_name), duel_table(figures, study.size_name)
+    losses, scores = loss_table(figures, study.size_name), score_table(figures, study.size_name)
     policies, links = policy_table(figures), link_table(figures)
     blocks = [f"# {report.title}", *report.notes, f"    {report.command}", _setting(report)]
+    blocks += [f"## {losses.title}", LOSS_TEXT, losses.markdown()]
     blocks += [f"## {scores.title}", scores.markdown()]
     blocks.append(f"![Mean ROUGE-L over {study.size_label}]({sizes})")
     if study.methods is not None:
         calls = call_table(study, figures)
         blocks += [f"## {calls.title}", call_text(study.methods), calls.markdown()]
-    blocks += [f"## {duels.title}", duels.markdown()]
+    for measure in MEASURES:
+        duels = duel_table(figures, study.size_name, measure)
+        blocks += [f"## {duels.title}", duels.markdown()]
     if tasks:
         blocks.append(f"![Per-task differences]({tasks})")
     if policies.lines:
@@ -111,12 +130,12 @@ def _setting(report: Report) -> str:
 def _write_scores(cells: Sequence[CellResult], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["arm", "size", "random_seed", "task", "category", "rouge_l", "exact"])
+        writer.writerow(SCORE_COLUMNS)
         for cell in cells:
-            for task in cell.tasks:
-                scores = round(task.rouge_l, 3), round(task.exact_match, 3)
-                key = cell.arm, cell.size, cell.random_seed
-                writer.writerow([*key, task.task, task.category, *scores])
+            for task, loss in zip(cell.tasks, cell.losses.tasks, strict=True):
+                scores = [task.rouge_l, task.exact_match, loss.loss, loss.uncalibrated]
+                key = cell.arm, cell.size, cell.random_seed, task.task, task.category, loss.kind
+                writer.writerow([*key, *(round(score, 3) for score in scores)])
 
 
 @dataclass(frozen=True)
@@ -160,21 +179,56 @@ def score_table(figures: Figures, counted: str) -> FigureTable:
     )
 
 
-def duel_table(figures: Figures, counted: str) -> FigureTable:
+def loss_table(figures: Figures, counted: str) -> FigureTable:
+    """Every arm's reference loss at every size, and its share of the way between the ends."""
     return FigureTable(
-        "Arm against arm",
-        ["arm", "against", counted, "difference", "won / tied / lost", "tasks won", "sign test"],
+        "Reference loss",
+        [
+            *("arm", counted, "nats a token", *KINDS),
+            *("uncalibrated", "temperature", "share of the way"),
+        ],
+        [
+            [
+                one.arm,
+                one.size or "",
+                f"{one.loss:.3f} [{one.low:.3f}, {one.high:.3f}]",
+                *(f"{one.kinds[kind]:.3f}" if kind in one.kinds else "" for kind in KINDS),
+                f"{one.uncalibrated:.3f}",
+                f"{one.temperature:.2f}",
+                ""
+                if one.way is None or one.way_interval is None
+                else f"{one.way:.0%} [{one.way_interval.low:.0%}, {one.way_interval.high:.0%}]",
+            ]
+            for one in figures.losses
+        ],
+    )
+
+
+def duel_table(figures: Figures, counted: str, measure: Measure) -> FigureTable:
+    return FigureTable(
+        f"Arm against arm, {MEASURE_NAMES[measure.name]}",
+        [
+            *("arm", "against", counted, "difference", "won / tied / lost", "tasks won"),
+            *("sign test", *KINDS),
+        ],
         [
             [
                 duel.arm,
                 duel.against,
                 duel.size,
-                f"{duel.mean_delta:+.2f} [{duel.delta_low:+.2f}, {duel.delta_high:+.2f}]",
+                _interval(duel.mean_delta, duel.delta_low, duel.delta_high),
                 f"{duel.wins} / {duel.ties} / {duel.losses}",
                 f"{duel.win_share:.0%} [{duel.win_share_low:.0%}, {duel.win_share_high:.0%}]",
                 f"p = {duel.sign_test:.3f}",
+                *(
+                    _interval(of_kind.mean, of_kind.low, of_kind.high)
+                    if (of_kind := duel.kinds.get(kind))
+                    else ""
+                    for kind in KINDS
+                ),
             ]
             for duel in figures.duels
+            if duel.measure == measure.name
         ],
     )
 
@@ -259,12 +313,17 @@ def call_text(calls: MethodCalls) -> str:
 def shown_tables(study: Study, figures: Figures) -> Iterable[FigureTable]:
     """The tables for the terminal; those without a line are left out."""
     tables = [
+        loss_table(figures, study.size_name),
         score_table(figures, study.size_name),
-        duel_table(figures, study.size_name),
+        *(duel_table(figures, study.size_name, measure) for measure in MEASURES),
         policy_table(figures),
     ]
     tables += [] if study.methods is None else [call_table(study, figures)]
     return (table for table in tables if table.lines)
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _decimals(value: float | None) -> str:
@@ -273,68 +332,3 @@ def _decimals(value: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.2f}"
-
-
-@contextmanager
-def _plot(path: Path) -> Iterator[Any]:
-    """Axes to draw on, and at the end a picture at `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    yield axes
-    axes.legend(fontsize=8)
-    FigureCanvasAgg(figure).print_png(str(path))
-
-
-def _plot_sizes(report: Report, path: Path) -> None:
-    arms = report.figures.arms
-    with _plot(path) as axes:
-        for name in dict.fromkeys(arm.arm for arm in arms):
-            points = [arm for arm in arms if arm.arm == name]
-            scores = [point.rouge_l for point in points]
-            if name == BASE:
-                axes.axhline(scores[0], color="grey", linestyle="--", label=name)
-                continue
-            axes.errorbar(
-                [point.size for point in points],
-                scores,
-                yerr=[point.deviation or 0.0 for point in points],
-                marker="o",
-                markersize=4,
-                capsize=3,
-                linewidth=1.2,
-                label=name,
-            )
-        axes.set_xlabel(report.study.size_label)
-        axes.set_ylabel("mean ROUGE-L, points of 100")
-        axes.set_title("Bars: standard deviation over random seeds", fontsize=9)
-
-
-def _plot_tasks(report: Report, path: Path) -> bool:
-    """Sorted per-task differences at the largest size, a line an arm; False: nothing to draw."""
-    cells, duels = report.cells, report.figures.duels
-    if not duels:
-        return False
-    against, size = duels[0].against, max(duel.size for duel in duels)
-    theirs = _task_means(cells, against, 0 if against == BASE else size)
-    with _plot(path) as axes:
-        axes.axhline(0, color="grey", linewidth=0.8)
-        for duel in duels:
-            if (duel.against, duel.size) == (against, size):
-                ours = _task_means(cells, duel.arm, size)
-                deltas = sorted(ours[task] - theirs[task] for task in ours)
-                axes.plot(deltas, linewidth=1.2, label=duel.arm)
-        axes.set_xlabel(f"held-out tasks, sorted for each arm; {size} {report.study.size_label}")
-        axes.set_ylabel(f"ROUGE-L less that of {against}")
-    return True
-
-
-def _task_means(cells: Sequence[CellResult], arm: str, size: int) -> dict[str, float]:
-    scores: dict[str, list[float]] = {}
-    for cell in cells:
-        if (cell.arm, cell.size) == (arm, size):
-            for task in cell.tasks:
-                scores.setdefault(task.task, []).append(task.rouge_l)
-    return {task: fmean(values) for task, values in scores.items()}

@@ -28,6 +28,7 @@ from refine_dagster.config.profile import Profile
 from refine_dagster.config.section import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import TaskScore
+from refine_dagster.evaluation.reference_loss import ReferenceLosses, TaskLoss
 from refine_dagster.evaluation.super_ni import Task, tasks_hash
 from refine_dagster.hashing import canonical_json, content_id
 from refine_dagster.home import write_atomically
@@ -95,7 +96,7 @@ def read_inputs(warehouse: Warehouse, checkpoints: Path) -> StudyInputs:
 
 
 # Raised when the same plan would give other figures.
-REVISION = 1
+REVISION = 2
 
 
 class StudyError(RefineError):
@@ -259,6 +260,7 @@ class CellResult:
     policy: PolicyResult | None
     # Part of the judge -> Spearman correlation of its scores of answers with their ROUGE-L.
     answers: Mapping[str, float | None]
+    losses: ReferenceLosses  # of the same tasks
     seconds: float  # fine-tuning and evaluation
 
 
@@ -273,13 +275,16 @@ class CellFolder:
 
     def read(self, key: CellKey) -> CellResult:
         values = json.loads(self._path(key).read_text(encoding="utf-8"))
-        dataset, policy = values["dataset"], values["policy"]
+        dataset, policy, losses = values["dataset"], values["policy"], values["losses"]
         return CellResult(
             **{
                 **values,
                 "tasks": tuple(TaskScore(**task) for task in values["tasks"]),
                 "dataset": DatasetResult(**dataset) if dataset else None,
                 "policy": PolicyResult(**policy) if policy else None,
+                "losses": ReferenceLosses(
+                    losses["temperature"], tuple(TaskLoss(**task) for task in losses["tasks"])
+                ),
             }
         )
 

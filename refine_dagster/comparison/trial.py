@@ -18,6 +18,7 @@ from typing import Any
 
 from refine_dagster import progress, stages
 from refine_dagster.comparison.arms import Arm
+from refine_dagster.comparison.held_out_seeds import seed_parts
 from refine_dagster.comparison.study import (
     CellFolder,
     CellKey,
@@ -147,6 +148,7 @@ class _Trial:
         store = CompletionsStore(warehouse, f"comparison-{random_seed}")
         self._study = study
         self._inputs, self._profile = study.inputs, study.profile
+        self._seeds = seed_parts(study.inputs.seeds, f"{study.profile.run_seed}/{random_seed}")
         self._judge = judge
         # Scores what the judge scores, and the config's reward parts.
         self._unwhitened = feedback_of(judge, study.profile.reward)
@@ -177,6 +179,13 @@ class _Trial:
             dataset=None if lesson is None else self._dataset(key, lesson),
             policy=_policy_result(self._policy(key.arm)) if key.arm.kind == "refined" else None,
             answers=self._correlations(scores),
+            losses=stages.measure_losses(
+                model,
+                self._study.tasks,
+                self._seeds.calibration,
+                self._profile.evaluation,
+                self._runtime,
+            ),
             seconds=round(time.monotonic() - started, 2),
         )
 
@@ -185,9 +194,13 @@ class _Trial:
         if key.arm.kind == "base":
             return None
         if key.arm.kind == "seeds_only":
-            return Lesson("seed_tasks", self._inputs.seeds)
-        written, policy = self._instances(key.arm), self._writer(key.arm)
-        chosen = [written[row["instruction"]] for row in self._instructions(key)]
+            return Lesson("seed_tasks", self._seeds.learned)
+        policy = self._writer(key.arm)
+        if key.arm.kind == "own_answers":
+            chosen = self._own_answers
+        else:
+            written = self._instances(key.arm)
+            chosen = [written[row["instruction"]] for row in self._instructions(key)]
         table, selection = "instance_decisions", self._profile.selection
         decided = stages.select(table, chosen, policy, self._inputs.judge, selection)
         kept = [row for row in decided.tables[table] if row["kept"]]
@@ -212,7 +225,7 @@ class _Trial:
         base, profile = self._inputs.base, self._profile
         if not profile.instances.start_steps:
             return base
-        learnt = self._inputs.seeds, profile.instances, profile.supervised
+        learnt = self._seeds.learned, profile.instances, profile.supervised
         return stages.start_policy(base, *learnt, self._runtime).model
 
     def _writer(self, arm: Arm) -> Model:
@@ -235,9 +248,16 @@ class _Trial:
     def _write(
         self, policy: Model, pool: Sequence[Row], feedback: Feedback
     ) -> dict[str, WrittenInstance]:
-        seeds, config = self._inputs.seeds, self._profile.instances
+        seeds, config = self._seeds.learned, self._profile.instances
         written = stages.write_instances(policy, pool, seeds, feedback, config, self._runtime)
         return {instance.prompt.instruction["instruction"]: instance for instance in written}
+
+    @cached_property
+    def _own_answers(self) -> list[WrittenInstance]:
+        """The base policy's answers to the seeds that arms learn from."""
+        config = self._profile.instances
+        learned = self._seeds.learned
+        return stages.answer_seeds(self._start, learned, self._unwhitened, config, self._runtime)
 
     @cached_property
     def _scale(self) -> list[Scores]:
@@ -255,7 +275,7 @@ class _Trial:
             self._policies[arm.name] = stages.refine_policy(
                 self._start,
                 self._inputs.pool,
-                self._inputs.seeds,
+                self._seeds.learned,
                 self._inputs.judge,
                 self._feedback(arm),
                 profile.reinforcement,
@@ -290,6 +310,8 @@ class _Trial:
     def _format_valid(self, key: CellKey) -> float:
         if key.arm.kind == "seeds_only":
             return 1.0
+        if key.arm.kind == "own_answers":
+            return fmean(answer.scored.instance.format_valid for answer in self._own_answers)
         written = self._instances(key.arm)
         of_method = key.arm.kind == "method"
         texts = [row["instruction"] for row in self._instructions(key)] if of_method else written

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from refine_dagster import progress
 from refine_dagster.config.learning import SupervisedConfig
 from refine_dagster.language import ENGLISH, Language
+from refine_dagster.models.answer_tokens import answer_tokens
 from refine_dagster.models.batches import with_smaller_batches
 from refine_dagster.models.device import Device, opened_device
 from refine_dagster.models.language_model import (
@@ -190,24 +191,13 @@ def training_example(
     form: Form = "zero_shot",
     language: Language = ENGLISH,
 ) -> dict[str, list[int]]:
-    """Tokens of prompt, completion and end-of-sequence, with labels on the latter two only.
-
-    The prompt ends in a colon and the completion begins with a space. Its tokens are those that
-    the prompt has at inference; where the tokenizer agrees, the two are tokenised as one text.
-    """
+    """Tokens of prompt, completion and end-of-sequence, with labels on the latter two only."""
     if form == "instance":
         prompt, completion = instance_lesson(example, language)
     else:
         prompt, completion = zero_shot_lesson(example)
-    prompt_ids: list[int] = tokenizer(prompt)["input_ids"]
-    joint: list[int] = tokenizer(prompt + completion)["input_ids"]
-    if tokenizer.eos_token_id is not None and joint[-1:] == [tokenizer.eos_token_id]:
-        joint = joint[:-1]
-    if joint[: len(prompt_ids)] == prompt_ids:
-        learned = joint[len(prompt_ids) :]
-    else:
-        learned = tokenizer(completion, add_special_tokens=False)["input_ids"]
-    learned = [*learned, tokenizer.eos_token_id]
+    prompt_ids, answer = answer_tokens(tokenizer, prompt, completion)
+    learned = [*answer, tokenizer.eos_token_id]
     return {
         "input_ids": [*prompt_ids, *learned],
         "labels": [NO_LOSS] * len(prompt_ids) + learned,

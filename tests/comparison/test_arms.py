@@ -32,11 +32,11 @@ def test_an_algorithm_alone_takes_the_preset_of_the_profile() -> None:
     assert parse_arms("rloo", profile)[0].name == "rloo/coherence_only"
 
 
-@pytest.mark.parametrize("names", ["", ",", "base,dpo", "ppo/nice", "base/balanced"])
+@pytest.mark.parametrize("names", ["", ",", "base,dqn", "ppo/nice", "base/balanced"])
 def test_what_is_no_arm_is_named(names: str) -> None:
-    with pytest.raises(ArmError, match="base, seeds_only, self_instruct") as caught:
+    with pytest.raises(ArmError, match="base, seeds_only, own_answers") as caught:
         parse_arms(names, PROFILE)
-    for wrong in ("dpo", "ppo/nice", "base/balanced"):
+    for wrong in ("dqn", "ppo/nice", "base/balanced"):
         assert (wrong in str(caught.value.what)) == (wrong in names)
 
 

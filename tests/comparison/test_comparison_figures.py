@@ -19,6 +19,7 @@ from refine_dagster.comparison.study import (
 )
 from refine_dagster.evaluation.answers import TaskScore
 from tests.builders.fake_judge import PART_NAMES
+from tests.builders.losses import losses_of
 
 POLICY = PolicyResult(
     steps=4,
@@ -47,6 +48,7 @@ def cell(arm: str, seed: int, size: int, scores: list[float], part: float = 0.5)
         else DatasetResult(size, 1.0, dict.fromkeys(PART_NAMES, part), 1),
         policy=POLICY if "/" in arm else None,
         answers={"coherence": 0.25, "naturalness": None},
+        losses=losses_of(*(5 - one / 20 for one in scores)),
         seconds=1.0,
     )
 
@@ -74,12 +76,14 @@ def test_means_deviations_and_categories() -> None:
 def test_an_arm_is_compared_task_by_task() -> None:
     found = figures_of(CELLS, ("self_instruct", "base"), tie_margin=0, samples=200, run_seed="s")
     pairs = [(one.arm, one.against) for one in found.duels]
-    assert pairs == [
+    of_measure = [
         ("grpo/balanced", "self_instruct"),
         ("self_instruct", "base"),
         ("grpo/balanced", "base"),
     ]
-    duel = found.duels[0]
+    assert pairs == of_measure * 2
+    assert [one.measure for one in found.duels] == ["reference_loss"] * 3 + ["rouge_l"] * 3
+    duel = found.duels[3]
     # By task: +2, 0, -10, +20 for either random seed.
     assert (duel.wins, duel.ties, duel.losses) == (2, 1, 1)
     assert duel.mean_delta == pytest.approx(3.0)
@@ -90,7 +94,58 @@ def test_an_arm_is_compared_task_by_task() -> None:
 
 def test_a_margin_makes_ties() -> None:
     found = figures_of(CELLS, ("self_instruct",), tie_margin=2.0, samples=50, run_seed="s")
-    assert (found.duels[0].wins, found.duels[0].ties, found.duels[0].losses) == (1, 2, 1)
+    duel = found.duels[1]
+    assert (duel.wins, duel.ties, duel.losses) == (1, 2, 1)
+
+
+def test_a_lower_loss_wins_and_kinds_of_tasks_stand_apart() -> None:
+    found = figures_of(CELLS, ("self_instruct",), tie_margin=2.0, samples=50, run_seed="s")
+    duel = found.duels[0]
+    # A point of ROUGE-L is 0.05 nats here, and the margin is one of ROUGE-L alone.
+    assert (duel.measure, duel.wins, duel.ties, duel.losses) == ("reference_loss", 2, 1, 1)
+    assert duel.mean_delta == pytest.approx(-3.0 / 20)
+    deltas = {kind: (delta.tasks, delta.mean) for kind, delta in duel.kinds.items()}
+    assert deltas == {
+        "generation": (2, pytest.approx(4 / 20)),
+        "classification": (2, pytest.approx(-10 / 20)),
+    }
+
+
+ENDS = [
+    cell("own_answers", 1, 8, [10.0, 10.0, 20.0, 20.0]),
+    cell("own_answers", 2, 8, [10.0, 10.0, 20.0, 20.0]),
+    cell("seeds_only", 1, 8, [30.0, 30.0, 40.0, 40.0]),
+    cell("seeds_only", 2, 8, [30.0, 30.0, 40.0, 40.0]),
+]
+
+
+def test_an_arm_stands_between_own_answers_and_peoples() -> None:
+    arms = [*CELLS, *ENDS]
+    found = {
+        one.arm: one for one in figures_of(arms, (), tie_margin=0, samples=99, run_seed="s").losses
+    }
+    ways = {arm: one.way for arm, one in found.items()}
+    assert ways == {
+        "base": pytest.approx(-0.25),
+        "self_instruct": pytest.approx(0.5625),
+        "grpo/balanced": pytest.approx(0.7125),
+        "own_answers": pytest.approx(0.0),
+        "seeds_only": pytest.approx(1.0),
+    }
+    interval = found["seeds_only"].way_interval
+    assert interval == pytest.approx((1.0, 1.0))
+    refined = found["grpo/balanced"]
+    assert refined.loss == pytest.approx(5 - 29.25 / 20)
+    assert refined.uncalibrated == pytest.approx(refined.loss + 1)
+    assert refined.kinds["classification"] == pytest.approx(5 - 40 / 20)
+    assert refined.temperature == 1.5
+    assert refined.way_interval is not None
+    assert refined.way_interval.low < 0.7125 < refined.way_interval.high
+
+
+def test_without_both_ends_there_is_no_way() -> None:
+    found = figures_of([*CELLS, *ENDS[:2]], (), tie_margin=0, samples=9, run_seed="s")
+    assert {one.way for one in found.losses} == {None}
 
 
 def test_policies_are_counted_once_a_seed() -> None:

@@ -35,6 +35,7 @@ from refine_dagster.teams_rl.evolution import instructor_payload
 from refine_dagster.warehouse.rows import Row, make_row
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.fake_judge import PART_NAMES
+from tests.builders.losses import losses_of
 from tests.builders.rows import row, seed_row
 from tests.builders.warehouse import commit, new_warehouse
 
@@ -226,7 +227,7 @@ def test_numbers_of_calls_that_cannot_be_compared_are_refused() -> None:
 def cell(arm: str, random_seed: int, size: int, rows: int) -> CellResult:
     dataset = DatasetResult(rows, 1.0, dict.fromkeys(PART_NAMES, 0.5), 1.0) if rows else None
     tasks = (TaskScore(arm, "t", "c", 1, 10.0, 5.0),)
-    return CellResult(arm, random_seed, size, tasks, dataset, None, {}, 1.0)
+    return CellResult(arm, random_seed, size, tasks, dataset, None, {}, losses_of(2.0), 1.0)
 
 
 def test_the_report_tells_calls_instructions_and_examples() -> None:
@@ -238,7 +239,7 @@ def test_the_report_tells_calls_instructions_and_examples() -> None:
         *(cell("method/both", one, 4, 3) for one in (1, 2)),
     ]
     found = figures_of(cells, ("method/self_instruct",), tie_margin=0, samples=9, run_seed="s")
-    assert [one.arm for one in found.duels] == ["method/teams_rl", "method/both"]
+    assert [one.arm for one in found.duels] == ["method/teams_rl", "method/both"] * 2
     # The seeds' dataset is the same at every size.
     assert {one.datasets for one in found.links} == {6}
     lines = [[str(cell) for cell in line] for line in call_table(study(4), found).lines]

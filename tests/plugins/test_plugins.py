@@ -31,6 +31,7 @@ from refine_dagster.teams_rl.operations import NAMES, operation_named
 from refine_dagster.teams_rl.policies import RoundRobinPolicy
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.fake_judge import FakeJudge, scores_of
+from tests.builders.losses import losses_of
 from tests.pipeline.children import run_command
 from tests.pipeline.project import Project, packaged_seeds
 
@@ -144,7 +145,7 @@ def test_a_new_version_of_an_algorithm_makes_the_cells_of_its_arms_again(
     keys = [CellKey(arm, random_seed=1, size=8) for arm in arms]
     cells = CellFolder(tmp_path / "cells")
     for key in keys:
-        cells.write(key, CellResult(key.arm.name, 1, 8, (), None, None, {}, 0.0))
+        cells.write(key, CellResult(key.arm.name, 1, 8, (), None, None, {}, losses_of(), 0.0))
     assert [cells.has(key) for key in keys] == [True, True]
     metadata = tmp_path / "refine_example-1.0.dist-info" / "METADATA"
     metadata.write_text(metadata.read_text("utf-8").replace("1.0", "1.1"), "utf-8")
