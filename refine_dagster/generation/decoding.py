@@ -242,19 +242,29 @@ def shared_start(prompts: Sequence[list[int]]) -> int:
     return shared if shared >= SHORTEST else 0
 
 
-def read_once(model: PreTrainedModel, start: Sequence[int], rows: int) -> DynamicCache | None:
+def read_once(
+    model: PreTrainedModel, start: Sequence[int], rows: int, columns: int
+) -> DynamicCache | None:
     """The cache of a start of all rows, computed once; None where the model's cannot be repeated.
 
     The values are those of each prompt read alone, up to the rounding of another shape.
+
+    Args:
+        columns: most that will be read, the start, padding and new tokens included.
     """
     import torch
-    from transformers.cache_utils import DynamicLayer
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+    # A sliding window counts the padding behind the start, so no row may grow beyond it.
+    window = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
+    if window is not None and columns > window:
+        return None
     ids = torch.tensor([list(start)], device=model.device)
     with torch.inference_mode():
         _, cache = _cache_of(model(input_ids=ids, use_cache=True, logits_to_keep=1))
-    # A sliding window counts the padding behind the start; a state space has no keys to repeat.
-    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+    # A state space has no keys to repeat.
+    known = DynamicLayer, DynamicSlidingWindowLayer
+    if any(type(layer) not in known for layer in cache.layers):
         return None
     cache.batch_repeat_interleave(rows)
     return cache

@@ -269,8 +269,10 @@ class TransformersBackend:
                 shape = ROWS, padded_length(len(prompts[0]))
                 sequences = Sequences(model, pad_left(prompts, pad, shape=shape), steps)
             else:
-                shared = shared_start(prompts)
-                cache = read_once(model, prompts[0][:shared], len(prompts)) if shared else None
+                shared, cache = shared_start(prompts), None
+                if shared:
+                    columns = max(map(len, prompts)) + steps
+                    cache = read_once(model, prompts[0][:shared], len(prompts), columns)
                 shared = 0 if cache is None else shared
                 padded = pad_left(prompts, pad, shared=shared)
                 sequences = Sequences(model, padded, steps, cache, shared)
