@@ -11,6 +11,7 @@ import pytest
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.models.device import Device, device_session
 from tests.builders.tiny_model import write_tiny_model
+from tests.builders.warehouse import cheap_planning
 from tests.builders.writing_model import write_writing_model
 from tests.guard import MARK, Guard
 
@@ -30,6 +31,9 @@ SLOW_FIXTURES = {
     "tiny_model_folder",
     "writing_model_folder",
 }
+
+# Folders with many small warehouses.
+PLANNED_CHEAPLY = {"docs", "lineage", "warehouse"}
 
 _guard = Guard()
 
@@ -82,6 +86,16 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def writing_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of about 0.1 M parameters that mostly writes well-formed instances."""
     return write_writing_model(tmp_path_factory.mktemp("writing_model"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def planned_cheaply(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Folders of many small queries run them as they are written: a quarter of the time less.
+
+    Tests of the whole graph ask the same with DuckDB as it comes.
+    """
+    with cheap_planning() if request.path.parent.name in PLANNED_CHEAPLY else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="module")

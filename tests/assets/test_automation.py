@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -47,15 +50,17 @@ class Daemon:
         instance: dg.DagsterInstance,
         *sensors: str,
         rounds: int = 1,
+        cursors: Mapping[str, Any] | None = None,
     ) -> None:
         self.sensors = [one for one in condition_sensors(rounds) if one.name in sensors]
         self.definitions = definitions
         self.instance = instance
         self.graph = definitions.resolve_asset_graph()
         self.order = [key.to_user_string() for key in self.graph.toposorted_asset_keys]
-        self.cursors: dict[str, Any] = {}
+        self.cursors: dict[str, Any] = dict(cursors or {})
         self.runs: list[dg.RunRequest] = []
-        self.tick()
+        if cursors is None:
+            self.tick()
 
     def made(self, asset: str, version: str, *, passed: bool = True) -> None:
         """The asset was materialised with this content; its checks passed, or did not."""
@@ -95,18 +100,44 @@ def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
     return build_definitions("offline", home=Home(tmp_path_factory.mktemp("automation")))
 
 
+@dataclass(frozen=True)
+class AllMade:
+    """A folder of Dagster's in which everything was made once, and what the sensors remember."""
+
+    folder: Path
+    cursors: Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def everything(definitions: dg.Definitions, tmp_path_factory: pytest.TempPathFactory) -> AllMade:
+    folder = tmp_path_factory.mktemp("everything_made")
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        return AllMade(folder, all_made(Daemon(definitions, instance, DATASET, MARTS)).cursors)
+
+
+@contextmanager
+def _copied(
+    everything: AllMade, definitions: dg.Definitions, folder: Path, *sensors: str
+) -> Iterator[Daemon]:
+    copy = shutil.copytree(everything.folder, folder / "dagster")
+    with dg.DagsterInstance.local_temp(str(copy)) as instance:
+        yield Daemon(definitions, instance, *sensors, cursors=everything.cursors)
+
+
 @pytest.fixture
-def daemon(definitions: dg.Definitions) -> Iterator[Daemon]:
+def daemon(everything: AllMade, definitions: dg.Definitions, tmp_path: Path) -> Iterator[Daemon]:
     """A project in which everything was made once; the dataset is kept fresh, the marts not."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield all_made(Daemon(definitions, instance, DATASET))
+    with _copied(everything, definitions, tmp_path, DATASET) as daemon:
+        yield daemon
 
 
 @pytest.fixture
-def daemon_of_all(definitions: dg.Definitions) -> Iterator[Daemon]:
+def daemon_of_all(
+    everything: AllMade, definitions: dg.Definitions, tmp_path: Path
+) -> Iterator[Daemon]:
     """A project in which everything was made once and is kept fresh."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield all_made(Daemon(definitions, instance, DATASET, MARTS))
+    with _copied(everything, definitions, tmp_path, DATASET, MARTS) as daemon:
+        yield daemon
 
 
 def all_made(daemon: Daemon) -> Daemon:
@@ -146,6 +177,7 @@ def test_a_cosmetic_edit_stops_at_the_seeds(daemon: Daemon) -> None:
     assert daemon.tick() == []
 
 
+@pytest.mark.slow
 def test_an_edit_makes_each_asset_once_and_marts_last(daemon_of_all: Daemon) -> None:
     daemon_of_all.made("seed_tasks", "2")
     requested: list[str] = []
@@ -161,6 +193,7 @@ def test_an_edit_makes_each_asset_once_and_marts_last(daemon_of_all: Daemon) -> 
     assert {*automated(), "stg_parents"} <= set(requested[:made_of_all])
 
 
+@pytest.mark.slow
 def test_an_edit_goes_through_every_policy_round_once(tmp_path: Path) -> None:
     definitions = build_definitions("offline", {"rounds": 2}, Home(tmp_path / "home"))
     with dg.DagsterInstance.ephemeral() as instance:

@@ -135,7 +135,7 @@ ANSWERS: Mapping[str, tuple[str, str, float]] = {
 def tell(home: Home) -> Warehouse:
     """The whole story in a new home: materializations 1 to 29."""
     story = Story(home)
-    with mock.patch.object(ledger, "datetime", Clock()):
+    with mock.patch.object(ledger, "datetime", Clock()), story.warehouse.held():
         story.run("run-1", SEEDS)
         story.export("alpaca", "exports/dataset.json")
         story.run("run-2", EDITED)

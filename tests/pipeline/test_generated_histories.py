@@ -26,12 +26,14 @@ from tests.builders.fake_graph import FakeGraph, KilledError, assets_until
 from tests.builders.histories import FIRST, Step, walk
 from tests.builders.warehouse import cheap_planning
 
-# Walk -> its length. `make check` has one short walk, with an edit, a removal, another config, a
-# kill, a second policy round and a change undone.
-QUICK = 16
-WALKS = {QUICK: 5, **dict.fromkeys(range(10), 20)}
+pytestmark = pytest.mark.slow
+
+# Walk -> its length. The short one has an edit, a removal, another config, a kill, a second policy
+# round and a change undone.
+SHORT = 16
+WALKS = {SHORT: 5, **dict.fromkeys(range(10), 20)}
 # These end with a deep audit of the home.
-AUDITED = (QUICK, 0, 5)
+AUDITED = (SHORT, 0, 5)
 TASKS = 1
 LIVE = "SELECT asset, table_name, policy_round, row_id FROM lineage.rows WHERE removed_in IS NULL"
 EDGES = "SELECT table_name, policy_round, row_id, parent_table, parent_id FROM lineage.edges"
@@ -90,10 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(n, marks=() if n == QUICK else pytest.mark.slow) for n in WALKS],
-)
+@pytest.fixture(scope="module", params=list(WALKS))
 def walked(request: pytest.FixtureRequest, folder: Path) -> Iterator[Walk]:
     """A walk, done."""
     home = Home(folder / "home")
