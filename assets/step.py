@@ -19,6 +19,7 @@ from assets.preview import markdown_table, step_plots
 from refine_dagster import progress
 from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
+from refine_dagster.generation.budget import cost
 from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.language import language_of
 from refine_dagster.models.device import Device, session_figures
@@ -34,6 +35,8 @@ from refine_dagster.warehouse.warehouse import Warehouse
 
 # The tag in which Dagster keeps a materialization's data version.
 _DATA_VERSION = "dagster/data_version"
+# Before a role: the figure of what its requests cost.
+SPEND = "spend_"
 
 Result = dg.MaterializeResult[Any]
 
@@ -147,10 +150,26 @@ class Step:
             config=self._facts.config_of(self.profile),
             usage=self._store.usage if self._store else {},
             uses=self._store.uses if self._store else {},
-            metrics={name: value for name, value in figures.items() if value is not None},
+            metrics={
+                **{
+                    name: value
+                    for name, value in figures.items()
+                    if value is not None and not name.startswith(SPEND)
+                },
+                **self._spend(),
+            },
             device=session_figures(self._device) if self._device else {},
             started_at=self._started_at,
         )
+
+    def _spend(self) -> dict[str, float]:
+        """Money by role; {} where the profile has no prices."""
+        prices = self.profile.generator.prices
+        usage = self._store.usage if self._store and prices else {}
+        return {
+            f"{SPEND}{role}": cost(prices, used.sent, used.prompt_tokens, used.completion_tokens)
+            for role, used in usage.items()
+        }
 
     def _result(
         self,

@@ -151,6 +151,7 @@ BACKENDS: Registry[Callable[..., Any]] = Registry(
     {
         "transformers": "refine_dagster.generation.transformers_backend:transformers_backend",
         "vllm": "refine_dagster.generation.vllm_backend:vllm_backend",
+        "endpoint": "refine_dagster.generation.endpoint.backend:endpoint_backend",
     },
 )
 

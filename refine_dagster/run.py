@@ -15,8 +15,10 @@ from dagster._core.errors import DagsterAssetCheckFailedError  # not public, and
 from sqlalchemy.exc import DBAPIError
 
 from refine_dagster import progress
+from refine_dagster.config.profile import load_profile
 from refine_dagster.definitions import build_definitions
 from refine_dagster.errors import RefineError, first_line
+from refine_dagster.generation.endpoint.readiness import server_notes
 from refine_dagster.home import Home
 from refine_dagster.warehouse.run_lock import holding_run_lock
 from resources.event_log import open_instance
@@ -70,6 +72,9 @@ def run_pipeline(
     definitions = build_definitions(profile, overrides, home)
     prepare_dagster_home(home)
     keys = _selected(definitions, select)
+    config = load_profile(profile, overrides)
+    for note in server_notes(config.generator, evolves=config.teams_rl.evolved_seeds > 0):
+        progress.note(note)
     job = definitions.resolve_job_def("everything")
     run_id = str(uuid4())
     with (

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from refine_dagster.config.models import DeviceConfig, GeneratorConfig
 from refine_dagster.config.profile import Profile
+from refine_dagster.generation.budget import Budget
 from refine_dagster.generation.completions import (
-    Budget,
     CompletionsStore,
     GeneratorSession,
     open_generator,
@@ -67,10 +67,12 @@ class GeneratorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     batch_size: int | None = Field(default=None, description="Requests decoded together.")
     max_requests: int | None = Field(default=None, description="Budget of requests for the run.")
     max_tokens: int | None = Field(default=None, description="Budget of tokens for the run.")
+    max_cost: float | None = Field(default=None, description="Budget of money for the run.")
 
     def config(self, profile: GeneratorConfig) -> GeneratorConfig:
         """The profile's config with this resource's settings over them."""
-        own = {name: getattr(self, name) for name in ("batch_size", "max_requests", "max_tokens")}
+        names = ("batch_size", "max_requests", "max_tokens", "max_cost")
+        own = {name: getattr(self, name) for name in names}
         return profile.changed("generator", own, "resource generator")
 
     def store(
@@ -78,7 +80,7 @@ class GeneratorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> CompletionsStore:
         """The completions store for a run, under the run's budget."""
         config = self.config(profile)
-        return CompletionsStore(warehouse, run_id, Budget(config.max_requests, config.max_tokens))
+        return CompletionsStore(warehouse, run_id, Budget.of(config))
 
     @contextmanager
     def session(

@@ -5,7 +5,7 @@ SELECT
     model,                                             -- The backend's fingerprint. #not_null
     seed,                                              -- Source of the request's sampling noise.
     text,                                              -- The completion.
-    finish_reason,                                     -- Why it ended: a stop string, the end token, the length limit, or labels were scored. #accepted{stop,eos,length,scored}
+    finish_reason,                                     -- Why it ended: a stop string, the end token, the length limit, labels were scored, or a server refused. #accepted{stop,eos,length,scored,refused}
     prompt_tokens,                                     -- Length of the prompt in tokens.
     completion_tokens,                                 -- Tokens decoded.
     seconds,                                           -- The batch's seconds, shared equally.

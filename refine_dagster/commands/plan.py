@@ -76,6 +76,7 @@ def plan(
     if format == "json":
         answer = vars(planned) | {
             "seconds": planned.seconds,
+            "cost": planned.cost,
             "assets": assets,
             "assumptions": planned.assumptions(),
         }
@@ -121,6 +122,9 @@ def _print(planned: RunPlan, assets: Sequence[AssetState]) -> None:
         "activations, without the process.",
         indent=0,
     )
+    if planned.cost is not None:
+        limit = "no limit" if planned.max_cost is None else f"at most {planned.max_cost:g}"
+        say(f"Requests cost {planned.cost:,.2f} by generator.prices (generator.max_cost: {limit}).")
     say()
     _print_rates(planned)
     say()

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+import re
+from typing import Annotated, Any, Literal, Self
 
-from refine_dagster.config.section import ConfigSection, Count, Positive, Registered, setting
+from pydantic import model_validator
+
+from refine_dagster.config.section import (
+    ConfigSection,
+    Count,
+    Positive,
+    Registered,
+    setting,
+)
 from refine_dagster.registry import BACKENDS
+
+_BASE_URL = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#@]*)?")
 
 
 class DeviceConfig(ConfigSection):
@@ -80,7 +92,8 @@ class GeneratorConfig(ConfigSection):
     backend: Annotated[str, Registered(BACKENDS)] = setting(
         "transformers",
         "What runs the language model: `transformers`; `vllm`, which needs the extra "
-        "`refine-dagster[vllm]`; or one that another package registers.",
+        "`refine-dagster[vllm]`; `endpoint`, servers with OpenAI's interface; or one that another "
+        "package registers.",
     )
     batch_size: int | None = setting(
         32, "Requests decoded and committed together; null finds it from free memory.", ge=1
@@ -90,6 +103,18 @@ class GeneratorConfig(ConfigSection):
     )
     max_tokens: int | None = setting(
         None, "Budget: tokens (prompt and completion) a run may send; null is no limit.", ge=1
+    )
+    max_cost: float | None = setting(
+        None,
+        "Budget: money a run may spend by `prices`; null is no limit.",
+        gt=0,
+        exclude_if=lambda cost: cost is None,
+    )
+    prices: dict[str, float] = setting(
+        {},
+        "Prices: of a million tokens of prompts (`prompt`), of a million tokens of completions "
+        "(`completion`), and of a request (`request`), in any currency.",
+        exclude_if=lambda prices: not prices,
     )
     reuse_other_backends: bool = setting(
         False,
@@ -103,9 +128,77 @@ class GeneratorConfig(ConfigSection):
         None, "vLLM: longest sequence in tokens; null is the model's context length.", ge=16
     )
 
+    # Fields of `endpoint` are left out of hashes where they are as by default.
+    endpoint_urls: tuple[str, ...] = setting(
+        (),
+        "Endpoint: base URLs of the servers, such as `http://localhost:8000/v1`. Requests are "
+        "shared among them.",
+        exclude_if=lambda urls: not urls,
+    )
+    endpoint_model: str | None = setting(
+        None,
+        "Endpoint: the model's name on the servers.",
+        exclude_if=lambda name: name is None,
+    )
+    endpoint_key_env: str | None = setting(
+        None,
+        "Endpoint: the environment variable that holds the key; the key itself is never stored.",
+        exclude_if=lambda name: name is None,
+    )
+    endpoint_api: Literal["auto", "completions", "chat"] = setting(
+        "auto",
+        "Endpoint: `completions` continues prompts as they are; `chat` sends them as a message in "
+        "the model's chat template; `auto` takes the first where the server has it.",
+        exclude_if=lambda api: api == "auto",
+    )
+    endpoint_local: tuple[Literal["labels", "trained"], ...] = setting(
+        (),
+        "Endpoint: what local weights answer instead: `labels`, the reviewer's log-probabilities "
+        "(with base_model), `trained`, the models that the run trains.",
+        exclude_if=lambda kinds: not kinds,
+    )
+    endpoint_concurrency: int = setting(
+        32,
+        "Endpoint: most requests in flight to a server; fewer where it says that it is busy.",
+        ge=1,
+        le=1024,
+        exclude_if=lambda most: most == 32,
+    )
+    endpoint_timeout_s: Positive = setting(
+        600.0,
+        "Endpoint: seconds that a server may take to answer a request.",
+        exclude_if=lambda seconds: seconds == 600.0,
+    )
+
     def deciding(self) -> dict[str, Any]:
         """The section with the fields that decide which completions are reused; {} by default."""
-        set_here = self.model_dump(
-            mode="json", include={"backend", "reuse_other_backends"}, exclude_defaults=True
-        )
+        names = {"backend", "reuse_other_backends"}
+        if self.backend == "endpoint":
+            names |= {"endpoint_model", "endpoint_api", "endpoint_local"}
+        set_here = self.model_dump(mode="json", include=names, exclude_defaults=True)
         return {"generator": set_here} if set_here else {}
+
+    @model_validator(mode="after")
+    def _prices_agree(self) -> Self:
+        if self.max_cost is not None and not self.prices:
+            raise ValueError("max_cost needs prices")
+        if unknown := sorted(set(self.prices) - {"prompt", "completion", "request"}):
+            raise ValueError(f"prices are of prompt, completion and request, not {unknown[0]!r}")
+        if not all(0 <= price < math.inf for price in self.prices.values()):
+            raise ValueError("prices has a price below 0")
+        return self
+
+    @model_validator(mode="after")
+    def _names_its_servers(self) -> Self:
+        if self.backend == "endpoint" and not (self.endpoint_urls and self.endpoint_model):
+            raise ValueError("backend `endpoint` needs endpoint_urls and endpoint_model")
+        if len(set(self.endpoint_urls)) < len(self.endpoint_urls):
+            raise ValueError("endpoint_urls has a URL twice")
+        for url in self.endpoint_urls:
+            if not _BASE_URL.fullmatch(url):
+                # The URL itself is not quoted: it may hold a password.
+                raise ValueError(
+                    "endpoint_urls takes URLs such as http://localhost:8000/v1, without user, "
+                    "password or query; a key belongs in the variable of endpoint_key_env"
+                )
+        return self

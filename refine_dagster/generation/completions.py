@@ -8,9 +8,9 @@ from what is stored, so they hold across assets and restarts of one run.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,22 +20,15 @@ import polars as pl
 from refine_dagster import progress
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.errors import BudgetSpentError
+from refine_dagster.generation.budget import Budget, Spent
 from refine_dagster.generation.model_text import backend_fingerprint
 from refine_dagster.generation.request import Backend, Completion, Request, sampling_fields
-from refine_dagster.hashing import canonical_json
+from refine_dagster.hashing import canonical_json, content_id
 from refine_dagster.models.device import Device
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.registry import BACKENDS
 from refine_dagster.warehouse.database import DatabaseFile
 from refine_dagster.warehouse.ledger import RoleUsage
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a run may send to backends; None is no limit. Tokens are prompt plus completion."""
-
-    max_requests: int | None = None
-    max_tokens: int | None = None
 
 
 class CompletionsFile(DatabaseFile):
@@ -48,6 +41,16 @@ class CompletionsFile(DatabaseFile):
             "sampling VARCHAR NOT NULL, seed BIGINT NOT NULL, text VARCHAR NOT NULL, "
             "finish_reason VARCHAR NOT NULL, prompt_tokens BIGINT NOT NULL, "
             "completion_tokens BIGINT NOT NULL, seconds DOUBLE NOT NULL, run_id VARCHAR NOT NULL)"
+        )
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS store.answers "
+            "(key VARCHAR PRIMARY KEY, server VARCHAR NOT NULL, problem VARCHAR)"
+        )
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS store.servers (server VARCHAR PRIMARY KEY, "
+            "url VARCHAR NOT NULL, software VARCHAR NOT NULL, version VARCHAR NOT NULL, "
+            "model VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL, api VARCHAR NOT NULL, "
+            "repeats BOOLEAN, scores BOOLEAN NOT NULL, template_tokens BIGINT)"
         )
 
 
@@ -151,10 +154,10 @@ class CompletionsStore:
     def _send(
         self, backend: Backend, todo: dict[str, Request], answered: dict[str, _Answer]
     ) -> None:
-        keys, (count, tokens_left) = list(todo), self._allowed(len(todo))
-        requests = [todo[key] for key in keys[:count]]
+        keys, spent = list(todo), self._spent()
+        requests = [todo[key] for key in keys[: self.budget.allowed(len(todo), spent)]]
         role = next(iter(todo.values())).role
-        tokens = written = 0
+        written = 0
         begun = started = time.monotonic()
         with progress.task(f"{role} requests", total=len(todo)) as advance:
             for batch in backend.generate(requests) if requests else ():
@@ -163,34 +166,31 @@ class CompletionsStore:
                 answers = {keys[position]: _Answer(done, share) for position, done in batch}
                 self._store(backend, todo, answers)
                 answered.update(answers)
-                tokens += sum(done.prompt_tokens + done.completion_tokens for _, done in batch)
+                spent.requests += len(batch)
+                spent.prompt_tokens += sum(done.prompt_tokens for _, done in batch)
+                spent.completion_tokens += sum(done.completion_tokens for _, done in batch)
                 written += sum(done.completion_tokens for _, done in batch)
                 advance(len(batch), tokens_per_s=round(written / max(now - begun, 1e-9)))
-                if tokens_left is not None and tokens >= tokens_left:
+                if self.budget.is_used_up(spent):
                     break
                 started = time.monotonic()
         if len(answered) < len(todo):
             raise BudgetSpentError(
                 f"the run's budget ended with {len(todo) - len(answered)} {role} requests unsent",
-                where=f"generator.max_requests = {self.budget.max_requests}, "
-                f"generator.max_tokens = {self.budget.max_tokens}",
+                where=self.budget.in_words(),
                 fix="raise the budget and run again: everything answered so far is kept and reused",
             )
 
-    def _allowed(self, wanted: int) -> tuple[int, int | None]:
-        """How many of the wanted requests may be sent, and the tokens that are left."""
-        if self.budget.max_requests is None and self.budget.max_tokens is None:
-            return wanted, None
-        sent, tokens = self.file.query(
-            "SELECT count(*), coalesce(sum(prompt_tokens + completion_tokens), 0)::BIGINT "
-            "FROM store.completions WHERE run_id = ?",
+    def _spent(self) -> Spent:
+        """What the run has sent; not counted where nothing bounds it."""
+        if not self.budget.is_bounded:
+            return Spent()
+        sent = self.file.query(
+            "SELECT count(*), coalesce(sum(prompt_tokens), 0)::BIGINT, "
+            "coalesce(sum(completion_tokens), 0)::BIGINT FROM store.completions WHERE run_id = ?",
             [self.run_id],
-        ).row(0)
-        requests = wanted
-        if self.budget.max_requests is not None:
-            requests = max(0, min(wanted, self.budget.max_requests - sent))
-        left = None if self.budget.max_tokens is None else self.budget.max_tokens - tokens
-        return 0 if left is not None and left <= 0 else requests, left
+        )
+        return Spent(*sent.row(0))
 
     def _store(
         self, backend: Backend, todo: dict[str, Request], answers: dict[str, _Answer]
@@ -212,7 +212,13 @@ class CompletionsStore:
             }
             for key, answer in answers.items()
         ]
+        served = {
+            key: answer.completion for key, answer in answers.items() if answer.completion.server
+        }
         with self.file.connect() as connection:
+            if served:
+                # First: a completion that is there has all that belongs to it.
+                _store_servers(connection, served)
             connection.register("answered", pl.DataFrame(rows).to_arrow())
             connection.execute("INSERT OR IGNORE INTO store.completions BY NAME FROM answered")
 
@@ -231,6 +237,20 @@ class CompletionsStore:
                 completion_tokens=answer.completion.completion_tokens if answer else 0,
                 seconds=answer.seconds if answer else 0.0,
             )
+
+
+def _store_servers(connection: duckdb.DuckDBPyConnection, served: Mapping[str, Completion]) -> None:
+    """Keep which server gave each completion (by key), what it is, and why it wrote nothing."""
+    answers, servers = [], {}
+    for key, completion in served.items():
+        described = asdict(completion.server) if completion.server else {}
+        name = content_id("server", described)
+        servers[name] = {"server": name, **described}
+        answers.append({"key": key, "server": name, "problem": completion.problem})
+    texts = {"problem": pl.String, "repeats": pl.Boolean, "template_tokens": pl.Int64}
+    for table, rows in (("servers", list(servers.values())), ("answers", answers)):
+        connection.register("kept", pl.DataFrame(rows, schema_overrides=texts).to_arrow())
+        connection.execute(f"INSERT OR IGNORE INTO store.{table} BY NAME FROM kept")
 
 
 @dataclass(frozen=True)
@@ -276,4 +296,5 @@ def open_generator(
             if name != config.backend
         )
     with BACKENDS.get(config.backend)(ref, device, config) as backend:
-        yield GeneratorSession(backend, store, ref.fingerprint, also)
+        model = getattr(backend, "model", ref.fingerprint)
+        yield GeneratorSession(backend, store, model, also)

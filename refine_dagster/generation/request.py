@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from refine_dagster.hashing import canonical_json, json_hash
 
 Role = Literal["propose", "instance", "rewrite", "review", "respond", "judge"]
-FinishReason = Literal["stop", "eos", "length", "scored"]
+FinishReason = Literal["stop", "eos", "length", "scored", "refused"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,29 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Server:
+    """What a server says about itself, and what was measured of it (`generation/endpoint`).
+
+    Attributes:
+        fingerprint: sha256 over what it says about the model's files; 64 hex digits.
+        api: `completions` or `chat`.
+        repeats: whether it answered the same request twice with the same text; None if not known.
+        scores: whether it gives log-probabilities of a text.
+        template_tokens: tokens that the chat template adds to a message; None if not known.
+    """
+
+    url: str
+    software: str
+    version: str
+    model: str
+    fingerprint: str
+    api: str
+    repeats: bool | None
+    scores: bool
+    template_tokens: int | None
+
+
+@dataclass(frozen=True)
 class Completion:
     """A model's answer.
 
@@ -82,6 +105,8 @@ class Completion:
             list of log-probabilities.
         completion_tokens: tokens decoded, the last one included; tokens of all labels.
         reused: whether it came from the completions store.
+        server: which server answered, where one did.
+        problem: why the server wrote nothing, where `finish_reason` is `refused`.
     """
 
     text: str
@@ -89,6 +114,13 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     reused: bool = field(default=False, compare=False)
+    server: Server | None = field(default=None, compare=False)
+    problem: str | None = field(default=None, compare=False)
+
+    @property
+    def refused(self) -> bool:
+        """Whether a server would not answer the request; the text is empty."""
+        return self.finish_reason == "refused"
 
 
 def label_scores(completion: Completion) -> tuple[float, ...]:
@@ -105,7 +137,11 @@ def scored_completion(
 
 
 class Backend(Protocol):
-    """Runs requests on a loaded model; `fingerprint` names weights, adapter and backend."""
+    """Runs requests on a loaded model; `fingerprint` names weights, adapter and backend.
+
+    A backend whose model is another than the one it was opened for says which by an attribute
+    `model`, a fingerprint.
+    """
 
     name: str
     fingerprint: str

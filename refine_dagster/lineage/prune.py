@@ -108,6 +108,9 @@ def _drop_rows(connection: duckdb.DuckDBPyConnection, root: Path) -> PrunePlan:
         """
     ).fetchall()
     connection.execute(f"DELETE FROM {unneeded}")
+    connection.execute(
+        "DELETE FROM store.answers WHERE key NOT IN (SELECT key FROM store.completions)"
+    )
     _find_needed_rows(connection)
     rows, horizon = {}, 0
     for name in TABLES:

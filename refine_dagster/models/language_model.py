@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +45,14 @@ class ModelRef:
         revision: the commit that a Hugging Face id was resolved to; None for a folder.
         adapters: folders of PEFT adapters to merge in, in this order: each was trained on the model
             with those before it.
+        is_trained: whether all weights were trained in a run, so that they lie nowhere else.
     """
 
     path: str
     fingerprint: str
     revision: str | None = None
     adapters: tuple[str, ...] = ()
+    is_trained: bool = field(default=False, compare=False)
 
 
 @dataclass
@@ -338,7 +340,7 @@ def registered_base(store: CheckpointStore, row: Mapping[str, Any]) -> ModelRef:
 def trained_from(base: ModelRef, folder: Path) -> ModelRef:
     """What a training that began with `base` left in `folder`: an adapter, or a whole model."""
     if not (folder / ADAPTER_CONFIG).is_file():
-        return resolve_model(str(folder))
+        return replace(resolve_model(str(folder)), is_trained=True)
     return with_adapter(base, folder)
 
 

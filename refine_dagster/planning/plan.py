@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from refine_dagster.config.models import BaseModelConfig
+from refine_dagster.config.models import BaseModelConfig, GeneratorConfig
 from refine_dagster.config.profile import Profile
 from refine_dagster.evaluation.super_ni import load_tasks
+from refine_dagster.generation.budget import cost
+from refine_dagster.generation.endpoint.backend import endpoint_fingerprint
 from refine_dagster.generation.model_text import backend_fingerprint, model_text
 from refine_dagster.home import Home
 from refine_dagster.models.device import Device, device_session
@@ -87,6 +89,18 @@ class RunPlan:
     lengths: Lengths
     behaviour: Behaviour
     stored: tuple[Stored, ...]
+    prices: Mapping[str, float]
+    max_cost: float | None
+
+    @property
+    def cost(self) -> float | None:
+        """Money for the requests of what is to be made; None where the profile has no prices."""
+        if not self.prices:
+            return None
+        return sum(
+            cost(self.prices, stage.requests, stage.prompt_tokens, stage.completion_tokens)
+            for stage in self.to_make
+        )
 
     @property
     def to_make(self) -> list[StagePlan]:
@@ -201,7 +215,7 @@ def plan_run(
                 profile.reinforcement,
             )
             if found.fingerprint:
-                fingerprint = backend_fingerprint(profile.generator.backend, found.ref, device)
+                fingerprint = _fingerprint(profile.generator, found.ref, device)
         planner = Planner(*given, rates)
         stages = planner.stages()
         for stage in stages:
@@ -218,7 +232,16 @@ def plan_run(
             lengths=lengths,
             behaviour=behaviour,
             stored=tuple(stored_completions(warehouse, fingerprint)) if warehouse else (),
+            prices=profile.generator.prices,
+            max_cost=profile.generator.max_cost,
         )
+
+
+def _fingerprint(config: GeneratorConfig, ref: ModelRef, device: Device) -> str:
+    """The name of the base model as the configured backend runs it."""
+    if config.backend == "endpoint":
+        return endpoint_fingerprint(ref, device, config)
+    return backend_fingerprint(config.backend, ref, device)
 
 
 def _about(text: str) -> int:

@@ -109,7 +109,7 @@ class Instance:
     """An input and an output read from a completion; either may be "".
 
     `problem` is why the format gate rejects it: `no_output_field`, `empty_output`,
-    `empty_input_field`, `several_outputs` or `unfinished`.
+    `empty_input_field`, `several_outputs` or `unfinished`; `refused` where no server would answer.
     """
 
     input: str

@@ -54,8 +54,8 @@ _MARK = re.compile(r"^\s*Task\s+\d+\s*[:：][ \t]*(.*)$")
 class Candidate:
     """A part of a completion: an instruction, or text that cannot be one.
 
-    `problem` is None for an instruction; `empty`, `unnumbered` (a line without a number before it)
-    or `cut_off` (the completion ended within it on length).
+    `problem` is None for an instruction; `empty`, `unnumbered` (a line without a number before it),
+    `cut_off` (the completion ended within it on length) or `refused` (no server would answer).
     """
 
     text: str

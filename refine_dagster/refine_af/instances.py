@@ -127,11 +127,17 @@ def scored_answers(
     feedback: Feedback,
 ) -> list[ScoredInstance]:
     completions = complete(requests)
-    return feedback.score(
+    scored = feedback.score(
         [asked.instruction["instruction"] for asked in prompts],
         [completion.text for completion in completions],
         [completion.finish_reason != "length" for completion in completions],
     )
+    return [
+        replace(result, instance=replace(result.instance, problem="refused"))
+        if completion.refused
+        else result
+        for result, completion in zip(scored, completions, strict=True)
+    ]
 
 
 def write_instances(

@@ -29,7 +29,7 @@ from refine_dagster.generation.completions import GeneratorSession
 from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.language import ENGLISH, Language
 from refine_dagster.prompts.example import has_marks
-from refine_dagster.prompts.proposal import STOP, parse_task_list, propose_prompt
+from refine_dagster.prompts.proposal import STOP, Candidate, parse_task_list, propose_prompt
 from refine_dagster.seeding import request_seed
 from refine_dagster.self_instruct.decisions import SELF_INSTRUCT, Demonstration, InstructionDecider
 from refine_dagster.warehouse.rows import Parent, Row, make_row
@@ -300,9 +300,10 @@ class _Requests:
             key, finished = self._proposer.key_of(request), completion.finish_reason != "length"
             parents = [self._proposer.row, *(item.as_parent("demonstration") for item in shown)]
             rows = self._rows[number, index] = []
-            for position, candidate in enumerate(
-                parse_task_list(completion.text, finished=finished)
-            ):
+            candidates = parse_task_list(completion.text, finished=finished)
+            if completion.refused:
+                candidates = [Candidate("", "refused")]
+            for position, candidate in enumerate(candidates):
                 payload = {
                     "method": SELF_INSTRUCT,
                     "slot": self._policy_round.slot(slot_name(number, index, position)),

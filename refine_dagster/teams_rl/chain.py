@@ -44,11 +44,15 @@ class Chain:
 
 @dataclass(frozen=True)
 class Execution:
-    """An executor's text; `request` is None where no model was asked."""
+    """An executor's text; `request` is None where no model was asked.
+
+    `refused` is True where no server would answer.
+    """
 
     text: str
     finished: bool = True
     request: Request | None = None
+    refused: bool = False
 
 
 class Executor(Protocol):
@@ -58,11 +62,15 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Review:
-    """Whether a rewrite differs from its parent, and how likely a model finds it, if asked."""
+    """Whether a rewrite differs from its parent, and how likely a model finds it, if asked.
+
+    `refused` is True where no server would answer.
+    """
 
     different: bool
     probability: float | None = None
     requests: tuple[Request, ...] = ()
+    refused: bool = False
 
 
 class Reviewer(Protocol):
@@ -77,7 +85,7 @@ class Outcome:
     before: Chain  # its text is the parent
     operation: str
     text: str  # the rewrite
-    rule: str | None  # that rejected it, `equal` for the reviewer; None where it was kept
+    rule: str | None  # `equal` and `unreviewed` are the reviewer's; None where it was kept
     execution: Execution
     review: Review | None
     value: float | None = None  # the rule's measurement
@@ -124,7 +132,7 @@ class Evolver:
         applied = [operation_named(name) for name in operations]
         executions = self.executor.execute(chains, applied)
         rewrites = [
-            Rewrite(chain.text, execution.text, operation, execution.finished)
+            Rewrite(chain.text, execution.text, operation, execution.finished, execution.refused)
             for chain, operation, execution in zip(chains, applied, executions, strict=True)
         ]
         rejections = [first_rejection(rewrite, self.max_words) for rewrite in rewrites]
@@ -136,7 +144,7 @@ class Evolver:
             review = reviews.get(index)
             rule = rejection.rule if rejection else None
             if review is not None and not review.different:
-                rule = "equal"
+                rule = "unreviewed" if review.refused else "equal"
             outcomes.append(
                 Outcome(
                     before=chains[index],

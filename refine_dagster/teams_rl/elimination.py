@@ -22,17 +22,22 @@ LEAST_KEPT = 0.3
 
 @dataclass(frozen=True)
 class Rewrite:
-    """An executor's rewrite of `parent`; not `finished` where the model was stopped on length."""
+    """An executor's rewrite of `parent`; not `finished` where the model was stopped on length.
+
+    `refused` is True where no server would write it.
+    """
 
     parent: str
     text: str
     operation: Operation
     finished: bool = True
+    refused: bool = False
 
 
 def first_rejection(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """The first rule that eliminates a rewrite; None where all pass.
 
+    - `refused`: no server would answer the request;
     - `unfinished`: the model was stopped before the end of its text;
     - `empty`: no letter and no digit;
     - `marker_words`: words of the executor's prompt that the parent did not have;
@@ -43,6 +48,8 @@ def first_rejection(rewrite: Rewrite, max_words: int) -> Rejection | None:
     """
     text, parent = rewrite.text.lower(), rewrite.parent.lower()
     words = word_count(rewrite.text)
+    if rewrite.refused:
+        return Rejection("refused")
     if not rewrite.finished:
         return Rejection("unfinished")
     if not unicode_tokens(rewrite.text):

@@ -10,7 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from refine_dagster.generation.request import Complete, Request, Sampling, Scoring, label_scores
+from refine_dagster.generation.request import (
+    Complete,
+    Completion,
+    Request,
+    Sampling,
+    Scoring,
+    label_scores,
+)
 from refine_dagster.prompts.example import HEADER, Example
 from refine_dagster.seeding import request_seed
 from refine_dagster.teams_rl.chain import Chain, Execution, Review
@@ -57,14 +64,17 @@ class ModelReviewer:
             if verdict == "undecided"
         }
         requests = [request for pair in asked.values() for request in pair]
-        scored = [label_scores(done) for done in self._complete(requests)] if requests else []
-        odds = iter([yes - no for yes, no in scored])
+        odds = iter(map(_odds, self._complete(requests) if requests else ()))
         reviews = []
         for index, verdict in enumerate(by_wording):
             if index not in asked:
                 reviews.append(Review(verdict == "different"))
                 continue
-            pair_odds = [next(odds) for _ in asked[index]]
+            given = [next(odds) for _ in asked[index]]
+            pair_odds = [value for value in given if value is not None]
+            if len(pair_odds) < len(given):
+                reviews.append(Review(False, None, asked[index], refused=True))
+                continue
             probability = _sigmoid(pair_odds[0] - (pair_odds[1] if self._calibrated else 0.0))
             reviews.append(Review(probability > self._threshold, probability, asked[index]))
         return reviews
@@ -84,6 +94,14 @@ def review_prompt(first: str, second: str) -> str:
     ]
     asked = f"Instruction: {QUESTION}\nInput: {one_line(first)} / {one_line(second)}\nOutput:"
     return "\n\n".join([HEADER, *shown, asked])
+
+
+def _odds(done: Completion) -> float | None:
+    """Log-odds of the first label against the second; None where no server would answer."""
+    if done.refused:
+        return None
+    yes, no = label_scores(done)
+    return yes - no
 
 
 def _sigmoid(odds: float) -> float:
@@ -121,7 +139,7 @@ class ModelExecutor:
             for chain, operation in zip(chains, operations, strict=True)
         ]
         return [
-            Execution(one_line(done.text), done.finish_reason != "length", request)
+            Execution(one_line(done.text), done.finish_reason != "length", request, done.refused)
             for request, done in zip(requests, self._complete(requests), strict=True)
         ]
 

@@ -59,7 +59,7 @@ def test_types_ranges_and_defaults_are_in_words() -> None:
     found = {name: (one.type, one.range, one.default) for name, one in FIELDS.items()}
     assert found["device.dtype"] == ("choice", "float32, bfloat16, float16, auto", "float32")
     assert found["generator.batch_size"] == ("integer or null", "at least 1", 32)
-    assert found["generator.backend"] == ("choice", "transformers, vllm", "transformers")
+    assert found["generator.backend"] == ("choice", "endpoint, transformers, vllm", "transformers")
     assert found["device.memory_share"] == ("number", "above 0 and at most 1", 0.9)
     assert found["teams_rl.gae_lambda"] == ("number", "0 to 1", 0.97)
     assert found["teams_rl.hidden"] == ("list of integers", "", [64, 64])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from refine_dagster.errors import BudgetSpentError
-from refine_dagster.generation.completions import Budget, CompletionsStore
+from refine_dagster.generation.budget import Budget
+from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.generation.request import Completion, Request, Sampling
 from refine_dagster.seeding import request_seed
 from refine_dagster.warehouse.warehouse import Warehouse

@@ -62,11 +62,13 @@ def test_two_processes_share_a_file_and_ask_for_nothing_that_it_holds(tmp_path: 
     assert _sent_and_reused(_start(path, 0, 20)) == (0, 20)
 
 
-def test_a_file_of_its_own_holds_the_warehouses_table_and_no_other(tmp_path: Path) -> None:
+def test_a_file_of_its_own_holds_the_stores_tables_and_no_other(tmp_path: Path) -> None:
     store = CompletionsStore(tmp_path / "own.duckdb")
-    columns = "SELECT * FROM (DESCRIBE store.completions)"
     warehouse = new_warehouse(tmp_path / "warehouse.duckdb")
-    assert store.file.query(columns).equals(warehouse.query(columns))
+    names = ("answers", "completions", "servers")
+    for name in names:
+        columns = f"SELECT * FROM (DESCRIBE store.{name})"
+        assert store.file.query(columns).equals(warehouse.query(columns))
     with duckdb.connect(str(tmp_path / "own.duckdb")) as connection:
         tables = connection.execute("SELECT schema_name, table_name FROM duckdb_tables()")
-        assert tables.fetchall() == [("store", "completions")]
+        assert sorted(tables.fetchall()) == [("store", name) for name in names]
