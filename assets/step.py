@@ -63,7 +63,7 @@ class Step:
 
     @property
     def checkpoints(self) -> CheckpointStore:
-        store: CheckpointStore = self._context.resources.checkpoints.store()
+        store: CheckpointStore = self._context.resources.checkpoints.store(self.warehouse)
         return store
 
     def runs(self, asset: str) -> bool:

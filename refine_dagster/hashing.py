@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ID_DIGITS = 32
+# A file written within one tick of the clock after it was hashed may look as before.
+_SETTLED_NS = 2_000_000_000
+# State of a file -> its hash, as hashed by this process.
+_hashes: dict[tuple[int, ...], str] = {}
 
 
 def canonical_json(value: Any) -> str:
@@ -51,10 +58,31 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_files(folder: Path) -> dict[str, str]:
+def unchanged_file_hash(path: Path) -> str:
+    """`file_hash`, computed once in this process for as long as the file stays as it is.
+
+    A change shows in size, inode, or the time of the last change, which no program can set back.
+    """
+    before = _state(path)
+    settled = time.time_ns() - before[-1] > _SETTLED_NS
+    known = _hashes.get(before) if settled else None
+    if known is not None:
+        return known
+    sha256 = file_hash(path)
+    if settled and _state(path) == before:
+        _hashes[before] = sha256
+    return sha256
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    found: os.stat_result = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def folder_files(folder: Path, hashed: Callable[[Path], str] = file_hash) -> dict[str, str]:
     """Relative path -> sha256 of every file under `folder`, in path order."""
     return {
-        path.relative_to(folder).as_posix(): file_hash(path)
+        path.relative_to(folder).as_posix(): hashed(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }

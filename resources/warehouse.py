@@ -24,8 +24,9 @@ class CheckpointsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     root: str = Field(description="The artifact root; made on first use.")
 
-    def store(self) -> CheckpointStore:
-        return CheckpointStore(Path(self.root))
+    def store(self, warehouse: Warehouse) -> CheckpointStore:
+        """The checkpoints that are registered in a warehouse."""
+        return CheckpointStore(Path(self.root), warehouse)
 
 
 class WarehouseResource(DuckDBResource):

@@ -156,7 +156,7 @@ class _Trial:
             run_seed=f"{study.profile.run_seed}/comparison/{random_seed}",
             language=language_of(study.profile.language),
             device=device,
-            checkpoints=_TimedCheckpoints(folder / "checkpoints"),
+            checkpoints=_TimedCheckpoints(folder / "checkpoints", warehouse),
             generator=lambda ref: open_generator(ref, device, store, study.profile.generator),
         )
         self._written: dict[str, dict[str, WrittenInstance]] = {}

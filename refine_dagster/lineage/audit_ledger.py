@@ -83,10 +83,38 @@ def check_registered(connection: duckdb.DuckDBPyConnection, report: AuditReport)
         files = {file["path"]: file["sha256"] for file in row["files"]}
         if len(files) != len(row["files"]) or hash_files(files) != row["content_hash"]:
             report.broken(entry, "its list of files does not give its content hash")
-        if hash_manifest(json.loads(row["manifest"])) != row["manifest_hash"]:
+        manifest = json.loads(row["manifest"])
+        if (hash_manifest(manifest), canonical_json(manifest)) != (
+            row["manifest_hash"],
+            row["manifest"],
+        ):
             report.broken(entry, "its manifest does not give its manifest hash")
         if row["path"] != path:
             report.broken(entry, "its path is not the one that its content hash names")
+    _check_trainings(connection, report)
+
+
+def _check_trainings(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+    """Trainings left the checkpoints that the materializations used which committed them."""
+    found = connection.execute(
+        """
+        SELECT asset, manifest_hash, trained.content_hash, list(used.content_hash),
+               count(used.sequence)
+        FROM store.trainings AS trained
+        LEFT JOIN lineage.checkpoints AS used USING (asset, manifest_hash)
+        GROUP BY ALL ORDER BY asset, manifest_hash
+        """
+    ).fetchall()
+    report.broken_each(
+        (
+            f"store.trainings {asset}, manifest {manifest_hash}",
+            "names another checkpoint than the materializations that used one",
+        )
+        for asset, manifest_hash, content_hash, used, uses in found
+        if uses and content_hash not in used
+    )
+    if waiting := sum(not uses for *_, uses in found):
+        report.skipped.append(f"{waiting} trainings whose checkpoints no materialization used yet")
 
 
 def check_completions(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:

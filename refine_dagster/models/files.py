@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from refine_dagster.errors import RefineError
-from refine_dagster.hashing import file_hash, json_hash
+from refine_dagster.hashing import json_hash, unchanged_file_hash
 
 CONFIG = ("config.json", "generation_config.json")
 SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
@@ -52,7 +52,7 @@ def fingerprint_of(folder: Path, shown: str) -> str:
     chosen = sorted({*weights, *_matching(names, CONFIG + TOKENIZER + TOKENIZER_EXTRAS)})
     if pointers := [name for name in chosen if is_lfs_pointer(folder / name)]:
         raise lfs_pointer_error(pointers, where=shown)
-    return json_hash({name: file_hash(folder / name) for name in chosen})
+    return json_hash({name: unchanged_file_hash(folder / name) for name in chosen})
 
 
 def _matching(names: list[str], patterns: tuple[str, ...]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refine_dagster.hashing import file_hash, json_hash, readable_json
+from refine_dagster.hashing import json_hash, readable_json, unchanged_file_hash
 from refine_dagster.models import architecture, special_tokens
 from refine_dagster.models.conversion import converted
 from refine_dagster.models.device import Device, release_memory
@@ -25,7 +25,7 @@ from refine_dagster.models.files import (
 )
 from refine_dagster.models.known_models import KNOWN, found_folder
 from refine_dagster.models.refusals import refuse_by_config
-from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
+from refine_dagster.warehouse.checkpoints import CheckpointStore
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -107,7 +107,7 @@ def with_adapter(base: ModelRef, folder: Path) -> ModelRef:
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise ModelError(f"{name} is missing", where=str(folder), fix="name an adapter folder")
-    hashes = [file_hash(folder / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    hashes = [unchanged_file_hash(folder / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
     fingerprint = json_hash(["adapter", base.fingerprint, *hashes])
     adapters = (*base.adapters, str(folder.resolve()))
     return replace(base, fingerprint=fingerprint, adapters=adapters)
@@ -311,21 +311,10 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def checkpoint_folder(store: CheckpointStore, asset: str, content_hash: str) -> Path:
-    path = store.path_of(asset, content_hash)
-    if not path.is_dir():
-        raise CheckpointError(
-            "the checkpoint's folder is gone",
-            where=str(path),
-            fix=f"materialise {asset} again: its manifest says how it was trained",
-        )
-    return path
-
-
 def registered_base(store: CheckpointStore, row: Mapping[str, Any]) -> ModelRef:
     """The model of a row of `base_model`, checked against its fingerprint."""
     if row["checkpoint_hash"] is not None:
-        ref = resolve_model(str(checkpoint_folder(store, "base_model", row["checkpoint_hash"])))
+        ref = resolve_model(str(store.verified_folder("base_model", row["checkpoint_hash"])))
     else:
         ref = resolve_model(row["model"], row["revision"])
     if ref.fingerprint != row["fingerprint"]:
@@ -347,4 +336,4 @@ def trained_from(base: ModelRef, folder: Path) -> ModelRef:
 def registered_policy(
     store: CheckpointStore, asset: str, content_hash: str, base: ModelRef
 ) -> ModelRef:
-    return trained_from(base, checkpoint_folder(store, asset, content_hash))
+    return trained_from(base, store.verified_folder(asset, content_hash))

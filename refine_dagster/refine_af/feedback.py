@@ -17,7 +17,7 @@ from refine_dagster.config.learning import JudgeConfig, RewardConfig
 from refine_dagster.judge.judge import Judge, Part, Scores, loaded_judge
 from refine_dagster.judge.published import PUBLISHED, find_published_models, loaded_published_judge
 from refine_dagster.models.device import Device
-from refine_dagster.models.language_model import ModelRef, checkpoint_folder
+from refine_dagster.models.language_model import ModelRef
 from refine_dagster.prompts.example import Example, Instance, read_instance
 from refine_dagster.refine_af.reward import (
     PRESETS,
@@ -142,7 +142,7 @@ def open_judge(
         with loaded_published_judge(models, config, device, row["fingerprint"]) as published:
             yield published
     else:
-        folder = checkpoint_folder(store, "feedback_judge", row["checkpoint_hash"])
+        folder = store.verified_folder("feedback_judge", row["checkpoint_hash"])
         with loaded_judge(folder, device, base) as trained:
             yield trained
 

@@ -26,7 +26,6 @@ from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.diversity import Embedding, HashedEmbedding
 from refine_dagster.generation.request import Complete, Request
 from refine_dagster.hashing import content_id
-from refine_dagster.models.language_model import checkpoint_folder
 from refine_dagster.self_instruct.decisions import EVOLVED, KEPT, TEAMS_RL
 from refine_dagster.teams_rl.chain import Chain, Evolver, Outcome, Seed
 from refine_dagster.teams_rl.instructor import InstructorUpdate, untrained_policy, updates_calls
@@ -71,7 +70,7 @@ def registered_instructor(
     named = config.model_copy(update={"algorithm": row["algorithm"]})
     policy = untrained_policy(named, run_seed)
     if policy is None:
-        folder = checkpoint_folder(store, INSTRUCTOR, row["checkpoint_hash"])
+        folder = store.verified_folder(INSTRUCTOR, row["checkpoint_hash"])
         policy = load_instructor(folder, HashedEmbedding(config.embedding_dimensions), run_seed)
     if policy.version != row["version"]:
         raise RefineError(

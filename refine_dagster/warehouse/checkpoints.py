@@ -4,6 +4,9 @@ A checkpoint is a function of its manifest: what it learnt from, the config, the
 seed. What training reports (steps, accuracies) is kept in the folder as `record.json`, so that a
 reused checkpoint has the same figures as the run that made it.
 
+Which checkpoint a manifest has is registered in the warehouse. The folder is not believed: every
+file is hashed before a checkpoint is used, and the note of a manifest is there for people.
+
 Layout under the artifact root: `<asset>/<first 16 digits of content hash>/...` and
 `<asset>/manifests/<manifest hash>.json`. Folders appear by rename, complete or not at all. A
 training that can go on after a kill keeps its state in `<asset>/resume/<manifest hash>/`.
@@ -17,13 +20,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from refine_dagster import progress
 from refine_dagster.errors import RefineError
-from refine_dagster.hashing import canonical_json, folder_files, json_hash
+from refine_dagster.hashing import canonical_json, folder_files, json_hash, unchanged_file_hash
 from refine_dagster.home import write_atomically
 
 RECORD = "record.json"
@@ -58,11 +62,38 @@ class Checkpoint:
     reused: bool
 
 
-class CheckpointStore:
-    """The artifact root."""
+class Trainings(Protocol):
+    """Registers which checkpoint a training left (`warehouse.warehouse.Warehouse`)."""
 
-    def __init__(self, root: Path) -> None:
+    def checkpoints_of(self, asset: str, manifest_hash: str) -> Sequence[str]:
+        """Content hashes of the checkpoints that were trained from a manifest, the last first."""
+
+    def register_training(self, asset: str, manifest_hash: str, content_hash: str) -> None:
+        """Register a finished training, whose folder is in place."""
+
+
+class TrainingsOfProcess:
+    """Registers trainings in memory: what another process left is trained again."""
+
+    def __init__(self) -> None:
+        self._checkpoints: dict[tuple[str, str], str] = {}
+
+    def checkpoints_of(self, asset: str, manifest_hash: str) -> list[str]:
+        """The last one registered."""
+        found = self._checkpoints.get((asset, manifest_hash))
+        return [] if found is None else [found]
+
+    def register_training(self, asset: str, manifest_hash: str, content_hash: str) -> None:
+        """Register it in place of the one before."""
+        self._checkpoints[asset, manifest_hash] = content_hash
+
+
+class CheckpointStore:
+    """The artifact root, and the register of what was trained."""
+
+    def __init__(self, root: Path, trainings: Trainings | None = None) -> None:
         self.root = root
+        self._trainings = trainings or TrainingsOfProcess()
 
     def train_or_reuse(
         self,
@@ -112,23 +143,39 @@ class CheckpointStore:
             shutil.rmtree(partial, ignore_errors=True)
 
     def find(self, asset: str, manifest: Mapping[str, Any]) -> Checkpoint | None:
-        """The stored checkpoint of a manifest; None where there is none or it is damaged."""
-        manifest_hash = hash_manifest(manifest)
-        note = self._note(asset, manifest_hash)
-        if not note.is_file():
-            return None
-        content_hash = str(json.loads(note.read_text(encoding="utf-8"))["content_hash"])
-        if not self.is_whole(asset, content_hash):
-            return None
-        path = self.path_of(asset, content_hash)
-        files = folder_files(path)
-        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        return self._describe(asset, manifest, content_hash, files, record, reused=True)
+        """The checkpoint registered for a manifest; None where there is none or it is damaged."""
+        for content_hash in self._trainings.checkpoints_of(asset, hash_manifest(manifest)):
+            if self.is_whole(asset, content_hash):
+                path = self.path_of(asset, content_hash)
+                files = folder_files(path, unchanged_file_hash)
+                record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+                return self._describe(asset, manifest, content_hash, files, record, reused=True)
+            progress.note(f"{asset}: checkpoint {content_hash[:16]} is gone or damaged")
+        return None
 
     def is_whole(self, asset: str, content_hash: str) -> bool:
-        """Whether the checkpoint's folder is there with the bytes that its name is the hash of."""
+        """Whether the checkpoint's folder is there, and its files give the hash; reads them all."""
         path = self.path_of(asset, content_hash)
-        return path.is_dir() and hash_files(folder_files(path)) == content_hash
+        if not path.is_dir():
+            return False
+        return hash_files(folder_files(path, unchanged_file_hash)) == content_hash
+
+    def verified_folder(self, asset: str, content_hash: str) -> Path:
+        """The folder of a checkpoint that is to be used.
+
+        Raises:
+            CheckpointError: it is gone, or its files do not give the hash.
+        """
+        path = self.path_of(asset, content_hash)
+        if not self.is_whole(asset, content_hash):
+            what = "its files are not those that were registered"
+            raise CheckpointError(
+                what if path.is_dir() else "the checkpoint's folder is gone",
+                where=str(path),
+                fix=f"put the files back, or materialise {asset} again: its manifest says how it "
+                "was trained",
+            )
+        return path
 
     def path_of(self, asset: str, content_hash: str) -> Path:
         return self.root / asset / content_hash[:16]
@@ -153,6 +200,7 @@ class CheckpointStore:
         note = self._note(asset, hash_manifest(manifest))
         named = {"content_hash": content_hash, "manifest": dict(manifest)}
         write_atomically(note, canonical_json(named) + "\n")
+        self._trainings.register_training(asset, hash_manifest(manifest), content_hash)
         return self._describe(asset, manifest, content_hash, files, record, reused=False)
 
     def _describe(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -58,13 +57,14 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     connection.execute("BEGIN TRANSACTION")
     connection.execute(
         "CREATE TABLE IF NOT EXISTS main.schema_migrations "
-        "(version BIGINT PRIMARY KEY, name VARCHAR NOT NULL, applied_at VARCHAR NOT NULL)"
+        "(version BIGINT PRIMARY KEY, name VARCHAR NOT NULL)"
     )
+    # Older homes note a time here, which nothing vouches for.
+    connection.execute("ALTER TABLE main.schema_migrations DROP COLUMN IF EXISTS applied_at")
     for number, migration in enumerate(MIGRATIONS[version:], version + 1):
         migration.apply(connection)
         connection.execute(
-            "INSERT INTO main.schema_migrations VALUES (?, ?, ?)",
-            [number, migration.name, datetime.now(UTC).isoformat()],
+            "INSERT INTO main.schema_migrations VALUES (?, ?)", [number, migration.name]
         )
     held = _history_columns(connection)
     for table in TABLES.values():

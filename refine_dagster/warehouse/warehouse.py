@@ -154,6 +154,22 @@ class Warehouse(DatabaseFile):
             connection.execute("COMMIT")
         return commit
 
+    def checkpoints_of(self, asset: str, manifest_hash: str) -> list[str]:
+        """The content hash of the checkpoint that was trained last from a manifest, if any."""
+        found = self.query(
+            "SELECT content_hash FROM store.trainings WHERE asset = ? AND manifest_hash = ?",
+            [asset, manifest_hash],
+        )
+        return found["content_hash"].to_list()
+
+    def register_training(self, asset: str, manifest_hash: str, content_hash: str) -> None:
+        """Register a finished training before its asset commits: a kill in between loses none."""
+        with self.connect() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO store.trainings VALUES (?, ?, ?)",
+                [asset, manifest_hash, content_hash],
+            )
+
     def retire_rounds_beyond(self, rounds: int, run_id: str) -> list[str]:
         """Empty the slices of all policy rounds after `rounds`; the assets that had live rows.
 

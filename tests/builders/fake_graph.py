@@ -50,7 +50,8 @@ class FakeGraph:
     def __init__(self, warehouse: Any, checkpoints: Path, store: Callable[..., Any]) -> None:
         self.warehouse = warehouse
         self.sent: list[Request] = []
-        self._checkpoints = CheckpointStore(checkpoints)
+        trainings = warehouse if isinstance(warehouse, Warehouse) else None
+        self._checkpoints = CheckpointStore(checkpoints, trainings)
         self._store = store
         self._killed_after: int | None = None
         self._runs = 0
@@ -104,7 +105,7 @@ class FakeGraph:
         return SimpleNamespace(
             profile=SimpleNamespace(load=lambda: profile),
             warehouse=SimpleNamespace(open=lambda: self.warehouse),
-            checkpoints=SimpleNamespace(store=lambda: self._checkpoints),
+            checkpoints=SimpleNamespace(store=lambda warehouse: self._checkpoints),
             gpu=SimpleNamespace(session=_device),
             generator=SimpleNamespace(
                 store=lambda warehouse, run_id, config: self._store(warehouse, run_id),

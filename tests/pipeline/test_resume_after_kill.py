@@ -141,10 +141,15 @@ POINTS = {
     ),
     "checkpoint published, not named": (
         "refine_dagster.warehouse.checkpoints:CheckpointStore._note",
-        2,
+        1,
         "before",
     ),
-    "checkpoint named, not committed": (
+    "checkpoint named, not registered": (
+        "refine_dagster.warehouse.warehouse:Warehouse.register_training",
+        1,
+        "before",
+    ),
+    "checkpoint registered, not committed": (
         "refine_dagster.warehouse.checkpoints:CheckpointStore._publish",
         1,
         "after",

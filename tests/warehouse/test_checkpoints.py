@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore
+from refine_dagster import hashing
+from refine_dagster.hashing import folder_files
+from refine_dagster.warehouse.checkpoints import CheckpointError, CheckpointStore, hash_files
+from refine_dagster.warehouse.warehouse import Warehouse
+from tests.builders.warehouse import new_warehouse
 
 
 class Trainer:
@@ -37,6 +42,55 @@ def test_same_manifest_is_reused_and_verified(tmp_path: Path) -> None:
     assert train.runs == 2
     assert not mended.reused
     assert store.is_whole("model", first.content_hash)
+
+
+@pytest.mark.parametrize("spoil", ["a byte", "a byte, and the times of before", "a file more"])
+def test_a_changed_checkpoint_is_not_used(tmp_path: Path, spoil: str) -> None:
+    store = CheckpointStore(tmp_path)
+    made = store.train_or_reuse("model", {"seed": 1}, Trainer("abc"))
+    file = made.path / "weights" / "w.bin"
+    long_ago = 1_000_000_000
+    os.utime(file, (long_ago, long_ago))
+    assert store.verified_folder("model", made.content_hash) == made.path
+    if spoil == "a file more":
+        (made.path / "more.bin").write_text("x")
+    else:
+        file.write_text("abd")
+        if spoil != "a byte":
+            os.utime(file, (long_ago, long_ago))
+    with pytest.raises(CheckpointError, match="not those that were registered"):
+        store.verified_folder("model", made.content_hash)
+
+
+def test_a_hash_is_remembered_until_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, read = tmp_path / "w.bin", []
+    monkeypatch.setattr(hashing, "file_hash", lambda path: read.append(path) or str(len(read)))
+    file.write_text("abc")
+    assert [hashing.unchanged_file_hash(file) for _ in range(3)] == ["1", "2", "3"]
+    monkeypatch.setattr(hashing, "_SETTLED_NS", -1)
+    assert [hashing.unchanged_file_hash(file) for _ in range(3)] == ["4", "4", "4"]
+    file.write_text("abcd")
+    assert hashing.unchanged_file_hash(file) == "5"
+
+
+def test_a_note_in_the_folder_is_not_believed(tmp_path: Path) -> None:
+    """Other weights under their own hash, and a note that names them: trained again."""
+    warehouse = new_warehouse(tmp_path / "warehouse.duckdb")
+    store = CheckpointStore(tmp_path, warehouse)
+    made = store.train_or_reuse("model", {"seed": 1}, Trainer("abc"))
+    (made.path / "weights" / "w.bin").write_text("abd")
+    planted = hash_files(folder_files(made.path))
+    made.path.rename(store.path_of("model", planted))
+    note = tmp_path / "model" / "manifests" / f"{made.manifest_hash}.json"
+    note.write_text(note.read_text().replace(made.content_hash, planted))
+    assert store.find("model", {"seed": 1}) is None
+    again = store.train_or_reuse("model", {"seed": 1}, Trainer("abc"))
+    assert (again.reused, again.content_hash) == (False, made.content_hash)
+    other_process = CheckpointStore(tmp_path, Warehouse(warehouse.path))
+    assert other_process.train_or_reuse("model", {"seed": 1}, Trainer("abc")).reused
+    assert CheckpointStore(tmp_path).find("model", {"seed": 1}) is None
 
 
 def test_other_manifest_same_bytes_share_a_folder(tmp_path: Path) -> None:

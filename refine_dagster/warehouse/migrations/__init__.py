@@ -119,4 +119,5 @@ MIGRATIONS = (
     Migration("0003_policy_rounds.sql", _merge_policy_rounds, _script("0003_policy_rounds.sql")),
     Migration("0004_reward_parts", _gather_reward_parts),
     Migration("0005_servers.sql", sql=_script("0005_servers.sql")),
+    Migration("0006_trainings.sql", sql=_script("0006_trainings.sql")),
 )
