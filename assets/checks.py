@@ -11,14 +11,18 @@ from assets.instructions import funnel_reconciles
 from assets.policy import diversity_above_floor, kl_within_bound, reward_not_fallen, reward_rose
 from assets.privacy import negative_controls_at_chance, over_fitting_is_seen
 from refine_dagster.config.policy_round import later_rounds, rounds_until
+from refine_dagster.warehouse.heads import read_head
 from refine_dagster.warehouse.ledger import MIGRATION
 from refine_dagster.warehouse.tables import is_beyond, slice_of
 from refine_dagster.warehouse.warehouse import Warehouse
+from resources.ledger_events import DATA_VERSION, contradicted, logged_entries
 from resources.profile import ProfileResource
 from resources.warehouse import WarehouseResource
 
 # Commands that write to the ledger beside Dagster; migrations do too.
 BESIDE_DAGSTER = ("exports", "prune")
+# Entries that differ and are named.
+NAMED = 5
 
 
 def _not_empty(asset: str) -> dg.AssetChecksDefinition:
@@ -38,16 +42,28 @@ def ledger_agrees_with_dagster(
 ) -> dg.AssetCheckResult:
     """For every asset, the ledger's last record and Dagster's last event name the same run and
     data version. If not, something was committed without Dagster, or a run was killed between the
-    two: materialise the assets named here again."""
+    two: materialise the assets named here again.
+
+    And every event names an entry that the ledger has, with its digest. If not, an older database
+    was put in place, or entries were changed: put the home's own database back."""
+    opened = warehouse.open()
     differing, compared = disagreements(
-        context.instance, warehouse.open(), context.run.run_id, profile.load().rounds
+        context.instance, opened, context.run.run_id, profile.load().rounds
     )
+    logged = list(logged_entries(context.instance))
+    lost = contradicted(opened, logged)
+    with opened.reading() as connection:
+        head = read_head(connection)
     return dg.AssetCheckResult(
-        passed=not differing,
+        passed=not differing and not lost,
         metadata={
             "assets_compared": compared,
             "assets_that_differ": ", ".join(sorted(differing)) or "none",
             **differing,
+            "entries_compared": len(logged),
+            "entries_that_differ": "; ".join(f"{entry} {how}" for entry, how in lost[:NAMED])
+            or "none",
+            **({"ledger_entries": head.sequence, "ledger_head": head.digest} if head else {}),
         },
     )
 
@@ -77,7 +93,7 @@ def disagreements(
         if planned and planned.run_id == run_id and (event is None or event.run_id != run_id):
             continue
         compared += 1
-        version = (made.tags or {}).get("dagster/data_version") if made else None
+        version = (made.tags or {}).get(DATA_VERSION) if made else None
         if event is None or made is None:
             differing[asset] = f"materialization {sequence} is unknown to Dagster"
         elif version != ledger_version:

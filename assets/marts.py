@@ -16,6 +16,7 @@ from refine_dagster.errors import RefineError
 from refine_dagster.sql_models.execution import CheckResult, ModelResult, materialize, run_checks
 from refine_dagster.sql_models.model import Check, SqlModel
 from refine_dagster.sql_models.reading import MODELS_FOLDER, read_models
+from resources.ledger_events import DIGEST, SEQUENCE
 from resources.warehouse import WarehouseResource
 
 _MEANING = {
@@ -101,7 +102,8 @@ def _metadata(model: SqlModel, made: ModelResult) -> dict[str, Any]:
         "preview": dg.MetadataValue.md(markdown_table(made.preview)),
         "query": dg.MetadataValue.md(f"```sql\n{model.query}\n```"),
         "materialized": model.materialized,
-        "sequence": made.sequence,
+        SEQUENCE: made.sequence,
+        DIGEST: made.digest,
     }
 
 

@@ -32,9 +32,8 @@ from refine_dagster.warehouse.ledger import Commit, Record
 from refine_dagster.warehouse.rows import Row, frame, with_entries
 from refine_dagster.warehouse.tables import slice_of, tables_of
 from refine_dagster.warehouse.warehouse import Warehouse
+from resources.ledger_events import DATA_VERSION, DIGEST, SEQUENCE
 
-# The tag in which Dagster keeps a materialization's data version.
-_DATA_VERSION = "dagster/data_version"
 # Before a role: the figure of what its requests cost.
 SPEND = "spend_"
 
@@ -197,7 +196,8 @@ class Step:
             "requests_reused": sum(role.reused for role in usage),
             "seconds": seconds,
             "unchanged": unchanged,
-            "sequence": commit.sequence,
+            SEQUENCE: commit.sequence,
+            DIGEST: commit.digest,
             "dagster/column_schema": dg.TableSchema(
                 [
                     dg.TableColumn(name, kind, description=meaning)
@@ -220,7 +220,7 @@ class Step:
         """What Dagster showed last, if it is of this content: drawing a plot again is slow."""
         last = self._context.instance.get_latest_materialization_event(self._context.asset_key)
         shown = last.asset_materialization if last else None
-        if shown is None or (shown.tags or {}).get(_DATA_VERSION) != data_version:
+        if shown is None or (shown.tags or {}).get(DATA_VERSION) != data_version:
             return self._pictures()
         return {
             name: value

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from refine_dagster.commands.ask import ask
+from refine_dagster.commands.audit import audit_app
 from refine_dagster.commands.changes import diff, why
 from refine_dagster.commands.compare import compare
 from refine_dagster.commands.config import config_app
@@ -23,7 +24,7 @@ from refine_dagster.commands.plan import plan
 from refine_dagster.commands.run import run, status, ui
 from refine_dagster.commands.tables import export, show
 from refine_dagster.commands.trace import impact, trace
-from refine_dagster.commands.upkeep import audit_app, prune
+from refine_dagster.commands.upkeep import prune
 from refine_dagster.errors import RefineError
 
 app = typer.Typer(

@@ -79,7 +79,9 @@ def build_definitions(
             "profile": ProfileResource(
                 name=profile, overrides=dict(overrides or {}), rounds=config.rounds
             ),
-            "warehouse": WarehouseResource(database=str(home.warehouse)),
+            "warehouse": WarehouseResource(
+                database=str(home.warehouse), witness=config.audit.witness_file
+            ),
             "gpu": GpuResource(),
             "generator": GeneratorResource(),
             "judge": JudgeResource(),

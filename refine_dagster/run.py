@@ -21,9 +21,11 @@ from refine_dagster.errors import RefineError, first_line
 from refine_dagster.generation.endpoint.readiness import server_notes
 from refine_dagster.home import Home
 from refine_dagster.warehouse.run_lock import holding_run_lock
-from resources.event_log import open_instance
+from resources.event_log import files_error, open_instance
 from resources.warehouse import end_run_that_was_cut_off
 
+# Dagster writes paths into addresses of databases, and looks for its settings by pattern.
+_NOT_IN_PATHS = re.compile(r"[?*\[]|%[0-9A-Fa-f]{2}")
 _DAGSTER_YAML = "# Dagster sends no usage data.\ntelemetry:\n  enabled: false\n"
 # The terminal shows progress; Dagster's own log stays in its event log.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -34,7 +36,17 @@ class RunFailedError(RefineError):
 
 
 def prepare_dagster_home(home: Home) -> None:
-    """Make the folder of Dagster's runs and events, and set DAGSTER_HOME to it."""
+    """Make the folder of Dagster's runs and events, and set DAGSTER_HOME to it.
+
+    Raises:
+        RefineError: the folder cannot be written, or its path means another file to Dagster.
+    """
+    if found := _NOT_IN_PATHS.search(str(home.root)):
+        raise RefineError(
+            f"Dagster cannot keep its files under a path with {found[0]!r}",
+            where=str(home.root),
+            fix="set REFINE_HOME to a path without it",
+        )
     settings = home.dagster / "dagster.yaml"
     try:
         home.dagster.mkdir(parents=True, exist_ok=True)
@@ -146,7 +158,7 @@ def _keyed(select: str, names: Collection[str]) -> str:
 
 @contextmanager
 def _explaining_dagsters_files(home: Home) -> Iterator[None]:
-    """Raise one error where Dagster cannot write its files.
+    """Raise one error where Dagster cannot read or write its files.
 
     Where a step failed before, for the same full disk, its error is raised.
     """
@@ -154,12 +166,7 @@ def _explaining_dagsters_files(home: Home) -> Iterator[None]:
         yield
     except (DBAPIError, OSError) as error:
         _raise_reason(_chain(error, with_context=True))
-        reason = error.orig if isinstance(error, DBAPIError) else error.strerror
-        raise RefineError(
-            f"Dagster's own files cannot be written: {reason}",
-            where=str(home.dagster),
-            fix="make room and run again; what was finished before is kept",
-        ) from error
+        raise files_error(home, error) from error
 
 
 def _chain(error: BaseException, *, with_context: bool = False) -> Iterator[BaseException]:

@@ -8,6 +8,7 @@ statements stay Dagster's own, so the UI reads what is written here, also while 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -16,11 +17,17 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
 from dagster._serdes import ConfigurableClassData
+from dagster_shared.check import CheckError
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from yaml import YAMLError
 
+from refine_dagster.errors import RefineError, first_line
 from refine_dagster.home import Home
 
 _WAIT_S = 60.0
+# What SQLite says of a file that is no database, or that was overwritten in part.
+_DAMAGED = re.compile("not a database|malformed|no such (table|column)|unsupported file format")
 
 
 class OpenEventLog(SqliteEventLogStorage):
@@ -59,13 +66,27 @@ class OpenEventLog(SqliteEventLogStorage):
                 self._engines.popitem()[1].dispose()
 
 
+class DagsterFilesError(RefineError):
+    """Dagster's own files in the home cannot be read or written."""
+
+
 def open_instance(home: Home) -> dg.DagsterInstance:
     """Dagster's instance of a home, for a run in this process.
 
     A storage that somebody named in `dagster.yaml` is left as it is.
+
+    Raises:
+        DagsterFilesError: `dagster.yaml` cannot be read, or is not what Dagster accepts.
     """
     folder = str(home.dagster)
-    ref = InstanceRef.from_dir(folder)
+    try:
+        ref = InstanceRef.from_dir(folder)
+    except (YAMLError, UnicodeDecodeError, dg.DagsterError, CheckError) as error:
+        raise DagsterFilesError(
+            f"Dagster cannot read it: {first_line(error)}",
+            where=str(home.dagster / "dagster.yaml"),
+            fix="correct the file, or remove it: the next run writes the default",
+        ) from error
     storage, log = ref.storage_data, ref.event_storage_data
     if storage and log and storage.class_name == "DagsterSqliteStorage":
         named = {
@@ -75,6 +96,20 @@ def open_instance(home: Home) -> dg.DagsterInstance:
         }
         ref = InstanceRef.from_dir(folder, overrides={"event_log_storage": named})
     return dg.DagsterInstance.from_ref(ref)
+
+
+def files_error(home: Home, error: DBAPIError | OSError) -> DagsterFilesError:
+    """The error for a file of Dagster's that is damaged, or cannot be written."""
+    reason = error.orig if isinstance(error, DBAPIError) else error.strerror
+    damaged = _DAMAGED.search(str(reason))
+    return DagsterFilesError(
+        f"Dagster's own files {'are damaged' if damaged else 'cannot be written'}: {reason}",
+        where=str(home.dagster),
+        fix="put them back from a copy, or move the folder away: runs and events of before are "
+        "then not shown; the warehouse has every row and record"
+        if damaged
+        else "make room and run again; what was finished before is kept",
+    )
 
 
 def _engine(address: str) -> Engine:

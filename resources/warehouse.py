@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,8 +13,10 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
 from refine_dagster.warehouse.checkpoints import CheckpointStore
+from refine_dagster.warehouse.heads import append_head, open_witness, read_head
 from refine_dagster.warehouse.run_lock import Holder, holding_run_lock
 from refine_dagster.warehouse.warehouse import Warehouse
+from resources.ledger_events import require_ledger_of
 
 LOCK_TIMEOUT_S = 30.0
 RUN_WAIT_S = 600.0
@@ -46,6 +49,11 @@ class WarehouseResource(DuckDBResource):
         default=RUN_WAIT_S, description="Seconds to wait for another run in the same home to end."
     )
 
+    witness: str | None = Field(
+        default=None,
+        description="A file to which each run appends the ledger's head; `audit.witness`.",
+    )
+
     def open(self) -> Warehouse:
         return Warehouse(Path(self.database), lock_timeout_s=self.lock_timeout_s or LOCK_TIMEOUT_S)
 
@@ -60,6 +68,8 @@ class WarehouseResource(DuckDBResource):
 
         Raises:
             RunLockError: another run held the home for `run_wait_s`, or it cannot be locked.
+            WarehouseError: the database is not the one that Dagster's event log is of.
+            WitnessError: the witness file cannot be written.
         """
         with super().yield_for_execution(context) as resource:
             if context.run is None:
@@ -73,7 +83,27 @@ class WarehouseResource(DuckDBResource):
             ) as cut_off:
                 if context.instance and cut_off:
                     end_run_that_was_cut_off(context.instance, cut_off)
-                yield resource
+                if context.instance:
+                    require_ledger_of(context.instance, self.open())
+                with self._witnessing(context.run.run_id):
+                    yield resource
+
+    @contextmanager
+    def _witnessing(self, run_id: str) -> Iterator[None]:
+        """Append the ledger's head to the witness file at the end, also after an error."""
+        if self.witness is None:
+            yield
+            return
+        witness, home = Path(self.witness), Path(self.database).parent
+        open_witness(witness)
+        try:
+            yield
+        finally:
+            with self.open().reading() as connection:
+                head = read_head(connection)
+            if head is not None:
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                append_head(witness, head, home, {"run": run_id, "time": now})
 
 
 def end_run_that_was_cut_off(instance: dg.DagsterInstance, holder: Holder) -> None:

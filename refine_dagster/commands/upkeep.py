@@ -1,61 +1,20 @@
-"""`refine-dagster audit` and `prune`: is everything as recorded, and what does nothing need?"""
+"""`refine-dagster prune`: what does nothing need?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
 
 import typer
 
-from refine_dagster.commands.output import (
-    FormatOption,
-    existing_home,
-    open_warehouse,
-    print_json,
-    say,
-)
+from refine_dagster.commands.output import existing_home, open_warehouse, say
 from refine_dagster.home import Home
 
 if TYPE_CHECKING:
     from refine_dagster.lineage.prune import PrunePlan
-
-audit_app = typer.Typer(no_args_is_help=True, help="Is everything as it was recorded?")
-
-
-@audit_app.command("verify")
-def verify(
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Past states, removed rows and exported files too.")
-    ] = False,
-    format: FormatOption = "text",
-) -> None:
-    """Check the ledger's hash chain, and tables, completions and checkpoint files against it.
-
-    Ends with 1 if anything is broken; the first broken place comes first. Changes nothing.
-
-    Example: refine-dagster audit verify --deep
-    """
-    from refine_dagster.lineage.audit import verify as verify_home
-
-    home = existing_home()
-    report = verify_home(open_warehouse(home), home.checkpoints, deep)
-    if format == "json":
-        print_json({"whole": report.whole, **asdict(report)})
-    else:
-        for finding in report.findings:
-            say(f"broken: {finding.place}: {finding.what}")
-        for finding in report.warnings:
-            say(f"warning: {finding.place}: {finding.what}")
-        say("checked: " + ", ".join(f"{n} {what}" for what, n in report.checked.items()))
-        for skipped in report.skipped:
-            say(f"cannot be checked any more: {skipped}")
-        say("whole" if report.whole else f"not whole: {len(report.findings)} broken places")
-    if not report.whole:
-        raise typer.Exit(1)
 
 
 def prune(

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from refine_dagster.config import credentials
+from refine_dagster.config.audit import AuditConfig
 from refine_dagster.config.dataset import (
     InstanceConfig,
     SeedsConfig,
@@ -91,6 +93,7 @@ class Profile(BaseSettings):
     supervised: SupervisedConfig = SupervisedConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    audit: AuditConfig = AuditConfig()
 
     @classmethod
     def settings_customise_sources(
@@ -140,12 +143,18 @@ def read_config(
     problems = [problem for source in sources for problem in source.problems]
     values = ChainMap(*(source.values for source in sources))
     origins = {name: value.origin for name, value in values.items()}
+    if named := [
+        name for name, value in values.items() if credentials.CREDENTIAL.search(str(value.value))
+    ]:
+        # The only problem that is told: messages about other problems have the values in them.
+        raise credentials.refusal({field: origins[field] for field in named})
     try:
         profile = Profile(_build_sources=(sources, {}))
     except ValidationError as error:
         problems += refused(error, origins)
     if problems:
-        raise profile_error(f"profile {name}", problems)
+        shown = [replace(one, text=credentials.hidden(one.text)) for one in problems]
+        raise profile_error(f"profile {name}", shown)
     return EffectiveConfig(profile, origins)
 
 

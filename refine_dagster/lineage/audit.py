@@ -1,57 +1,69 @@
 """The audit: whether everything stored is still what was recorded when it was made.
 
-The ledger comes first, since the rest is compared with it. A hash chain alone cannot show that its
-last links were cut off; the asset check `ledger_agrees_with_dagster` does.
+The catalog comes first: a macro or a view that does not belong there could make every other check
+say what it likes. Then comes the ledger, since the rest is compared with it. A hash chain alone
+cannot show that its last links were cut off; Dagster's event log and a noted head do.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import duckdb
 
 from refine_dagster.errors import first_line
 from refine_dagster.lineage import audit_ledger, audit_rows
-from refine_dagster.lineage.audit_rows import AuditReport
+from refine_dagster.lineage.audit_catalog import check_catalog, check_fingerprint
+from refine_dagster.lineage.audit_report import AuditReport
+from refine_dagster.warehouse.catalog import MODEL_SCHEMAS
 from refine_dagster.warehouse.content import relation_content
-from refine_dagster.warehouse.database import HERE
-from refine_dagster.warehouse.schema import declarations_fingerprint, new_schema
+from refine_dagster.warehouse.database import built_ins_only
+from refine_dagster.warehouse.heads import NotedHead
+from refine_dagster.warehouse.sql import literal, literals
 from refine_dagster.warehouse.warehouse import Warehouse
 
-MODEL_SCHEMAS = "('staging', 'marts')"
-APPLIED = "SELECT version, name FROM main.schema_migrations ORDER BY version"
 Check = Callable[[duckdb.DuckDBPyConnection, AuditReport], None]
 
 
-def verify(warehouse: Warehouse, checkpoints_root: Path, deep: bool = False) -> AuditReport:
+def verify(
+    warehouse: Warehouse,
+    checkpoints_root: Path,
+    deep: bool = False,
+    heads: Sequence[NotedHead] = (),
+) -> AuditReport:
     """Check everything without changing anything.
 
     Args:
+        heads: digests that the ledger had when somebody noted them.
         deep: also check every past state, the hashes of removed rows, the ids of live rows, and
             every registered checkpoint and exported file.
     """
     report = AuditReport(deep)
-    checks: list[tuple[str, Check]] = [
-        ("the ledger", audit_ledger.check_chain),
-        ("what is registered in the ledger", audit_ledger.check_registered),
-        ("the tables", audit_rows.check_tables),
-        ("the history", audit_rows.check_history),
-        ("the completions", audit_ledger.check_completions),
-        ("lineage.parents", audit_rows.check_parents),
-        ("the checkpoints", partial(audit_ledger.check_checkpoints, root=checkpoints_root)),
-        ("the SQL models", _check_models),
-        ("the schema", _check_schema),
-    ]
-    if deep:
-        checks += [
-            ("past states", audit_rows.check_past_states),
-            ("row ids", audit_rows.check_row_ids),
-            ("the exports", audit_ledger.check_exports),
-        ]
+    with warehouse.connect(prepared=False) as connection:
+        check_fingerprint(connection, report)
     with warehouse.connect() as connection:
+        database = built_ins_only(connection)
+        checks: list[tuple[str, Check]] = [
+            ("the catalog", partial(check_catalog, database=database)),
+            ("the ledger", audit_ledger.check_chain),
+            ("noted heads", partial(audit_ledger.check_heads, heads=heads)),
+            ("what is registered in the ledger", audit_ledger.check_registered),
+            ("the tables", audit_rows.check_tables),
+            ("the history", audit_rows.check_history),
+            ("the completions", audit_ledger.check_completions),
+            ("lineage.parents", audit_rows.check_parents),
+            ("the checkpoints", partial(audit_ledger.check_checkpoints, root=checkpoints_root)),
+            ("the SQL models", partial(_check_models, database=database)),
+        ]
+        if deep:
+            checks += [
+                ("past states", audit_rows.check_past_states),
+                ("row ids", audit_rows.check_row_ids),
+                ("the exports", audit_ledger.check_exports),
+            ]
         for name, check in checks:
             try:
                 check(connection, report)
@@ -61,12 +73,14 @@ def verify(warehouse: Warehouse, checkpoints_root: Path, deep: bool = False) -> 
     return report
 
 
-def _check_models(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
+def _check_models(
+    connection: duckdb.DuckDBPyConnection, report: AuditReport, database: str
+) -> None:
     """The models' tables and views are those that were recorded.
 
     A view has no cells of its own: its query is compared.
     """
-    relations = _model_relations(connection)
+    relations = _model_relations(connection, database)
     records = connection.execute(
         """
         SELECT sequence, tables, config FROM (
@@ -97,39 +111,16 @@ def _check_models(connection: duckdb.DuckDBPyConnection, report: AuditReport) ->
     )
 
 
-def _check_schema(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """The live views and those of the lineage are as a new warehouse has them."""
-    known = tuple(connection.execute(APPLIED).fetchall())
-    declared, migrations = _declared(declarations_fingerprint(), known)
-    views = _views(connection)
-    for name, definition in declared.items():
-        if views.get(name) == definition:
-            continue
-        # A database made by another DuckDB may write the same query otherwise.
-        rewritten = _rewritten(name, views.get(name))
-        if rewritten != definition:
-            report.broken(f"view {name}", "is not as declared" if rewritten else "is missing")
-    report.looked_at("views", len(declared))
-    if known != migrations:
-        report.broken("main.schema_migrations", "are not the migrations of this version")
-
-
-@cache
-def _declared(
-    fingerprint: str, applied: tuple[tuple[int, str], ...]
-) -> tuple[dict[str, str], tuple[tuple[int, str], ...]]:
-    """Views and migrations of a new warehouse; cached for these arguments."""
-    with new_schema() as fresh:
-        return _views(fresh), tuple(fresh.execute(APPLIED).fetchall())
-
-
-def _model_relations(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str]]:
+def _model_relations(
+    connection: duckdb.DuckDBPyConnection, database: str
+) -> dict[str, tuple[str, str]]:
     """Relation -> (`view` or `table`, its query) of everything in the models' schemas."""
+    here = f"database_name = {literal(database)} AND schema_name IN ({literals(MODEL_SCHEMAS)})"
     rows = connection.execute(
         "SELECT schema_name || '.' || view_name, 'view', sql FROM duckdb_views() "
-        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS} UNION ALL "
+        f"WHERE {here} UNION ALL "
         "SELECT schema_name || '.' || table_name, 'table', '' FROM duckdb_tables() "
-        f"WHERE {HERE} AND schema_name IN {MODEL_SCHEMAS}"
+        f"WHERE {here}"
     ).fetchall()
     return {relation: (kind, sql.partition(" AS ")[2]) for relation, kind, sql in rows}
 
@@ -142,31 +133,3 @@ def _definition(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     ).fetchall()
     connection.execute("DROP VIEW temp.audited")
     return str(sql).partition(" AS ")[2]
-
-
-def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Name -> text of every view and macro besides those of the models."""
-    views = connection.execute(
-        "SELECT schema_name || '.' || view_name, sql FROM duckdb_views() "
-        f"WHERE {HERE} AND NOT internal AND NOT temporary "
-        "AND schema_name IN ('main', 'lineage') ORDER BY 1"
-    ).fetchall()
-    macros = connection.execute(
-        "SELECT schema_name || '.' || function_name, macro_definition FROM duckdb_functions() "
-        f"WHERE {HERE} AND NOT internal AND schema_name IN ('main', 'lineage') "
-        "AND function_type IN ('macro', 'table_macro') ORDER BY 1"
-    ).fetchall()
-    return dict([*views, *macros])
-
-
-def _rewritten(name: str, definition: str | None) -> str | None:
-    """A view's text as this version of DuckDB writes it; None where there is no view."""
-    if definition is None or not definition.startswith("CREATE VIEW"):
-        return definition
-    with new_schema() as fresh:
-        fresh.execute(f"DROP VIEW {name}")
-        try:
-            fresh.execute(definition)
-        except duckdb.Error:
-            return definition
-        return _views(fresh).get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from refine_dagster.hashing import (
     json_hash,
     text_hash,
 )
-from refine_dagster.lineage.audit_rows import AuditReport
+from refine_dagster.lineage.audit_report import AuditReport
 from refine_dagster.lineage.prune import needed_keys_sql
 from refine_dagster.warehouse.checkpoints import hash_files, hash_manifest
+from refine_dagster.warehouse.heads import NotedHead
 from refine_dagster.warehouse.ledger import GENESIS, USE_DIGEST, read_prunes, record_digest
 from refine_dagster.warehouse.tables import MODELS, TABLES, asset_sql
 
@@ -55,6 +56,28 @@ def check_chain(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> N
             (f"lineage.{table} of sequence {sequence}", "there is no such materialization")
             for (sequence,) in strays
         )
+
+
+def check_heads(
+    connection: duckdb.DuckDBPyConnection, report: AuditReport, heads: Sequence[NotedHead]
+) -> None:
+    """Each head that was noted elsewhere is still an entry of the ledger."""
+    digests = {
+        digest
+        for (digest,) in connection.execute(
+            "SELECT digest FROM lineage.materializations"
+        ).fetchall()
+    }
+    report.broken_each(
+        (
+            f"head {head.digest} ({head.noted_in})",
+            "is no entry of the ledger: entries were cut off or changed after it was noted",
+        )
+        for head in heads
+        if head.digest not in digests
+    )
+    if heads:
+        report.looked_at("noted heads", len(heads))
 
 
 def check_registered(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:

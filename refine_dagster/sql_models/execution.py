@@ -47,7 +47,7 @@ class ModelResult:
     Attributes:
         content_hash: as of `warehouse.content.relation_content`.
         columns: (name, DuckDB type) in order.
-        sequence: place of its record in the ledger.
+        sequence, digest: place of its record in the ledger, and the record's digest.
     """
 
     rows: int
@@ -55,6 +55,7 @@ class ModelResult:
     columns: tuple[tuple[str, str], ...]
     preview: pl.DataFrame
     sequence: int
+    digest: str
 
 
 def materialize(
@@ -88,9 +89,10 @@ def materialize(
             started_at=started_at,
         )
         commit, previous = _next_commit(connection, model, rows, content)
-        write_record(connection, record, commit, {model.relation: content}, (), previous)
+        hashes = {model.relation: content}
+        digest = write_record(connection, record, commit, hashes, (), previous)
         connection.execute("COMMIT")
-        return ModelResult(rows, content, columns, preview, commit.sequence)
+        return ModelResult(rows, content, columns, preview, commit.sequence, digest)
 
 
 def run_checks(warehouse: Warehouse, model: SqlModel) -> list[CheckResult]:

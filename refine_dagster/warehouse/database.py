@@ -27,10 +27,13 @@ import polars as pl
 
 from refine_dagster.errors import first_line
 from refine_dagster.warehouse.schema import WarehouseError, WarehouseLockedError
-from refine_dagster.warehouse.sql import identifier, literal
+from refine_dagster.warehouse.sql import identifier, literal, literals
 
-# For DuckDB's catalog functions, which list every file that the process has open.
-HERE = "database_name = current_database()"
+# What DuckDB says where a checksum is wrong, or what is stored makes no sense.
+_DAMAGED = re.compile("(?i)corrupt|checksum|failed to deserialize|serialization error")
+_OF_THE_FILE = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)
+# The schemas of a warehouse.
+_SCHEMAS = ("main", "history", "lineage", "store", "staging", "marts")
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # A missing table must be an error, not a Python variable of that name.
     "python_enable_replacements": False,
@@ -72,8 +75,11 @@ class DatabaseFile:
                 self._held = None
 
     @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A short connection to the prepared file, closed whatever happens.
+    def connect(self, *, prepared: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A short connection to the file, closed whatever happens.
+
+        Args:
+            prepared: whether to bring the content up to date first, where the file was not open.
 
         Raises:
             WarehouseLockedError: another process held the file for `lock_timeout_s`.
@@ -83,10 +89,14 @@ class DatabaseFile:
         given = self.path, self.lock_timeout_s, self.read_only
         connection = beside(held) if held else open_database(*given)
         try:
-            if held is None:
+            if held is None and prepared:
                 self.prepare(connection)
             yield connection
-        except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:
+        except duckdb.Error as error:
+            if _DAMAGED.search(str(error)):
+                raise _damaged_file(self.path, error) from error
+            if not isinstance(error, _OF_THE_FILE):
+                raise
             if not isinstance(error, duckdb.IOException) and "Could not" not in str(error):
                 raise
             raise WarehouseError(
@@ -149,7 +159,11 @@ def open_database(
                 where=str(path),
                 fix="make room, or choose another REFINE_HOME",
             ) from error
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
+            if _DAMAGED.search(str(error)):
+                raise _damaged_file(path, error) from error
+            if not isinstance(error, duckdb.IOException):
+                raise
             holder = re.search(r"Conflicting lock is held in (.+?)\. ", str(error))
             if "Could not set lock on file" not in str(error):
                 raise WarehouseError(
@@ -167,6 +181,16 @@ def open_database(
                 ) from error
         time.sleep(pause)
         pause = min(pause * 1.5, 1.0)
+
+
+def _damaged_file(path: Path, error: duckdb.Error) -> WarehouseError:
+    """The error for a file of which some bytes are not those that DuckDB wrote."""
+    return WarehouseError(
+        f"the database is damaged: {first_line(error)}",
+        where=str(path),
+        fix="put the file back from a copy; `refine-dagster audit verify` names what else is "
+        "damaged, where it can be opened",
+    )
 
 
 def close_database(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -190,10 +214,26 @@ def close_database(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def beside(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """Another connection to the same file, with transactions and temporary tables of its own."""
-    ((name,),) = connection.execute("SELECT current_database()").fetchall()
+    ((path,),) = connection.execute("SELECT system.main.current_setting('search_path')").fetchall()
     other = connection.cursor()
-    other.execute(f"USE {identifier(name)}")
+    other.execute(f"SET search_path = {literal(path)}")
     return other
+
+
+def built_ins_only(connection: duckdb.DuckDBPyConnection) -> str:
+    """Make names of functions and types mean DuckDB's own on a connection; the database's name.
+
+    A macro in the file that is called `sha256` comes before the built-in function otherwise. Tables
+    are found by schema and name as before; bodies of views are not affected.
+    """
+    ((name,),) = connection.execute("SELECT system.main.current_database()").fetchall()
+    found = connection.execute(
+        "SELECT schema_name FROM system.main.duckdb_schemas() "
+        f"WHERE database_name = {literal(name)} AND schema_name IN ({literals(_SCHEMAS)})"
+    ).fetchall()
+    path = ["system.main", *(f"{name}.{schema}" for (schema,) in found)]
+    connection.execute(f"SET search_path = {literal(','.join(path))}")
+    return str(name)
 
 
 @dataclass

@@ -80,7 +80,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit's effect. `data_version` is the hash of the asset's live content, 64 hex digits."""
+    """A commit's effect.
+
+    Attributes:
+        data_version: the hash of the asset's live content, 64 hex digits.
+        digest: of its entry in the ledger; "" before it is written.
+    """
 
     sequence: int
     data_version: str
@@ -88,6 +93,7 @@ class Commit:
     rows_added: int
     rows_removed: int
     rows_reused: int
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,8 @@ def write_record(
     hashes: Mapping[str, str],
     checkpoints: Sequence[Checkpoint],
     previous: str,
-) -> None:
+) -> str:
+    """Write the ledger's next entry, and what is attached to it; its digest."""
     sequence = commit.sequence
     connection.execute(
         "INSERT OR IGNORE INTO lineage.configs VALUES (?, ?)",
@@ -180,6 +187,7 @@ def write_record(
     attached = {"inputs": inputs, "requests": requests, "checkpoints": sorted(registered)}
     row["digest"] = record_digest(row, attached)
     _insert(connection, f"lineage.materializations ({', '.join(row)})", [list(row.values())])
+    return str(row["digest"])
 
 
 def record_digest(row: Mapping[str, Any], attached: Mapping[str, Sequence[Sequence[Any]]]) -> str:

@@ -43,7 +43,7 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     Raises:
         WarehouseError: the database was written by a newer version.
     """
-    version, fingerprint = _state(connection)
+    version, fingerprint = read_state(connection)
     known = len(MIGRATIONS)
     if version > known:
         raise WarehouseError(
@@ -81,13 +81,18 @@ def require_known(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     Raises:
         WarehouseError: it is.
     """
-    version, _ = _state(connection)
+    version, _ = read_state(connection)
     if version != len(MIGRATIONS):
         raise WarehouseError(
             f"written by another version (schema {version}, this one knows {len(MIGRATIONS)})",
             where=str(path),
             fix="`refine-dagster status` brings an older one up to date",
         )
+
+
+def migrations() -> tuple[tuple[int, str], ...]:
+    """Version and name of every migration of this version."""
+    return tuple(enumerate((migration.name for migration in MIGRATIONS), 1))
 
 
 @cache
@@ -159,7 +164,7 @@ def _lineage_views() -> str:
     return (files("refine_dagster.warehouse") / "views.sql").read_text(encoding="utf-8")
 
 
-def _state(connection: duckdb.DuckDBPyConnection) -> tuple[int, str | None]:
+def read_state(connection: duckdb.DuckDBPyConnection) -> tuple[int, str | None]:
     """Schema version and fingerprint of the declarations; (0, None) of a new file."""
     try:
         row = first_row(connection, "SELECT max(version) FROM main.schema_migrations")

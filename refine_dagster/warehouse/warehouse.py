@@ -8,6 +8,7 @@ clause. Connections are short (`database.py`): read, close, compute, open, commi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import duckdb
 import polars as pl
@@ -150,9 +151,9 @@ class Warehouse(DatabaseFile):
                 rows_removed=counts[0][2],
                 rows_reused=counts[0][0] - counts[0][1],
             )
-            write_record(connection, record, commit, hashes, checkpoints, previous)
+            digest = write_record(connection, record, commit, hashes, checkpoints, previous)
             connection.execute("COMMIT")
-        return commit
+        return replace(commit, digest=digest)
 
     def checkpoints_of(self, asset: str, manifest_hash: str) -> list[str]:
         """The content hash of the checkpoint that was trained last from a manifest, if any."""

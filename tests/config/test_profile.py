@@ -187,3 +187,21 @@ def test_the_gpu_profile_finds_batches_from_memory_and_the_offline_one_does_not(
     assert offline.reinforcement.rollout_engine == "policy"
     with pytest.raises(ProfileError, match=r"generator\.batch_size = 0"):
         load_profile("offline", {"generator.batch_size": 0}, {})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://user:SECRETSECRETSECRET@example.org/model",
+        "https://SECRETSECRETSECRET@example.org/model",
+        "hf_SECRETSECRETSECRET/model",
+        "https://example.org/model?access_token=SECRETSECRETSECRET",
+    ],
+)
+@pytest.mark.parametrize("field", ["base_model.id", "base_model.layers", "base_model", "nonsense"])
+def test_a_credential_is_refused_and_not_shown(field: str, value: str) -> None:
+    with pytest.raises(ProfileError) as raised:
+        load_profile("offline", {field: value})
+    assert "SECRET" not in str(raised.value)
+    if field == "base_model.id":
+        assert "holds a credential" in str(raised.value)

@@ -13,7 +13,7 @@ from refine_dagster.cli import app
 from refine_dagster.generation.request import Request, Sampling, sampling_fields
 from refine_dagster.hashing import canonical_json, content_id
 from refine_dagster.lineage.audit import verify
-from refine_dagster.lineage.audit_rows import LISTED
+from refine_dagster.lineage.audit_report import LISTED
 from refine_dagster.warehouse import ledger
 from refine_dagster.warehouse.ledger import Record, RoleUsage
 from refine_dagster.warehouse.rows import frame, make_row

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from refine_dagster.cli import app
 from refine_dagster.lineage import prune
 from refine_dagster.lineage.audit import verify
-from refine_dagster.lineage.audit_rows import AuditReport
+from refine_dagster.lineage.audit_report import AuditReport
 from refine_dagster.warehouse.checkpoints import Checkpoint, CheckpointStore
 from refine_dagster.warehouse.ledger import RoleUsage
 from refine_dagster.warehouse.rows import Row, parents

@@ -12,7 +12,7 @@ import pytest
 from refine_dagster.hashing import content_id
 from refine_dagster.home import Home
 from refine_dagster.lineage.audit import verify
-from refine_dagster.lineage.audit_rows import AuditReport
+from refine_dagster.lineage.audit_report import AuditReport
 from refine_dagster.lineage.export import export_live_dataset
 from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.tables import TABLES
@@ -260,7 +260,10 @@ CASES: dict[str, tuple[str, str]] = {
         "FROM history.exports WHERE false",
         "SELECT 'view main.exports'",
     ),
-    "a table of the ledger dropped": ("DROP TABLE lineage.requests", "SELECT 'the ledger'"),
+    "a table of the ledger dropped": (
+        "DROP TABLE lineage.requests",
+        "SELECT 'table lineage.requests'",
+    ),
 }
 
 

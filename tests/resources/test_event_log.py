@@ -8,10 +8,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
+from sqlalchemy.exc import DBAPIError
 
+from refine_dagster.errors import RefineError
 from refine_dagster.home import Home
 from refine_dagster.run import prepare_dagster_home
-from resources.event_log import OpenEventLog, open_instance
+from resources.event_log import DagsterFilesError, OpenEventLog, files_error, open_instance
 
 
 @dg.asset
@@ -90,3 +92,34 @@ def test_a_storage_named_in_dagster_yaml_is_left_alone(home: Home) -> None:
         assert type(instance.event_log_storage).__name__ == "ConsolidatedSqliteEventLogStorage"
         _materialise(instance)
     assert list((home.dagster / "mine").iterdir())
+
+
+@pytest.mark.parametrize(
+    "content", [b"storage: [", b"telemetry: 3", b"nonsense: 1", b"\xff\xfe\x00"]
+)
+def test_a_broken_dagster_yaml_is_one_error(home: Home, content: bytes) -> None:
+    (home.dagster / "dagster.yaml").write_bytes(content)
+    with pytest.raises(DagsterFilesError, match=r"dagster\.yaml: Dagster cannot read it"):
+        open_instance(home)
+
+
+def test_damaged_files_are_not_called_a_full_disk(home: Home) -> None:
+    index = home.dagster / "history" / "runs" / "index.db"
+    with open_instance(home):
+        pass
+    index.write_bytes(b"garbage " * 1000)
+    with pytest.raises(DBAPIError) as raised, open_instance(home) as instance:
+        instance.all_asset_keys()
+    told = str(files_error(home, raised.value))
+    assert "are damaged" in told
+    assert "make room" not in told
+    assert "make room" in str(files_error(home, OSError(28, "No space left on device")))
+
+
+@pytest.mark.parametrize("name", ["what?", "a%20b", "a[b]", "a*"])
+def test_a_path_that_dagster_misreads_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(RefineError, match="Dagster cannot keep its files under a path with"):
+        prepare_dagster_home(Home(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []

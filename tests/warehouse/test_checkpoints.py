@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def test_a_changed_checkpoint_is_not_used(tmp_path: Path, spoil: str) -> None:
 def test_a_hash_is_remembered_until_the_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, read = tmp_path / "w.bin", []
-    monkeypatch.setattr(hashing, "file_hash", lambda path: read.append(path) or str(len(read)))
+    file, reads = tmp_path / "w.bin", itertools.count(1)
+    monkeypatch.setattr(hashing, "file_hash", lambda path: str(next(reads)))
     file.write_text("abc")
     assert [hashing.unchanged_file_hash(file) for _ in range(3)] == ["1", "2", "3"]
     monkeypatch.setattr(hashing, "_SETTLED_NS", -1)

@@ -13,8 +13,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from refine_dagster.lineage.audit import verify
 from refine_dagster.warehouse.database import beside, close_database, open_database
+from refine_dagster.warehouse.schema import WarehouseError
 from refine_dagster.warehouse.warehouse import Warehouse
+from tests.builders.rows import seed_row
+from tests.builders.warehouse import commit, new_warehouse
 
 OPENS = "import duckdb, sys; duckdb.connect(sys.argv[1]).close()"
 
@@ -130,3 +134,26 @@ def test_a_file_that_could_not_be_tidied_up_has_what_was_committed(tmp_path: Pat
     connection = open_database(path, 0.0)
     assert connection.execute("SELECT count(*) FROM two").fetchall() == [(1000,)]
     close_database(connection, path)
+
+
+@pytest.mark.parametrize("at", [100, 0.2, 0.4, 0.6, 0.8])
+def test_a_damaged_file_is_one_error_and_named_by_the_audit(tmp_path: Path, at: float) -> None:
+    warehouse = new_warehouse(tmp_path / "warehouse.duckdb")
+    commit(warehouse, "seed_tasks", [seed_row(f"{n}", "word " * 200) for n in range(200)])
+    data = bytearray(warehouse.path.read_bytes())
+    place = int(at) if at > 1 else int(at * len(data))
+    data[place : place + 64] = bytes(byte ^ 0xFF for byte in data[place : place + 64])
+    warehouse.path.write_bytes(data)
+    told = []
+    for use in (
+        lambda: warehouse.read("seed_tasks"),
+        lambda: commit(warehouse, "seed_tasks", []),
+        lambda: verify(warehouse, tmp_path / "checkpoints"),
+    ):
+        try:
+            use()
+        except WarehouseError as error:
+            told.append(error.what)
+    assert all(what.startswith("the database is damaged: ") for what in told)
+    # The file's header is read first of all.
+    assert len(told) == 3 or at != 100
