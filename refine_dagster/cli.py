@@ -21,6 +21,7 @@ from refine_dagster.commands.config import config_app
 from refine_dagster.commands.files import dedupe, seeds_app
 from refine_dagster.commands.model import model_app
 from refine_dagster.commands.plan import plan
+from refine_dagster.commands.report import report
 from refine_dagster.commands.run import run, status, ui
 from refine_dagster.commands.tables import export, show
 from refine_dagster.commands.trace import impact, trace
@@ -38,6 +39,7 @@ for command in (
     plan,
     status,
     ui,
+    report,
     show,
     export,
     why,

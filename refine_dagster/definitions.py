@@ -16,6 +16,7 @@ from assets.automation import condition_sensors, keep_fresh
 from assets.checks import asset_checks
 from assets.graph import pipeline
 from assets.marts import sql_model_assets
+from assets.report import run_report
 from assets.seeds import seed_file_changed
 from refine_dagster.config.policy_round import rounds_until
 from refine_dagster.config.profile import DEFAULT_PROFILE, load_profile
@@ -25,7 +26,10 @@ from resources.models import GeneratorResource, GpuResource, JudgeResource
 from resources.profile import ProfileResource
 from resources.warehouse import CheckpointsResource, WarehouseResource
 
-TRAINING = ("fine_tuned_model", "baseline_model", "evaluation_report", "privacy_report")
+TRAINING = (
+    *("fine_tuned_model", "baseline_model", "evaluation_report", "privacy_report"),
+    "run_report",
+)
 
 
 def build_definitions(
@@ -55,6 +59,7 @@ def build_definitions(
         assets=[
             *(asset.versioned(config) for asset in made if not asset.facts.automated),
             *(asset.map_asset_specs(kept_fresh) for asset in automated),
+            run_report(config.rounds),
         ],
         asset_checks=asset_checks(config.rounds),
         sensors=[seed_file_changed, *condition_sensors(config.rounds)],
@@ -72,7 +77,7 @@ def build_definitions(
             dg.define_asset_job(
                 "train_only",
                 selection=dg.AssetSelection.assets(*TRAINING),
-                description="Fine-tunes and evaluates on the dataset as it is.",
+                description="Fine-tunes, evaluates and reports on the dataset as it is.",
             ),
         ],
         resources={

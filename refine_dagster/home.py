@@ -27,6 +27,11 @@ class Home:
         return self.root / "checkpoints"
 
     @property
+    def report(self) -> Path:
+        """The page that the asset `run_report` writes."""
+        return self.root / "run_report.html"
+
+    @property
     def dagster(self) -> Path:
         """Dagster's own home: runs, events, schedules."""
         return self.root / "dagster"

@@ -137,12 +137,12 @@ class Impact:
 
 
 SHOWN, TRAINED, COMPARED = "shown", "trained", "compared"
-_LEARNT_ROLES = ("trained_on",)
-_COMPARED_ROLES = ("nearest", "measured_on")
+LEARNT_ROLES = ("trained_on",)
+COMPARED_ROLES = ("nearest", "measured_on")
 # An edge of `lineage.parents` by what it carries: 0 text, 1 what a model learnt, 2 a comparison.
-_EDGE_WAY = f"""
-    CASE WHEN role IN ({literals(_COMPARED_ROLES)}) THEN 2
-         WHEN role IN ({literals(_LEARNT_ROLES)}) OR table_name IN ({literals(MODELS)}) THEN 1
+EDGE_WAY = f"""
+    CASE WHEN role IN ({literals(COMPARED_ROLES)}) THEN 2
+         WHEN role IN ({literals(LEARNT_ROLES)}) OR table_name IN ({literals(MODELS)}) THEN 1
          ELSE 0 END
 """
 
@@ -170,7 +170,7 @@ def descend(
                 f"""
                 INSERT INTO descended
                 SELECT DISTINCT table_name, row_id, {way}, {step} FROM lineage.parents
-                WHERE {_EDGE_WAY} <= {way}
+                WHERE {EDGE_WAY} <= {way}
                   AND parent_id IN (SELECT id FROM descended WHERE step >= {since})
                   AND row_id NOT IN (SELECT id FROM descended)
                 """

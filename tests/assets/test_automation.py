@@ -36,6 +36,7 @@ BY_HAND = {
     "baseline_model",
     "evaluation_report",
     "privacy_report",
+    "run_report",
 }
 DATASET, MARTS = "dataset_kept_fresh", "marts_kept_fresh"
 PACKAGED = (files("refine_dagster.seeds") / "packaged.jsonl").read_text(encoding="utf-8")

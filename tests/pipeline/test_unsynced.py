@@ -43,6 +43,7 @@ READ_SEEDS = {
     "instruction_dataset",
     "baseline_model",
     "privacy_report",
+    "run_report",
     "stg_seed_tasks",
     "stg_materializations",
 }
