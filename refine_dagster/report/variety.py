@@ -21,13 +21,14 @@ from refine_dagster.report.table import Table, written
 # The Vendi score of more texts is that of so many, the first by row id.
 MOST_TEXTS = 5_000
 VERBS, OBJECTS = 16, 5
-_FUNCTION_WORDS = frozenset(
-    "a an the this that these those of in on at to for from by with about into as and or but not "
-    "is are was were be been do does did can could will would should may might must have has had "
-    "i you he she it we they me him her us them my your his its our their what which who whom "
-    "whose how when where why if whether all any each every some no one two three four five more "
-    "most other another following given there here so then than up out only just also".split()
-)
+_FUNCTION_WORDS = """
+a an the this that these those of in on at to for from by with about into as and or but not is are
+was were be been do does did can could will would should may might must have has had i you he she
+it we they me him her us them my your his its our their what which who whom whose how when where
+why if whether all any each every some no one two three four five more most other another
+following given there here so then than up out only just also
+"""
+_SKIPPED = frozenset(_FUNCTION_WORDS.split())
 _SOURCES = (
     ("seed tasks", "SELECT instruction FROM main.seed_tasks ORDER BY row_id"),
     ("candidates", "SELECT instruction FROM main.instruction_decisions ORDER BY row_id"),
@@ -80,7 +81,7 @@ def opening(text: str) -> tuple[str, str]:
     words = unicode_tokens(text)
     if not words:
         return "", ""
-    return words[0], next((word for word in words[1:] if word not in _FUNCTION_WORDS), "")
+    return words[0], next((word for word in words[1:] if word not in _SKIPPED), "")
 
 
 def opening_map(texts: Sequence[str]) -> tuple[tuple[Bar, ...], int]:
