@@ -17,7 +17,7 @@ from refine_dagster.warehouse.ledger import MIGRATION
 from refine_dagster.warehouse.tables import EXPORTS, tables_of
 from refine_dagster.warehouse.warehouse import RETIRED
 
-BOX_WIDTH, BOX_HEIGHT, GAP_ACROSS, GAP_DOWN = 196, 56, 14, 34
+BOX_WIDTH, BOX_HEIGHT, GAP_ACROSS, GAP_DOWN = 208, 56, 14, 34
 
 
 @dataclass(frozen=True)
