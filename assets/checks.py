@@ -10,6 +10,7 @@ from assets.feedback import judge_auc, judge_better_than_chance
 from assets.instructions import funnel_reconciles
 from assets.policy import diversity_above_floor, kl_within_bound, reward_not_fallen, reward_rose
 from assets.privacy import negative_controls_at_chance, over_fitting_is_seen
+from assets.screening import screening_checks
 from refine_dagster.config.policy_round import later_rounds, rounds_until
 from refine_dagster.warehouse.heads import read_head
 from refine_dagster.warehouse.ledger import MIGRATION
@@ -120,6 +121,7 @@ def asset_checks(rounds: int = 1) -> Sequence[dg.AssetChecksDefinition]:
         *(diversity_above_floor(policy_round) for policy_round in every),
         *(reward_not_fallen(policy_round) for policy_round in later_rounds(rounds)),
         instances_reconcile(every[-1]),
+        *screening_checks(),
         negative_controls_at_chance,
         over_fitting_is_seen,
         ledger_agrees_with_dagster,

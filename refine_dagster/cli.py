@@ -23,6 +23,7 @@ from refine_dagster.commands.model import model_app
 from refine_dagster.commands.plan import plan
 from refine_dagster.commands.report import report
 from refine_dagster.commands.run import run, status, ui
+from refine_dagster.commands.screen import screen
 from refine_dagster.commands.tables import export, show
 from refine_dagster.commands.trace import impact, trace
 from refine_dagster.commands.upkeep import prune
@@ -40,6 +41,7 @@ for command in (
     status,
     ui,
     report,
+    screen,
     show,
     export,
     why,
