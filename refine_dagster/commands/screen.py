@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from refine_dagster.commands.output import (
     rich_table,
     say,
 )
+from refine_dagster.errors import RefineError
 
 LISTED = 20
 SHOWN = 60
@@ -33,8 +34,11 @@ def screen(
         ),
     ] = None,
     skip: Annotated[
-        list[Literal["contamination", "private_data", "near_duplicates", "language"]] | None,
-        typer.Option(help="A check not to make. May be repeated."),
+        list[str] | None,
+        typer.Option(
+            help="A check not to make: contamination, private_data, near_duplicates or language. "
+            "May be repeated."
+        ),
     ] = None,
     ngram: Annotated[int, typer.Option(min=5, help="Words of a run that counts as shared.")] = 8,
     profile: ProfileOption = None,
@@ -50,8 +54,15 @@ def screen(
     from refine_dagster.config.profile import load_profile
     from refine_dagster.evaluation.super_ni import load_tasks
     from refine_dagster.language import language_of
+    from refine_dagster.screening.screening import CHECKS
     from refine_dagster.screening.screening import screen as make
 
+    if unknown := sorted(set(skip or ()) - set(CHECKS)):
+        raise RefineError(
+            f"there is no check {', '.join(unknown)}",
+            where="--skip",
+            fix=f"name any of {', '.join(CHECKS)}",
+        )
     config = load_profile(profile, overrides_of(settings))
     evaluation = config.evaluation
     tasks = [
@@ -74,7 +85,8 @@ def screen(
         if listed:
             columns = ("check", "rule", "row", "place", "text", "value", "against")
             console.print(rich_table("Findings", columns, listed))
-        for check, count in Counter(one.check for one in made.findings[LISTED:]).items():
-            say(f"and {count} more of {check}; --format json has all")
+        left = Counter(one.check for one in made.findings[LISTED:])
+        for name, count in left.items():
+            say(f"and {count} more of {name}; --format json has all")
     if made.findings:
         raise typer.Exit(1)

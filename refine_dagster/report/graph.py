@@ -143,12 +143,12 @@ def _places(reads: Mapping[str, set[str]]) -> tuple[dict[str, tuple[float, float
         layers[depth[asset]].append(asset)
     widest = max((len(layer) for layer in layers.values()), default=1)
     width = widest * (BOX_WIDTH + GAP_ACROSS) - GAP_ACROSS + 4
-    places = {}
+    places: dict[str, tuple[float, float]] = {}
     for layer, assets in layers.items():
         used = len(assets) * (BOX_WIDTH + GAP_ACROSS) - GAP_ACROSS
         for place, asset in enumerate(assets):
             x = 2 + (width - 4 - used) / 2 + place * (BOX_WIDTH + GAP_ACROSS)
-            places[asset] = (x, 2 + layer * (BOX_HEIGHT + GAP_DOWN))
+            places[asset] = (x, 2.0 + layer * (BOX_HEIGHT + GAP_DOWN))
     return places, width
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from refine_dagster.lineage.target import read_targets
 from refine_dagster.report.charts import IntervalChart, interval_chart
 from refine_dagster.report.table import Table, interval_text, selected, written
 
@@ -106,41 +107,12 @@ def _mean_scores(connection: duckdb.DuckDBPyConnection) -> dict[str, float]:
     )
 
 
-# Why proposing ended, in words (`self_instruct.rounds.Proposals.ended_by`).
-ENDED_BY = {
-    "target": "the target was reached",
-    "stall": "too few new ones came for some rounds (self_instruct.stall_rounds)",
-    "max_rounds": "the last round was done (self_instruct.max_rounds)",
-}
-
-
-def read_target(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
-    """Whether as many instructions were accepted as asked for, and if not, why proposing ended."""
-    rows = connection.execute(
-        """
-        SELECT asset, (config::JSON -> 'self_instruct' ->> 'target')::BIGINT AS target,
-               (metrics::JSON ->> 'accepted')::BIGINT, metrics::JSON ->> 'ended_by'
-        FROM lineage.materializations JOIN lineage.configs USING (config_hash)
-        WHERE regexp_full_match(asset, 'raw_instructions(_round_[0-9]+)?')
-          AND metrics::JSON ->> 'ended_by' IS NOT NULL AND target IS NOT NULL
-        QUALIFY row_number() OVER (PARTITION BY asset ORDER BY sequence DESC) = 1
-        ORDER BY asset
-        """
-    ).fetchall()
-    return [
-        Finding(
-            f"{written(accepted)} of the {written(target)} instructions asked for "
-            f"(self_instruct.target) were accepted: {ENDED_BY.get(ended_by, ended_by)}.",
-            "good" if accepted >= target else "bad",
-            asset,
-        )
-        for asset, target, accepted, ended_by in rows
-    ]
-
-
 def read_findings(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
     """What was reached, and what the intervals show: gain in reward, arms, judge."""
-    findings = read_target(connection)
+    findings = [
+        Finding(f"{one.label}.", "good" if one.is_reached else "bad", one.asset)
+        for one in read_targets(connection)
+    ]
     for number, prompts, gain, low, high in connection.execute(
         "SELECT policy_round, held_out_prompts, gain, gain_low, gain_high "
         "FROM main.rl_policy_checkpoint ORDER BY policy_round"

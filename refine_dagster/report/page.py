@@ -90,45 +90,39 @@ def read_report(warehouse: Warehouse) -> Report:
     Raises:
         RefineError: nothing was materialised yet.
     """
-    with warehouse.held():
-        with warehouse.connect() as connection:
-            timeline = Timeline(connection)
-            if not timeline.all:
-                raise RefineError(
-                    "nothing was materialised here yet",
-                    where=str(warehouse.path),
-                    fix="run `refine-dagster run` first",
-                )
-            head = timeline.all[max(timeline.all)]
-            ((digest,),) = connection.execute(
-                "SELECT digest FROM lineage.materializations ORDER BY sequence DESC LIMIT 1"
-            ).fetchall()
-            stale = Staleness(connection).assets
-            graph = read_graph(connection, timeline, stale)
-            report = {
-                "tiles": read_tiles(connection),
-                "findings": read_findings(connection),
-                "funnel": read_funnel(connection),
-                "curves": read_curves(connection),
-                "judge": read_judge(connection),
-                "arms": read_arms(connection),
-                "variety": read_variety(connection),
-                "seeds": read_seed_use(connection),
-                "spend": read_spend(connection),
-                "privacy": read_privacy(connection),
-            }
-        samples, changes = read_samples(warehouse), read_changes(warehouse)
-    return Report(
-        made_at=head.finished_at,
-        sequence=head.sequence,
-        digest=digest,
-        stale={asset: why for asset, why in stale.items() if tables_of(asset)},
-        stale_models=tuple(asset for asset in stale if not tables_of(asset)),
-        graph=graph,
-        samples=samples,
-        changes=changes,
-        **report,
-    )
+    with warehouse.held(), warehouse.connect() as connection:
+        timeline = Timeline(connection)
+        if not timeline.all:
+            raise RefineError(
+                "nothing was materialised here yet",
+                where=str(warehouse.path),
+                fix="run `refine-dagster run` first",
+            )
+        head = timeline.all[max(timeline.all)]
+        ((digest,),) = connection.execute(
+            "SELECT digest FROM lineage.materializations ORDER BY sequence DESC LIMIT 1"
+        ).fetchall()
+        stale = Staleness(connection).assets
+        return Report(
+            made_at=head.finished_at,
+            sequence=head.sequence,
+            digest=digest,
+            stale={asset: why for asset, why in stale.items() if tables_of(asset)},
+            stale_models=tuple(asset for asset in stale if not tables_of(asset)),
+            tiles=read_tiles(connection),
+            findings=read_findings(connection),
+            graph=read_graph(connection, timeline, stale),
+            funnel=read_funnel(connection),
+            curves=read_curves(connection),
+            judge=read_judge(connection),
+            arms=read_arms(connection),
+            samples=read_samples(warehouse),
+            variety=read_variety(connection),
+            seeds=read_seed_use(connection),
+            spend=read_spend(connection),
+            privacy=read_privacy(connection),
+            changes=read_changes(warehouse),
+        )
 
 
 def write_report(warehouse: Warehouse, to: Path) -> Report:

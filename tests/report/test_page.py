@@ -12,7 +12,6 @@ import pytest
 
 from refine_dagster.errors import RefineError
 from refine_dagster.home import Home
-from refine_dagster.report.outcome import ENDED_BY, read_target
 from refine_dagster.report.page import MADE_BY, Report, read_report, render, write_report
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.lineage_story import tell
@@ -148,24 +147,6 @@ def test_a_funnel_that_does_not_add_up_is_said(tmp_path: Path) -> None:
     assert [stage.unaccounted for stage in report.funnel] == [1, 0, 0]
     assert not report.is_reconciled
     assert "1 rows that the stage read have no decision" in render(report)
-
-
-def test_the_target_is_named_with_the_reason_why_it_was_not_reached(tmp_path: Path) -> None:
-    warehouse = new_warehouse(tmp_path / "warehouse.duckdb")
-    found = []
-    for accepted, ended_by in ((8, "target"), (5, "stall"), (6, "max_rounds")):
-        metrics = {"accepted": accepted, "ended_by": ended_by}
-        config = {"self_instruct": {"target": 8}}
-        commit(warehouse, "raw_instructions", [], metrics=metrics, config=config)
-        with warehouse.connect() as connection:
-            [finding] = read_target(connection)
-        found.append((finding.text.partition(" (")[0], finding.mark))
-        assert ENDED_BY[ended_by] in finding.text
-    assert found == [
-        ("8 of the 8 instructions asked for", "good"),
-        ("5 of the 8 instructions asked for", "bad"),
-        ("6 of the 8 instructions asked for", "bad"),
-    ]
 
 
 def test_what_the_last_run_changed(told: Report) -> None:
