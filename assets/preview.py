@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from refine_dagster.escapes import markdown_text
 from refine_dagster.warehouse.rows import with_entries
 
 # The UI gives a preview about 600 pixels and lets the rest run off: few columns may be long, many
@@ -24,7 +25,7 @@ HASH_SHOWN = 12
 
 
 def markdown_table(rows: pl.DataFrame) -> str:
-    """A frame as a Markdown table, long cells and hashes cut, line breaks and bars made safe.
+    """A frame as a Markdown table, long cells and hashes cut, nothing in them markup.
 
     A frame of more than `WIDEST` columns is turned: a line for each, with its first `RECORDS` rows.
     """
@@ -33,7 +34,7 @@ def markdown_table(rows: pl.DataFrame) -> str:
     if rows.width > WIDEST:
         records = rows.head(RECORDS).rows()
         turned = {
-            "column": rows.columns,
+            "column": list(map(markdown_text, rows.columns)),
             **{
                 f"row {number}": [_cell(value) for value in record]
                 for number, record in enumerate(records, 1)
@@ -95,7 +96,7 @@ def markdown_picture(figure: Any, name: str) -> str:
 
 
 def _markdown(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
+    head = f"| {' | '.join(map(markdown_text, names))} |\n|{'---|' * len(names)}\n"
     return head + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -108,4 +109,4 @@ def _cell(value: Any, longest: int = LONGEST_CELL) -> str:
     if HASH.fullmatch(text):
         return f"{text[:HASH_SHOWN]}…"
     text = text if len(text) <= longest else text[: longest - 1] + "…"
-    return text.replace("|", "\\|").replace("\n", "⏎")
+    return markdown_text(text.replace("\n", "⏎"))

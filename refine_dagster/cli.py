@@ -28,6 +28,7 @@ from refine_dagster.commands.tables import export, show
 from refine_dagster.commands.trace import impact, trace
 from refine_dagster.commands.upkeep import prune
 from refine_dagster.errors import RefineError
+from refine_dagster.escapes import terminal_text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,7 +69,9 @@ def main() -> None:
     try:
         app()
     except RefineError as error:
-        errors.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
+        errors.print(
+            Text.assemble(("error:", "bold red"), f" {terminal_text(str(error))}"), soft_wrap=True
+        )
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Typer turns Ctrl-C inside a command into an exit.

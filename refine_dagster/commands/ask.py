@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
-from refine_dagster.commands.output import console, existing_home, say
+from refine_dagster.commands.output import console, existing_home, plain, say
 from refine_dagster.errors import RefineError
+from refine_dagster.escapes import terminal_text
 
 if TYPE_CHECKING:
     from refine_dagster.publishing.asking import Respondent
 
 # Columns that an answer needs beside others.
 NARROWEST = 36
-# Characters that print nothing and yet are part of words.
-_JOINERS = "\n\t\u200c\u200d"
 
 
 def ask(
@@ -69,23 +67,16 @@ def show_answers(answering: Sequence[Respondent], question: str, max_new_tokens:
             if len(answers) > 1:
                 say(f"{name}:")
             for piece in answer:
-                console.out(printable(piece), end="", highlight=False)
+                console.out(terminal_text(piece), end="", highlight=False)
             say()
         return
     with Live(console=console, auto_refresh=False) as live:
         for texts in _in_turn(answers):
-            columns = Table(*texts, expand=True)
+            columns = Table(*map(plain, texts), expand=True)
             for column in columns.columns:
                 column.ratio, column.overflow = 1, "fold"
-            columns.add_row(*(Text(printable(text)) for text in texts.values()))
+            columns.add_row(*(plain(text) for text in texts.values()))
             live.update(columns, refresh=True)
-
-
-def printable(text: str) -> str:
-    """A model's text without characters that would move the cursor or hide what is written."""
-    return "".join(
-        character for character in text if character.isprintable() or character in _JOINERS
-    )
 
 
 def _in_turn(answers: dict[str, Iterator[str]]) -> Iterator[dict[str, str]]:

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from refine_dagster.commands.output import (
     HASH_SHOWN,
+    MOST_ROWS,
     FormatOption,
     console,
     existing_home,
     open_warehouse,
+    plain,
     print_json,
     rich_table,
     say,
     shortened,
+    titled,
 )
 
 if TYPE_CHECKING:
@@ -168,7 +170,7 @@ def diff(
     before: Annotated[int, typer.Argument(metavar="N", help="A materialization's number.")],
     after: Annotated[int, typer.Argument(metavar="M", help="Another, later or earlier.")],
     table: Annotated[str | None, typer.Option(help="Show the rows of this table.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows shown.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Rows shown.")] = 20,
     format: FormatOption = "text",
 ) -> None:
     """Compare the states after two materializations: rows added, removed, changed, by cause.
@@ -197,7 +199,7 @@ def diff(
 
 def _summary(states: StateDifference) -> Table:
     title = f"From materialization {states.before} to {states.after}"
-    summary = Table(title=title, title_justify="left")
+    summary = titled(title)
     summary.add_column("table", no_wrap=True)
     for name in ("added", "removed", "changed", "same content"):
         summary.add_column(name, justify="right")
@@ -205,11 +207,11 @@ def _summary(states: StateDifference) -> Table:
     for table, same_table in groupby(states.groups, key=lambda group: group.table):
         groups = list(same_table)
         if len(groups) == 1:
-            summary.add_row(table, *_counts(groups), Text(states.label(groups[0].reasons)))
+            summary.add_row(plain(table), *_counts(groups), plain(states.label(groups[0].reasons)))
             continue
-        summary.add_row(table, *_counts(groups))
+        summary.add_row(plain(table), *_counts(groups))
         for group in groups[:GROUPS_SHOWN]:
-            summary.add_row("", *_counts([group]), Text(states.label(group.reasons)), style="dim")
+            summary.add_row("", *_counts([group]), plain(states.label(group.reasons)), style="dim")
         if rest := groups[GROUPS_SHOWN:]:
             summary.add_row("", *_counts(rest), f"{len(rest)} other combinations", style="dim")
     return summary
@@ -243,7 +245,7 @@ def _rows(states: StateDifference) -> Table:
             label += " added" if row.old_id is None else " removed"
         for name in dict.fromkeys([*row.old, *row.new]) or ["(ancestors)"]:
             versions = (_text_of(side[name]) if name in side else "" for side in (row.old, row.new))
-            table.add_row(label, name, *map(Text, versions))
+            table.add_row(plain(label), plain(name), *map(plain, versions))
             label = ""
         table.add_section()
     return table

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from refine_dagster.errors import RefineError
+from refine_dagster.escapes import terminal_json, terminal_text
 from refine_dagster.home import Home, find_home
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ LOG_WIDTH = 120
 console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
 HASH = re.compile(r"[0-9a-f]{32,64}")
 HASH_SHOWN = 12
+# What DuckDB takes as a limit.
+MOST_ROWS = 2**62
 
 
 FormatOption = Annotated[Literal["text", "json"], typer.Option("--format", help="Text, or JSON.")]
@@ -88,7 +91,12 @@ def open_warehouse(home: Home) -> Warehouse:
 
 def say(text: str = "") -> None:
     """Print a line as it is: no markup, no colours, no breaks."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(plain(text), highlight=False, soft_wrap=True)
+
+
+def say_lines(text: str) -> None:
+    """Print a text that other tools read, such as a picture's; it ends with its own line break."""
+    typer.echo(terminal_text(text), nl=False)
 
 
 def say_wrapped(text: str, indent: int) -> None:
@@ -102,18 +110,29 @@ def say_wrapped(text: str, indent: int) -> None:
 
 def print_json(answer: Any) -> None:
     """Print JSON values or dataclasses as JSON; a property `label` is given as a field."""
-    typer.echo(json.dumps(_plain(answer), ensure_ascii=False, indent=2))
+    typer.echo(terminal_json(json.dumps(_plain(answer), ensure_ascii=False, indent=2)))
+
+
+def plain(text: str) -> Text:
+    """A text for `console`: nothing in it is markup, and nothing acts on the terminal."""
+    return Text(terminal_text(text))
 
 
 def rich_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """A table for the terminal; numbers to the right with four digits, hashes cut."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = titled(title)
     for number, name in enumerate(columns):
         numeric = {type(row[number]) for row in rows} <= {int, float, NoneType}
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(plain(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row))
+        table.add_row(*(plain(cell(value)) for value in row))
     return table
+
+
+def titled(title: str | None, **options: Any) -> Table:
+    """An empty table under its title."""
+    shown = None if title is None else plain(title)
+    return Table(title=shown, title_justify="left", title_style="bold", **options)
 
 
 def cell(value: Any, *, whole: bool = False) -> str:

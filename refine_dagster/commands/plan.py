@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from refine_dagster.commands.output import (
     FormatOption,
@@ -17,6 +16,7 @@ from refine_dagster.commands.output import (
     SetOption,
     console,
     overrides_of,
+    plain,
     print_json,
     say,
     say_wrapped,
@@ -174,7 +174,7 @@ def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for number, name in enumerate(names):
         table.add_column(name, justify="left" if text or not number else "right")
     for row in rows:
-        table.add_row(*(Text(str(value)) for value in row))
+        table.add_row(*(plain(str(value)) for value in row))
     console.print(table)
 
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from refine_dagster.commands.output import (
+    MOST_ROWS,
     cell,
     console,
     existing_home,
     open_warehouse,
+    plain,
     rich_table,
     say,
+    titled,
 )
 from refine_dagster.errors import RefineError
 
@@ -30,7 +32,7 @@ NARROWEST = 14
 
 def show(
     table: Annotated[str, typer.Argument(help="A table, a staging view or a mart.")],
-    limit: Annotated[int, typer.Option(min=1, help="Rows shown.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Rows shown.")] = 20,
     as_of: Annotated[
         int | None, typer.Option(help="Rows as they were after this materialization.")
     ] = None,
@@ -57,12 +59,12 @@ def show(
 
 def _records(title: str, rows: pl.DataFrame) -> Table:
     """Rows with too many columns for the terminal: a line for each column, hashes whole."""
-    records = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    records = titled(title, show_header=False)
     records.add_column("column", no_wrap=True)
     records.add_column("value", overflow="fold")
     for row in rows.rows():
         for name, value in zip(rows.columns, row, strict=True):
-            records.add_row(name, Text(cell(value, whole=True)))
+            records.add_row(plain(name), plain(cell(value, whole=True)))
         records.add_section()
     return records
 
@@ -92,7 +94,9 @@ def export(
     format: Annotated[
         Literal["alpaca", "messages", "parquet"], typer.Option(help="Layout of the rows.")
     ] = "alpaca",
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a file of an earlier export, unless it was changed.")
+    ] = False,
 ) -> None:
     """Write the instruction dataset to a file that `datasets.load_dataset` reads.
 
@@ -102,6 +106,8 @@ def export(
 
     warehouse = open_warehouse(existing_home())
     result = export_live_dataset(warehouse, format, to, overwrite=overwrite)
+    if result.made is not None:
+        say(f"made the folder {result.made}")
     for file in result.files:
         say(f"wrote {file}")
     say(f"{result.rows} rows, sha256 {result.sha256}")

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from refine_dagster.commands.output import plain
 from refine_dagster.progress import CallbackReporter, Figure, figure_texts, reporting
 
 
@@ -35,7 +36,7 @@ class BarReporter:
         self._bars.remove_task(TaskID(handle))
 
     def note(self, message: str) -> None:
-        self._bars.console.print(message, markup=False, highlight=False)
+        self._bars.console.print(plain(message), highlight=False)
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def showing_progress(console: Console) -> Iterator[None]:
     """Show progress on `console` inside the block."""
     if not console.is_terminal:
         lines = CallbackReporter(
-            lambda line: console.print(line, markup=False, highlight=False), every_s=10.0
+            lambda line: console.print(plain(line), highlight=False), every_s=10.0
         )
         with reporting(lines):
             yield

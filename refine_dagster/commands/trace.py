@@ -15,6 +15,7 @@ from refine_dagster.commands.output import (
     print_json,
     rich_table,
     say,
+    say_lines,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def trace(
             _print_call(graph.completion)
     else:
         draw = as_dot if format == "dot" else as_mermaid
-        typer.echo(draw(graph, everything=everything), nl=False)
+        say_lines(draw(graph, everything=everything))
 
 
 def _print_call(call: dict[str, Any]) -> None:

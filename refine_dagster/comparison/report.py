@@ -25,6 +25,7 @@ from refine_dagster.comparison.figures import Figures
 from refine_dagster.comparison.methods import MethodCalls
 from refine_dagster.comparison.plots import plot_sizes, plot_tasks
 from refine_dagster.comparison.study import CellResult, Study
+from refine_dagster.escapes import terminal_text
 from refine_dagster.evaluation.reference_loss import ANSWER_TOKENS, TaskKind
 
 CALL_HEADINGS = (
@@ -155,7 +156,7 @@ class FigureTable:
         for number, heading in enumerate(self.headings):
             table.add_column(heading, justify="right" if number else "left")
         for line in self.lines:
-            table.add_row(*(Text(str(cell)) for cell in line))
+            table.add_row(*(Text(terminal_text(str(cell))) for cell in line))
         return table
 
 

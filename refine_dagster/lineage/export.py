@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +20,7 @@ from uuid import uuid4
 import polars
 
 from refine_dagster.errors import RefineError
-from refine_dagster.hashing import canonical_json, content_id, readable_json
+from refine_dagster.hashing import canonical_json, content_id, file_hash, readable_json
 from refine_dagster.home import replacing
 from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.rows import Parent, frame, make_row, with_entries
@@ -37,26 +39,52 @@ class ExportError(RefineError):
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written: the data file, then its provenance; `sha256` is the data file's hash."""
+    """What was written.
+
+    Attributes:
+        files: the data file, then its provenance.
+        sha256: the data file's hash.
+        made: the topmost folder that was made for them.
+    """
 
     files: tuple[Path, ...]
     rows: int
     sha256: str
+    made: Path | None
 
 
 def export_live_dataset(
     warehouse: Warehouse, format: ExportFormat, to: Path, *, overwrite: bool = False
 ) -> ExportResult:
-    """Export the live rows of `instruction_dataset`, and record in table `exports` what left."""
+    """Export the live rows of `instruction_dataset`, and record in table `exports` what left.
+
+    Raises:
+        ExportError: `to` lies in the home, or as `export_dataset`.
+    """
+    to = to.expanduser().resolve()
+    if to.is_relative_to(warehouse.path.parent.resolve()):
+        raise ExportError(
+            "lies in the home, whose files are the project's own",
+            where=str(to),
+            fix="name a file outside of it",
+        )
     version = warehouse.data_version(DATASET)
     if version is None:
         raise ExportError(
             "there is no instruction_dataset yet", fix="run `refine-dagster run` first"
         )
     rows = warehouse.read(DATASET)
-    result = export_dataset(rows, format, to, overwrite=overwrite, data_version=version)
+    recorded = warehouse.query("SELECT sha256 FROM history.exports WHERE path = ?", [str(to)])
+    result = export_dataset(
+        rows,
+        format,
+        to,
+        overwrite=overwrite,
+        data_version=version,
+        recorded=recorded["sha256"].to_list(),
+    )
     written = {
-        "path": str(to.expanduser().resolve()),
+        "path": str(to),
         "format": format,
         "sha256": result.sha256,
         "rows": result.rows,
@@ -83,6 +111,7 @@ def export_dataset(
     *,
     overwrite: bool = False,
     data_version: str | None = None,
+    recorded: Collection[str] = (),
 ) -> ExportResult:
     """Write a dataset to one file and its provenance beside it.
 
@@ -93,7 +122,10 @@ def export_dataset(
             reward part.
         to: the data file; folders above it are made. The provenance beside it adds
             `.provenance.json` to the whole name, so that `d.json` and `d.parquet` keep one each.
+        overwrite: replace a file that is as an earlier export wrote it: its provenance names its
+            hash, or `recorded` does. No other file is replaced.
         data_version: of the source table, for the provenance.
+        recorded: hashes of the exports to this path that the home recorded.
 
     Raises:
         ExportError: no rows, an unknown format, a file that is there, or a target that cannot be
@@ -124,7 +156,9 @@ def export_dataset(
         "sha256": digest,
     }
     try:
-        card = _free_card(to, overwrite=overwrite)
+        card = to.with_name(to.name + PROVENANCE_SUFFIX)
+        _require_free(to, card, recorded, overwrite=overwrite)
+        folders = [folder for folder in to.parents if not folder.exists()]
         _replace(to, content, card, readable_json(provenance))
     except OSError as error:
         raise ExportError(
@@ -132,20 +166,40 @@ def export_dataset(
             where=str(to),
             fix="name a place that can be written to and has room",
         ) from error
-    return ExportResult((to, card), rows.height, digest)
+    return ExportResult((to, card), rows.height, digest, folders[-1] if folders else None)
 
 
-def _free_card(to: Path, *, overwrite: bool) -> Path:
-    """The provenance's path, once both it and `to` may be written."""
+def _require_free(to: Path, card: Path, recorded: Collection[str], *, overwrite: bool) -> None:
+    """Refuse to replace what no export wrote, or what was changed since."""
     if to.is_dir():
         raise ExportError("is a folder", where=str(to), fix="name a file inside it")
-    card = to.with_name(to.name + PROVENANCE_SUFFIX)
-    for path in (to, card):
-        if path.exists() and not overwrite:
+    there = [path for path in (to, card) if path.exists() or path.is_symlink()]
+    for path in there:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ExportError("is no regular file", where=str(path), fix="name another file")
+        if not overwrite:
             raise ExportError(
                 "the file exists", where=str(path), fix="name another file, or allow overwriting"
             )
-    return card
+    provenance = _read_provenance(card) if card in there else {}
+    if provenance is None or (
+        to in there and file_hash(to) not in {provenance.get("sha256"), *recorded}
+    ):
+        raise ExportError(
+            "is not as an export wrote it",
+            where=str(card if provenance is None else to),
+            fix="name another file, or delete this one yourself",
+        )
+
+
+def _read_provenance(card: Path) -> dict[str, Any] | None:
+    """The provenance in a file; None where it holds something else."""
+    try:
+        provenance = json.loads(card.read_bytes())
+    except ValueError:
+        return None
+    named = isinstance(provenance, dict) and {"data_version", "sha256"} <= provenance.keys()
+    return provenance if named else None
 
 
 def _render(rows: polars.DataFrame, format: ExportFormat) -> bytes:

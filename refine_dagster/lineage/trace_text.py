@@ -18,6 +18,7 @@ import polars as pl
 from rich.text import Text
 from rich.tree import Tree
 
+from refine_dagster.escapes import markdown_text, terminal_text
 from refine_dagster.lineage.trace import Trace
 
 # Rows of one role that are listed. A prompt shows about eight demonstrations, and people ask which;
@@ -193,17 +194,17 @@ def short(text: str, longest: int = LABEL_SHOWN) -> str:
 def _line(branch: Branch) -> Text:
     line = Text()
     if branch.row is None:
-        line.append(f"{branch.count} {branch.table}", style="bold")
-        return line.append(f" ({branch.role})", style="cyan")
+        line.append(terminal_text(f"{branch.count} {branch.table}"), style="bold")
+        return line.append(terminal_text(f" ({branch.role})"), style="cyan")
     if branch.role:
-        line.append(f"{branch.role} ", style="cyan")
-    line.append(branch.table, style="bold")
+        line.append(terminal_text(f"{branch.role} "), style="cyan")
+    line.append(terminal_text(branch.table), style="bold")
     line.append(f" {branch.row.row_id[:ID_SHOWN]}", style="yellow")
-    line.append(f" {short(branch.row.label)}")
+    line.append(f" {terminal_text(short(branch.row.label))}")
     if branch.row.state:
         line.append(f" [{branch.row.state}]", style="red")
     if branch.row.note:
-        line.append(f" [{branch.row.note}]", style="dim")
+        line.append(f" [{terminal_text(branch.row.note)}]", style="dim")
     if branch.again:
         line.append(f" [{AGAIN}]", style="dim")
     return line
@@ -213,7 +214,7 @@ def _markdown(branch: Branch) -> str:
     if branch.row is None:
         return f"*{branch.role}*: {branch.count} **{branch.table}**"
     role = f"*{branch.role}*: " if branch.role else ""
-    label = "".join(f"\\{c}" if c in "\\`*_[]<>#|" else c for c in short(branch.row.label))
+    label = markdown_text(short(branch.row.label))
     marks = f" ({branch.row.state})" if branch.row.state else ""
     marks += f" ({AGAIN})" if branch.again else ""
     return f"{role}**{branch.table}** `{branch.row.row_id[:ID_SHOWN]}` {label}{marks}"

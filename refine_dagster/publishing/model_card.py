@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refine_dagster.errors import RefineError
+from refine_dagster.escapes import markdown_text
 from refine_dagster.language import Language
 from refine_dagster.models.known_models import KNOWN
 from refine_dagster.publishing.home_models import (
@@ -22,7 +23,7 @@ from refine_dagster.publishing.home_models import (
     language_of_model,
     training_chain,
 )
-from refine_dagster.publishing.markdown import code_block, plain, table
+from refine_dagster.publishing.markdown import code_block, table
 from refine_dagster.seeds.readers import PACKAGED, read_seeds
 from refine_dagster.warehouse.ledger import next_link
 from refine_dagster.warehouse.rows import Row
@@ -148,14 +149,14 @@ def base_name(base: Row) -> str:
 
 def base_licence(base: Row) -> str:
     """A sentence on the terms of the base model."""
-    name = plain(base_name(base))
+    name = markdown_text(base_name(base))
     if base["model"] == OFFLINE:
         return (
             "The base model was trained from nothing by refine-dagster (Apache-2.0), on tasks that "
             "its code generates and, with `base_model.learn_seeds`, on the seeds."
         )
     if base["model"] in KNOWN:
-        return f"Base model {name}: {plain(KNOWN[base['model']].terms)}."
+        return f"Base model {name}: {markdown_text(KNOWN[base['model']].terms)}."
     if base["revision"] is not None:
         return f"Base model {name}: see its page on the Hugging Face Hub."
     return f"Base model {name}: a local folder; its licence is not recorded."
@@ -367,7 +368,7 @@ def _limits(facts: CardFacts, exact: bool) -> str:
 
 def _licences(facts: CardFacts, licence: str | None) -> str:
     own = (
-        f"These weights: {plain(licence)}."
+        f"These weights: {markdown_text(licence)}."
         if licence
         else "No licence is stated for these weights."
     )

@@ -32,6 +32,7 @@ excepted).
 | same instruction and instances twice | warning: the one with the smallest id stays |
 | `input` is `<noinput>`, `No input`, `N/A`, `None` or the like | read as empty |
 | a line inside a field begins with `Input:`, `Output:` ... | warning: no prompt shows the task |
+| a control or invisible character in a field | warning; kept, and shown by its code |
 | unknown field | ignored; warning where it is nearly a known one |
 | other spacing, line ends, order of lines or fields | the same seeds and the same row ids |
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from refine_dagster.escapes import HIDDEN, code_of
 from refine_dagster.seeds.problems import Findings, shown
 from refine_dagster.seeds.task import SeedInstance, SeedTask, normal_line, task_content
 
@@ -98,6 +99,11 @@ def check_text(
         message = f"half a surrogate pair at character {at + 1}"
         findings.error(line, field, message, "write the whole character, or remove it")
         return ""
+    # A carriage return is a line end.
+    hidden = HIDDEN.search(value.replace("\r", "\n"))
+    if hidden is not None:
+        message = f"`{code_of(hidden[0])}` at character {hidden.start() + 1} hides or controls text"
+        findings.warning(line, field, message, "remove it, unless the task is about it")
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,17 @@ from typing import Any, get_args
 
 import polars
 import pytest
+from typer.testing import CliRunner
 
+from refine_dagster.cli import app
 from refine_dagster.errors import RefineError
-from refine_dagster.lineage.export import ExportError, ExportFormat, export_dataset
+from refine_dagster.lineage.export import (
+    ExportError,
+    ExportFormat,
+    export_dataset,
+    export_live_dataset,
+)
+from tests.builders.small_warehouse import small_warehouse
 
 FORMATS = get_args(ExportFormat)
 ROWS = [
@@ -115,11 +124,67 @@ def test_a_file_that_is_there_stays_unless_overwriting_is_allowed(tmp_path: Path
         export_dataset(FRAME, "alpaca", target)
     assert [path.name for path in tmp_path.iterdir()] == ["d.json"]
     assert target.read_text() == "mine"
-    export_dataset(FRAME, "alpaca", target, overwrite=True)
+    with pytest.raises(ExportError, match="is not as an export wrote it"):
+        export_dataset(FRAME, "alpaca", target, overwrite=True)
+    assert target.read_text() == "mine"
+    target.unlink()
+    export_dataset(FRAME, "alpaca", target)
     export_dataset(FRAME.head(1), "alpaca", target, overwrite=True)
     assert len(json.loads(target.read_text(encoding="utf-8"))) == 1
     card = json.loads((tmp_path / "d.json.provenance.json").read_text())
     assert card["rows"] == 1
+
+
+def test_only_what_an_export_wrote_is_replaced(tmp_path: Path) -> None:
+    target, card = tmp_path / "d.json", tmp_path / "d.json.provenance.json"
+    written = export_dataset(FRAME, "alpaca", target)
+    card.unlink()
+    with pytest.raises(ExportError, match="is not as an export wrote it"):
+        export_dataset(FRAME, "alpaca", target, overwrite=True)
+    export_dataset(FRAME, "alpaca", target, overwrite=True, recorded=[written.sha256])
+    target.write_text("edited")
+    with pytest.raises(ExportError, match="is not as an export wrote it"):
+        export_dataset(FRAME, "alpaca", target, overwrite=True, recorded=[written.sha256])
+    target.unlink()
+    card.write_text("mine")
+    with pytest.raises(ExportError, match=r"provenance\.json: is not as an export wrote it"):
+        export_dataset(FRAME, "alpaca", target, overwrite=True)
+    assert card.read_text() == "mine"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ExportError, match="is no regular file"):
+        export_dataset(FRAME, "alpaca", pipe, overwrite=True)
+
+
+def test_the_homes_files_are_no_target(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    warehouse = small_warehouse(home / "warehouse.duckdb")
+    before = warehouse.path.read_bytes()
+    link = tmp_path / "link.json"
+    link.symlink_to(warehouse.path)
+    for target in (warehouse.path, home / "checkpoints" / "x" / "model.safetensors", link):
+        with pytest.raises(ExportError, match="lies in the home"):
+            export_live_dataset(warehouse, "alpaca", target, overwrite=True)
+    assert warehouse.path.read_bytes() == before
+    assert [path.name for path in home.iterdir()] == ["warehouse.duckdb"]
+
+
+def test_a_tilde_is_the_users_folder_and_new_folders_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = small_warehouse(tmp_path / "home" / "warehouse.duckdb")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("REFINE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(app, ["export", "--to", "~/a/x.json"]).output
+    assert told.splitlines()[0] == f"made the folder {tmp_path / 'user'}"
+    written = tmp_path / "user" / "a" / "x.json"
+    assert written.is_file()
+    assert warehouse.read("exports")["path"].to_list() == [str(written)]
+    again = CliRunner().invoke(app, ["export", "--to", "~/a/x.json", "--overwrite"])
+    assert again.exit_code == 0
+    assert "made the folder" not in again.output
+    assert not (tmp_path / "~").exists()
 
 
 @contextmanager

@@ -139,5 +139,6 @@ def test_export_keeps_a_file_that_is_there(tmp_path: Path) -> None:
     with pytest.raises(RefineError, match="the file exists"):
         call("export", "--to", str(path))
     assert path.read_text(encoding="utf-8") == "mine"
-    call("export", "--to", str(path), "--overwrite")
-    assert path.read_text(encoding="utf-8") != "mine"
+    with pytest.raises(RefineError, match="is not as an export wrote it"):
+        call("export", "--to", str(path), "--overwrite")
+    assert path.read_text(encoding="utf-8") == "mine"

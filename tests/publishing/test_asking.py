@@ -81,8 +81,3 @@ def test_what_may_be_a_stop_is_held_back() -> None:
 def test_a_character_is_shown_when_it_is_whole() -> None:
     assert texts_of("a", "a\ufffd", "aé") == "a|é"
     assert texts_of("a", "a\ufffd") == "a|\ufffd"
-
-
-def test_nothing_that_a_model_writes_moves_the_cursor() -> None:
-    assert ask.printable("a\x1b[2Jb\u202ec\r\x07\nd\te") == "a[2Jbc\nd\te"
-    assert ask.printable("\u0915\u094d\u200d\u0937") == "\u0915\u094d\u200d\u0937"
