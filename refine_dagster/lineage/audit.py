@@ -17,6 +17,7 @@ import duckdb
 from refine_dagster.errors import first_line
 from refine_dagster.lineage import audit_ledger, audit_rows
 from refine_dagster.lineage.audit_catalog import check_catalog, check_fingerprint
+from refine_dagster.lineage.audit_files import check_entries
 from refine_dagster.lineage.audit_report import AuditReport
 from refine_dagster.warehouse.catalog import MODEL_SCHEMAS
 from refine_dagster.warehouse.content import relation_content
@@ -56,6 +57,7 @@ def verify(
             ("the completions", audit_ledger.check_completions),
             ("lineage.parents", audit_rows.check_parents),
             ("the checkpoints", partial(audit_ledger.check_checkpoints, root=checkpoints_root)),
+            ("the checkpoints' folder", partial(check_entries, root=checkpoints_root)),
             ("the SQL models", partial(_check_models, database=database)),
         ]
         if deep:

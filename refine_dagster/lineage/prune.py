@@ -4,14 +4,13 @@ Dropped are: completions that no asset's last materialization used; rows that we
 their table, unless a live row was made from them, and their edges; checkpoint folders that no
 remaining row names; what a killed training left. Ledger rows stay.
 
-Rows go in one transaction with the ledger row of the prune; files are deleted after it, and what a
-kill leaves of them the next prune drops.
+Rows go in one transaction with the ledger row of the prune. Files are taken out of their places
+before it is committed and put back if it is not; what a kill leaves of them the next prune deletes.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,16 @@ from uuid import uuid4
 import duckdb
 
 from refine_dagster.hashing import content_id, json_hash
+from refine_dagster.lineage.checkpoint_files import (
+    MANIFESTS,
+    SET_ASIDE,
+    delete_set_aside,
+    entries,
+    newest_change,
+    require_own_files,
+    set_aside,
+    size,
+)
 from refine_dagster.warehouse.ledger import PRUNE, Commit, Record, next_link, write_record
 from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.tables import MODELS, TABLES, asset_sql
@@ -27,7 +36,6 @@ from refine_dagster.warehouse.warehouse import Warehouse
 
 # A file that no record names may belong to a running training, unless it is this old.
 ABANDONED_AFTER_S = 3600.0
-MANIFESTS = "manifests"
 
 
 @dataclass(frozen=True)
@@ -58,31 +66,35 @@ class PrunePlan:
 
 
 def plan(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
-    """Find what a prune would drop now; nothing is changed."""
+    """Find what a prune would drop now; nothing is changed.
+
+    Raises:
+        CheckpointFilesError: something among the checkpoints is no file and no folder.
+    """
+    require_own_files(checkpoints_root)
     with warehouse.connect() as connection:
-        connection.execute("BEGIN TRANSACTION")
-        dropped = _drop_rows(connection, checkpoints_root)
-        connection.execute("ROLLBACK")
-        return dropped
+        return _find(connection, checkpoints_root)
 
 
 def apply(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
     """Drop it; the plan that was carried out, with its sequence if anything was dropped.
 
     Raises:
-        OSError: a file cannot be deleted; the next prune tries again.
+        CheckpointFilesError: something among the checkpoints is no file and no folder, or a file
+            cannot be deleted. What the message says holds of records and files alike.
     """
+    require_own_files(checkpoints_root)
+    delete_set_aside(checkpoints_root)
     with warehouse.connect() as connection:
         connection.execute("BEGIN TRANSACTION")
-        dropped = _drop_rows(connection, checkpoints_root)
-        if not dropped.empty:
-            dropped = replace(dropped, sequence=_record(connection, dropped))
-        connection.execute("COMMIT")
-    for path in dropped.paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        dropped = _find(connection, checkpoints_root)
+        if dropped.empty:
+            return dropped
+        _drop(connection, dropped)
+        dropped = replace(dropped, sequence=_record(connection, dropped))
+        with set_aside(dropped.paths, checkpoints_root):
+            connection.execute("COMMIT")
+    delete_set_aside(checkpoints_root)
     return dropped
 
 
@@ -96,43 +108,52 @@ def needed_keys_sql(before: int) -> str:
     """
 
 
-def _drop_rows(connection: duckdb.DuckDBPyConnection, root: Path) -> PrunePlan:
-    """Delete rows in the open transaction; files are only listed."""
+def _unneeded_completions(connection: duckdb.DuckDBPyConnection) -> str:
     sequence, _ = next_link(connection)
-    unneeded = f"store.completions WHERE key NOT IN ({needed_keys_sql(sequence)})"
+    return f"store.completions WHERE key NOT IN ({needed_keys_sql(sequence)})"
+
+
+def _unneeded_rows(table: str) -> str:
+    """A condition on rows `old` of a history table, once `needed_rows` is there."""
+    return (
+        "old.removed_in IS NOT NULL AND ("
+        "TRY_CAST(old.row_id AS UUID) NOT IN "
+        f"(SELECT row_id FROM needed_rows WHERE table_name = {literal(table)}) OR EXISTS ("
+        f"SELECT 1 FROM history.{table} AS later "
+        "WHERE later.row_id = old.row_id AND later.added_in > old.added_in))"
+    )
+
+
+# Once `kept_rows` is there.
+_UNNEEDED_EDGES = """
+    lineage.parents AS edge WHERE NOT EXISTS (
+        SELECT 1 FROM kept_rows AS kept
+        WHERE kept.table_name = edge.table_name AND kept.row_id = edge.row_id
+    )
+"""
+
+
+def _find(connection: duckdb.DuckDBPyConnection, root: Path) -> PrunePlan:
+    """What is not needed; only temporary tables are made."""
     ((completions, unvouched, text),) = connection.execute(
         f"""
         SELECT count(*), count(*) FILTER (key NOT IN (SELECT key FROM lineage.uses)),
                coalesce(sum(strlen(prompt) + strlen(text)), 0)::BIGINT
-        FROM {unneeded}
+        FROM {_unneeded_completions(connection)}
         """
     ).fetchall()
-    connection.execute(f"DELETE FROM {unneeded}")
-    connection.execute(
-        "DELETE FROM store.answers WHERE key NOT IN (SELECT key FROM store.completions)"
-    )
     _find_needed_rows(connection)
     rows, horizon = {}, 0
     for name in TABLES:
-        unneeded = (
-            f"history.{name} AS old WHERE removed_in IS NOT NULL AND ("
-            "TRY_CAST(row_id AS UUID) NOT IN "
-            f"(SELECT row_id FROM needed_rows WHERE table_name = {literal(name)}) OR EXISTS ("
-            f"SELECT 1 FROM history.{name} AS later "
-            "WHERE later.row_id = old.row_id AND later.added_in > old.added_in))"
-        )
-        ((count, last, size),) = connection.execute(
+        ((count, last, stored),) = connection.execute(
             "SELECT count(*), coalesce(max(removed_in), 1), "
-            f"coalesce(sum(strlen(CAST(to_json(old) AS VARCHAR))), 0)::BIGINT FROM {unneeded}"
+            "coalesce(sum(strlen(CAST(to_json(old) AS VARCHAR))), 0)::BIGINT "
+            f"FROM history.{name} AS old WHERE {_unneeded_rows(name)}"
         ).fetchall()
         if count:
-            connection.execute(f"DELETE FROM {unneeded}")
-            rows[name], horizon, text = count, max(horizon, last - 1), text + size
-    ((edges,),) = connection.execute(
-        "DELETE FROM lineage.parents AS edge WHERE NOT EXISTS ("
-        "SELECT 1 FROM lineage.rows AS kept WHERE kept.table_name = edge.table_name "
-        "AND TRY_CAST(kept.row_id AS UUID) = edge.row_id)"
-    ).fetchall()
+            rows[name], horizon, text = count, max(horizon, last - 1), text + stored
+    _find_kept_rows(connection)
+    ((edges,),) = connection.execute(f"SELECT count(*) FROM {_UNNEEDED_EDGES}").fetchall()
     paths = _unneeded_paths(connection, root)
     return PrunePlan(
         completions=completions,
@@ -141,9 +162,20 @@ def _drop_rows(connection: duckdb.DuckDBPyConnection, root: Path) -> PrunePlan:
         edges=edges,
         paths=tuple(paths),
         stored_bytes=text,
-        file_bytes=sum(_size(path) for path in paths),
+        file_bytes=sum(map(size, paths)),
         horizon=horizon,
     )
+
+
+def _drop(connection: duckdb.DuckDBPyConnection, found: PrunePlan) -> None:
+    """Delete the rows that `_find` found, in the open transaction."""
+    connection.execute(f"DELETE FROM {_unneeded_completions(connection)}")
+    connection.execute(
+        "DELETE FROM store.answers WHERE key NOT IN (SELECT key FROM store.completions)"
+    )
+    connection.execute(f"DELETE FROM {_UNNEEDED_EDGES}")
+    for name in found.rows:
+        connection.execute(f"DELETE FROM history.{name} AS old WHERE {_unneeded_rows(name)}")
 
 
 def _find_needed_rows(connection: duckdb.DuckDBPyConnection) -> None:
@@ -172,35 +204,48 @@ def _find_needed_rows(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _find_kept_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the temporary table `kept_rows`: rows that stay, and the checkpoints that they name."""
+    kept = " UNION ALL ".join(
+        f"SELECT {literal(name)} AS table_name, TRY_CAST(row_id AS UUID) AS row_id, "
+        + (
+            f"{asset_sql(TABLES[name])} || '/' || left(checkpoint_hash, 16) AS folder "
+            if name in MODELS
+            else "NULL AS folder "
+        )
+        + f"FROM history.{name} AS old WHERE ({_unneeded_rows(name)}) IS NOT TRUE"
+        for name in TABLES
+    )
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE kept_rows AS {kept}")
+
+
 def _unneeded_paths(connection: duckdb.DuckDBPyConnection, root: Path) -> list[Path]:
     """Folders and manifest notes that no row names, and what was left unfinished."""
-    named = " UNION ".join(
-        f"SELECT {asset_sql(TABLES[name])} || '/' || left(checkpoint_hash, 16) "
-        f"FROM history.{name} WHERE checkpoint_hash IS NOT NULL"
-        for name in MODELS
-    )
+    named = "SELECT DISTINCT folder FROM kept_rows WHERE folder IS NOT NULL"
     kept = {folder for (folder,) in connection.execute(named).fetchall()}
     registered = {
         path for (path,) in connection.execute("SELECT path FROM lineage.checkpoints").fetchall()
     }
     unneeded = []
-    for path in sorted(root.glob("*/*")):
+    for path in entries(root):
         relative = path.relative_to(root).as_posix()
-        if path.name == MANIFESTS:
+        if path.name == MANIFESTS and path.is_dir():
             notes = sorted(path.iterdir())
             unneeded += [note for note in notes if not _needed_note(note, kept, registered)]
-        elif relative not in kept and (relative in registered or _abandoned(path)):
+        elif path.name == SET_ASIDE or (
+            relative not in kept and (relative in registered or _abandoned(path))
+        ):
             unneeded.append(path)
     return unneeded
 
 
 def _needed_note(note: Path, kept: set[str], registered: set[str]) -> bool:
     """Whether a manifest's note names a folder that stays, or one that is being written."""
-    if note.suffix != ".json":
+    if note.suffix != ".json" or not note.is_file():
         return not _abandoned(note)
     try:
         content_hash = str(json.loads(note.read_text(encoding="utf-8"))["content_hash"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return False
     folder = f"{note.parent.parent.name}/{content_hash[:16]}"
     return folder in kept or (folder not in registered and not _abandoned(note))
@@ -208,14 +253,7 @@ def _needed_note(note: Path, kept: set[str], registered: set[str]) -> bool:
 
 def _abandoned(path: Path) -> bool:
     """Whether nothing in it was written for an hour."""
-    inside = path.rglob("*") if path.is_dir() else ()
-    newest = max(entry.stat().st_mtime for entry in (path, *inside))
-    return time.time() - newest > ABANDONED_AFTER_S
-
-
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return time.time() - newest_change(path) > ABANDONED_AFTER_S
 
 
 def _record(connection: duckdb.DuckDBPyConnection, done: PrunePlan) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from refine_dagster.cli import app
+from refine_dagster.errors import RefineError
 from refine_dagster.lineage import prune
 from refine_dagster.lineage.audit import verify
 from refine_dagster.lineage.audit_report import AuditReport
@@ -261,12 +263,80 @@ def test_files_left_by_a_kill_go_with_the_next(
         patch.setattr("shutil.rmtree", die)
         with pytest.raises(Killed):
             project.apply()
-    assert len(project.folders()) == 2
+    assert len(project.folders()) > 1
+    assert [path.name for path in project.plan().paths] == [".pruned"]
     assert project.audit().whole
     again = project.apply()
-    assert (again.completions, again.rows) == (0, {})
+    assert (again.completions, again.rows, again.sequence) == (0, {}, None)
     assert len(project.folders()) == 1
     assert project.audit().whole
+
+
+def _link_out(checkpoint: Path, outside: Path) -> Path:
+    link = checkpoint.parents[1] / "elsewhere"
+    link.symlink_to(outside)
+    return link
+
+
+def _dangling_link(checkpoint: Path, outside: Path) -> Path:
+    link = checkpoint / "model.old"
+    link.symlink_to(outside / "gone")
+    return link
+
+
+def _pipe(checkpoint: Path, outside: Path) -> Path:
+    os.mkfifo(checkpoint.parent / "pipe")
+    return checkpoint.parent / "pipe"
+
+
+@pytest.mark.parametrize("put", [_link_out, _dangling_link, _pipe])
+def test_what_is_no_file_of_the_home_is_named_and_left(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, put: Callable[[Path, Path], Path]
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    _leave(outside / "0123456789abcdef", TWO_HOURS)
+    strange = put(project.store.root / project.folders()[0], outside)
+    for act in (project.plan, project.apply, project.apply, project.apply):
+        with pytest.raises(RefineError, match=re.escape(str(strange))):
+            act()
+    assert project.count("lineage.materializations") == 6
+    assert (outside / "0123456789abcdef" / "model.bin").exists()
+    place = f"checkpoints/{strange.relative_to(project.store.root).as_posix()}"
+    assert place in {finding.place for finding in project.audit().findings}
+    strange.unlink()
+    assert project.apply().sequence == 7
+    assert project.audit().whole
+
+
+def test_folders_that_nobody_registered_are_named(project: Project) -> None:
+    root = project.store.root
+    (root / "base_model" / "more").mkdir()
+    report = project.audit()
+    assert [finding.place for finding in report.warnings] == ["checkpoints/base_model/more"]
+    (root / project.folders()[0] / "empty").mkdir()
+    empty = f"checkpoints/{project.folders()[0]}/empty"
+    assert empty in {finding.place for finding in project.audit().findings}
+
+
+def test_files_and_record_change_together(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, move, moves = project.folders(), Path.rename, []
+
+    def fail_at_second(path: Path, target: Path) -> Path:
+        moves.append(path)
+        if len(moves) == 2:
+            raise PermissionError(13, "Permission denied", str(path))
+        return move(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail_at_second)
+        with pytest.raises(RefineError, match="Permission denied; nothing was dropped"):
+            project.apply()
+    assert len(moves) == 3
+    assert project.folders() == before
+    assert project.count("lineage.materializations") == 6
+    assert project.apply().sequence == 7
 
 
 def test_the_command(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
