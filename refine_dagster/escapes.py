@@ -16,8 +16,9 @@ HIDDEN = re.compile(
     "\ud800-\udfff\ufeff\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e007f]"
 )
-# What has a meaning within a line of Markdown, starts HTML, or makes an address a link.
-_MARKUP = re.compile(r"([\\`*_\[\]<>|&#~!$]|:(?=//)|(?<=www)\.)")
+# What has a meaning within a line of Markdown, starts HTML, or makes an address a link. Underscores
+# within a word mean nothing.
+_MARKUP = re.compile(r"([\\`*\[\]<>|&#~!$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.)")
 
 
 def terminal_text(text: str) -> str:

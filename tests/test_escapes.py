@@ -58,6 +58,7 @@ def test_json_keeps_the_value() -> None:
         ("a | b\n# c", r"a \| b \# c"),
         ("`x` \\| www.a.b", r"\`x\` \\\| www\.a.b"),
         ("a\x07b", r"a\\x07b"),
+        ("seed_id _a_ a__b", r"seed_id \_a\_ a\_\_b"),
     ],
 )
 def test_markdown(text: str, shown: str) -> None:

@@ -211,13 +211,14 @@ def _line(branch: Branch) -> Text:
 
 
 def _markdown(branch: Branch) -> str:
+    role = f"*{markdown_text(branch.role)}*: " if branch.role else ""
+    table = f"**{markdown_text(branch.table)}**"
     if branch.row is None:
-        return f"*{branch.role}*: {branch.count} **{branch.table}**"
-    role = f"*{branch.role}*: " if branch.role else ""
+        return f"{role}{branch.count} {table}"
     label = markdown_text(short(branch.row.label))
     marks = f" ({branch.row.state})" if branch.row.state else ""
     marks += f" ({AGAIN})" if branch.again else ""
-    return f"{role}**{branch.table}** `{branch.row.row_id[:ID_SHOWN]}` {label}{marks}"
+    return f"{role}{table} `{branch.row.row_id[:ID_SHOWN]}` {label}{marks}"
 
 
 def _unopened(trace: Trace, branch: Branch) -> str:

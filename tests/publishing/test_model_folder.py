@@ -160,7 +160,7 @@ def test_the_folder_says_what_it_is(home: Home, exported: dict[str, Path]) -> No
     metadata = yaml.safe_load(card.split("---\n")[1])
     assert metadata["library_name"] == "transformers"
     assert "license" not in metadata
-    assert "| refine\\_af | 21 | 15.00 to 30.00 |" in card
+    assert "| refine_af | 21 | 15.00 to 30.00 |" in card
     assert "| base | 2 | 0 | 1 | 7 | -2.00 to +18.00 |" in card
     assert "their licence is not recorded" in card
     assert str(home.root.parent) not in card
