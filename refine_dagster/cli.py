@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from refine_dagster import progress
 from refine_dagster.commands.ask import ask
 from refine_dagster.commands.audit import audit_app
 from refine_dagster.commands.changes import diff, why
@@ -67,7 +68,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     try:
-        app()
+        with progress.reporting(progress.NoteReporter(_note)):
+            app()
     except RefineError as error:
         errors.print(
             Text.assemble(("error:", "bold red"), f" {terminal_text(str(error))}"), soft_wrap=True
@@ -79,6 +81,10 @@ def main() -> None:
             raise
         errors.print("stopped; what was finished is kept, run again to continue")
         sys.exit(INTERRUPTED)
+
+
+def _note(message: str) -> None:
+    errors.print(terminal_text(message), markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,25 @@ def note(message: str) -> None:
         reporter.note(message)
 
 
+class NoteReporter:
+    """Calls `on_line` with each note, and shows no tasks."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+
+    def start(self, description: str, total: int | None) -> int:
+        return 0
+
+    def advance(self, handle: int, steps: int, figures: dict[str, Figure]) -> None:
+        """Nothing is shown."""
+
+    def finish(self, handle: int) -> None:
+        """Nothing is shown."""
+
+    def note(self, message: str) -> None:
+        self._on_line(message)
+
+
 def figure_texts(figures: dict[str, Figure]) -> list[str]:
     """Each figure after its name; four digits of a float."""
     return [

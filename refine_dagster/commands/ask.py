@@ -72,9 +72,9 @@ def show_answers(answering: Sequence[Respondent], question: str, max_new_tokens:
         return
     with Live(console=console, auto_refresh=False) as live:
         for texts in _in_turn(answers):
-            columns = Table(*map(plain, texts), expand=True)
-            for column in columns.columns:
-                column.ratio, column.overflow = 1, "fold"
+            columns = Table(expand=True)
+            for name in texts:
+                columns.add_column(plain(name), ratio=1, overflow="fold")
             columns.add_row(*(plain(text) for text in texts.values()))
             live.update(columns, refresh=True)
 

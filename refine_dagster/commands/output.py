@@ -82,11 +82,11 @@ def existing_home() -> Home:
     return home
 
 
-def open_warehouse(home: Home) -> Warehouse:
-    """The warehouse of a home; DuckDB is imported here, so that `--help` stays quick."""
+def open_warehouse(home: Home, *, write: bool = False) -> Warehouse:
+    """The warehouse of a home, to read; DuckDB is imported here, so that `--help` stays quick."""
     from refine_dagster.warehouse.warehouse import Warehouse
 
-    return Warehouse(home.warehouse)
+    return Warehouse(home.warehouse) if write else Warehouse.to_read(home.warehouse)
 
 
 def say(text: str = "") -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import refine_dagster
 from refine_dagster.commands.output import (
     ProfileOption,
     SeedsOption,
@@ -20,6 +22,7 @@ from refine_dagster.commands.output import (
     rich_table,
     say,
 )
+from refine_dagster.errors import RefineError
 from refine_dagster.home import Home, find_home
 
 DEFINITIONS = "refine_dagster.definitions"
@@ -140,7 +143,7 @@ def _show_summary(home: Home) -> None:
 
 
 def ui(
-    port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web server.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the web server.")] = "127.0.0.1",
 ) -> None:
     """Open the Dagster UI on this project, with runs kept under REFINE_HOME.
@@ -149,11 +152,27 @@ def ui(
     """
     from refine_dagster.run import prepare_dagster_home
 
+    _require_free(host, port)
     home = find_home()
     prepare_dagster_home(home)
     os.environ["REFINE_HOME"] = str(home.root)
-    command = [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)]
-    workspace = Path("workspace.yaml")
-    ours = workspace.is_file() and DEFINITIONS in workspace.read_text(encoding="utf-8")
-    command += ["-w", "workspace.yaml"] if ours else ["-m", DEFINITIONS]
-    os.execv(sys.executable, command)
+    # Nothing is imported from the folder that this is called in, by Dagster's processes either.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    code = ["-m", DEFINITIONS, "-d", str(Path(refine_dagster.__file__).parents[1])]
+    dagster = [sys.executable, "-P", "-m", "dagster", "dev", *code]
+    os.execv(sys.executable, [*dagster, "--host", host, "--port", str(port)])
+
+
+def _require_free(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on: Dagster says so only after its start."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            # As the web server does: a port whose connections are just closed is free.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        raise RefineError(
+            f"cannot listen on {host}, port {port}: {error.strerror}",
+            fix="choose another with --port or --host, or stop what listens there",
+        ) from error

@@ -104,7 +104,7 @@ def export(
     """
     from refine_dagster.lineage.export import export_live_dataset
 
-    warehouse = open_warehouse(existing_home())
+    warehouse = open_warehouse(existing_home(), write=True)
     result = export_live_dataset(warehouse, format, to, overwrite=overwrite)
     if result.made is not None:
         say(f"made the folder {result.made}")

@@ -31,18 +31,18 @@ def prune(
     from refine_dagster.lineage.prune import apply, plan
 
     home = existing_home()
-    warehouse = open_warehouse(home)
+    warehouse = open_warehouse(home, write=yes)
     if yes:
-        with _run_lock(home):
+        with run_lock(home):
             dropped = apply(warehouse, home.checkpoints)
     else:
         dropped = plan(warehouse, home.checkpoints)
-    for line in _lines(dropped, home.checkpoints):
+    for line in lines_of(dropped, home.checkpoints):
         say(line)
 
 
 @contextmanager
-def _run_lock(home: Home) -> Iterator[None]:
+def run_lock(home: Home) -> Iterator[None]:
     """Hold the home as a run does: no row names a run's new checkpoints before it commits."""
     from refine_dagster.warehouse.run_lock import holding_run_lock
 
@@ -59,7 +59,7 @@ def _run_lock(home: Home) -> Iterator[None]:
         yield
 
 
-def _lines(plan: PrunePlan, root: Path) -> list[str]:
+def lines_of(plan: PrunePlan, root: Path) -> list[str]:
     if plan.empty:
         return ["there is nothing to drop"]
     lines = [

@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import duckdb
 import polars as pl
 
+from refine_dagster import progress
 from refine_dagster.errors import first_line
 from refine_dagster.warehouse.schema import WarehouseError, WarehouseLockedError
 from refine_dagster.warehouse.sql import identifier, literal, literals
@@ -34,6 +35,10 @@ _DAMAGED = re.compile("(?i)corrupt|checksum|failed to deserialize|serialization 
 _OF_THE_FILE = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)
 # The schemas of a warehouse.
 _SCHEMAS = ("main", "history", "lineage", "store", "staging", "marts")
+# What DuckDB raises as a RuntimeError when Ctrl-C ends a query.
+_INTERRUPTED = "Query interrupted"
+# A pause between two attempts to open a file from which on the wait is reported.
+_SHORT_WAIT_S = 0.2
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # A missing table must be an error, not a Python variable of that name.
     "python_enable_replacements": False,
@@ -84,6 +89,7 @@ class DatabaseFile:
         Raises:
             WarehouseLockedError: another process held the file for `lock_timeout_s`.
             WarehouseError: the file is no database, is too new, or cannot be written.
+            KeyboardInterrupt: Ctrl-C, also during a query, which DuckDB reports in its own way.
         """
         held = self._held
         given = self.path, self.lock_timeout_s, self.read_only
@@ -92,6 +98,10 @@ class DatabaseFile:
             if held is None and prepared:
                 self.prepare(connection)
             yield connection
+        except RuntimeError as error:
+            if str(error) != _INTERRUPTED:
+                raise
+            raise KeyboardInterrupt from error
         except duckdb.Error as error:
             if _DAMAGED.search(str(error)):
                 raise _damaged_file(self.path, error) from error
@@ -147,7 +157,7 @@ def open_database(
             fix="choose another REFINE_HOME, or make room",
         ) from error
     deadline = time.monotonic() + lock_timeout_s
-    pause = 0.05
+    pause, told = 0.05, False
     while True:
         try:
             if not read_only and not path.exists():
@@ -172,8 +182,11 @@ def open_database(
                     fix="check that the file is a refine-dagster warehouse and that the disk "
                     "has room, or choose another REFINE_HOME",
                 ) from error
+            by = holder.group(1) if holder else "another process"
+            if not told and pause > _SHORT_WAIT_S:
+                told = True
+                progress.note(f"waiting up to {lock_timeout_s:g} s for {by}, which holds {path}")
             if time.monotonic() >= deadline:
-                by = holder.group(1) if holder else "another process"
                 raise WarehouseLockedError(
                     f"the database is held by {by}, waited {lock_timeout_s:g} s",
                     where=str(path),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -94,6 +95,7 @@ def holding_run_lock(
 def _acquire(lock: FileLock, path: Path, wait_s: float, say: Callable[[str], None] | None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _require_plain(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -117,6 +119,16 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, say: Callable[[str], Non
         ) from error
 
 
+def _require_plain(path: Path) -> None:
+    """Refuse a link: what it leads to would be overwritten."""
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise RunLockError(
+            "is a link" if path.is_symlink() else "is no regular file",
+            where=str(path),
+            fix="see who put it there and remove it",
+        )
+
+
 def _holder(path: Path) -> Holder | None:
     """The holder that the file names; None where it is empty or was cut short."""
     try:
@@ -130,7 +142,8 @@ def _write_holder(path: Path, run: str) -> None:
     note = json.dumps(asdict(Holder(os.getpid(), run, since))) + "\n"
     try:
         # In place: a replacement would not be locked.
-        path.write_text(note, encoding="utf-8")
+        with open(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW), "wb") as stream:
+            stream.write(note.encode())
     except OSError as error:
         raise RunLockError(
             f"cannot be written: {error.strerror}", where=str(path), fix="make room on the disk"

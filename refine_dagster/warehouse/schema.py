@@ -75,6 +75,11 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     connection.execute("COMMIT")
 
 
+def is_up_to_date(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether `migrate` has nothing to do."""
+    return _state(connection) == (len(MIGRATIONS), declarations_fingerprint())
+
+
 def require_known(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Refuse a warehouse whose schema is that of another version; nothing is changed.
 

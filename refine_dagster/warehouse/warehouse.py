@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -29,7 +30,13 @@ from refine_dagster.warehouse.ledger import (
     write_record,
 )
 from refine_dagster.warehouse.rows import frame
-from refine_dagster.warehouse.schema import WarehouseError, first_row, migrate, require_known
+from refine_dagster.warehouse.schema import (
+    WarehouseError,
+    first_row,
+    is_up_to_date,
+    migrate,
+    require_known,
+)
 from refine_dagster.warehouse.sql import literal
 from refine_dagster.warehouse.tables import (
     POLICY_ROUND,
@@ -52,6 +59,20 @@ class StaleInputsError(WarehouseError):
 
 class Warehouse(DatabaseFile):
     """The DuckDB file at `path`, made on first use, with an up-to-date schema."""
+
+    @classmethod
+    def to_read(cls, path: Path) -> Warehouse:
+        """The warehouse at `path`, to read; one of another schema is brought up to date first.
+
+        It needs no permission to write, and several processes may read at once.
+        """
+        file = DatabaseFile(path, read_only=True)
+        with file.connect() as connection:
+            current = is_up_to_date(connection)
+        if not current:
+            with cls(path).connect():
+                pass
+        return cls(path, read_only=True)
 
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         if self.read_only:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,3 +116,61 @@ def test_a_mendable_error_ends_with_1_and_interruption_with_130(
             cli.main()
         assert ended.value.code == code
         assert told in capsys.readouterr().err
+
+
+def test_a_number_that_no_table_has_room_for_is_wrong_usage() -> None:
+    result = CliRunner().invoke(cli.app, ["show", "seed_tasks", "--limit", "9" * 23])
+    assert result.exit_code == 2
+    assert CliRunner().invoke(cli.app, ["ui", "--port", "99999"]).exit_code == 2
+
+
+def test_ctrl_c_while_the_command_is_loaded() -> None:
+    code = """
+import builtins, os, signal
+from refine_dagster import start
+load = builtins.__import__
+def interrupted(name, *rest):
+    if name.endswith(".cli"):
+        os.kill(os.getpid(), signal.SIGINT)
+    return load(name, *rest)
+builtins.__import__ = interrupted
+start.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
+class StartedError(Exception):
+    """Instead of a web server."""
+
+
+def test_the_ui_imports_nothing_from_the_folder_it_is_called_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def start(program: str, command: list[str]) -> None:
+        started.extend(command)
+        raise StartedError
+
+    monkeypatch.setattr(os, "execv", start)
+    monkeypatch.chdir(tmp_path)
+    for name in ("REFINE_HOME", "DAGSTER_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    (tmp_path / "workspace.yaml").write_text("# refine_dagster.definitions", encoding="utf-8")
+    (tmp_path / "dagster.py").write_text("print('not this')", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        refused = CliRunner().invoke(cli.app, ["ui", "--port", port])
+        assert isinstance(refused.exception, RefineError)
+        assert f"cannot listen on 127.0.0.1, port {port}" in str(refused.exception)
+    assert not started
+    assert isinstance(CliRunner().invoke(cli.app, ["ui", "--port", port]).exception, StartedError)
+    assert os.environ["PYTHONSAFEPATH"]
+    assert "workspace.yaml" not in started
+    folder = Path(started[started.index("-d") + 1])
+    assert (folder / "assets" / "graph.py").is_file()
+    where = "import importlib.util as u; print(u.find_spec('dagster').origin)"
+    found = subprocess.run([*started[:2], "-c", where], capture_output=True, text=True, check=True)
+    assert not found.stdout.startswith(str(tmp_path))

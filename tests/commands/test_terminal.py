@@ -89,7 +89,9 @@ def calls(home: Path) -> Iterator[list[str]]:
 
 def test_every_command_escapes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFINE_HOME", str(home))
-    fed, leaks, seen = set(), {}, ""
+    fed: set[str] = set()
+    leaks: dict[str, list[str]] = {}
+    seen = ""
     for call in calls(home):
         result = CliRunner().invoke(app, call)
         # `main` prints errors through the same function.

@@ -321,7 +321,8 @@ def test_folders_that_nobody_registered_are_named(project: Project) -> None:
 def test_files_and_record_change_together(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, move, moves = project.folders(), Path.rename, []
+    before, move = project.folders(), Path.rename
+    moves: list[Path] = []
 
     def fail_at_second(path: Path, target: Path) -> Path:
         moves.append(path)

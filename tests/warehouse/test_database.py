@@ -14,12 +14,24 @@ import duckdb
 import pytest
 
 from refine_dagster.lineage.audit import verify
-from refine_dagster.warehouse.database import beside, close_database, open_database
+from refine_dagster.warehouse.database import (
+    DatabaseFile,
+    beside,
+    close_database,
+    open_database,
+)
 from refine_dagster.warehouse.schema import WarehouseError
 from refine_dagster.warehouse.warehouse import Warehouse
 from tests.builders.rows import seed_row
+from tests.builders.small_warehouse import small_warehouse
 from tests.builders.warehouse import commit, new_warehouse
 
+READS = """
+import duckdb, sys
+reader = duckdb.connect(sys.argv[1], read_only=True)
+print("open", flush=True)
+input()
+"""
 OPENS = "import duckdb, sys; duckdb.connect(sys.argv[1]).close()"
 
 
@@ -157,3 +169,34 @@ def test_a_damaged_file_is_one_error_and_named_by_the_audit(tmp_path: Path, at: 
     assert all(what.startswith("the database is damaged: ") for what in told)
     # The file's header is read first of all.
     assert len(told) == 3 or at != 100
+
+
+def test_readers_share_a_file_and_write_nothing(tmp_path: Path) -> None:
+    path = small_warehouse(tmp_path / "w.duckdb").path
+    before = path.read_bytes()
+    command = [sys.executable, "-c", READS, str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "open\n"
+        assert Warehouse.to_read(path).read("seed_tasks").height == 3
+        reader.communicate("\n")
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["w.duckdb"]
+
+
+def test_an_older_schema_is_brought_up_to_date_before_it_is_read(tmp_path: Path) -> None:
+    path = small_warehouse(tmp_path / "w.duckdb").path
+    with Warehouse(path).connect() as connection:
+        connection.execute("UPDATE lineage.declarations SET fingerprint = 'older'")
+        connection.execute("DROP VIEW main.seed_tasks")
+    assert Warehouse.to_read(path).query("FROM seed_tasks").height == 3
+
+
+def test_ctrl_c_ends_a_query_as_it_ends_everything_else(tmp_path: Path) -> None:
+    endless = "SELECT sum(sqrt(a.range * b.range)) FROM range(1000000) a, range(1000000) b"
+    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        DatabaseFile(tmp_path / "w.duckdb").query(endless)
+    timer.join()

@@ -147,6 +147,17 @@ def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     assert "REFINE_HOME" in str(told.value)
 
 
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine", encoding="utf-8")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / LOCK_FILE).symlink_to(outside)
+    with pytest.raises(RunLockError, match="is a link"), holding_run_lock(home, "a"):
+        pass
+    assert outside.read_text(encoding="utf-8") == "mine"
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     """A process that may write no byte to any file stands in for it."""
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]

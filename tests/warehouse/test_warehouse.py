@@ -14,6 +14,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from refine_dagster import progress
 from refine_dagster.config.policy_round import PolicyRound
 from refine_dagster.hashing import canonical_json
 from refine_dagster.warehouse.ledger import GENESIS, Record, RoleUsage, record_digest
@@ -254,10 +255,17 @@ def held(path: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_held_lock_is_reported_with_its_holder(warehouse: Warehouse) -> None:
     warehouse.query("SELECT 1")
+    notes: list[str] = []
     with held(warehouse.path, 60) as process:
-        with pytest.raises(WarehouseLockedError) as caught:
+        with (
+            progress.reporting(progress.NoteReporter(notes.append)),
+            pytest.raises(WarehouseLockedError) as caught,
+        ):
             warehouse.commit(record(), seeds("a"))
         assert str(process.pid) in str(caught.value)
+    (note,) = notes
+    assert note.startswith("waiting up to ")
+    assert str(process.pid) in note
     assert warehouse.commit(record(), seeds("a")).sequence == 1
 
 
