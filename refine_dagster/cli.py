@@ -20,6 +20,7 @@ from refine_dagster.commands.changes import diff, why
 from refine_dagster.commands.compare import compare
 from refine_dagster.commands.config import config_app
 from refine_dagster.commands.files import dedupe, seeds_app
+from refine_dagster.commands.forget import forget
 from refine_dagster.commands.model import model_app
 from refine_dagster.commands.plan import plan
 from refine_dagster.commands.report import report
@@ -52,6 +53,7 @@ for command in (
     diff,
     compare,
     prune,
+    forget,
     ask,
     dedupe,
 ):

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import duckdb
@@ -76,8 +78,15 @@ def plan(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
         return _find(connection, checkpoints_root)
 
 
-def apply(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
+def apply(
+    warehouse: Warehouse,
+    checkpoints_root: Path,
+    redact: Callable[[duckdb.DuckDBPyConnection], Mapping[str, Any]] | None = None,
+) -> PrunePlan:
     """Drop it; the plan that was carried out, with its sequence if anything was dropped.
+
+    Args:
+        redact: changes more in the same transaction, and returns what the record says of it.
 
     Raises:
         CheckpointFilesError: something among the checkpoints is no file and no folder, or a file
@@ -88,10 +97,11 @@ def apply(warehouse: Warehouse, checkpoints_root: Path) -> PrunePlan:
     with warehouse.connect() as connection:
         connection.execute("BEGIN TRANSACTION")
         dropped = _find(connection, checkpoints_root)
-        if dropped.empty:
+        if dropped.empty and redact is None:
             return dropped
         _drop(connection, dropped)
-        dropped = replace(dropped, sequence=_record(connection, dropped))
+        more = {} if redact is None else redact(connection)
+        dropped = replace(dropped, sequence=_record(connection, dropped, more))
         with set_aside(dropped.paths, checkpoints_root):
             connection.execute("COMMIT")
     delete_set_aside(checkpoints_root)
@@ -256,7 +266,7 @@ def _abandoned(path: Path) -> bool:
     return time.time() - newest_change(path) > ABANDONED_AFTER_S
 
 
-def _record(connection: duckdb.DuckDBPyConnection, done: PrunePlan) -> int:
+def _record(connection: duckdb.DuckDBPyConnection, done: PrunePlan, more: Mapping[str, Any]) -> int:
     """Write the prune's ledger row in the open transaction; its sequence."""
     sequence, previous = next_link(connection)
     record = Record(
@@ -272,6 +282,7 @@ def _record(connection: duckdb.DuckDBPyConnection, done: PrunePlan) -> int:
             "paths": len(done.paths),
             "stored_bytes": done.stored_bytes,
             "file_bytes": done.file_bytes,
+            **more,
         },
     )
     commit = Commit(sequence, json_hash({}), 0, 0, 0, 0)

@@ -22,6 +22,8 @@ from refine_dagster.warehouse.checkpoints import Checkpoint
 GENESIS = "0" * 64
 # The asset in the records of prunes (`lineage/prune.py`).
 PRUNE = "prune"
+# In the metrics of a prune that forgot a seed: manifest hash -> sha256 of what is left of it.
+FORGOTTEN_MANIFESTS = "forgotten_manifests"
 # The run of a record that a migration wrote (`warehouse/rewrites.py`) begins with this.
 MIGRATION = "migration "
 # The digest of a used completion: SQL over `sent` and a row `completion` of the store.
@@ -228,6 +230,17 @@ def read_prunes(connection: duckdb.DuckDBPyConnection) -> list[Prune]:
         [PRUNE],
     ).fetchall()
     return [Prune(sequence, int(json.loads(metrics)["horizon"])) for sequence, metrics in prunes]
+
+
+def read_forgotten_manifests(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Manifest hash -> sha256 of the manifest from which the texts of seeds were taken."""
+    prunes = connection.execute(
+        "SELECT metrics FROM lineage.materializations WHERE asset = ? ORDER BY sequence", [PRUNE]
+    ).fetchall()
+    forgotten: dict[str, str] = {}
+    for (metrics,) in prunes:
+        forgotten |= json.loads(metrics).get(FORGOTTEN_MANIFESTS, {})
+    return forgotten
 
 
 def _write_uses(
