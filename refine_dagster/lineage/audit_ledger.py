@@ -25,7 +25,6 @@ from refine_dagster.warehouse.heads import NotedHead
 from refine_dagster.warehouse.ledger import (
     GENESIS,
     USE_DIGEST,
-    read_forgotten_manifests,
     read_prunes,
     record_digest,
 )
@@ -105,7 +104,8 @@ def check_registered(connection: duckdb.DuckDBPyConnection, report: AuditReport)
         for config_hash, sequence in unmatched
     )
     report.looked_at("configs", len(configs))
-    forgotten = read_forgotten_manifests(connection)
+    prunes = read_prunes(connection)
+    forgotten = {name: left for prune in prunes for name, left in prune.manifests.items()}
     registered = connection.sql("SELECT * FROM lineage.checkpoints ORDER BY sequence, asset").pl()
     for row in registered.to_dicts():
         path = f"{row['asset']}/{row['content_hash'][:16]}"
@@ -251,6 +251,10 @@ def _find_pruned(connection: duckdb.DuckDBPyConnection) -> None:
             f"INSERT INTO pruned SELECT DISTINCT key, {prune.sequence} FROM lineage.uses "
             f"WHERE sequence < {prune.sequence} "
             f"AND key NOT IN ({needed_keys_sql(prune.sequence)})"
+        )
+        connection.execute(
+            f"INSERT INTO pruned SELECT unnest(?::VARCHAR[]), {prune.sequence}",
+            [list(prune.completions)],
         )
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE pruned AS "

@@ -28,9 +28,9 @@ from refine_dagster.lineage.log_redaction import redact_logs, redacted
 from refine_dagster.lineage.text_search import Left, piece_of, search_files, search_tables
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.warehouse.compaction import rewrite_file
-from refine_dagster.warehouse.ledger import FORGOTTEN_MANIFESTS, Record
+from refine_dagster.warehouse.ledger import FORGOTTEN_COMPLETIONS, FORGOTTEN_MANIFESTS, Record
 from refine_dagster.warehouse.rows import frame
-from refine_dagster.warehouse.sql import literals
+from refine_dagster.warehouse.sql import literal, literals
 from refine_dagster.warehouse.tables import EXPORTS
 from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -142,6 +142,7 @@ def apply(home: Home, seed: str, former: Path | None = None) -> Forgotten:
     def redact(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         return {
             "forgotten": list(found.rows),
+            FORGOTTEN_COMPLETIONS: _drop_completions(connection, found.pieces),
             FORGOTTEN_MANIFESTS: _redact_manifests(connection, found.pieces),
         }
 
@@ -236,6 +237,21 @@ def _retire_exports(warehouse: Warehouse, exports: Sequence[Export]) -> None:
         if export.same:
             export.path.unlink()
             export.path.with_name(export.path.name + PROVENANCE_SUFFIX).unlink(missing_ok=True)
+
+
+def _drop_completions(connection: duckdb.DuckDBPyConnection, pieces: Sequence[str]) -> list[str]:
+    """Delete completions that were asked with a text, or answered with it; their keys.
+
+    A prune keeps what an asset used last, also where the asset has used none since.
+    """
+    found = " OR ".join(
+        f"contains(prompt, {literal(piece)}) OR contains(text, {literal(piece)})"
+        for piece in pieces
+    )
+    if not found:
+        return []
+    deleted = connection.execute(f"DELETE FROM store.completions WHERE {found} RETURNING key")
+    return sorted(key for (key,) in deleted.fetchall())
 
 
 def _redact_manifests(

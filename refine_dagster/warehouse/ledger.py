@@ -22,7 +22,8 @@ from refine_dagster.warehouse.checkpoints import Checkpoint
 GENESIS = "0" * 64
 # The asset in the records of prunes (`lineage/prune.py`).
 PRUNE = "prune"
-# In the metrics of a prune that forgot a seed: manifest hash -> sha256 of what is left of it.
+# In the metrics of a prune that forgot a seed.
+FORGOTTEN_COMPLETIONS = "forgotten_completions"
 FORGOTTEN_MANIFESTS = "forgotten_manifests"
 # The run of a record that a migration wrote (`warehouse/rewrites.py`) begins with this.
 MIGRATION = "migration "
@@ -110,10 +111,17 @@ class LastRecord:
 
 @dataclass(frozen=True)
 class Prune:
-    """A past prune. Of states up to and including `horizon`, some rows are gone."""
+    """A past prune. Of states up to and including `horizon`, some rows are gone.
+
+    Attributes:
+        completions: keys of those that had the text of a forgotten seed.
+        manifests: manifest hash -> sha256 of what is left of a manifest that had it.
+    """
 
     sequence: int
     horizon: int
+    completions: tuple[str, ...]
+    manifests: Mapping[str, str]
 
 
 def read_last_record(connection: duckdb.DuckDBPyConnection, asset: str) -> LastRecord | None:
@@ -229,18 +237,16 @@ def read_prunes(connection: duckdb.DuckDBPyConnection) -> list[Prune]:
         "SELECT sequence, metrics FROM lineage.materializations WHERE asset = ? ORDER BY sequence",
         [PRUNE],
     ).fetchall()
-    return [Prune(sequence, int(json.loads(metrics)["horizon"])) for sequence, metrics in prunes]
-
-
-def read_forgotten_manifests(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Manifest hash -> sha256 of the manifest from which the texts of seeds were taken."""
-    prunes = connection.execute(
-        "SELECT metrics FROM lineage.materializations WHERE asset = ? ORDER BY sequence", [PRUNE]
-    ).fetchall()
-    forgotten: dict[str, str] = {}
-    for (metrics,) in prunes:
-        forgotten |= json.loads(metrics).get(FORGOTTEN_MANIFESTS, {})
-    return forgotten
+    found = [(sequence, json.loads(metrics)) for sequence, metrics in prunes]
+    return [
+        Prune(
+            sequence,
+            int(metrics["horizon"]),
+            tuple(metrics.get(FORGOTTEN_COMPLETIONS, ())),
+            metrics.get(FORGOTTEN_MANIFESTS, {}),
+        )
+        for sequence, metrics in found
+    ]
 
 
 def _write_uses(

@@ -15,7 +15,7 @@ from refine_dagster.cli import app
 from refine_dagster.errors import RefineError
 from refine_dagster.hashing import file_hash
 from refine_dagster.home import Home
-from refine_dagster.lineage import forget
+from refine_dagster.lineage import forget, prune
 from refine_dagster.lineage.audit import verify
 from refine_dagster.lineage.text_search import SHORTEST, piece_of
 from refine_dagster.warehouse.checkpoints import CheckpointStore
@@ -129,7 +129,9 @@ def test_no_byte_is_left_and_the_chain_still_verifies(project: Project) -> None:
     (metrics,) = project.warehouse.query(
         "SELECT metrics FROM lineage.materializations WHERE asset = 'prune'"
     )["metrics"]
-    assert json.loads(metrics)["forgotten"] == [project.secret["row_id"]]
+    tombstone = json.loads(metrics)
+    assert tombstone["forgotten"] == [project.secret["row_id"]]
+    assert len(tombstone["forgotten_completions"]) == 1
     assert project.warehouse.read("seed_tasks")["instruction"].to_list() == [OTHER]
     event = "SELECT event FROM event_logs ORDER BY id"
     with closing(sqlite3.connect(project.home.dagster / "history" / "run.db")) as database:
@@ -169,7 +171,7 @@ def test_what_is_left_is_named(project: Project, monkeypatch: pytest.MonkeyPatch
 def test_a_pruned_seed_is_forgotten_by_its_file(project: Project, tmp_path: Path) -> None:
     project.remove()
     commit(project.warehouse, EXPORTS, [])
-    forget.prune.apply(project.warehouse, project.home.checkpoints)
+    prune.apply(project.warehouse, project.home.checkpoints)
     with pytest.raises(RefineError, match="--from"):
         forget.plan(project.warehouse, "secret")
     file = tmp_path / "former.jsonl"
