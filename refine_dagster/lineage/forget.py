@@ -250,8 +250,13 @@ def _drop_completions(connection: duckdb.DuckDBPyConnection, pieces: Sequence[st
     )
     if not found:
         return []
-    deleted = connection.execute(f"DELETE FROM store.completions WHERE {found} RETURNING key")
-    return sorted(key for (key,) in deleted.fetchall())
+    deleted = connection.execute(
+        f"DELETE FROM store.completions WHERE {found} RETURNING key"
+    ).fetchall()
+    connection.execute(
+        "DELETE FROM store.answers WHERE key NOT IN (SELECT key FROM store.completions)"
+    )
+    return sorted(key for (key,) in deleted)
 
 
 def _redact_manifests(

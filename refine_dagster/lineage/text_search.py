@@ -18,7 +18,6 @@ from pathlib import Path
 
 import duckdb
 
-from refine_dagster.warehouse.database import HERE
 from refine_dagster.warehouse.sql import identifier, literal
 
 # Characters of a piece. Shorter ones are parts of other texts.
@@ -50,8 +49,8 @@ def piece_of(text: str) -> str | None:
 def search_tables(connection: duckdb.DuckDBPyConnection, pieces: Sequence[str]) -> Iterator[Left]:
     """Tables with rows that have a piece."""
     tables = connection.execute(
-        f"SELECT schema_name, table_name FROM duckdb_tables() WHERE {HERE} AND NOT internal "
-        "AND NOT temporary ORDER BY ALL"
+        "SELECT schema_name, table_name FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND NOT internal ORDER BY ALL"
     ).fetchall()
     for schema, table in tables:
         name = f"{identifier(schema)}.{identifier(table)}"

@@ -77,7 +77,7 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def is_up_to_date(connection: duckdb.DuckDBPyConnection) -> bool:
     """Whether `migrate` has nothing to do."""
-    return _state(connection) == (len(MIGRATIONS), declarations_fingerprint())
+    return read_state(connection) == (len(MIGRATIONS), declarations_fingerprint())
 
 
 def require_known(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
