@@ -28,6 +28,7 @@ from refine_dagster.lineage.log_redaction import redact_logs, redacted
 from refine_dagster.lineage.text_search import Left, piece_of, search_files, search_tables
 from refine_dagster.seeds.readers import read_seeds
 from refine_dagster.warehouse.compaction import rewrite_file
+from refine_dagster.warehouse.database import DatabaseFile
 from refine_dagster.warehouse.ledger import FORGOTTEN_COMPLETIONS, FORGOTTEN_MANIFESTS, Record
 from refine_dagster.warehouse.rows import frame
 from refine_dagster.warehouse.sql import literal, literals
@@ -153,12 +154,22 @@ def apply(home: Home, seed: str, former: Path | None = None) -> Forgotten:
 
 
 def search(home: Home, pieces: Sequence[str]) -> list[Left]:
-    """Everything of a home that has one of the texts: rows by table, then files."""
+    """Everything of a home that has one of the texts: rows by table, then files.
+
+    The databases of comparisons are searched, too.
+    """
     if not pieces:
         return []
-    with Warehouse.to_read(home.warehouse).connect() as connection:
-        rows = list(search_tables(connection, pieces))
-    return rows + list(search_files(home.root, pieces))
+    left = []
+    for path in sorted(home.root.rglob("*.duckdb")):
+        if path.is_file() and not path.is_symlink():
+            inside = "" if path == home.warehouse else f"{path.relative_to(home.root)}, "
+            with DatabaseFile(path, read_only=True).connect() as connection:
+                left += [
+                    Left(f"{inside}{found.place}", found.what)
+                    for found in search_tables(connection, pieces)
+                ]
+    return left + list(search_files(home.root, pieces))
 
 
 def _texts(instruction: str, instances: Sequence[dict[str, str]]) -> list[str]:

@@ -156,6 +156,8 @@ def test_what_is_left_is_named(project: Project, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("REFINE_HOME", str(project.home.root))
     project.remove()
     (project.home.root / "notes.txt").write_text(f"x{OUTPUT}", encoding="utf-8")
+    beside = new_warehouse(project.home.root / "comparisons" / "warehouse.duckdb")
+    commit(beside, "seed_tasks", [project.secret])
     project.exported.write_text("edited", encoding="utf-8")
     asked = CliRunner().invoke(app, ["forget", "secret"])
     assert asked.exit_code == 0, asked.output
@@ -164,6 +166,8 @@ def test_what_is_left_is_named(project: Project, monkeypatch: pytest.MonkeyPatch
     done = CliRunner().invoke(app, ["forget", "secret", "--yes"])
     assert done.exit_code == 1
     assert "left in notes.txt: its bytes" in done.output
+    place = "comparisons/warehouse.duckdb, history.seed_tasks"
+    assert f"left in {place}: 1 rows" in done.output
     assert f"{project.exported}, gone or changed since" in done.output
     assert project.exported.read_text(encoding="utf-8") == "edited"
 
