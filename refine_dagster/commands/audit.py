@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,9 +58,8 @@ def verify(
     from refine_dagster.lineage.audit import verify as verify_home
 
     home = existing_home()
-    # Whatever brings the schema up to date, the audit reports.
-    readable = not os.access(home.root, os.W_OK)
-    warehouse = Warehouse(home.warehouse, read_only=readable)
+    # Of a home that may be written, the audit sees what opening it brings up to date.
+    warehouse = open_warehouse(home, write=os.access(home.root, os.W_OK))
     noted = _given(head or [])
     absent = None
     if witness := load_profile(profile).audit.witness_file:
@@ -129,6 +129,9 @@ def _compare_with_dagster(home: Home, warehouse: Warehouse, report: AuditReport)
 
     if not home.dagster.is_dir():
         report.skipped.append("Dagster's event log, which is not there")
+        return
+    if not os.access(home.dagster, os.W_OK):
+        report.skipped.append("Dagster's event log, which Dagster opens only where it may write")
         return
     prepare_dagster_home(home)
     try:
