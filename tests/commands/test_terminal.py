@@ -30,7 +30,7 @@ HOSTILE = (
 )
 # Those that print no text of a home, and those whose tests need a model.
 OTHERS = {"run", "ui", "compare", "ask", "config describe", "audit head", "forget"}
-OTHERS |= {"model export", "model fetch", "model convert"}
+OTHERS |= {"model export", "model fetch", "model convert", "report"}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,7 @@ def calls(home: Path) -> Iterator[list[str]]:
     yield ["config", "show", "--set", f"base_model.id={HOSTILE}"]
     yield ["dedupe", str(seeds), "--overwrite"]
     for call in (
+        ["screen"],
         ["why", "instruction_dataset"],
         ["why", row_id],
         ["impact", seed],
