@@ -56,15 +56,16 @@ def verify(
     """
     from refine_dagster.config.profile import load_profile
     from refine_dagster.lineage.audit import verify as verify_home
+    from refine_dagster.warehouse.warehouse import Warehouse
 
     home = existing_home()
-    # Of a home that may be written, the audit sees what opening it brings up to date.
-    warehouse = open_warehouse(home, write=os.access(home.root, os.W_OK))
+    # Not brought up to date yet: whether it has to be is a finding.
+    warehouse = Warehouse(home.warehouse, read_only=True)
     noted = _given(head or [])
     absent = None
     if witness := load_profile(profile).audit.witness_file:
         if Path(witness).is_file():
-            noted += _witnessed(Path(witness), home, warehouse)
+            noted += _witnessed(Path(witness), home)
         else:
             absent = f"the witness file {witness} is not there"
     report = verify_home(warehouse, home.checkpoints, deep, noted)
@@ -111,10 +112,11 @@ def _given(digests: list[str]) -> list[NotedHead]:
     return [NotedHead(digest, "given") for digest in digests]
 
 
-def _witnessed(witness: Path, home: Home, warehouse: Warehouse) -> list[NotedHead]:
+def _witnessed(witness: Path, home: Home) -> list[NotedHead]:
+    from refine_dagster.warehouse.database import DatabaseFile
     from refine_dagster.warehouse.heads import heads_of, read_head
 
-    with warehouse.reading() as connection:
+    with DatabaseFile(home.warehouse, read_only=True).connect() as connection:
         last = read_head(connection)
     return heads_of(witness, home.root, last.first if last else None)
 

@@ -35,7 +35,7 @@ def verify(
     deep: bool = False,
     heads: Sequence[NotedHead] = (),
 ) -> AuditReport:
-    """Check everything without changing anything.
+    """Check everything; the schema of an older version is brought up to date, nothing else changes.
 
     Args:
         heads: digests that the ledger had when somebody noted them.
@@ -44,7 +44,11 @@ def verify(
     """
     report = AuditReport(deep)
     with warehouse.connect(prepared=False) as connection:
-        check_fingerprint(connection, report)
+        current = check_fingerprint(connection, report)
+    if warehouse.read_only and not current:
+        # Brought up to date by opening it.
+        with Warehouse(warehouse.path).connect():
+            pass
     with warehouse.connect() as connection:
         database = built_ins_only(connection)
         checks: list[tuple[str, Check]] = [

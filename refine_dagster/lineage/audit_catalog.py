@@ -15,19 +15,22 @@ from refine_dagster.warehouse.catalog import Entry, read_catalog
 IN_MEMORY = "memory"
 
 
-def check_fingerprint(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> None:
-    """Warn of a database that opening it brings up to date, though its migrations all ran.
+def check_fingerprint(connection: duckdb.DuckDBPyConnection, report: AuditReport) -> bool:
+    """Whether the database is up to date; warn where it is not, though its migrations all ran.
 
     Another version of this project has other declarations; or somebody changed the fingerprint, so
     that views which differ are silently made again.
     """
     version, fingerprint = schema.read_state(connection)
-    if version == len(schema.migrations()) and fingerprint != schema.declarations_fingerprint():
+    migrated = version == len(schema.migrations())
+    declared = fingerprint == schema.declarations_fingerprint()
+    if migrated and not declared:
         report.warned(
             "lineage.declarations",
             "had the fingerprint of another version of refine-dagster, or was changed; views and "
             "comments were made again",
         )
+    return migrated and declared
 
 
 def check_catalog(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import duckdb
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -60,6 +61,13 @@ def test_a_witness_file(
     # Of another home there is nothing to compare; of one moved elsewhere there is.
     assert heads_of(witness, tmp_path, "0") == []
     assert len(heads_of(witness, tmp_path, head.first)) == 1
+
+
+def test_a_changed_fingerprint_is_told(warehouse: Warehouse) -> None:
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute("UPDATE lineage.declarations SET fingerprint = 'x'")
+    assert "warning: lineage.declarations: " in call("verify").output
+    assert "warning: " not in call("verify").output
 
 
 @pytest.mark.parametrize("digest", ["", "abc", "Z" * 64])
