@@ -60,6 +60,9 @@ def _print_call(call: dict[str, Any]) -> None:
     console.rule("the model call behind it", align="left")
     for name in ("role", "model", "seed", "sampling", "finish_reason"):
         say(f"{name}: {call[name]}")
+    for name, value in call.get("server", {}).items():
+        if value is not None:
+            say(f"server's {name}: {value}")
     for name in ("prompt", "text"):
         console.rule(name, align="left")
         say(call[name])

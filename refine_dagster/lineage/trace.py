@@ -226,4 +226,12 @@ def _completion(connection: duckdb.DuckDBPyConnection, asked: RowName) -> dict[s
     if completions.is_empty():
         return None
     completion = completions.row(0, named=True)
-    return {**completion, "sampling": json.loads(completion["sampling"])}
+    served = connection.sql(
+        """
+        SELECT url, software, version, served.model, fingerprint, api, repeats, problem
+        FROM store.answers JOIN store.servers AS served USING (server) WHERE key = ?
+        """,
+        params=[completion["key"]],
+    ).pl()
+    by_server = {} if served.is_empty() else {"server": served.row(0, named=True)}
+    return {**completion, "sampling": json.loads(completion["sampling"]), **by_server}

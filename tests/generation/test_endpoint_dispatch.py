@@ -12,6 +12,7 @@ import pytest
 from refine_dagster import progress
 from refine_dagster.config.models import GeneratorConfig
 from refine_dagster.generation.endpoint import dispatch
+from refine_dagster.generation.endpoint.connection import LONGEST_QUOTE, one_line
 from refine_dagster.generation.endpoint.dispatch import TRIES
 from refine_dagster.generation.endpoint.messages import as_continuation, label_score
 from refine_dagster.generation.endpoint.outcomes import EndpointError, Failed
@@ -258,6 +259,22 @@ def test_a_label_that_shares_a_token_with_the_prompt_has_no_score() -> None:
 def test_an_answer_in_a_chat_becomes_a_continuation() -> None:
     assert as_continuation("x\nInput:", "<noinput>\nOutput: a") == " <noinput>\nOutput: a"
     assert as_continuation("x\nInput:", "") == ""
+
+
+def test_answers_of_a_slow_server_do_not_wait_for_a_full_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "HAND_OVER_S", 0.02)
+    stub = StubServer(delay_s=0.06)
+    with running(stub), endpoint_backend_on(stub, endpoint_concurrency=1) as backend:
+        batches = list(backend.generate(requests_of("a", "b", "c")))
+    assert [len(batch) for batch in batches] == [1, 1, 1]
+
+
+def test_a_servers_words_are_one_harmless_line() -> None:
+    said = "no\n such\x1b[2Jmodel\u202e " + "x" * 999
+    assert one_line(said).startswith("no such[2Jmodel xxx")
+    assert len(one_line(said)) == LONGEST_QUOTE
 
 
 def test_a_closed_call_leaves_nothing_under_way() -> None:

@@ -155,6 +155,24 @@ def test_completion_behind_a_row(small: Warehouse) -> None:
     assert trace(small, only(small, "seed_tasks", "seed_id = 's1'")).completion is None
 
 
+def test_the_server_behind_a_completion(tmp_path: Path) -> None:
+    warehouse = small_warehouse(tmp_path / "w.duckdb")
+    candidate = only(warehouse, "raw_instructions", "slot = '0001/0000/00'")
+    plain = trace(warehouse, candidate).completion
+    assert plain is not None
+    assert "server" not in plain
+    with warehouse.connect() as connection:
+        connection.execute("INSERT INTO store.answers VALUES (?, 's', 'slow')", [plain["key"]])
+        connection.execute(
+            "INSERT INTO store.servers VALUES "
+            "('s', 'http://a/v1', 'vllm', '1', 'm', 'f', 'completions', true, true, NULL)"
+        )
+    served = trace(warehouse, candidate).completion
+    assert served is not None
+    assert (served["server"]["url"], served["server"]["problem"]) == ("http://a/v1", "slow")
+    assert served["model"] == plain["model"]
+
+
 def test_removed_and_readded_rows(tmp_path: Path) -> None:
     warehouse = new_warehouse(tmp_path / "w.duckdb")
     first, second = seed_row("a"), seed_row("b")

@@ -120,7 +120,13 @@ def _message(text: bytes) -> str:
         said = said.get("error", said)
     if isinstance(said, dict):
         said = next((said[name] for name in ("message", "detail") if name in said), said)
-    return " ".join(str(said).split())[:LONGEST_QUOTE]
+    return one_line(said)
+
+
+def one_line(said: object) -> str:
+    """A server's text, shortened, without characters that a terminal would act on."""
+    text = " ".join(str(said).split())
+    return "".join(character for character in text if character.isprintable())[:LONGEST_QUOTE]
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

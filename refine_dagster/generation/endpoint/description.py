@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from refine_dagster.generation.endpoint.connection import Connection, NoRoute
+from refine_dagster.generation.endpoint.connection import Connection, NoRoute, one_line
 from refine_dagster.generation.endpoint.messages import (
     CHAT,
     COMPLETIONS,
@@ -53,7 +53,7 @@ async def described(connection: Connection, model: str, api: Api) -> Server:
     entry = await _entry(connection, model)
     software, version = await _software(connection)
     if not software:
-        software = str(entry.get("owned_by") or "")
+        software = one_line(entry.get("owned_by") or "")
     used, answers = await _trials(connection, model, api)
     said = {name: value for name, value in entry.items() if name not in _CHANGING}
     fingerprint = json_hash(
@@ -110,7 +110,7 @@ async def _entry(connection: Connection, model: str) -> Mapping[str, Any]:
     for name in (model, f"{model}:latest"):
         if name in by_id:
             return by_id[name]
-    few = ", ".join(sorted(by_id)[:8]) or "nothing"
+    few = one_line(", ".join(sorted(by_id)[:8])) or "nothing"
     raise Closed(f"has no model {model!r}; it serves {few}")
 
 
@@ -122,7 +122,7 @@ async def _software(connection: Connection) -> tuple[str, str]:
         except Outcome:
             continue
         if isinstance(answer, Mapping) and isinstance(answer.get(name), str):
-            return software, answer[name]
+            return software, one_line(answer[name])
     return "", ""
 
 

@@ -99,17 +99,17 @@ class Dispatch:
         # Since when nothing was under way and nothing was answered.
         self._idle_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._is_late = False
 
     async def next_batch(self) -> list[tuple[int, Completion]]:
         """(position, completion) of what was answered since the last call; [] at the end."""
         self._send()
-        hand_over = self._loop.call_later(HAND_OVER_S, self._wake.set)
+        self._is_late = False
+        hand_over = self._loop.call_later(HAND_OVER_S, self._late)
         try:
             while True:
                 if self._done and (
-                    len(self._done) >= min(self._batch, self._left)
-                    or self._loop.time() >= hand_over.when()
-                    or self._error
+                    len(self._done) >= min(self._batch, self._left) or self._is_late or self._error
                 ):
                     done, self._done = self._done, []
                     self._left -= len(done)
@@ -122,6 +122,11 @@ class Dispatch:
                 await self._wake.wait()
         finally:
             hand_over.cancel()
+
+    def _late(self) -> None:
+        """From now on the first answer is handed over at once."""
+        self._is_late = True
+        self._wake.set()
 
     async def cancel(self) -> None:
         """End what is under way."""
@@ -255,7 +260,7 @@ class Dispatch:
 
     def _finish(self, job: _Job, completion: Completion) -> None:
         self._done.append((job.position, completion))
-        if len(self._done) >= min(self._batch, self._left):
+        if self._is_late or len(self._done) >= min(self._batch, self._left):
             self._wake.set()
 
 

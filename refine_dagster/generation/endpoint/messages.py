@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from refine_dagster.generation.endpoint.connection import one_line
 from refine_dagster.generation.endpoint.outcomes import Failed, Refused
 from refine_dagster.generation.model_text import list_end
 from refine_dagster.generation.request import Completion, FinishReason, Request, Sampling, Server
@@ -69,7 +70,7 @@ def written(
     choice = _choice(answer)
     message = choice.get("message") if server.api == "chat" else None
     if isinstance(message, Mapping) and message.get("refusal"):
-        raise Refused(f"refusal: {' '.join(str(message['refusal']).split())[:300]}")
+        raise Refused(f"refusal: {one_line(message['refusal'])}")
     text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
     ended = choice.get("finish_reason")
     if ended == "content_filter":
