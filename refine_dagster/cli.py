@@ -19,6 +19,7 @@ from refine_dagster.commands.audit import audit_app
 from refine_dagster.commands.changes import diff, why
 from refine_dagster.commands.compare import compare
 from refine_dagster.commands.config import config_app
+from refine_dagster.commands.export import export
 from refine_dagster.commands.files import dedupe, seeds_app
 from refine_dagster.commands.forget import forget
 from refine_dagster.commands.model import model_app
@@ -26,7 +27,7 @@ from refine_dagster.commands.plan import plan
 from refine_dagster.commands.report import report
 from refine_dagster.commands.run import run, status, ui
 from refine_dagster.commands.screen import screen
-from refine_dagster.commands.tables import export, show
+from refine_dagster.commands.tables import show
 from refine_dagster.commands.trace import impact, trace
 from refine_dagster.commands.upkeep import prune
 from refine_dagster.errors import RefineError

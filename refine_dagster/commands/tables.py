@@ -1,9 +1,8 @@
-"""`refine-dagster show` and `export`: the rows of a table here, and the dataset as a file."""
+"""`refine-dagster show`: the rows of a table, now or as they were."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -16,7 +15,6 @@ from refine_dagster.commands.output import (
     open_warehouse,
     plain,
     rich_table,
-    say,
     titled,
 )
 from refine_dagster.errors import RefineError
@@ -87,27 +85,3 @@ def _past(warehouse: Warehouse, table: str, sequence: int) -> str:
         f"(SELECT {columns} FROM history.{table} WHERE added_in <= {sequence} "
         f"AND (removed_in IS NULL OR removed_in > {sequence}) ORDER BY row_id)"
     )
-
-
-def export(
-    to: Annotated[Path, typer.Option(help="The file to write.")],
-    format: Annotated[
-        Literal["alpaca", "messages", "parquet"], typer.Option(help="Layout of the rows.")
-    ] = "alpaca",
-    overwrite: Annotated[
-        bool, typer.Option(help="Replace a file of an earlier export, unless it was changed.")
-    ] = False,
-) -> None:
-    """Write the instruction dataset to a file that `datasets.load_dataset` reads.
-
-    Example: refine-dagster export --format messages --to dataset.jsonl
-    """
-    from refine_dagster.lineage.export import export_live_dataset
-
-    warehouse = open_warehouse(existing_home(), write=True)
-    result = export_live_dataset(warehouse, format, to, overwrite=overwrite)
-    if result.made is not None:
-        say(f"made the folder {result.made}")
-    for file in result.files:
-        say(f"wrote {file}")
-    say(f"{result.rows} rows, sha256 {result.sha256}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -91,6 +91,18 @@ def export_live_dataset(
         "data_version": version,
     }
     parents = [Parent(DATASET, row_id, "exported") for row_id in rows["row_id"]]
+    record_export(warehouse, written, parents)
+    return result
+
+
+def record_export(
+    warehouse: Warehouse, written: Mapping[str, Any], parents: Sequence[Parent]
+) -> None:
+    """Record in table `exports` what was written to a path, in place of what it held before.
+
+    Args:
+        written: the payload of the row. parents: the rows that were exported.
+    """
     exports = [row for row in warehouse.read(EXPORTS).to_dicts() if row["path"] != written["path"]]
     exports.append(make_row(EXPORTS, written, parents))
     record = Record(
@@ -98,10 +110,9 @@ def export_live_dataset(
         run_id=f"export-{uuid4()}",
         code_version="1",
         config_hash=content_id("config", {}),
-        inputs={DATASET: version},
+        inputs={DATASET: written["data_version"]},
     )
     warehouse.commit(record, {EXPORTS: frame(EXPORTS, exports)})
-    return result
 
 
 def export_dataset(
@@ -117,7 +128,8 @@ def export_dataset(
 
     Args:
         rows: columns `row_id, instruction, input, output` and any others.
-        format: `alpaca`, a JSON array of {instruction, input, output}; `messages`, JSON lines of
+        format: `alpaca`, {instruction, input, output}, a JSON array where the file ends in
+            `.json` and JSON lines elsewhere; `messages`, JSON lines of
             {messages: [user, assistant], row_id}; `parquet`, every column, and a column for each
             reward part.
         to: the data file; folders above it are made. The provenance beside it adds
@@ -144,7 +156,7 @@ def export_dataset(
             "the dataset has no rows", fix="materialise `instruction_dataset`, then export it"
         )
     rows = rows.sort("row_id")
-    content = _render(rows, format)
+    content = _render(rows, format, as_array=to.suffix == ".json")
     digest = hashlib.sha256(content).hexdigest()
     provenance = {
         "columns": with_entries(rows).columns if format == "parquet" else None,
@@ -202,7 +214,7 @@ def _read_provenance(card: Path) -> dict[str, Any] | None:
     return provenance if named else None
 
 
-def _render(rows: polars.DataFrame, format: ExportFormat) -> bytes:
+def _render(rows: polars.DataFrame, format: ExportFormat, *, as_array: bool) -> bytes:
     if format == "parquet":
         buffer = BytesIO()
         # Readers of datasets know columns of numbers, and not all of them know mappings.
@@ -212,8 +224,10 @@ def _render(rows: polars.DataFrame, format: ExportFormat) -> bytes:
         records = rows.select(_NEEDED).to_dicts()
         return "".join(canonical_json(_messages(row)) + "\n" for row in records).encode()
     records = rows.select(_NEEDED[1:]).to_dicts()
-    lines = (json.dumps(row, ensure_ascii=False) for row in records)
-    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+    lines = [json.dumps(row, ensure_ascii=False) for row in records]
+    if as_array:
+        return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _messages(row: dict[str, str]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def read_facts(warehouse: Warehouse, model: HomeModel) -> CardFacts:
             config=config,
             language=language_of_model(warehouse, model),
             seeds=warehouse.read("seed_tasks").height,
-            packaged_seeds=_seeds_are_packaged(warehouse),
+            packaged_seeds=seeds_are_packaged(warehouse),
             funnel=funnel,
             measured={name: figures for name, figures in measured.items() if figures},
             comparisons=[] if not measured.get(model.name) else _comparisons(warehouse, model.name),
@@ -382,7 +382,8 @@ def _comparisons(warehouse: Warehouse, arm: str) -> list[Row]:
     ).to_dicts()
 
 
-def _seeds_are_packaged(warehouse: Warehouse) -> bool:
+def seeds_are_packaged(warehouse: Warehouse) -> bool:
+    """Whether the seeds are those of the project, as far as the ledger says."""
     last = warehouse.last_record("seed_tasks")
     if last is None:
         return False

@@ -374,12 +374,12 @@ privacy_scores: What every attack makes of one example of an arm; higher is more
     min_k_plus_plus DOUBLE: The same of log-probabilities in standard deviations of the model's own
         choice.
 
-exports: One file that the dataset was exported to, as last written.
+exports: One file or folder that the dataset was exported to, as last written.
     key: path
     label: format || ': ' || path
-    path VARCHAR: The file.
-    format VARCHAR: `alpaca`, `messages` or `parquet`.
-    sha256 VARCHAR: Hash of the file's bytes.
+    path VARCHAR: The file or folder.
+    format VARCHAR: The layout: `alpaca`, `messages`, `parquet`, ...
+    sha256 VARCHAR: Hash of the file's bytes; of a folder, of its `SHA256SUMS`.
     rows BIGINT: Rows in it.
     data_version VARCHAR: The data version of `instruction_dataset` in it.
 """

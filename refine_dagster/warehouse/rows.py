@@ -79,7 +79,12 @@ def row_id(name: str, values: Mapping[str, Any], parents: Sequence[Mapping[str, 
     Raises:
         KeyError: a mapping has an entry that is named like a column.
     """
-    table = slice_of(name).table
+    named = named_content(slice_of(name).table, values)
+    return content_id(name, named, list(parents))
+
+
+def named_content(table: Table, values: Mapping[str, Any]) -> Row:
+    """What a row's id covers of its payload: see `row_id`."""
     named: Row = {}
     for column, (kind, _) in table.columns.items():
         value = values[column]
@@ -88,9 +93,11 @@ def row_id(name: str, values: Mapping[str, Any], parents: Sequence[Mapping[str, 
                 named[column] = value
             continue
         if taken := value.keys() & (table.columns.keys() | named.keys()):
-            raise KeyError(f"{name}: {column} has entries named like columns: {sorted(taken)}")
+            raise KeyError(
+                f"{table.name}: {column} has entries named like columns: {sorted(taken)}"
+            )
         named |= value
-    return content_id(name, named, list(parents))
+    return named
 
 
 def _as_stored(value: Any, kind: str) -> Any:
