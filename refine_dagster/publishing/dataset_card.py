@@ -43,7 +43,7 @@ class DatasetFacts:
 
     Attributes:
         funnel: (stage, outcome, rows), the number that went in first.
-        models: the models that took part.
+        models: the models that took part; judges: the rows of `feedback_judge`.
         spend: (role, asked, reused, sent, tokens, seconds).
         seconds: of models and trainings, of all materializations.
         former: the ids of the dataset's rows in the export before; None where there was none.
@@ -56,6 +56,7 @@ class DatasetFacts:
     packaged_seeds: bool
     base: Row
     models: list[HomeModel]
+    judges: list[Row]
     funnel: list[tuple[str, str, int]]
     spend: list[tuple[str, int, int, int, int, float]]
     seconds: float
@@ -86,6 +87,7 @@ def read_dataset_facts(warehouse: Warehouse, data_version: str, language: str) -
             packaged_seeds=seeds_are_packaged(warehouse),
             base=warehouse.read("base_model").to_dicts()[0],
             models=[model for model in home_models(warehouse) if model.kind != "arm"],
+            judges=warehouse.read("feedback_judge").to_dicts(),
             funnel=[line for stage in STAGES for line in _funnel(warehouse, *stage)],
             spend=spend,
             seconds=seconds,

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refine_dagster.errors import RefineError
-from refine_dagster.hashing import file_hash
+from refine_dagster.hashing import file_hash, readable_json
 from refine_dagster.home import Home
 from refine_dagster.lineage.export import record_export
+from refine_dagster.publishing.ai_bom import BOM, ai_bom
 from refine_dagster.publishing.bundle import SUMS, sign, write_bundle, write_sums
+from refine_dagster.publishing.croissant import CROISSANT, croissant
 from refine_dagster.publishing.dataset_card import dataset_card, read_dataset_facts
 from refine_dagster.publishing.dataset_rows import (
     DATASET,
@@ -102,6 +104,12 @@ def export_dataset_folder(
         card = dataset_card(facts, layout, parts, files, split, options.licence)
         (folder / CARD).write_text(card, encoding="utf-8")
         write_bundle(folder, warehouse, parts, files, texts=not options.columns)
+        described = {
+            CROISSANT: croissant(folder, facts, parts, files, options.licence),
+            BOM: ai_bom(folder, facts, files, options.licence),
+        }
+        for name, values in described.items():
+            (folder / name).write_text(readable_json(values), encoding="utf-8")
         about = {
             "kind": "dataset",
             "layout": layout,

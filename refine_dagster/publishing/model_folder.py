@@ -37,6 +37,7 @@ from refine_dagster.publishing.chat_template import (
 from refine_dagster.publishing.home_models import HomeModel, find_model, model_ref
 from refine_dagster.publishing.model_card import CardFacts, model_card, read_facts
 from refine_dagster.publishing.new_folder import new_folder, whole_path, write_manifest
+from refine_dagster.publishing.training_summary import SUMMARY, training_summary
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -98,6 +99,7 @@ def export_model(
         _save_tokenizer(tokenizer, folder)
         card = model_card(facts, layout, tokenizer.chat_template, exact, licence)
         (folder / CARD).write_text(card, encoding="utf-8")
+        (folder / SUMMARY).write_text(training_summary(facts), encoding="utf-8")
         write_manifest(folder, _about(model, layout, facts))
     return ExportedModel(target, model, exact)
 
