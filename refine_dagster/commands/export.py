@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from refine_dagster.commands.output import existing_home, open_warehouse, say
 from refine_dagster.errors import RefineError
+
+if TYPE_CHECKING:
+    from refine_dagster.lineage.export import ExportFormat
 
 # Names of a single file; anything else is a folder.
 FILES = (".json", ".jsonl", ".csv", ".parquet")
@@ -74,7 +77,7 @@ def export(
                 where=str(to),
                 fix="name a folder",
             )
-        _export_file(to, format, overwrite)
+        _export_file(to, cast("ExportFormat", format), overwrite)
         return
     from refine_dagster.publishing.dataset_folder import DatasetOptions, export_dataset_folder
 
@@ -95,9 +98,7 @@ def export(
         say(f"pushed to {push_folder(done.folder, push, private=not public)}")
 
 
-def _export_file(
-    to: Path, format: Literal["alpaca", "messages", "parquet"], overwrite: bool
-) -> None:
+def _export_file(to: Path, format: ExportFormat, overwrite: bool) -> None:
     from refine_dagster.lineage.export import export_live_dataset
 
     warehouse = open_warehouse(existing_home(), write=True)
