@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -77,7 +77,7 @@ def export(
                 where=str(to),
                 fix="name a folder",
             )
-        _export_file(to, cast("ExportFormat", format), overwrite)
+        _export_file(to, format, overwrite)
         return
     from refine_dagster.publishing.dataset_folder import DatasetOptions, export_dataset_folder
 

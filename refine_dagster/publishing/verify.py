@@ -135,11 +135,11 @@ def check_ancestors(lines: list[dict[str, Any]]) -> Iterator[str]:
                 reaches[child] = True
                 waiting.append(child)
     for source in sources:
-        above = [(parent["asset"], parent["row_id"]) for parent in source["parents"]]
-        for parent in above:
-            if parent not in known:
-                yield f"row {source['row_id']}: its parent {parent[0]} {parent[1]} is missing"
-        if not any(reaches.get(parent, False) for parent in above):
+        named = [(parent["asset"], parent["row_id"]) for parent in source["parents"]]
+        for name in named:
+            if name not in known:
+                yield f"row {source['row_id']}: its parent {name[0]} {name[1]} is missing"
+        if not any(reaches.get(name, False) for name in named):
             yield f"row {source['row_id']}: no ancestor is a seed"
 
 
