@@ -280,8 +280,8 @@ def _checks(threshold: float | None) -> str:
     return (
         "## Checks\n\n"
         f"- Near-duplicates: {near}.\n"
-        "- Contamination with evaluation tasks: not checked at the export.\n"
-        "- Personal data and secrets: not checked at the export.\n"
+        "- Contamination with evaluation tasks, personal data and secrets: not checked at the "
+        "export; `refine-dagster screen` checks them.\n"
         "- Human text: none of the rows is a seed; instructions may repeat words of seeds."
     )
 
