@@ -7,7 +7,7 @@ the body end there: "Materialize all" with nothing changed asks nothing and trai
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ import dagster as dg
 
 from assets.facts import Facts, checkpoints_are_whole, is_repeat
 from assets.preview import markdown_table, step_plots
-from refine_dagster import progress
+from refine_dagster import progress, stages
 from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.budget import cost
@@ -24,9 +24,9 @@ from refine_dagster.generation.completions import CompletionsStore
 from refine_dagster.language import language_of
 from refine_dagster.models.device import Device, session_figures
 from refine_dagster.models.language_model import registered_base
-from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.refine_af.feedback import Feedback, needs_student
 from refine_dagster.refine_af.instances import base_scores
-from refine_dagster.runtime import Made, Runtime
+from refine_dagster.runtime import Made, Model, Runtime
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.ledger import Commit, Record
 from refine_dagster.warehouse.rows import Row, frame, with_entries
@@ -85,17 +85,27 @@ class Step:
                 generator=lambda ref: resources.generator.session(ref, device, store, config),
             )
 
-    def feedback(self, runtime: Runtime, scale: Sequence[Row]) -> AbstractContextManager[Feedback]:
+    @contextmanager
+    def feedback(self, runtime: Runtime, scale: Sequence[Row]) -> Iterator[Feedback]:
         """The loaded judge behind reward rule and format gate; `scale` gives `base_scores`."""
-        session: AbstractContextManager[Feedback] = self._context.resources.judge.session(
-            self.row("feedback_judge"),
-            self.checkpoints,
-            runtime.device,
-            self.profile,
-            registered_base(self.checkpoints, self.row("base_model")),
-            base_scores(scale),
-        )
-        return session
+        resources, profile = self._context.resources, self.profile
+        row = self.row("base_model")
+        base = Model(registered_base(self.checkpoints, row), "base_model", row)
+        seeds = self.rows("seed_tasks") if needs_student(profile.reward) else []
+        sides = stages.student_seeds(seeds, profile.run_seed) if seeds else ([], [])
+        with (
+            stages.opened_parts(base, *sides, profile.reward, runtime) as opened,
+            resources.judge.session(
+                self.row("feedback_judge"),
+                self.checkpoints,
+                runtime.device,
+                profile,
+                base.ref,
+                base_scores(scale),
+                opened,
+            ) as feedback,
+        ):
+            yield feedback
 
     def rows(self, table: str) -> list[Row]:
         """The live rows of an upstream table, or of its slice of a later round, by row id."""

@@ -163,11 +163,16 @@ ALGORITHMS: Registry[Callable[..., Any]] = Registry(
         "grpo": "refine_dagster.training.trl_policy:train_by_grpo",
         "rloo": "refine_dagster.training.trl_policy:train_by_rloo",
         "ppo": "refine_dagster.training.ppo:train_by_ppo",
+        "dpo": "refine_dagster.training.dpo:train_by_dpo",
     },
 )
 
 # reward(prompts, completions, **columns) -> list[float]; see `refine_af.reward`.
-REWARD_PARTS: Registry[Callable[..., Any]] = Registry("refine_dagster.rewards", "reward part", {})
+REWARD_PARTS: Registry[Callable[..., Any]] = Registry(
+    "refine_dagster.rewards",
+    "reward part",
+    {"influence": "refine_dagster.training.influence:Influence"},
+)
 
 # Values are `teams_rl.operations.Operation`.
 OPERATIONS: Registry[Any] = Registry(

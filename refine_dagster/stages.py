@@ -7,7 +7,8 @@ orchestrator. Assets, comparisons and benchmarks run these functions and no othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -55,11 +56,14 @@ from refine_dagster.privacy.audit import AuditedArm, audit_arms
 from refine_dagster.privacy.report import audit_figures, audit_tables
 from refine_dagster.prompts.example import Example, examples_of, reads_back
 from refine_dagster.refine_af import candidates, instances
-from refine_dagster.refine_af.feedback import Feedback
+from refine_dagster.refine_af.feedback import Feedback, rule_of
 from refine_dagster.refine_af.instances import WrittenInstance
+from refine_dagster.refine_af.reward import OpenedPart, further_parts, needs_model
+from refine_dagster.registry import REWARD_PARTS
 from refine_dagster.runtime import Lesson, Made, Model, Runtime, Trained
 from refine_dagster.seeds.readers import SeedFile
 from refine_dagster.self_instruct import decisions, rounds
+from refine_dagster.self_instruct.heuristics import Rejection
 from refine_dagster.teams_rl import evolution, instructor
 from refine_dagster.teams_rl.evolution import INSTRUCTOR, INSTRUCTOR_STEPS
 from refine_dagster.teams_rl.policies import InstructorPolicy
@@ -68,6 +72,9 @@ from refine_dagster.training.colocated_engine import engine_for
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
 from refine_dagster.training.report import base_tables, policy_tables, tuned_tables
 from refine_dagster.warehouse.rows import Row, as_parent, make_row, parents
+
+# The checkpoints of students whose progress is a reward.
+STUDENT = "influence_student"
 
 
 def seed_rows(file: SeedFile) -> Made:
@@ -323,6 +330,128 @@ def answer_seeds(
     return [answer for [answer] in answers]
 
 
+def answer_again(
+    policy: Model,
+    written: Sequence[WrittenInstance],
+    feedback: Feedback,
+    config: InstanceConfig,
+    samples: int,
+    runtime: Runtime,
+) -> list[list[WrittenInstance]]:
+    """So many answers to the question of every valid instance, its own answer first."""
+    asked = candidates.pool_questions(written)
+    numbers = range(1, samples)
+    with runtime.generator(policy.ref) as session:
+        others = candidates.write_answers(
+            asked, session, feedback, config, runtime.run_seed, numbers
+        )
+    valid = [instance for instance in written if instance.scored.instance.format_valid]
+    return [[first, *more] for first, more in zip(valid, others, strict=True)]
+
+
+def select_best(
+    table: str,
+    groups: Sequence[Sequence[WrittenInstance]],
+    criterion: candidates.Criterion,
+    policy: Model,
+    judge: Row,
+    config: SelectionConfig,
+    runtime: Runtime,
+    influence: OpenedPart | None = None,
+) -> Made:
+    """The best answer to every question by a criterion, and the rule for each that is not kept.
+
+    Of the best answers the same are kept as by `select`. All answers are rows with their values.
+
+    Args:
+        influence: the student, for that criterion.
+    """
+    if criterion == "likelihood":
+        with loaded_model(policy.ref, runtime.device) as loaded:
+            values = candidates.valued(groups, partial(candidates.likelihoods, loaded))
+    else:
+        criteria: dict[str, candidates.Values] = {
+            "judge": candidates.rewards,
+            "agreement": candidates.agreements,
+        }
+        if influence is not None:
+            criteria["influence"] = partial(candidates.influences, influence)
+        values = candidates.valued(groups, criteria[criterion])
+    best = candidates.chosen(values)
+    marked = [
+        [
+            candidates.with_value(answer, criterion, value)
+            for answer, value in zip(group, of_group, strict=True)
+        ]
+        for group, of_group in zip(groups, values, strict=True)
+    ]
+    taken = [group[place] for group, place in zip(marked, best, strict=True)]
+    decided = select(table, taken, policy, judge, config)
+    made_by = [policy.as_parent("policy"), as_parent("feedback_judge", judge, "judge")]
+    others = [
+        instances.decision_row(
+            table,
+            answer,
+            Rejection(candidates.PASSED_OVER, of_group[number], of_group[place]),
+            made_by,
+        )
+        for group, of_group, place in zip(marked, values, best, strict=True)
+        for number, answer in enumerate(group)
+        if number != place
+    ]
+    return Made({table: [*decided.tables[table], *others]}, decided.figures)
+
+
+def student_seeds(seeds: Sequence[Row], run_seed: str) -> tuple[list[Row], list[Row]]:
+    """The seeds that a student learns from and those its progress is measured on, half each."""
+    sides = held_out_split((row["instruction"] for row in seeds), 0.5, f"{run_seed}/student")
+    learned, reference = (
+        [row for row in seeds if row["instruction"] in side] for side in map(set, sides)
+    )
+    return learned, reference
+
+
+def train_student(
+    base: Model, seeds: Sequence[Row], config: RewardConfig, runtime: Runtime
+) -> ModelRef:
+    """The student whose progress the reward part `influence` measures, fine-tuned on seeds."""
+    examples = examples_of(seeds)
+    supervised = SupervisedConfig(learning_rate=config.student_learning_rate)
+    steps = config.student_steps
+    checkpoint = runtime.trained(
+        STUDENT,
+        lambda **given: asdict(sft.fine_tune(base.ref, examples, supervised, steps=steps, **given)),
+        supervised.model_dump(),
+        steps=steps,
+        base=base.ref.fingerprint,
+        examples=[example.render() for example in examples],
+    )
+    return trained_from(base.ref, checkpoint.path)
+
+
+@contextmanager
+def opened_parts(
+    base: Model,
+    learned: Sequence[Row],
+    reference: Sequence[Row],
+    config: RewardConfig,
+    runtime: Runtime,
+) -> Iterator[dict[str, OpenedPart]]:
+    """Load what the config's reward parts need: for `influence`, a student of `learned`.
+
+    Its progress is measured on `reference`.
+    """
+    parts = [REWARD_PARTS.entry(name) for name in further_parts(rule_of(config))]
+    with ExitStack() as stack:
+        opened: dict[str, OpenedPart] = {}
+        for part in filter(needs_model, parts):
+            function: Any = part.value
+            student = train_student(base, learned, config, runtime)
+            opening = function.opened(student, examples_of(reference), runtime.device)
+            opened[part.name] = stack.enter_context(opening)
+        yield opened
+
+
 def select(
     table: str,
     written: Sequence[WrittenInstance],
@@ -383,6 +512,7 @@ def refine_policy(
         resumes=True,
         **plug_ins_of(config, reward),
         **({} if engine == "policy" else {"rollout_engine": engine}),
+        **feedback.opened,
         instances=sampling.model_dump(),
         rule=feedback.rule.manifest(),
         invalid_reward=feedback.invalid_reward,

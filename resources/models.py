@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from refine_dagster.judge.judge import Scores
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.refine_af.feedback import Feedback, feedback_of, open_judge
+from refine_dagster.refine_af.reward import OpenedPart
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 from refine_dagster.warehouse.warehouse import Warehouse
 
@@ -103,6 +104,7 @@ class JudgeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         profile: Profile,
         base: ModelRef,
         base_scores: Sequence[Scores] = (),
+        opened: Mapping[str, OpenedPart] | None = None,
     ) -> Iterator[Feedback]:
         """The loaded judge, the reward rule and the format gate.
 
@@ -110,6 +112,7 @@ class JudgeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             row: the live row of `feedback_judge`.
             base: the base model, which a frozen judge reads with.
             base_scores: the base policy's scores, over which `reward.whiten` standardises.
+            opened: functions of reward parts that need a model.
         """
         with open_judge(row, checkpoints, device, profile.judge, base) as judge:
-            yield feedback_of(judge, profile.reward, base_scores)
+            yield feedback_of(judge, profile.reward, base_scores, opened)

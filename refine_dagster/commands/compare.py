@@ -29,8 +29,9 @@ def compare(
     arms: Annotated[
         str | None,
         typer.Option(
-            help="Arms, comma-separated: base, seeds_only, own_answers, self_instruct, and "
-            "grpo, rloo or ppo, alone or with a reward preset: ppo/balanced. "
+            help="Arms, comma-separated: base, seeds_only, own_answers, self_instruct, best/ and "
+            "judge, agreement, likelihood or influence, and grpo, rloo, ppo or dpo, alone or "
+            "with a reward preset: ppo/balanced. "
             f"Default: {DEFAULT_ARMS}; with --methods, {BESIDE_METHODS}, the only ones possible."
         ),
     ] = None,

@@ -4,8 +4,11 @@ base            the base model as it is
 seeds_only      fine-tuned on the seed tasks alone: people's answers
 own_answers     fine-tuned on the base policy's answers to the same seed tasks, one sample each
 self_instruct   fine-tuned on the base policy's instances of the pool
+best/judge      fine-tuned on the best of 8 answers of the base policy to the questions of
+                self_instruct, by a criterion: `judge`, `agreement`, `likelihood`, `influence`
+                (`refine_af/candidates.py`)
 grpo            fine-tuned on the instances of a policy refined by GRPO, with the profile's preset;
-                `rloo` and `ppo` likewise
+                `rloo`, `ppo` and `dpo` likewise
 ppo/balanced    the same with a named preset of the reward rule
 
 In a comparison of methods, `method/self_instruct`, `method/teams_rl` and `method/both` are
@@ -24,14 +27,16 @@ from typing import Literal, get_args
 from refine_dagster.config.learning import RewardConfig
 from refine_dagster.config.profile import Profile
 from refine_dagster.errors import RefineError
+from refine_dagster.refine_af.candidates import CRITERIA, Criterion
 from refine_dagster.registry import ALGORITHMS
 
-Kind = Literal["base", "seeds_only", "own_answers", "self_instruct", "refined", "method"]
+Kind = Literal["base", "seeds_only", "own_answers", "self_instruct", "best", "refined", "method"]
 Method = Literal["self_instruct", "teams_rl", "both"]
 BASE = "base"
 SEEDS_ONLY = "seeds_only"
 OWN_ANSWERS = "own_answers"
 SELF_INSTRUCT = "self_instruct"
+BEST = "best"
 # Arms without an algorithm; each is its own kind.
 PLAIN: Mapping[str, Kind] = {
     BASE: "base",
@@ -49,13 +54,17 @@ class ArmError(RefineError):
 
 @dataclass(frozen=True)
 class Arm:
-    """What a model learns from; `algorithm` and `preset` are a refined policy's."""
+    """What a model learns from; `algorithm` and `preset` are a refined policy's.
+
+    `criterion` is that of the best answers.
+    """
 
     name: str
     kind: Kind
     algorithm: str | None = None
     preset: str | None = None
     method: Method | None = None
+    criterion: Criterion | None = None
 
     def profile(self, profile: Profile) -> Profile:
         """The profile with the arm's algorithm and preset in it."""
@@ -85,7 +94,8 @@ def parse_arms(names: str, profile: Profile) -> list[Arm]:
         raise ArmError(
             f"no such arm: {', '.join(unknown)}" if unknown else "no arms to compare",
             where="--arms",
-            fix=f"name {', '.join(PLAIN)}, or ALGORITHM[/PRESET] with "
+            fix=f"name {', '.join(PLAIN)}, {BEST}/CRITERION with CRITERION one of "
+            f"{', '.join(CRITERIA)}, or ALGORITHM[/PRESET] with "
             f"ALGORITHM one of {', '.join(ALGORITHMS.names())} "
             f"and PRESET one of {', '.join(PRESETS)}",
         )
@@ -95,6 +105,10 @@ def parse_arms(names: str, profile: Profile) -> list[Arm]:
 def _arm(text: str, profile: Profile) -> Arm | None:
     if text in PLAIN:
         return Arm(text, PLAIN[text])
+    first, _, criterion = text.partition("/")
+    if first == BEST:
+        found = next((one for one in CRITERIA if one == criterion), None)
+        return Arm(text, "best", criterion=found) if found else None
     algorithm, _, preset = text.partition("/")
     preset = preset or profile.reward.preset
     if algorithm not in ALGORITHMS.names() or preset not in PRESETS:

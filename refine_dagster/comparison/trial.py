@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from refine_dagster import progress, stages
-from refine_dagster.comparison.arms import Arm
+from refine_dagster.comparison.arms import SELF_INSTRUCT, Arm
 from refine_dagster.comparison.held_out_seeds import seed_parts
+from refine_dagster.comparison.policy_results import TimedCheckpoints, policy_result
 from refine_dagster.comparison.study import (
     CellFolder,
     CellKey,
     CellResult,
     DatasetResult,
-    PolicyResult,
     Study,
 )
+from refine_dagster.config.learning import RewardConfig
 from refine_dagster.errors import RefineError
 from refine_dagster.evaluation.answers import ArmScores
 from refine_dagster.evaluation.diversity import distinct_bigrams
@@ -35,17 +36,21 @@ from refine_dagster.judge.judge import Judge, Scores
 from refine_dagster.language import language_of
 from refine_dagster.models.device import Device, device_session
 from refine_dagster.prompts.example import Example, examples_of
-from refine_dagster.refine_af.feedback import Feedback, feedback_of, open_judge
+from refine_dagster.refine_af.feedback import Feedback, feedback_of, needs_student, open_judge
 from refine_dagster.refine_af.instances import WrittenInstance
-from refine_dagster.runtime import Lesson, Model, Runtime, Trained
+from refine_dagster.refine_af.reward import OpenedPart
+from refine_dagster.runtime import Lesson, Made, Model, Runtime, Trained
 from refine_dagster.seeding import request_seed
 from refine_dagster.statistics import spearman
-from refine_dagster.warehouse.checkpoints import Checkpoint, CheckpointStore
-from refine_dagster.warehouse.rows import Row
+from refine_dagster.warehouse.checkpoints import CheckpointStore
+from refine_dagster.warehouse.rows import Row, frame, with_entries
 from refine_dagster.warehouse.warehouse import Warehouse
 
 CELLS = "cells"
 POLL_S = 1.0
+# Answers of which the best is taken.
+ANSWERS_EACH = 8
+INFLUENCE = "influence"
 
 
 def run_study(study: Study, root: Path, workers: int = 1) -> list[CellResult]:
@@ -115,33 +120,27 @@ def run_trial(study: Study, random_seed: int, folder: Path) -> int:
             profile.judge,
             inputs.base.ref,
         ) as judge,
+        ExitStack() as stack,
     ):
-        trial = _Trial(study, random_seed, folder / f"seed_{random_seed}", device, judge)
+        of_seed = folder / f"seed_{random_seed}"
+        trial = _Trial(study, random_seed, of_seed, device, judge, stack)
         for key in todo:
             progress.note(f"comparison: {key.arm.name}, seed {key.random_seed}, size {key.size}")
             cells.write(key, trial.cell(key))
     return len(todo)
 
 
-class _TimedCheckpoints(CheckpointStore):
-    """Checkpoints whose record has the seconds that their training took."""
-
-    def train_or_reuse(
-        self, asset: str, manifest: Mapping[str, Any], train: Callable[[Path], dict[str, Any]]
-    ) -> Checkpoint:
-        def timed(out: Path) -> dict[str, Any]:
-            started = time.monotonic()
-            record = train(out)
-            return {**record, "seconds": round(time.monotonic() - started, 2)}
-
-        return super().train_or_reuse(asset, manifest, timed)
-
-
 class _Trial:
     """One random seed's work; models are loaded for as long as they are asked, and no longer."""
 
     def __init__(
-        self, study: Study, random_seed: int, folder: Path, device: Device, judge: Judge
+        self,
+        study: Study,
+        random_seed: int,
+        folder: Path,
+        device: Device,
+        judge: Judge,
+        stack: ExitStack,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         warehouse = Warehouse(folder / "warehouse.duckdb")
@@ -149,18 +148,22 @@ class _Trial:
         self._study = study
         self._inputs, self._profile = study.inputs, study.profile
         self._seeds = seed_parts(study.inputs.seeds, f"{study.profile.run_seed}/{random_seed}")
-        self._judge = judge
-        # Scores what the judge scores, and the config's reward parts.
-        self._unwhitened = feedback_of(judge, study.profile.reward)
+        self._judge, self._stack = judge, stack
+        self._rows = folder / "rows"
         self._runtime = Runtime(
             run_seed=f"{study.profile.run_seed}/comparison/{random_seed}",
             language=language_of(study.profile.language),
             device=device,
-            checkpoints=_TimedCheckpoints(folder / "checkpoints", warehouse),
+            checkpoints=TimedCheckpoints(folder / "checkpoints", warehouse),
             generator=lambda ref: open_generator(ref, device, store, study.profile.generator),
         )
         self._written: dict[str, dict[str, WrittenInstance]] = {}
         self._policies: dict[str, Trained] = {}
+        # Size -> answers to each question.
+        self._groups: dict[int, list[list[WrittenInstance]]] = {}
+        self._scales: dict[tuple[str, ...], list[Scores]] = {}
+        # Scores what the judge scores, and the config's reward parts.
+        self._unwhitened = self._unscaled(study.profile.reward)
 
     def cell(self, key: CellKey) -> CellResult:
         # What the arm learns from is made before the clock starts: other sizes share it.
@@ -177,7 +180,7 @@ class _Trial:
             size=key.size,
             tasks=scores.tasks,
             dataset=None if lesson is None else self._dataset(key, lesson),
-            policy=_policy_result(self._policy(key.arm)) if key.arm.kind == "refined" else None,
+            policy=policy_result(self._policy(key.arm)) if key.arm.kind == "refined" else None,
             answers=self._correlations(scores),
             losses=stages.measure_losses(
                 model,
@@ -202,7 +205,11 @@ class _Trial:
             written = self._instances(key.arm)
             chosen = [written[row["instruction"]] for row in self._instructions(key)]
         table, selection = "instance_decisions", self._profile.selection
-        decided = stages.select(table, chosen, policy, self._inputs.judge, selection)
+        if key.arm.criterion is not None:
+            decided = self._select_best(key, chosen)
+        else:
+            decided = stages.select(table, chosen, policy, self._inputs.judge, selection)
+        self._keep_rows(key, table, decided.tables[table])
         kept = [row for row in decided.tables[table] if row["kept"]]
         return Lesson(table, kept) if kept else None
 
@@ -236,7 +243,8 @@ class _Trial:
 
         An instance depends on the instruction's text and the random seed, not on the method.
         """
-        name = arm.kind if arm.kind == "method" else arm.name
+        # The questions of the best answers are those of Self-Instruct.
+        name = {"method": "method", "best": SELF_INSTRUCT}.get(arm.kind, arm.name)
         if name not in self._written:
             pool = self._inputs.pool
             if arm.kind == "method":
@@ -252,6 +260,46 @@ class _Trial:
         written = stages.write_instances(policy, pool, seeds, feedback, config, self._runtime)
         return {instance.prompt.instruction["instruction"]: instance for instance in written}
 
+    def _select_best(self, key: CellKey, written: Sequence[WrittenInstance]) -> Made:
+        assert key.arm.criterion is not None
+        by_influence = key.arm.criterion == INFLUENCE
+        if key.size not in self._groups:
+            config, feedback = self._profile.instances, self._feedback(key.arm)
+            self._groups[key.size] = stages.answer_again(
+                self._start, written, feedback, config, ANSWERS_EACH, self._runtime
+            )
+        return stages.select_best(
+            "instance_decisions",
+            self._groups[key.size],
+            key.arm.criterion,
+            self._start,
+            self._inputs.judge,
+            self._profile.selection,
+            self._runtime,
+            self._opened[INFLUENCE] if by_influence else None,
+        )
+
+    def _keep_rows(self, key: CellKey, table: str, rows: Sequence[Row]) -> None:
+        """Write what a cell was decided on: every row with its values and parents."""
+        self._rows.mkdir(exist_ok=True)
+        name = f"{key.arm.name.replace('/', '-')}__size_{key.size}.parquet"
+        with_entries(frame(table, rows)).write_parquet(self._rows / name)
+
+    @cached_property
+    def _opened(self) -> dict[str, OpenedPart]:
+        """The student of this random seed, loaded until its cells are done."""
+        reward = self._profile.reward.model_copy(update={"preset": INFLUENCE})
+        seeds = self._seeds
+        opening = stages.opened_parts(
+            self._inputs.base, seeds.learned, seeds.reference, reward, self._runtime
+        )
+        return self._stack.enter_context(opening)
+
+    def _unscaled(self, reward: RewardConfig) -> Feedback:
+        """The judge and the reward parts of a config; a student only where one is needed."""
+        opened = self._opened if needs_student(reward) else {}
+        return feedback_of(self._judge, reward.model_copy(update={"whiten": False}), (), opened)
+
     @cached_property
     def _own_answers(self) -> list[WrittenInstance]:
         """The base policy's answers to the seeds that arms learn from."""
@@ -259,15 +307,21 @@ class _Trial:
         learned = self._seeds.learned
         return stages.answer_seeds(self._start, learned, self._unwhitened, config, self._runtime)
 
-    @cached_property
-    def _scale(self) -> list[Scores]:
-        """The judge's scores of the base policy's valid instances: the scale of the rewards."""
-        written = self._write(self._start, self._inputs.pool, self._unwhitened)
-        scores = (instance.scored.scores for instance in written.values())
-        return [parts for parts in scores if parts is not None]
+    def _scale(self, reward: RewardConfig) -> list[Scores]:
+        """The scores of the base policy's valid instances on a rule's parts: the rewards' scale."""
+        feedback = self._unscaled(reward)
+        parts = tuple(part.name for part in feedback.parts)
+        if parts not in self._scales:
+            written = self._write(self._start, self._inputs.pool, feedback)
+            scores = (instance.scored.scores for instance in written.values())
+            self._scales[parts] = [parts for parts in scores if parts is not None]
+        return self._scales[parts]
 
     def _feedback(self, arm: Arm) -> Feedback:
-        return feedback_of(self._judge, arm.profile(self._profile).reward, self._scale)
+        reward = arm.profile(self._profile).reward
+        opened = self._opened if needs_student(reward) else {}
+        scale = self._scale(reward) if reward.whiten else []
+        return feedback_of(self._judge, reward, scale, opened)
 
     def _policy(self, arm: Arm) -> Trained:
         if arm.name not in self._policies:
@@ -334,14 +388,3 @@ class _Trial:
         return {
             part.name: spearman([row[part.name] for row in judged], truth) for part in judge.parts
         }
-
-
-def _policy_result(trained: Trained) -> PolicyResult:
-    row, record = trained.model.row, trained.checkpoints[0].record
-    shared = ("steps", "reward_before", "reward_after", "gain", "gain_low", "gain_high")
-    return PolicyResult(
-        **{name: row[name] for name in shared},
-        ended_by=record["ended_by"],
-        kl=record["steps"][-1]["kl"],
-        seconds=record["seconds"],
-    )

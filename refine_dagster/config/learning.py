@@ -79,10 +79,11 @@ class JudgeConfig(ConfigSection):
 class RewardConfig(ConfigSection):
     """Weights of the reward parts, and what is taken off."""
 
-    preset: Literal["refine_af", "coherence_only", "balanced"] = setting(
+    preset: Literal["refine_af", "coherence_only", "balanced", "influence"] = setting(
         "refine_af",
         "Named coefficients of the reward parts: `refine_af`, as published; `coherence_only`, "
-        "the part that looks at the task; `balanced`, each part by its meaning.",
+        "the part that looks at the task; `balanced`, each part by its meaning; `influence`, the "
+        "progress of a student.",
     )
     parts: Annotated[dict[str, float], Registered(REWARD_PARTS)] = setting(
         {},
@@ -92,6 +93,17 @@ class RewardConfig(ConfigSection):
     )
     whiten: bool = setting(
         True, "Standardise each part over the base policy's scores before weighing it."
+    )
+    student_steps: Count = setting(
+        60,
+        "Part `influence`: optimiser steps of the student, on one half of the seeds; progress is "
+        "measured on the other.",
+        exclude_if=lambda steps: steps == 60,
+    )
+    student_learning_rate: Positive = setting(
+        2e-3,
+        "Part `influence`: peak learning rate of the student.",
+        exclude_if=lambda rate: rate == 2e-3,
     )
     invalid_reward: float = setting(
         -1.0,
@@ -111,15 +123,15 @@ class ReinforcementConfig(ConfigSection):
 
     algorithm: Annotated[str, Registered(ALGORITHMS)] = setting(
         "grpo",
-        "Policy-gradient algorithm: `grpo` and `rloo` compare the completions of one instruction "
-        "with each other; `ppo`, the published one, learns a value head; or one that another "
-        "package registers.",
+        "Algorithm: `grpo` and `rloo` compare the completions of one instruction with each other; "
+        "`ppo`, the published one, learns a value head; `dpo` learns from pairs of the best and "
+        "the worst of them; or one that another package registers.",
     )
     steps: Count = setting(50, "Optimiser steps.")
     prompts_per_step: Count = setting(4, "Different instructions in a step.")
     group_size: int = setting(8, "Completions sampled for each instruction.", ge=2)
     learning_rate: Positive = setting(7e-4, "Peak learning rate of AdamW.")
-    kl_coefficient: NotNegative = setting(0.1, "Weight of KL to the starting policy.")
+    kl_coefficient: NotNegative = setting(0.1, "Weight of KL to the starting policy; DPO's beta.")
     temperature: Positive = setting(1.0, "Sampling temperature of rollouts.")
     held_out_share: Share = setting(
         0.25, "Share of instructions held out from training to measure the gain."

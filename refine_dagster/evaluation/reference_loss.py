@@ -98,12 +98,12 @@ def answer_losses(
     prompt: str,
     answer: str,
     temperatures: Sequence[float] = (1.0,),
-    most: int = ANSWER_TOKENS,
+    most: int | None = ANSWER_TOKENS,
 ) -> list[float]:
     """The mean loss of an answer's first `most` tokens behind a prompt, at each temperature.
 
-    One forward pass without padding, so that it depends on these texts alone. An answer without
-    tokens has the loss 0.
+    None takes all tokens. One forward pass without padding, so that it depends on these texts
+    alone. An answer without tokens has the loss 0.
     """
     import torch
 

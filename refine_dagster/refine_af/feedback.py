@@ -21,12 +21,17 @@ from refine_dagster.models.language_model import ModelRef
 from refine_dagster.prompts.example import Example, Instance, read_instance
 from refine_dagster.refine_af.reward import (
     PRESETS,
+    ExtendedJudge,
+    OpenedPart,
     RewardFunction,
     RewardRule,
+    further_parts,
+    needs_model,
     repetition,
     values_of,
     with_parts,
 )
+from refine_dagster.registry import REWARD_PARTS
 from refine_dagster.warehouse.checkpoints import CheckpointStore
 
 
@@ -50,6 +55,12 @@ class Feedback:
     @property
     def parts(self) -> Sequence[Part]:
         return self.judge.parts
+
+    @property
+    def opened(self) -> dict[str, Any]:
+        """`opened_parts`, for manifests: fingerprints of parts with a model; empty without any."""
+        opened = self.judge.opened if isinstance(self.judge, ExtendedJudge) else {}
+        return {"opened_parts": opened} if opened else {}
 
     def score(
         self, instructions: Sequence[str], completions: Sequence[str], finished: Sequence[bool]
@@ -147,15 +158,31 @@ def open_judge(
             yield trained
 
 
-def feedback_of(judge: Judge, config: RewardConfig, base_scores: Sequence[Scores] = ()) -> Feedback:
+def rule_of(config: RewardConfig) -> RewardRule:
+    """The preset of a config with its further parts, not whitened."""
+    preset = PRESETS[config.preset]
+    return replace(preset, weights={**preset.weights, **config.parts}, diversity=config.diversity)
+
+
+def needs_student(config: RewardConfig) -> bool:
+    """Whether the rule of a config has a part that needs a model."""
+    return any(needs_model(REWARD_PARTS.entry(name)) for name in further_parts(rule_of(config)))
+
+
+def feedback_of(
+    judge: Judge,
+    config: RewardConfig,
+    base_scores: Sequence[Scores] = (),
+    opened: Mapping[str, OpenedPart] | None = None,
+) -> Feedback:
     """The scores of the judge and the config's reward parts, weighed behind the format gate.
 
-    The config field `whiten` standardises parts over `base_scores`, the base policy's.
+    The config field `whiten` standardises parts over `base_scores`, the base policy's. `opened` are
+    the functions of reward parts that need a model.
     """
-    preset = PRESETS[config.preset]
-    weights = {**preset.weights, **config.parts}
-    rule = replace(preset, weights=weights, diversity=config.diversity)
-    feedback = Feedback(with_parts(judge, config.parts), rule, config.invalid_reward)
+    rule = rule_of(config)
+    extended = with_parts(judge, further_parts(rule), opened)
+    feedback = Feedback(extended, rule, config.invalid_reward)
     return feedback.whitened(base_scores) if config.whiten else feedback
 
 

@@ -237,38 +237,45 @@ def decision_rows(
         ],
         selection,
     )
-    rows = []
-    for instance, rejection in zip(written, rejections, strict=True):
-        instruction, shown = instance.prompt.instruction, instance.prompt.shown
-        scored = instance.scored
-        rows.append(
-            make_row(
-                table,
-                {
-                    "instruction_id": instruction["row_id"],
-                    "instruction": instruction["instruction"],
-                    "input": scored.instance.input,
-                    "output": scored.instance.output,
-                    "method": instruction["method"],
-                    "policy": instance.policy,
-                    "completion_key": instance.completion_key,
-                    "format_valid": scored.instance.format_valid,
-                    "format_problem": scored.instance.problem,
-                    "parts": scored.scores or dict.fromkeys(instance.parts),
-                    "reward": scored.reward,
-                    "kept": rejection is None,
-                    "rule": rejection.rule if rejection else KEPT,
-                    "value": rejection.value if rejection else None,
-                    "threshold": rejection.threshold if rejection else None,
-                },
-                [
-                    Parent(instance.prompt.pool, instruction["row_id"], "instruction"),
-                    *made_by,
-                    *(Parent("seed_tasks", seed["row_id"], "demonstration") for seed in shown),
-                ],
-            )
-        )
-    return rows
+    return [
+        decision_row(table, instance, rejection, made_by)
+        for instance, rejection in zip(written, rejections, strict=True)
+    ]
+
+
+def decision_row(
+    table: str,
+    instance: WrittenInstance,
+    rejection: Rejection | None,
+    made_by: Sequence[Parent],
+) -> Row:
+    instruction, shown = instance.prompt.instruction, instance.prompt.shown
+    scored = instance.scored
+    return make_row(
+        table,
+        {
+            "instruction_id": instruction["row_id"],
+            "instruction": instruction["instruction"],
+            "input": scored.instance.input,
+            "output": scored.instance.output,
+            "method": instruction["method"],
+            "policy": instance.policy,
+            "completion_key": instance.completion_key,
+            "format_valid": scored.instance.format_valid,
+            "format_problem": scored.instance.problem,
+            "parts": scored.scores or dict.fromkeys(instance.parts),
+            "reward": scored.reward,
+            "kept": rejection is None,
+            "rule": rejection.rule if rejection else KEPT,
+            "value": rejection.value if rejection else None,
+            "threshold": rejection.threshold if rejection else None,
+        },
+        [
+            Parent(instance.prompt.pool, instruction["row_id"], "instruction"),
+            *made_by,
+            *(Parent("seed_tasks", seed["row_id"], "demonstration") for seed in shown),
+        ],
+    )
 
 
 def base_scores(rows: Iterable[Row]) -> list[Scores]:

@@ -6,7 +6,7 @@
 
 fitted to the loss of models from the means of whole datasets. Naturalness and understandability are
 nearly one number there, so as a reward for single texts the rule pays for whatever drives the two
-apart. It is kept for comparison with the paper; two presets stand beside it:
+apart. It is kept for comparison with the paper; three presets stand beside it:
 
 - `coherence_only`: the one part that looks at the task. It cannot be earned with fluent text that
   answers something else, but does not protect the wording.
@@ -15,6 +15,7 @@ apart. It is kept for comparison with the paper; two presets stand beside it:
   preferred (the Bradley-Terry reward, one quarter), does it read well (naturalness and
   understandability, one quarter). The weights assume whitened parts: raw, the Bradley-Terry reward
   outweighs the others.
+- `influence`: the progress of a student alone, without the judge (`training/influence.py`).
 
 Raw parts are stored beside every reward, so another rule can be applied without judging again.
 
@@ -29,6 +30,9 @@ registered in `registry.REWARD_PARTS` or, by another package, as an entry point 
 `completions` are outputs; `columns` are `instruction`, `input` and `output`, one entry an example.
 The value of an example must depend on that example alone, as it becomes part of a row. When a
 part's values change, so must its attribute `version`, or its package's version.
+
+A part that needs a model has an attribute `opened`: a context manager that loads it and gives the
+function (`OpenedPart`). Its fingerprint names what decides the values.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from numbers import Real
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, Protocol
 
 from refine_dagster.errors import RefineError
 from refine_dagster.judge.judge import DECIMALS, PARTS, Judge, Part, Scores
@@ -166,6 +170,9 @@ PRESETS: dict[str, RewardRule] = {
     name: RewardRule(name, dict(zip(_PARTS, weights, strict=True)), constant)
     for name, (*weights, constant) in _PRESETS.items()
 }
+PRESETS["influence"] = RewardRule(
+    "influence", {**dict.fromkeys(_PARTS, 0.0), "influence": 1.0}, constant=0.0
+)
 
 
 RewardFunction = Callable[..., Sequence[float]]
@@ -183,13 +190,33 @@ class RewardPartError(RefineError):
     """A reward part has a name that is taken, or gives something else than a number an example."""
 
 
-class ExtendedJudge:
-    """A judge with further reward parts, after its own; it keeps the judge's fingerprint."""
+class OpenedPart(Protocol):
+    """The function of a reward part whose model is loaded."""
 
-    def __init__(self, judge: Judge, further: Sequence[Registered[RewardFunction]]) -> None:
+    fingerprint: str
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> Sequence[float]:
+        """One finite number for each completion."""
+
+
+class ExtendedJudge:
+    """A judge with further reward parts, after its own; it keeps the judge's fingerprint.
+
+    `opened` names what decides the values of parts with a model: name -> fingerprint.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        further: Sequence[Registered[RewardFunction]],
+        opened: Mapping[str, str] | None = None,
+    ) -> None:
         self._judge = judge
         self._further = further
         self.fingerprint = judge.fingerprint
+        self.opened = dict(opened or {})
         own = (Part(part.name, f"Reward part of {part.package}.") for part in further)
         self.parts = (*judge.parts, *own)
 
@@ -203,12 +230,19 @@ class ExtendedJudge:
         return [by_example[example] for example in examples]
 
 
-def with_parts(judge: Judge, names: Collection[str]) -> Judge:
+def with_parts(
+    judge: Judge, names: Collection[str], opened: Mapping[str, OpenedPart] | None = None
+) -> Judge:
     """The judge with the reward parts of those names; the judge itself where there are none.
 
+    Args:
+        opened: functions of the parts among them that need a model.
+
     Raises:
-        RewardPartError: a name is the judge's own, or one of a column beside the parts.
+        RewardPartError: a name is the judge's own, or one of a column beside the parts, or a part
+            needs a model and is not opened.
     """
+    opened = opened or {}
     taken = sorted(RESERVED.intersection(names))
     if taken:
         raise RewardPartError(
@@ -217,7 +251,28 @@ def with_parts(judge: Judge, names: Collection[str]) -> Judge:
             fix="register the part under another name",
         )
     further = [REWARD_PARTS.entry(name) for name in names]
-    return ExtendedJudge(judge, further) if further else judge
+    closed = [part.name for part in further if needs_model(part) and part.name not in opened]
+    if closed:
+        raise RewardPartError(
+            f"the reward part {', '.join(closed)} needs a model, and none is loaded here",
+            where="config fields reward.preset and reward.parts",
+            fix="leave it to `refine-dagster run` and `compare`, or open it first",
+        )
+    parts = [replace(part, value=opened.get(part.name, part.value)) for part in further]
+    fingerprints = {
+        part.name: opened[part.name].fingerprint for part in further if needs_model(part)
+    }
+    return ExtendedJudge(judge, parts, fingerprints) if parts else judge
+
+
+def needs_model(part: Registered[RewardFunction]) -> bool:
+    return hasattr(part.value, "opened")
+
+
+def further_parts(rule: RewardRule) -> list[str]:
+    """The parts of a rule that are not the judge's own, in the rule's order."""
+    own = {part.name for part in PARTS}
+    return [name for name in rule.weights if name not in own]
 
 
 def _values(part: Registered[RewardFunction], examples: Sequence[Example]) -> list[float]:

@@ -38,7 +38,7 @@ from refine_dagster.training.colocated_engine import RolloutEngine, engine_bytes
 from refine_dagster.training.trainer_session import lora
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 EndedBy = Literal["steps", "kl", "diversity", "invalid_format"]
 WARMUP_SHARE = 0.1
@@ -92,14 +92,30 @@ class PolicyStep:
 
 
 @dataclass(frozen=True)
+class PolicyPair:
+    """Two completions of an instruction's prompt, of which the chosen one has more reward."""
+
+    instruction: str
+    chosen: str
+    rejected: str
+    chosen_reward: float
+    rejected_reward: float
+
+
+@dataclass(frozen=True)
 class PolicyTraining:
-    """A trained policy's steps, in order, and what ended them: all were taken, or a guard."""
+    """A trained policy's steps, in order, and what ended them: all were taken, or a guard.
+
+    `pairs` are what an algorithm learned from that learns from pairs.
+    """
 
     steps: list[PolicyStep]
     ended_by: EndedBy = "steps"
+    pairs: Sequence[PolicyPair] = ()
 
     def record(self) -> dict[str, Any]:
-        return {"steps": [step.record() for step in self.steps], "ended_by": self.ended_by}
+        record = {"steps": [step.record() for step in self.steps], "ended_by": self.ended_by}
+        return record | ({"pairs": [asdict(pair) for pair in self.pairs]} if self.pairs else {})
 
 
 class RolloutReward(Protocol):
@@ -219,11 +235,14 @@ class PolicyTask:
 
 
 class StepRewards:
-    """Scores a step's rollouts and keeps what the step's row needs of them."""
+    """Scores a step's rollouts and keeps what the step's row needs of them.
+
+    `scored` are the last rollouts.
+    """
 
     def __init__(self, reward: RolloutReward) -> None:
         self._reward = reward
-        self._scored: list[ScoredInstance] = []
+        self.scored: list[ScoredInstance] = []
         self._texts: list[str] = []
 
     def score(self, instructions: Sequence[str], rollouts: Sequence[Rollout]) -> list[float]:
@@ -231,21 +250,21 @@ class StepRewards:
         finished = [rollout.finished for rollout in rollouts]
         # The judge would show a task of its own at every step.
         with progress.reporting(None):
-            self._scored = self._reward.score_rollouts(instructions, self._texts, finished)
-        return [scored.reward for scored in self._scored]
+            self.scored = self._reward.score_rollouts(instructions, self._texts, finished)
+        return [scored.reward for scored in self.scored]
 
     def row(self, step: int, figures: Mapping[str, float]) -> PolicyStep:
         """The row of a step: the last rollouts' rewards, and the algorithm's own figures."""
-        valid = [scored.scores for scored in self._scored if scored.scores is not None]
+        valid = [scored.scores for scored in self.scored if scored.scores is not None]
         parts = {
             part.name: fmean(scores[part.name] for scores in valid) if valid else None
             for part in self._reward.parts
         }
         return PolicyStep(
             step=step,
-            reward=fmean(scored.reward for scored in self._scored),
+            reward=fmean(scored.reward for scored in self.scored),
             parts=parts,
-            format_valid=fmean(scored.instance.format_valid for scored in self._scored),
+            format_valid=fmean(scored.instance.format_valid for scored in self.scored),
             diversity=distinct_bigrams(self._texts),
             **{name: figures[name] for name in ("kl", "entropy", "length", "loss")},
         )
@@ -279,6 +298,20 @@ def guard_of(steps: Sequence[PolicyStep], config: ReinforcementConfig) -> EndedB
     if rise > config.max_invalid_rise:
         return "invalid_format"
     return None
+
+
+def guard_callback(steps: list[PolicyStep], config: ReinforcementConfig) -> TrainerCallback:
+    """A callback of TRL's trainers that stops the training where a guard does."""
+    from transformers import TrainerCallback
+
+    class GuardCallback(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if guard_of(steps, config):
+                control.should_training_stop = True
+
+        on_log = on_train_begin
+
+    return GuardCallback()
 
 
 def trainable(

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refine_dagster import progress
-from refine_dagster.config.learning import ReinforcementConfig
 from refine_dagster.generation.decoding import Rollout
 from refine_dagster.hashing import canonical_json
 from refine_dagster.home import write_atomically
@@ -37,6 +36,7 @@ from refine_dagster.training.policy_steps import (
     PolicyTask,
     PolicyTraining,
     StepRewards,
+    guard_callback,
     guard_of,
     save_policy,
 )
@@ -120,7 +120,8 @@ def _train(make: Any, task: PolicyTask, size: int, length: int) -> PolicyTrainin
             advance(1, reward=steps[-1].reward, kl=steps[-1].kl)
 
         replace_printing(trainer, on_log)
-        trainer.add_callback(_guard_callback(steps, config))
+        trainer.add_callback(guard_callback(steps, config))
+        trainer.add_callback(_saving_callback(steps))
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
         save_policy(trainer.model, loaded.tokenizer, task.out)
     return PolicyTraining(steps, guard_of(steps, config) or "steps")
@@ -239,23 +240,17 @@ class _Rollouts:
         )
 
 
-def _guard_callback(steps: list[PolicyStep], config: ReinforcementConfig) -> TrainerCallback:
-    """A callback that stops the training where a guard does, and saves the steps with a state."""
+def _saving_callback(steps: list[PolicyStep]) -> TrainerCallback:
+    """A callback that saves the steps with a state."""
     from transformers import TrainerCallback
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-    class GuardCallback(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            if guard_of(steps, config):
-                control.should_training_stop = True
-
-        on_log = on_train_begin
-
+    class SavingCallback(TrainerCallback):
         def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             write_atomically(folder / STEPS_FILE, canonical_json([step.record() for step in steps]))
 
-    return GuardCallback()
+    return SavingCallback()
 
 
 def _skip_passes(trainer: Trainer, passes: int) -> None:

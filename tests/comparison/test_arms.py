@@ -65,3 +65,19 @@ def test_what_is_no_method_is_named(names: str) -> None:
 def test_an_arm_of_the_pool_cannot_stand_beside_methods() -> None:
     with pytest.raises(ArmError, match=r"self_instruct, grpo/balanced cannot stand beside"):
         parse_methods("both", "base,self_instruct,grpo", PROFILE)
+
+
+def test_the_best_answers_and_student_progress_are_arms() -> None:
+    arms = parse_arms("best/agreement,best/influence,dpo/influence,grpo/influence", PROFILE)
+    assert [(arm.kind, arm.criterion) for arm in arms] == [
+        ("best", "agreement"),
+        ("best", "influence"),
+        ("refined", None),
+        ("refined", None),
+    ]
+    assert arms[0].profile(PROFILE) is PROFILE
+    changed = arms[2].profile(PROFILE)
+    assert (changed.reinforcement.algorithm, changed.reward.preset) == ("dpo", "influence")
+    for wrong in ("best", "best/length", "influence"):
+        with pytest.raises(ArmError, match="judge, agreement, likelihood, influence"):
+            parse_arms(wrong, PROFILE)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 from typer.testing import CliRunner
 
@@ -275,3 +276,34 @@ def test_methods_are_compared_at_equal_calls(
         line = f"| {cell.arm} | {calls.most} | {spent} | {share.training} | {had} |"
         assert line in page
         assert sum(share.spent.values()) in range(calls.most - 2, calls.most + 1)
+
+
+def test_answers_and_pairs_are_chosen_by_criteria(
+    built_home: Home, profile: Profile, tmp_path: Path
+) -> None:
+    arms = "own_answers,self_instruct,best/agreement,best/influence,dpo/influence"
+    study = planned(built_home, profile, arms, 8)
+    cells = {cell.arm: cell for cell in run_study(study, tmp_path)}
+    for cell in cells.values():
+        assert [loss.task for loss in cell.losses.tasks] == [task.task for task in cell.tasks]
+        assert all(loss.loss > 0 for loss in cell.losses.tasks)
+        assert cell.dataset is not None
+        assert cell.dataset.rows > 0
+    assert cells["dpo/influence"].policy is not None
+    rows = {
+        path.stem: polars.read_parquet(path)
+        for path in tmp_path.glob(f"{study.name}/seed_1/rows/*.parquet")
+    }
+    own = rows["self_instruct__size_8"]
+    for name in ("agreement", "influence"):
+        answers = rows[f"best-{name}__size_8"]
+        questions = own.filter(polars.col("format_valid")).height
+        assert answers.height == 8 * questions
+        valid = answers.filter(polars.col("format_valid"))
+        assert valid[name].is_not_null().all()
+        best = valid.filter(polars.col("rule") != "not_best")
+        assert best["instruction_id"].n_unique() == best.height
+        passed_over = valid.filter(polars.col("rule") == "not_best")
+        assert (passed_over["value"] <= passed_over["threshold"]).all()
+        roles = {parent["role"] for parents in answers["parents"] for parent in parents}
+        assert {"instruction", "policy", "judge"} <= roles

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from refine_dagster.config.dataset import InstanceConfig
+import pytest
+
+from refine_dagster import stages
+from refine_dagster.config.dataset import InstanceConfig, SelectionConfig
 from refine_dagster.generation.completions import CompletionsStore, GeneratorSession
 from refine_dagster.generation.request import Request
-from refine_dagster.refine_af.candidates import pool_questions, seed_questions, write_answers
+from refine_dagster.models.language_model import ModelRef
+from refine_dagster.refine_af.candidates import (
+    agreement,
+    chosen,
+    pool_questions,
+    seed_questions,
+    write_answers,
+)
 from refine_dagster.refine_af.feedback import Feedback
 from refine_dagster.refine_af.instances import instance_prompts, write_instances
 from refine_dagster.refine_af.reward import PRESETS
+from refine_dagster.runtime import Model
 from tests.builders.fake_judge import FakeJudge, scores_of
-from tests.builders.fake_models import FakeBackend
+from tests.builders.fake_models import FakeBackend, FakeTraining, fake_runtime
 from tests.builders.rows import row, seed_row
 from tests.builders.warehouse import new_warehouse
 
@@ -40,7 +52,7 @@ def test_a_seed_is_asked_with_its_own_input_and_does_not_see_its_answer(tmp_path
 
     policy = session(tmp_path, answer)
     questions = seed_questions(SEEDS, policy.backend.count_tokens, CONFIG, "run")
-    written = write_answers(questions, policy, FEEDBACK, CONFIG, "run", samples=2)
+    written = write_answers(questions, policy, FEEDBACK, CONFIG, "run", range(2))
     assert len(asked) == 6
     assert len({request.seed for request in asked}) == 6
     prompts = [request.prompt for request in asked[:3]]
@@ -77,3 +89,66 @@ def test_the_question_of_an_instance_is_its_input(tmp_path: Path) -> None:
 
 def instruction_of(prompt: str) -> str:
     return prompt.rpartition("Instruction: ")[2].partition("\n")[0]
+
+
+def test_agreement_is_with_the_other_answers() -> None:
+    assert agreement(["red", "red", "blue", "a red one"]) == [
+        pytest.approx((1 + 0 + 0.5) / 3),
+        pytest.approx((1 + 0 + 0.5) / 3),
+        0.0,
+        pytest.approx((0.5 + 0.5 + 0) / 3),
+    ]
+
+
+def test_the_first_of_the_best_is_chosen_and_what_has_no_value_never() -> None:
+    assert chosen([[0.1, 0.3, 0.3], [None, -2.0], [None, None]]) == [1, 1, 0]
+
+
+def test_all_answers_are_rows_with_their_values_and_parents(tmp_path: Path) -> None:
+    replies = [" red", " blue", " red", ""]
+    asked: list[Request] = []
+
+    def answer(request: Request) -> str:
+        asked.append(request)
+        return replies[(len(asked) - 1) // len(SEEDS)]
+
+    policy = session(tmp_path, answer)
+    questions = seed_questions(SEEDS, policy.backend.count_tokens, CONFIG, "run")
+    groups = write_answers(questions, policy, FEEDBACK, CONFIG, "run", range(4))
+    model = Model(ModelRef("nowhere", "small"), "base_model", row("base_model"))
+    judge = row("feedback_judge")
+    runtime = fake_runtime(
+        "run",
+        FakeTraining(tmp_path / "checkpoints"),
+        CompletionsStore(new_warehouse(tmp_path / "other.duckdb"), "run"),
+        lambda ref, request: "",
+    )
+    given = model, judge, SelectionConfig(keep_share=1.0), runtime
+    made = stages.select_best("instance_decisions", groups, "agreement", *given)
+    rows = made.tables["instance_decisions"]
+    assert len(rows) == 4 * len(SEEDS)
+    kept = [row for row in rows if row["kept"]]
+    assert [(row["instruction"], row["output"]) for row in kept] == [
+        (seed["instruction"], "red") for seed in SEEDS
+    ]
+    for row_ in rows:
+        value = row_["parts"]["agreement"] if row_["format_valid"] else None
+        expected = {"red": 0.5, "blue": 0.0, "": None}
+        assert value == expected[row_["output"]]
+        if not row_["kept"]:
+            assert (row_["rule"], row_["value"], row_["threshold"]) == ("not_best", value, 0.5)
+        roles = {parent["role"]: parent["row_id"] for parent in row_["parents"]}
+        assert {"instruction", "policy", "judge"} <= roles.keys()
+        assert roles["judge"] == judge["row_id"]
+        assert roles["instruction"] in {seed["row_id"] for seed in SEEDS}
+
+    def influence(prompts: list[str], completions: list[str], **columns: list[str]) -> list[float]:
+        assert columns["input"] == [""] * 3 or columns["input"] == ["sun"] * 3
+        return [float(text == "blue") for text in completions]
+
+    influence.fingerprint = "student"  # type: ignore[attr-defined]
+    part: Any = influence
+    made = stages.select_best("instance_decisions", groups, "influence", *given, part)
+    kept = [row for row in made.tables["instance_decisions"] if row["kept"]]
+    assert {row["output"] for row in kept} == {"blue"}
+    assert {row["parts"]["influence"] for row in kept} == {1.0}

@@ -16,7 +16,7 @@ from refine_dagster.config.section import plug_ins_of
 from refine_dagster.errors import RefineError
 from refine_dagster.generation.decoding import Rollout
 from refine_dagster.prompts.example import Example
-from refine_dagster.refine_af.feedback import feedback_of
+from refine_dagster.refine_af.feedback import feedback_of, needs_student
 from refine_dagster.refine_af.instances import (
     InstancePrompt,
     WrittenInstance,
@@ -222,3 +222,27 @@ def test_what_is_not_a_number_an_example_is_refused(
     with pytest.raises(RewardPartError, match="reward part broken of") as raised:
         judge.score([Example("a", "", "b"), Example("a", "", "c")])
     assert raised.value.what == what
+
+
+class Student:
+    """An opened part: the length of an output."""
+
+    fingerprint = "a student"
+
+    def __call__(self, prompts: list[str], completions: list[str], **_: object) -> list[float]:
+        return [float(len(text)) for text in completions]
+
+
+def test_a_part_with_a_model_has_to_be_opened() -> None:
+    config = RewardConfig(preset="influence", whiten=False)
+    with pytest.raises(RewardPartError, match="influence needs a model") as caught:
+        feedback_of(JUDGE, config)
+    assert "refine-dagster run" in str(caught.value.fix)
+    feedback = feedback_of(JUDGE, config, (), {"influence": Student()})
+    [scored] = feedback.score(["Say it."], [" <noinput>\nOutput: abc"], [True])
+    assert scored.reward == 3.0
+    assert scored.scores == {**scores_of(coherence=0.4), "influence": 3.0}
+    assert feedback.opened == {"opened_parts": {"influence": "a student"}}
+    assert feedback_of(JUDGE, RewardConfig(whiten=False)).opened == {}
+    assert not needs_student(RewardConfig())
+    assert needs_student(RewardConfig(parts={"influence": 0.5}))
