@@ -70,7 +70,7 @@ from refine_dagster.teams_rl.policies import InstructorPolicy
 from refine_dagster.training import sft
 from refine_dagster.training.colocated_engine import engine_for
 from refine_dagster.training.reinforcement import PolicyPrompt, train_policy
-from refine_dagster.training.report import base_tables, policy_tables, tuned_tables
+from refine_dagster.training.report import base_tables, pair_rows, policy_tables, tuned_tables
 from refine_dagster.warehouse.rows import Row, as_parent, make_row, parents
 
 # The checkpoints of students whose progress is a reward.
@@ -531,7 +531,10 @@ def refine_policy(
         *instances.prompt_parents(held_out, "measured_on"),
     ]
     known = {"algorithm": config.algorithm, "preset": feedback.rule.name, **gain}
-    tables = policy_tables(name, ref, checkpoint, known, made_from)
+    made_by = [start.as_parent("generator"), as_parent("feedback_judge", judge, "judge")]
+    of_pairs = policy_round.name("rl_policy_checkpoint_pairs")
+    pairs = pair_rows(of_pairs, checkpoint, by_text, made_by)
+    tables = policy_tables(name, ref, checkpoint, known, made_from, pairs)
     figures = {
         **{figure: value for figure, value in gain.items() if figure != "held_out_prompts"},
         "steps": len(checkpoint.record["steps"]),

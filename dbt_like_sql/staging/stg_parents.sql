@@ -22,6 +22,8 @@ WITH rows_and_parents AS (
     UNION ALL
     SELECT 'rl_policy_checkpoint', row_id, unnest(parents) FROM main.rl_policy_checkpoint
     UNION ALL
+    SELECT 'rl_policy_checkpoint_pairs', row_id, unnest(parents) FROM main.rl_policy_checkpoint_pairs
+    UNION ALL
     SELECT 'instance_decisions', row_id, unnest(parents) FROM main.instance_decisions
     UNION ALL
     SELECT 'instruction_dataset', row_id, unnest(parents) FROM main.instruction_dataset

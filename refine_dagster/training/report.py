@@ -9,9 +9,10 @@ from typing import Any
 from refine_dagster.config.policy_round import split_name
 from refine_dagster.models.language_model import ModelRef
 from refine_dagster.models.memory import model_size
+from refine_dagster.refine_af.instances import InstancePrompt
 from refine_dagster.training.policy_steps import PolicyStep
 from refine_dagster.warehouse.checkpoints import Checkpoint
-from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row
+from refine_dagster.warehouse.rows import Parent, Row, as_parent, make_row, parents
 
 Tables = dict[str, list[Row]]
 
@@ -38,14 +39,49 @@ def base_tables(
     return _with_steps("base_model", row, logged, "model")
 
 
+def pair_rows(
+    name: str,
+    checkpoint: Checkpoint,
+    prompts: Mapping[str, InstancePrompt],
+    made_by: Sequence[Parent],
+) -> list[Row]:
+    """The pairs that a policy learned from, rows of the slice `name`; none but for DPO.
+
+    Args:
+        prompts: instruction -> its prompt.
+        made_by: the policy that wrote the completions, and the judge.
+    """
+    rows = []
+    for pair in checkpoint.record.get("pairs", []):
+        prompt = prompts[pair["instruction"]]
+        made_from = [
+            as_parent(prompt.pool, prompt.instruction, "instruction"),
+            *parents(prompt.shown, "seed_tasks", "demonstration"),
+            *made_by,
+        ]
+        payload = {"instruction_id": prompt.instruction["row_id"], **pair}
+        rows.append(make_row(name, payload, made_from))
+    return rows
+
+
 def policy_tables(
     name: str,
     ref: ModelRef,
     checkpoint: Checkpoint,
     figures: Mapping[str, Any],
     made_from: Sequence[Parent],
+    pairs: Sequence[Row] = (),
 ) -> Tables:
-    """A policy's tables; `name` is the slice of its round, `figures` algorithm, preset and gain."""
+    """A policy's tables.
+
+    Args:
+        name: the slice of its round.
+        figures: algorithm, preset and gain.
+        pairs: what it learned from, if it learned from pairs.
+    """
+    base, policy_round = split_name(name)
+    of_pairs = policy_round.name(f"{base}_pairs")
+    made_from = [*made_from, *parents(pairs, of_pairs, "trained_on")]
     logged = [asdict(PolicyStep.of_record(step)) for step in checkpoint.record["steps"]]
     payload = {
         "policy": ref.fingerprint,
@@ -53,7 +89,8 @@ def policy_tables(
         "steps": len(logged),
         **figures,
     }
-    return _with_steps(name, make_row(name, payload, made_from), logged, "policy")
+    tables = _with_steps(name, make_row(name, payload, made_from), logged, "policy")
+    return {**tables, of_pairs: list(pairs)}
 
 
 def tuned_tables(

@@ -101,6 +101,30 @@ def content_hash(
     return whole.hexdigest()
 
 
+def asset_content(connection: duckdb.DuckDBPyConnection, asset: str) -> dict[str, str]:
+    """Slice -> content hash of its live rows, for the slices that make up an asset's content.
+
+    An empty slice of a sparse table is none of them. Before a migration the table may not be there.
+    """
+    hashes = {}
+    for owned in tables_of(asset):
+        if owned.table.sparse and not _is_there(connection, owned.table):
+            continue
+        content = content_hash(connection, owned)
+        if not (owned.table.sparse and content == NO_ROWS):
+            hashes[owned.name] = content
+    return hashes
+
+
+def _is_there(connection: duckdb.DuckDBPyConnection, table: Table) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
+        "AND schema_name = 'history' AND table_name = ?",
+        [table.name],
+    )
+    return bool(found.fetchall())
+
+
 def _text(strings: pa.StringArray) -> memoryview:
     """The bytes of all strings, one behind the other, without a copy."""
     _, offsets, data = strings.buffers()

@@ -225,7 +225,7 @@ rl_policy_checkpoint: One policy trained by reinforcement learning from automate
     label: algorithm || ', ' || preset || ', ' || left(policy, 12)
     calls_model: true
     policy VARCHAR: The policy's fingerprint (base model and adapters).
-    algorithm VARCHAR: `grpo`, `rloo` or `ppo`.
+    algorithm VARCHAR: `grpo`, `rloo`, `ppo` or `dpo`.
     preset VARCHAR: The reward rule's name.
     checkpoint_hash VARCHAR: The LoRA adapter's checkpoint.
     steps BIGINT: Optimiser steps taken.
@@ -249,6 +249,20 @@ rl_policy_checkpoint_steps: One step of the policy's training.
     length DOUBLE: Mean completion length in tokens.
     diversity DOUBLE: Share of distinct bigrams among the rollouts' bigrams.
     loss DOUBLE: Training loss.
+
+rl_policy_checkpoint_pairs: Two completions of one instruction's prompt, from which the policy
+        learned to prefer the chosen one; only of the algorithm `dpo`.
+    asset: rl_policy_checkpoint
+    owner: instruction_id filtered_instructions
+    key: policy_round
+    rounds_from: 1
+    sparse: true
+    instruction_id VARCHAR: The instruction's row in `filtered_instructions`.
+    instruction VARCHAR: The instruction.
+    chosen VARCHAR: The completion with more reward.
+    rejected VARCHAR: The completion with less.
+    chosen_reward DOUBLE: Reward of the chosen one.
+    rejected_reward DOUBLE: Reward of the rejected one.
 
 instruction_dataset: One row of the dataset: an instruction with the refined policy's instance.
     owner: instruction_id filtered_instructions

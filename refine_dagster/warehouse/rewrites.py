@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 
 from refine_dagster.hashing import json_hash
-from refine_dagster.warehouse.content import content_hash, row_hash_sql
+from refine_dagster.warehouse.content import asset_content, row_hash_sql
 from refine_dagster.warehouse.ledger import (
     MIGRATION,
     Commit,
@@ -52,16 +52,10 @@ def rewriting(
         asset
         for asset, row in last.items()
         if any(owned.table.name in tables for owned in tables_of(asset))
-        and all(
-            content_hash(connection, owned) == json.loads(row["tables"]).get(owned.name)
-            for owned in tables_of(asset)
-        )
+        and asset_content(connection, asset).items() <= json.loads(row["tables"]).items()
     }
     yield
-    hashes = {
-        asset: {owned.name: content_hash(connection, owned) for owned in tables_of(asset)}
-        for asset in kept
-    }
+    hashes = {asset: asset_content(connection, asset) for asset in kept}
     renamed = {
         (asset, last[asset]["data_version"]): json_hash(hashes[asset])
         for asset in kept

@@ -49,6 +49,8 @@ class Table:
         label: SQL for what people know a row by; by default the instruction, or the step.
         calls_model: whether the asset of this name calls a model, and so fills the completions
             store.
+        sparse: whether only some configs fill it. While it is empty, it is no part of its asset's
+            content: an asset can get such a table, and its data versions stay.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Table:
     optional: tuple[str, ...] = ()
     label: str | None = None
     calls_model: bool = False
+    sparse: bool = False
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -104,6 +107,7 @@ def _declared(text: str) -> dict[str, Table]:
             optional=tuple(options.pop("optional", "").split()),
             label=options.pop("label", None),
             calls_model=options.pop("calls_model", "false") == "true",
+            sparse=options.pop("sparse", "false") == "true",
         )
         assert not options, f"{name} has unknown options {options}"
     return tables

@@ -17,7 +17,7 @@ import polars as pl
 from refine_dagster.config.policy_round import PolicyRound, split_sql
 from refine_dagster.hashing import content_id, json_hash
 from refine_dagster.warehouse.checkpoints import Checkpoint
-from refine_dagster.warehouse.content import content_hash, row_hash_sql, slices_in
+from refine_dagster.warehouse.content import asset_content, row_hash_sql, slices_in
 from refine_dagster.warehouse.database import DatabaseFile
 from refine_dagster.warehouse.ledger import (
     Commit,
@@ -163,7 +163,7 @@ class Warehouse(DatabaseFile):
                 else (_live_rows(connection, part), 0, 0)
                 for part in owned
             ]
-            hashes = {part.name: content_hash(connection, part) for part in owned}
+            hashes = asset_content(connection, record.asset)
             commit = Commit(
                 sequence=sequence,
                 data_version=json_hash(hashes),
