@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -229,7 +229,9 @@ class Student:
 
     fingerprint = "a student"
 
-    def __call__(self, prompts: list[str], completions: list[str], **_: object) -> list[float]:
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], **_: Sequence[object]
+    ) -> list[float]:
         return [float(len(text)) for text in completions]
 
 

@@ -62,17 +62,18 @@ def test_the_published_rule_prefers_what_is_harder_to_understand() -> None:
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_failing_the_gate_never_pays_more_than_the_worst_valid_instance(preset: str) -> None:
-    judge = FakeJudge.of_outputs({str(place): scores for place, scores in enumerate(BASE)})
+    base = [{**scores, "influence": place - 0.5} for place, scores in enumerate(BASE)]
+    judge = FakeJudge.of_outputs({str(place): scores for place, scores in enumerate(base)})
     plain = Feedback(judge, PRESETS[preset], invalid_reward=-0.1)
-    feedback = plain.whitened(BASE)
-    completions = [f" <noinput>\nOutput: {place}" for place in range(len(BASE))]
+    feedback = plain.whitened(base)
+    completions = [f" <noinput>\nOutput: {place}" for place in range(len(base))]
     scored = feedback.score(["One."] * 5, [*completions, " no output"], [True] * 5)
     assert scored[4].scores is None
     assert scored[4].reward == min(-0.1, *(one.reward for one in scored[:4]))
     # Scored before the scale was known, and weighed afterwards: the same.
     before = plain.score(["One."] * 5, [*completions, " no output"], [True] * 5)
     assert feedback.weigh(before) == scored
-    assert [one.scores for one in scored[:4]] == BASE
+    assert [one.scores for one in scored[:4]] == base
 
 
 def test_a_low_reward_for_the_gate_stays() -> None:
