@@ -51,6 +51,7 @@ POLL_S = 1.0
 # Answers of which the best is taken.
 ANSWERS_EACH = 8
 INFLUENCE = "influence"
+PAIRS = "rl_policy_checkpoint_pairs"
 
 
 def run_study(study: Study, root: Path, workers: int = 1) -> list[CellResult]:
@@ -205,11 +206,14 @@ class _Trial:
             written = self._instances(key.arm)
             chosen = [written[row["instruction"]] for row in self._instructions(key)]
         table, selection = "instance_decisions", self._profile.selection
+        if key.arm.kind == "own_answers":
+            # An end of the test bed: the judge has no say.
+            selection = selection.model_copy(update={"keep_share": 1.0})
         if key.arm.criterion is not None:
             decided = self._select_best(key, chosen)
         else:
             decided = stages.select(table, chosen, policy, self._inputs.judge, selection)
-        self._keep_rows(key, table, decided.tables[table])
+        self._keep_rows(f"{key.arm.name}__size_{key.size}", table, decided.tables[table])
         kept = [row for row in decided.tables[table] if row["kept"]]
         return Lesson(table, kept) if kept else None
 
@@ -279,11 +283,11 @@ class _Trial:
             self._opened[INFLUENCE] if by_influence else None,
         )
 
-    def _keep_rows(self, key: CellKey, table: str, rows: Sequence[Row]) -> None:
-        """Write what a cell was decided on: every row with its values and parents."""
+    def _keep_rows(self, name: str, table: str, rows: Sequence[Row]) -> None:
+        """Write what an arm was decided on or learned from: rows with their values and parents."""
         self._rows.mkdir(exist_ok=True)
-        name = f"{key.arm.name.replace('/', '-')}__size_{key.size}.parquet"
-        with_entries(frame(table, rows)).write_parquet(self._rows / name)
+        path = self._rows / f"{name.replace('/', '-')}.parquet"
+        with_entries(frame(table, rows)).write_parquet(path)
 
     @cached_property
     def _opened(self) -> dict[str, OpenedPart]:
@@ -326,7 +330,7 @@ class _Trial:
     def _policy(self, arm: Arm) -> Trained:
         if arm.name not in self._policies:
             profile = arm.profile(self._profile)
-            self._policies[arm.name] = stages.refine_policy(
+            trained = stages.refine_policy(
                 self._start,
                 self._inputs.pool,
                 self._seeds.learned,
@@ -337,6 +341,9 @@ class _Trial:
                 profile.instances,
                 self._runtime,
             )
+            if pairs := trained.tables[PAIRS]:
+                self._keep_rows(f"{arm.name}__pairs", PAIRS, pairs)
+            self._policies[arm.name] = trained
         return self._policies[arm.name]
 
     def _tuned(self, key: CellKey, lesson: Lesson) -> Model:

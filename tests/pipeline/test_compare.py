@@ -294,6 +294,9 @@ def test_answers_and_pairs_are_chosen_by_criteria(
         path.stem: polars.read_parquet(path)
         for path in tmp_path.glob(f"{study.name}/seed_1/rows/*.parquet")
     }
+    pairs = rows["dpo-influence__pairs"]
+    assert pairs.height > 0
+    assert (pairs["chosen_reward"] > pairs["rejected_reward"]).all()
     own = rows["self_instruct__size_8"]
     for name in ("agreement", "influence"):
         answers = rows[f"best-{name}__size_8"]
