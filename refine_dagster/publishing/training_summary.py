@@ -6,7 +6,8 @@ data processing. What only the provider knows is left to be filled in, and marke
 
 from __future__ import annotations
 
-from refine_dagster.publishing.markdown import plain, table
+from refine_dagster.escapes import markdown_text
+from refine_dagster.publishing.markdown import table
 from refine_dagster.publishing.model_card import (
     OFFLINE,
     CardFacts,
@@ -36,7 +37,7 @@ def training_summary(facts: CardFacts) -> str:
 def _general(facts: CardFacts) -> list[str]:
     model = facts.model
     learnt = ", ".join(
-        f"{rows} of {plain(name)}" for name, rows in sorted(model.learnt_from.items())
+        f"{rows} of {markdown_text(name)}" for name, rows in sorted(model.learnt_from.items())
     )
     return [
         "## 1. General information",
