@@ -24,7 +24,7 @@ PYTEST := PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) $(BIN)/python -m pytest --numproces
 run: install
 	$(BIN)/refine-dagster run
 
-# The whole graph on a pretrained model of 268 M weights, some two hours on two cores. Gemma's terms
+# The whole graph on a pretrained model of 268 M weights, two hours or more on two cores. Gemma's terms
 # of use apply; TERMS=accepted says that you agree. A stopped run goes on from its last batch.
 run-real: install
 	$(BIN)/refine-dagster model fetch gemma-3-270m $(if $(filter accepted,$(TERMS)),--accept-terms)
@@ -34,7 +34,7 @@ run-real: install
 ui: install
 	$(BIN)/refine-dagster ui
 
-# What trains nothing and runs no graph: a minute or so, for every edit.
+# What trains nothing and runs no graph, for every edit: two to three minutes on two cores.
 check: install
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target quick-tests types lint
 

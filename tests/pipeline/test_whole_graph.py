@@ -24,7 +24,7 @@ from tests.pipeline.conftest import SMALL
 
 ARMS_TRAINED = ("seeds_only", "self_instruct", "refine_af")
 # Tables without rows: by default the policy has no start.
-WITHOUT_ROWS = ["policy_start", "policy_start_steps"]
+WITHOUT_ROWS = ["policy_start", "policy_start_steps", "rl_policy_checkpoint_pairs"]
 
 
 def test_every_asset_is_materialised(built_home: Home, built: Warehouse) -> None:
