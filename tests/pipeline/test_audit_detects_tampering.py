@@ -18,8 +18,7 @@ from refine_dagster.warehouse.ledger import Record
 from refine_dagster.warehouse.tables import TABLES
 from refine_dagster.warehouse.warehouse import Warehouse
 
-# The tables that have rows: the home was made with one policy round.
-# The tiny home has one policy round.
+# The tables that have rows.
 # Of the first policy round; the default config has neither a start nor pairs.
 MADE = [
     name
@@ -59,10 +58,11 @@ class Copy:
 @pytest.fixture(scope="module")
 def made(built_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """The copy, with its dataset exported, so that every table has a row."""
-    home = Home(tmp_path_factory.mktemp("tampering") / "home")
+    folder = tmp_path_factory.mktemp("tampering")
+    home = Home(folder / "home")
     shutil.copytree(built_home.checkpoints, home.checkpoints)
     shutil.copy(built_home.warehouse, home.warehouse)
-    export_live_dataset(Warehouse(home.warehouse), "alpaca", home.root / "dataset.json")
+    export_live_dataset(Warehouse(home.warehouse), "alpaca", folder / "dataset.json")
     return Copy(home)
 
 
@@ -366,7 +366,7 @@ def test_a_manifest_that_names_another_checkpoint(copy: Copy) -> None:
 
 
 def test_an_export_edited_afterwards_is_a_warning(copy: Copy) -> None:
-    file = copy.home.root / "dataset.json"
+    file = copy.home.root.parent / "dataset.json"
     told = file.read_bytes()
     try:
         file.write_bytes(told + b"\n")
