@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 
 from refine_dagster.config.models import DeviceConfig
 from refine_dagster.models.device import Device, device_session
@@ -86,6 +88,16 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def writing_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of about 0.1 M parameters that mostly writes well-formed instances."""
     return write_writing_model(tmp_path_factory.mktemp("writing_model"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def standard_error_stays_open() -> None:
+    """Keep pytest's capture open in tests that run a command in this process.
+
+    A run sets up logging, which closes every handler. That of absl, which `rouge_score` brings,
+    closes its stream too, unless that is standard error as it is at that moment.
+    """
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(autouse=True, scope="module")

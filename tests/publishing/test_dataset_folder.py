@@ -165,7 +165,7 @@ def test_the_card_says_what_was_made(small_home: Home) -> None:
     for line in (
         "| instructions | in | 6 |",
         "| instructions | kept | 3 |",
-        "| instructions | too\\_similar | 1 |",
+        "| instructions | too_similar | 1 |",
         "| instances, refined policy | in | 3 |",
         "| instances, refined policy | kept | 2 |",
         "| reward, mean | 2 |",
