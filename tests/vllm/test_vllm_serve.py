@@ -42,7 +42,9 @@ def served(folder: Path, log: Path, *options: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(folder)]
+    # What `vllm serve` starts. The command itself asks for the version of a package `vllm`, and the
+    # build for CPUs has another name.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "256"]
     command += ["--dtype", "float32", "--enforce-eager", "--served-model-name", "model", *options]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
