@@ -76,7 +76,7 @@ def test_only_what_the_second_round_reaches_is_made_anew(
 
 def test_every_table_of_the_second_round_has_rows(warehouse: Warehouse) -> None:
     later = set(graph_assets(2)) - set(graph_assets(1))
-    second = [one.name for asset in later for one in tables_of(asset)]
+    second = [one.name for asset in later for one in tables_of(asset) if not one.table.sparse]
     assert [name for name in second if warehouse.read(name).is_empty()] == []
     assert {one.policy_round.number for one in warehouse.slices()} == {1, 2}
 
