@@ -92,7 +92,7 @@ def test_a_setting_without_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["show"], ["export", "--format", "csv", "--to", "x"]]
+    "arguments", [["nonsense"], ["show"], ["export", "--format", "xml", "--to", "x"]]
 )
 def test_wrong_usage_is_told_and_ends_with_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(cli.app, arguments)

@@ -159,7 +159,7 @@ def test_without_two_classes_there_is_no_figure(examples: list[QualityExample]) 
 
 def test_figures_are_shown(known: JudgeQuality) -> None:
     table = auc_table([asdict(one) for one in known.measures])
-    assert "| coherence | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 0 |" in table
+    assert r"| coherence | 1.000 \[1.000, 1.000\] | 1.000 \[1.000, 1.000\] | 0 |" in table
     assert all(f"| {part} |" in table for part in PART_NAMES)
     bins = [asdict(one) for one in known.calibration]
     assert calibration_plot(bins).startswith("![calibration](data:image/png;base64,")
