@@ -45,8 +45,10 @@ def hub_on_loopback() -> Iterator[Hub]:
             if hub.refusing:
                 self._answer(403, {"error": "you may not write here"})
             elif self.path.endswith("/repos/create"):
-                hub.created.append(json.loads(body))
-                self._answer(200, {"url": f"{hub.address}/datasets/{hub.created[-1]['name']}"})
+                asked = json.loads(body)
+                hub.created.append(asked)
+                name = f"{asked['organization']}/{asked['name']}"
+                self._answer(200, {"url": f"{hub.address}/datasets/{name}"})
             elif "/preupload/" in self.path:
                 files = [
                     {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}

@@ -61,6 +61,6 @@ def test_the_summary_of_training_content_has_the_templates_sections(small_home: 
     for heading in ("1. General information", "2. Data sources", "3. Data processing"):
         assert f"## {heading}" in text
     assert "### 2.5 Synthetic data" in text
-    assert "| instructions | too\\_similar | 1 |" in text
+    assert "| instructions | too_similar | 1 |" in text
     # The small warehouse's seeds are a user's.
     assert f"licence is not recorded. {TO_FILL_IN}" in text

@@ -35,7 +35,7 @@ def test_every_file_is_committed_and_a_refusal_is_said(small_home: Home, tmp_pat
         assert done.returncode == 0, done.stderr
         assert f"pushed to {hub.address}/datasets/me/data" in done.stdout
         (created,) = hub.created
-        assert (created["type"], created["private"]) == ("dataset", True)
+        assert (created["type"], created["visibility"]) == ("dataset", "private")
         assert hub.tokens == {"Bearer hf_secret"}
         there = {
             path.relative_to(folder).as_posix(): path.read_bytes()
