@@ -107,13 +107,23 @@ def run_pipeline(
         except (dg.Failure, dg.DagsterError) as error:
             _raise_reason(_chain(error))
             raise
-        failed = [
-            f"{check.asset_key.to_user_string()}: {check.check_name}"
-            for check in result.get_asset_check_evaluations()
-            if not check.passed
-        ]
+        checks = result.get_asset_check_evaluations()
+        for name in not_passed(checks, dg.AssetCheckSeverity.WARN):
+            progress.note(f"a check warns: {name} (`refine-dagster ui` shows why)")
+        failed = not_passed(checks, dg.AssetCheckSeverity.ERROR)
     if failed:
         raise _checks_failed(failed)
+
+
+def not_passed(
+    checks: Iterable[dg.AssetCheckEvaluation], severity: dg.AssetCheckSeverity
+) -> list[str]:
+    """The checks of a severity that did not pass, each behind its asset's name."""
+    return [
+        f"{check.asset_key.to_user_string()}: {check.check_name}"
+        for check in checks
+        if not check.passed and check.severity == severity
+    ]
 
 
 def _checks_failed(checks: Sequence[str]) -> RunFailedError:
